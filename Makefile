@@ -1,0 +1,78 @@
+# Two commands do everything on a machine with Python 3.11 or newer, git and make: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_OUT ?= out/demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints-cpu.txt
+DEPENDENCIES := pyproject.toml constraints-cpu.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo pictures results table test lint format bench clean clean-all
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PYTHON=/path/to/python3.12 chooses the interpreter, VENV=folder the environment"
+
+demo: $(VENV)/core.stamp  ## unmix a real infrared frame and 100 benchmark windows, into out/demo
+	$(BIN)/python examples/demo.py $(DEMO_OUT)
+
+test: lint  ## every check: ruff, mypy, pytest
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp  ## ruff check, ruff format --check, mypy
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+format: $(VENV)/dev.stamp  ## let ruff rewrite the files
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
+
+bench: $(VENV)/dev.stamp  ## run the benchmarks of benchmarks/ (long)
+	set -e; for script in benchmarks/bench_*.py; do \
+	    [ -e "$$script" ] || continue; echo "$$script"; $(BIN)/python "$$script"; done
+
+STORE := out/csist-100k.h5
+
+results: $(VENV)/core.stamp  ## measure the methods that need no training, refill the README's table
+	mkdir -p out
+	test -e $(STORE) || $(BIN)/csist generate $(STORE)
+	set -e; for ratio in 3 5 7; do $(BIN)/csist evaluate $(STORE) --ratio $$ratio --method ista \
+	    --json docs/results/csist-100k-ratio-$$ratio.json; done
+	$(BIN)/csist evaluate $(STORE) --method continuous --json docs/results/csist-100k-continuous.json
+	$(BIN)/python scripts/results_table.py
+
+table: $(VENV)/core.stamp  ## refill the README's table from docs/results
+	$(BIN)/python scripts/results_table.py
+
+pictures: $(VENV)/core.stamp  ## redraw the pictures of the README
+	$(BIN)/python examples/demo.py out/pictures --picture docs/images/demo.png
+
+# The stamps make a second run skip the installation until the dependencies change.
+$(VENV)/core.stamp: $(DEPENDENCIES) | $(BIN)/python
+	@echo "Installing csist into $(VENV) (once; a minute or two)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(DEPENDENCIES) | $(BIN)/python
+	@echo "Installing csist and the development tools into $(VENV) (once; a few minutes)"
+	$(PIP) -e '.[dev]'
+	@touch $(VENV)/core.stamp $@
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	    echo "No $(PYTHON) found. Install Python 3.11 or newer, or run: make ... PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1), but Python 3.11 or newer is needed:" \
+	         "run make ... PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; \
+	    echo "$(PYTHON) -m venv failed (Debian and Ubuntu: install python3-venv)." >&2; exit 1; }
+
+clean:  ## remove build products and caches, compiled Numba code among them
+	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples scripts -type d -name __pycache__ -prune -exec rm -rf {} +
+
+clean-all: clean  ## the same, and the environment
+	rm -rf $(VENV)

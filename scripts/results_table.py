@@ -1,0 +1,115 @@
+"""Fill the README's table of results from docs/results/*.json, so that no figure is ever typed.
+
+The files are what `csist evaluate --json` writes; published.json holds the literature's figures.
+Run it with `make table` or `python scripts/results_table.py [--check]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+SCORES = ("CSO-mAP", "AP05", "AP15", "AP25")
+HEADER = ("method", "grid", *SCORES, "count right", "images/s")
+PUBLISHED = "published.json"
+SHOWN_PUBLISHED = "DISTA-Net"
+
+Row = dict[str, Any]
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Contents of the evaluations in a folder, by file name; JSON files of another kind are left out."""
+    contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.name != PUBLISHED]
+    return [each for each in contents if isinstance(each, dict) and {"data", "ratio", "rows"} <= each.keys()]
+
+
+def describe(data: dict[str, Any]) -> str:
+    """One line on the images of an evaluation."""
+    sensor = data["sensor"]
+    noise = f"read noise {sensor['read_noise']:g} counts" if sensor["read_noise"] else "no noise but rounding"
+    clipped = "" if sensor.get("bits") is None else f", {sensor['bits']} bit"
+    return f"{data['images']:,} images of the {data['split']} split, {noise}{clipped}"
+
+
+def best_rows(rows: Iterable[Row]) -> list[Row]:
+    """One row for each method and grid, the last one given, best CSO-mAP first."""
+    unique = {(row["name"], row.get("grid")): row for row in rows}
+    return sorted(unique.values(), key=lambda row: -row["CSO-mAP"])
+
+
+def grid_of(row: Row, ratio: int) -> int | None:
+    """Sub-pixel grid ratio of a row; None where the method has no grid (only maps have a PSNR)."""
+    return ratio if row.get("reference") or "psnr" in row else None
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    name = f"*{row['name']}*" if row.get("reference") else f"`{row['name']}`"
+    if row.get("published"):
+        name = f"{row['name']}, as published"
+    scores = ["" if row.get(key) is None else f"{row[key]:.2f}" for key in SCORES]
+    if row.get("interval"):
+        scores[0] += f" ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})"
+    count = "" if row.get("count_accuracy") is None or row.get("reference") else f"{row['count_accuracy']:.1f} %"
+    speed = "" if row.get("images_per_second") is None else f"{row['images_per_second']:,.0f}"
+    return "| " + " | ".join([name, str(row.get("grid") or "none"), *scores, count, speed]) + " |"
+
+
+def results_table(folder: Path) -> str:
+    """Markdown of all evaluations in a folder, one table for each set of images."""
+    published = [
+        row | {"published": True, "grid": row["ratio"]}
+        for row in json.loads((folder / PUBLISHED).read_text())["rows"]
+        if row["name"] == SHOWN_PUBLISHED
+    ]
+    tables: dict[str, list[Row]] = {}
+    for each in read_evaluations(folder):
+        rows = [row | {"grid": grid_of(row, each["ratio"])} for row in each["rows"]]
+        # The published figures are for images without noise, so they stand beside no others.
+        table = tables.setdefault(describe(each["data"]), [] if each["data"]["sensor"]["read_noise"] else [*published])
+        table.extend(rows)
+    if not tables:
+        tables["Not measured yet: run `make results`"] = published
+    parts = []
+    for caption, rows in tables.items():
+        head = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
+        parts.append("\n".join([f"{caption}:", "", *head, *map(line, best_rows(rows))]))
+    return "\n\n".join(parts)
+
+
+def filled(readme: str, table: str) -> str:
+    """The README with the table between its markers.
+
+    Raises:
+        ValueError: if a marker is missing.
+    """
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"README.md must hold {START} and {END}")
+    return f"{before}{START}\n{table}\n{END}{after}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if the README is out of date")
+    options = parser.parse_args()
+    path = ROOT / "README.md"
+    readme = path.read_text(encoding="utf-8")
+    wanted = filled(readme, results_table(ROOT / "docs" / "results"))
+    if options.check and wanted != readme:
+        print("README.md is out of date: run make table", file=sys.stderr)
+        return 1
+    if not options.check:
+        path.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""csist: how many point targets hide in a blurred blob, where, how bright, and how sure."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csist import datasets, metrics
+    from csist.checks import InputError
+    from csist.datasets.scenes import ScenePrior, sample_scenes
+    from csist.grid import SubPixelGrid
+    from csist.methods.registry import create_method, list_methods
+    from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
+    from csist.physics.sensor import Sensor
+    from csist.targets import Flag, Targets
+    from csist.unmixing import unmix
+
+    __version__: str
+
+__all__ = [
+    "AiryPSF",
+    "Flag",
+    "GaussianPSF",
+    "InputError",
+    "SampledPSF",
+    "ScenePrior",
+    "Sensor",
+    "SubPixelGrid",
+    "Targets",
+    "__version__",
+    "create_method",
+    "datasets",
+    "list_methods",
+    "metrics",
+    "sample_scenes",
+    "unmix",
+]
+
+# Loaded when first used: `import csist` costs nothing, and a command loads only what it needs.
+_HOMES = {
+    "AiryPSF": "physics.psf",
+    "Flag": "targets",
+    "GaussianPSF": "physics.psf",
+    "InputError": "checks",
+    "SampledPSF": "physics.psf",
+    "ScenePrior": "datasets.scenes",
+    "Sensor": "physics.sensor",
+    "SubPixelGrid": "grid",
+    "Targets": "targets",
+    "create_method": "methods.registry",
+    "list_methods": "methods.registry",
+    "sample_scenes": "datasets.scenes",
+    "unmix": "unmixing",
+}
+_MODULES = ("datasets", "metrics")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = import_module(f"csist.{name}")
+    elif name in _HOMES:
+        value = getattr(import_module(f"csist.{_HOMES[name]}"), name)
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("csist")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "unknown"

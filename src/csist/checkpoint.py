@@ -1,0 +1,336 @@
+"""Weight files: safetensors with a card that says what they are, and one-line errors where they do not fit.
+
+`NAME.safetensors` carries its card in its metadata; `NAME.json` beside it is a copy for people and for the
+search of pretrained weights. Weights that come with the package lie in its folder `weights`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import platform
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from csist.checks import InputError
+from csist.io import atomic_path
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+
+CARD_VERSION = 1
+METADATA_KEY = "csist"
+SUFFIX = ".safetensors"
+PICKLES = (".pt", ".pth", ".ckpt")
+HALF_LIMIT = 65504.0
+SIGMA_TOLERANCE_PX = 1e-6
+
+
+def package_version() -> str:
+    """Version of csist, or "unknown" where it is not installed."""
+    try:
+        return version("csist")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU model, threads used by torch, accelerator and torch version."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
+        )
+    except OSError:
+        pass
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": model,
+        "threads": torch.get_num_threads(),
+        "accelerator": accelerator,
+        "torch": torch.__version__,
+    }
+
+
+def make_card(
+    method: str,
+    sensor: Sensor,
+    ratio: int,
+    options: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    score: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The card of a weight file.
+
+    Args:
+        method: registry name.
+        sensor: sensor that the weights belong to.
+        ratio: sub-pixel grid ratio.
+        options: options that the method was built with.
+        training: seed, samples, minutes and so on.
+        score: CSO-mAP with its interval and what it was measured on.
+    """
+    return {
+        "card_version": CARD_VERSION,
+        "csist_version": package_version(),
+        "method": method,
+        "options": dict(options or {}),
+        "ratio": ratio,
+        "sensor": sensor.to_card(),
+        "training": dict(training or {}),
+        "score": dict(score or {}),
+    }
+
+
+def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], half: bool = False) -> Path:
+    """Write a module's state and its card; an interrupted call leaves the old files alone.
+
+    Args:
+        path: the weight file; the suffix .safetensors is added where it is missing.
+        module: whose state is written.
+        card: what `make_card` gives.
+        half: store floating-point tensors as float16, half the size, three digits.
+
+    Returns:
+        Path of the weight file.
+
+    Raises:
+        InputError: if `half` is asked for and a value does not fit.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        path = path.with_name(path.name + SUFFIX)
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()
+    }
+    if half:
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                if tensor.numel() and float(tensor.abs().max()) > HALF_LIMIT:
+                    raise InputError(
+                        f"{name} exceeds {HALF_LIMIT:.0f}, too much for half precision: save with half=False"
+                    )
+                tensors[name] = tensor.half()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(card))})
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(dict(card), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """The card inside a weight file.
+
+    Raises:
+        InputError: if the file does not exist, is damaged, or holds no card.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weight file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
+    try:
+        card = json.loads(metadata[METADATA_KEY])
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is a safetensors file without a csist card: it was not written by csist"
+        ) from error
+    missing = {"method", "ratio", "sensor", "options"} - set(card)
+    if missing:
+        raise InputError(f"the card of {path} lacks {', '.join(sorted(missing))}")
+    return dict(card)
+
+
+def _same_optics(one: Sensor, other: Sensor) -> bool:
+    """Whether weights of one sensor serve another: same PSF and shape; noise and background may differ."""
+    if one.shape != other.shape:
+        return False
+    if isinstance(one.psf, GaussianPSF) and isinstance(other.psf, GaussianPSF):
+        return abs(one.psf.sigma_px - other.psf.sigma_px) < SIGMA_TOLERANCE_PX
+    return one.psf == other.psf
+
+
+def _describe(sensor: Sensor) -> str:
+    card = sensor.psf.to_card()
+    size = next((f" {key}={value}" for key, value in card.items() if key in ("sigma_px", "radius_px")), "")
+    return f"{card['kind']} PSF{size}, {sensor.shape[0]} x {sensor.shape[1]} px"
+
+
+def check_card(path: str | Path, card: Mapping[str, Any], method: str, sensor: Sensor, ratio: int) -> None:
+    """Check that a weight file belongs to method, sensor and ratio.
+
+    Raises:
+        InputError: if it does not; the message names both values.
+    """
+    if card["method"] != method:
+        raise InputError(f"{path} holds weights of {card['method']}, not of {method}")
+    if card["ratio"] != ratio:
+        raise InputError(
+            f"{path} was trained for ratio {card['ratio']}, got {ratio}: give ratio={card['ratio']}"
+        )
+    trained = Sensor.from_card(card["sensor"])
+    if not _same_optics(trained, sensor):
+        raise InputError(
+            f"{path} was trained for another sensor ({_describe(trained)}), got {_describe(sensor)}"
+        )
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a weight file: safetensors, or a pickle of plain tensors (.pt, .pth, .ckpt).
+
+    Pickles are opened with `weights_only=True`: they cannot run code. A state under the key "state_dict" is
+    taken out.
+
+    Raises:
+        InputError: if the file does not exist, is damaged, or holds other things than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weight file {path}")
+    if path.suffix not in PICKLES:
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            # A pickle of another protocol is either read or refused; torch's advice to report it helps nobody.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"{path} is damaged or holds more than plain tensors: {reason[0] if reason else error!r}"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} does not hold a dictionary of tensors")
+    return state
+
+
+def load_into(module: nn.Module, path: str | Path) -> None:
+    """Load a weight file into a module that was built like the one it came from.
+
+    A pickle with the authors' names is translated where the method can (`translate_published`).
+
+    Raises:
+        InputError: if names or shapes do not fit, besides what `load_state` raises.
+    """
+    state = load_state(path)
+    translate = getattr(module, "translate_published", None)
+    if translate is not None and Path(path).suffix in PICKLES and not set(state) & set(module.state_dict()):
+        state = translate(state)
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} does not fit this method: {reason[:300]}") from error
+
+
+def weights_folder() -> Path:
+    """Folder of the weights that come with the package."""
+    return Path(str(resources.files("csist"))) / "weights"
+
+
+def list_pretrained(folder: str | Path | None = None) -> list[tuple[Path, dict[str, Any]]]:
+    """(weight file, card) of everything in a folder, default the package's, in order of name."""
+    found = []
+    for path in sorted(Path(folder or weights_folder()).glob("*.json")):
+        weights = path.with_suffix(SUFFIX)
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if weights.is_file() and isinstance(card, dict) and {"method", "ratio", "sensor"} <= set(card):
+            found.append((weights, card))
+    return found
+
+
+def find_pretrained(name: str, sensor: Sensor, ratio: int, folder: str | Path | None = None) -> Path:
+    """The weights that belong to method, PSF, image shape and ratio.
+
+    Where several do, the one whose read noise is closest to the sensor's.
+
+    Args:
+        name: registry name of the method.
+        sensor: sensor.
+        ratio: sub-pixel grid ratio.
+        folder: where to look; default: the package's weights.
+
+    Raises:
+        InputError: if there are none; names those that exist for the method.
+    """
+    every = [(path, card) for path, card in list_pretrained(folder) if card["method"] == name]
+    fitting = [
+        (abs(trained.read_noise - sensor.read_noise), path.name, path)
+        for path, card in every
+        for trained in [Sensor.from_card(card["sensor"])]
+        if card["ratio"] == ratio and _same_optics(trained, sensor)
+    ]
+    if fitting:
+        return min(fitting)[2]
+    have = "; ".join(
+        f"ratio {card['ratio']}, {_describe(Sensor.from_card(card['sensor']))}" for _, card in every
+    )
+    raise InputError(
+        f"no trained weights of {name} for ratio {ratio}, {_describe(sensor)} "
+        f"({'these exist: ' + have if have else 'none of this method exist'}): "
+        f"train them with `csist train {name}`, or build it untrained with pretrained=False"
+    )
+
+
+def load_method(
+    factory: Callable[..., Any],
+    name: str,
+    sensor: Sensor | None,
+    ratio: int,
+    options: Mapping[str, Any],
+    path: str | Path | None = None,
+) -> Any:
+    """Build a method and load its weights.
+
+    Args:
+        factory: the method's class.
+        name: its registry name.
+        sensor: sensor; None takes the weight file's, or the default one where `path` is None.
+        ratio: sub-pixel grid ratio.
+        options: the method's options; those of the weight file hold where they are not given.
+        path: weight file; None looks for pretrained weights.
+
+    Raises:
+        InputError: if there are no such weights, or they do not fit.
+    """
+    from csist.methods.layers import without_start
+
+    if path is None:
+        path = find_pretrained(name, sensor or Sensor(), ratio)
+    if Path(path).suffix in PICKLES:
+        # The file says nothing of itself and may lack the linear start: build as asked, let the shapes speak.
+        method = factory(sensor=sensor or Sensor(), ratio=ratio, **options)
+        load_into(method, path)
+        return method
+    card = read_card(path)
+    trained = Sensor.from_card(card["sensor"])
+    check_card(path, card, name, sensor or trained, ratio)
+    for key, value in options.items():
+        if key in card["options"] and card["options"][key] != value:
+            raise InputError(f"{path} was trained with {key}={card['options'][key]}, got {value}")
+    with without_start():
+        method = factory(sensor=sensor or trained, ratio=ratio, **{**card["options"], **options})
+    load_into(method, path)
+    return method

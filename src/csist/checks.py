@@ -1,0 +1,91 @@
+"""Checks at the door: each raises one line that names the argument, the value and the way out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class InputError(ValueError):
+    """A value or file that the user gave cannot be used; the message is one line fit to be shown as it is."""
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return `value` as a float if it is finite and > 0.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not (np.isfinite(value) and value > 0):
+        raise InputError(f"{name} must be a finite number > 0, got {value}")
+    return float(value)
+
+
+def check_not_negative(name: str, value: float) -> float:
+    """Return `value` as a float if it is finite and >= 0.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not (np.isfinite(value) and value >= 0):
+        raise InputError(f"{name} must be a finite number >= 0, got {value}")
+    return float(value)
+
+
+def check_ratio(ratio: int) -> int:
+    """Return the sub-pixel grid ratio as an int if it is a whole number >= 1.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if int(ratio) != ratio or ratio < 1:
+        raise InputError(f"ratio must be a whole number >= 1, got {ratio}")
+    return int(ratio)
+
+
+def check_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return an image shape (rows, columns) as ints if both are >= 1.
+
+    Raises:
+        InputError: if it is not a pair of whole numbers >= 1.
+    """
+    pair = tuple(shape)
+    if len(pair) != 2 or any(int(n) != n or n < 1 for n in pair):
+        raise InputError(f"shape must be (rows, columns), two whole numbers >= 1, got {shape}")
+    return int(pair[0]), int(pair[1])
+
+
+def check_range(name: str, pair: tuple[float, float], lowest: float) -> tuple[float, float]:
+    """Return `pair` as floats if it is (low, high) with lowest <= low <= high.
+
+    Raises:
+        InputError: if it is not.
+    """
+    low, high = (float(v) for v in pair)
+    if not lowest <= low <= high < np.inf:
+        raise InputError(f"{name} must be (low, high) with {lowest} <= low <= high, got {tuple(pair)}")
+    return low, high
+
+
+SMALLEST_SIDE_PX = 3
+
+
+def check_stack(image: ArrayLike, name: str = "image") -> NDArray[np.float64]:
+    """Return a float64 copy or view, shape (N, H, W), of one image (H, W) or a stack (N, H, W).
+
+    NaN is let through (masking is the caller's decision), infinities are not.
+
+    Raises:
+        InputError: for other dimensions, sides below 3 px, infinities or values that are not real numbers.
+    """
+    array = np.asarray(image)
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim not in (2, 3):
+        raise InputError(f"{name} must be (H, W) or a stack (N, H, W), got shape {array.shape}")
+    stack = np.asarray(array[None] if array.ndim == 2 else array, dtype=np.float64)
+    if min(stack.shape[1:]) < SMALLEST_SIDE_PX:
+        raise InputError(f"{name} must be at least 3 x 3 px, got {stack.shape[1]} x {stack.shape[2]}")
+    if np.isinf(stack).any():
+        raise InputError(f"{name} holds {int(np.isinf(stack).sum())} infinite values: replace them by NaN or a number")
+    return stack

@@ -1,0 +1,347 @@
+"""What `csist evaluate` computes: one row of figures a method, and reference rows that no method can beat.
+
+Reference rows are grid oracles: they know every target and are wrong only by the grid, since a read-out can
+report nothing but cell centres. Ranked by intensity they are what a perfect map would score, ranked by
+closeness (score = - distance to the truth) what no ranking of a grid read-out can exceed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist import metrics
+from csist.checks import InputError, check_ratio
+from csist.datasets.dataset import STORE_SUFFIXES, load
+from csist.datasets.grokcso import IMAGE_FOLDER, is_grokcso, read_grokcso
+from csist.datasets.scenes import ScenePrior, targets_from_arrays
+from csist.grid import SubPixelGrid
+from csist.io import natural_key, read_targets_table
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
+
+FloatArray = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+BLOCK = 512
+"""Images whose maps are held in memory at a time."""
+
+SCORE_NAMES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images of one split with their truth.
+
+    Args:
+        path: where they are from.
+        split: train, val or test.
+        images: (N, H, W) in counts.
+        truths: true targets of each image.
+        sensor: the sensor that took them.
+        prior: law of the scenes.
+        names: name of each image in a table of targets, (image, frame).
+        total: images in the whole split.
+    """
+
+    path: Path
+    split: str
+    images: FloatArray = field(repr=False)
+    truths: list[Targets] = field(repr=False)
+    sensor: Sensor
+    prior: ScenePrior
+    names: list[tuple[str, int]] = field(repr=False)
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON-ready description."""
+        return {
+            "path": str(self.path),
+            "split": self.split,
+            "images": len(self.images),
+            "images_in_split": self.total,
+            "targets": sum(map(len, self.truths)),
+            "sensor": self.sensor.to_card(),
+            "prior": self.prior.to_card(),
+        }
+
+
+def read_labelled(
+    path: str | Path, split: str = "test", limit: int | None = None, progress: Progress | None = None
+) -> LabelledImages:
+    """Read one split of a store (.h5) or of a folder in the GrokCSO layout.
+
+    Args:
+        path: the store or folder.
+        split: train, val or test.
+        limit: read the first images only.
+        progress: called with (files read, files in all) for a folder.
+
+    Raises:
+        InputError: if the data cannot be read, the split is missing or empty, or `limit` is below 1.
+    """
+    path = Path(path)
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be a whole number >= 1, got {limit}")
+    if path.is_dir():
+        if not is_grokcso(path):
+            raise InputError(f"cannot evaluate on {path}: neither a store (.h5) nor a GrokCSO dataset's folder")
+        return _read_folder(path, split, limit, progress)
+    if path.exists() and path.suffix.lower() not in STORE_SUFFIXES:
+        raise InputError(f"cannot evaluate on {path}: give a store (.h5) or the folder of a GrokCSO dataset")
+    whole = load(path)[split]
+    part = whole.limit(limit)
+    if not len(part):
+        raise InputError(f"the split {split} of {path} holds no image")
+    names = [(path.name, index) for index in range(len(whole))]
+    return LabelledImages(path, split, part.images, part.targets, part.sensor, part.prior, names, len(whole))
+
+
+def _read_folder(path: Path, split: str, limit: int | None, progress: Progress | None) -> LabelledImages:
+    data = read_grokcso(path, progress)
+    if split not in data.splits:
+        raise InputError(f"{path} has no split {split!r}: it has {', '.join(data.splits)}")
+    arrays = data.splits[split]
+    total = len(arrays.images)
+    if not total:
+        raise InputError(f"the split {split} of {path} holds no image")
+    folder = path / split / IMAGE_FOLDER
+    folder = folder if folder.is_dir() else path / IMAGE_FOLDER
+    files = sorted((file.name for file in folder.glob("image_*.png")), key=natural_key)
+    images = arrays.images[:limit].astype(np.float64)
+    truths = targets_from_arrays(arrays.targets[:limit], arrays.count[:limit])
+    names = [(name, 0) for name in files]
+    return LabelledImages(path, split, images, truths, data.sensor, data.prior, names, total)
+
+
+def read_predictions(path: str | Path, data: LabelledImages) -> list[Targets]:
+    """Detections of each image from a table that `csist unmix` wrote; an image without a row has none.
+
+    Images are known by (image, frame). Folders before an image's name are ignored, and where all rows are of
+    one image file its name is: a renamed store still fits.
+
+    Raises:
+        InputError: if the table cannot be read or has rows of images that the data does not have.
+    """
+    table = read_targets_table(path)
+    single = len({name for name, _ in data.names}) == 1
+    files = {name for name, _ in table}
+    if single and len(files) > 1:
+        raise InputError(f"{path} has targets of {len(files)} files, but {data.path} is one file")
+    place = {name: index for index, name in enumerate(data.names)}
+    found = [Targets.empty()] * len(data.names)
+    for (name, frame), targets in table.items():
+        key = (data.names[0][0] if single else name.rsplit("/", 1)[-1], frame)
+        if key not in place:
+            raise InputError(
+                f"{path} has targets of image {name}, frame {frame}, which the split {data.split} of {data.path} "
+                f"({data.total} images) does not have"
+            )
+        found[place[key]] = targets
+    return found[: len(data)]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Figures of several methods on the same images.
+
+    Args:
+        data: description of the images.
+        ratio: sub-pixel grid ratio.
+        rows: one dictionary a method, JSON-ready but for NaN; see `score_predictions` for the keys.
+        predictions: detections of each image by the row's name.
+    """
+
+    data: dict[str, Any]
+    ratio: int
+    rows: list[dict[str, Any]]
+    predictions: dict[str, list[Targets]] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures alone."""
+        return {"data": self.data, "ratio": self.ratio, "rows": self.rows}
+
+
+def evaluate(
+    data: LabelledImages,
+    methods: Sequence[str] = ("continuous",),
+    ratio: int = 3,
+    *,
+    prior: ScenePrior | None = None,
+    mode: str | None = None,
+    weights: str | Path | None = None,
+    predictions: Mapping[str, Sequence[Targets]] | None = None,
+    oracle: bool = True,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Run methods on labelled images and score them, and detections that exist already.
+
+    Sensor, noise and (for the continuous method) prior are the data's own: this is what a method is worth
+    when it knows what can be known.
+
+    Args:
+        data: images with their truth.
+        methods: registry names.
+        ratio: sub-pixel grid ratio of grid methods and oracle.
+        prior: for the continuous method; None for the data's.
+        mode: effort of the continuous method; None for its default.
+        weights: weight file, for a single trained method; None for those that come with the package.
+        predictions: further detections, one `Targets` an image, by the name of their row.
+        oracle: whether to add the reference rows.
+        resamples: resamples of the bootstrap intervals; 0 for none.
+        seed: seed of the bootstrap.
+        progress: called with (name, images done, images in all).
+
+    Raises:
+        InputError: if a method, an option or a batch does not fit.
+    """
+    check_ratio(ratio)
+    runs = [_prepare(name, data, ratio, prior, mode, weights) for name in methods]
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, list[Targets]] = {}
+
+    def add(name: str, found: list[Targets], extra: Mapping[str, Any], reference: bool = False) -> None:
+        figures = score_predictions(found, data.truths, resamples, seed)
+        rows.append({"name": name, "reference": reference, **figures, **extra})
+        kept[name] = found
+
+    for name, method in runs:
+        found, extra = _run(name, method, data, progress)
+        add(name, found, extra)
+    for name, given in (predictions or {}).items():
+        add(name, list(given), {})
+    if oracle:
+        for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
+            add(f"oracle, ratio {ratio}, by {by}", found, {}, reference=True)
+    return Evaluation(data.describe(), ratio, rows, kept)
+
+
+def _prepare(
+    name: str,
+    data: LabelledImages,
+    ratio: int,
+    prior: ScenePrior | None,
+    mode: str | None,
+    weights: str | Path | None,
+) -> tuple[str, Any]:
+    """(name, ready method): all of them are built before the first one runs, so that a mistake shows at once."""
+    from csist.methods.registry import canonical_name, create_method
+
+    key = canonical_name(name)
+    if key != "continuous":
+        return key, create_method(key, data.sensor, ratio, weights)
+    options = {} if mode is None else {"mode": mode}
+    noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
+    return key, create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
+
+
+def _run(
+    name: str, method: Any, data: LabelledImages, progress: Callable[[str, int, int], None] | None
+) -> tuple[list[Targets], dict[str, Any]]:
+    """Detections, images per second and, for a grid method, fidelity of its maps."""
+    from csist.methods.base import GridMethod
+
+    grid = isinstance(method, GridMethod)
+    method.predict(data.images[:2])  # compiled code and thread pools are made at the first call
+    found: list[Targets] = []
+    fidelity: list[tuple[int, float, float]] = []
+    spent = 0.0
+    start, size = 0, 32
+    while start < len(data):
+        block = data.images[start : start + (BLOCK if grid else size)]
+        begun = time.perf_counter()
+        if grid:
+            maps = method.predict_maps(block)
+            found += [method.grid.decode(cells) for cells in maps]
+        else:
+            found += method.predict(block)
+        took = time.perf_counter() - begun
+        spent += took
+        if grid:
+            fidelity.append((len(block), *_map_fidelity(method, maps, data.truths[start : start + len(block)])))
+        start += len(block)
+        # Blocks of about a second: long enough for all threads, short enough for progress and Ctrl-C.
+        size = int(np.clip(size * 2 if took < 0.5 else size, 32, 4096))
+        if progress is not None:
+            progress(name, start, len(data))
+    extra: dict[str, Any] = {"images_per_second": len(data) / max(spent, 1e-9)}
+    if grid:
+        weight = [count for count, _, _ in fidelity]
+        extra["psnr"] = float(np.average([value for _, value, _ in fidelity], weights=weight))
+        extra["ssim"] = float(np.average([value for _, _, value in fidelity], weights=weight))
+    return found, extra
+
+
+def _map_fidelity(method: Any, maps: FloatArray, truths: Sequence[Targets]) -> tuple[float, float]:
+    true = np.stack([method.grid.encode(targets) for targets in truths])
+    fits = min(true.shape[1:]) >= metrics.functional.SSIM_WINDOW_PX
+    return metrics.psnr(maps, true), metrics.ssim(maps, true) if fits else float("nan")
+
+
+def grid_oracles(truths: Sequence[Targets], grid: SubPixelGrid) -> dict[str, list[Targets]]:
+    """What a grid read-out would report that knows the truth, by ranking: "intensity" and "closeness"."""
+    snapped = [grid.snap(truth) for truth in truths]
+    return {
+        "intensity": [targets.replace(score=targets.intensity) for targets in snapped],
+        "closeness": [
+            targets.replace(score=-np.hypot(targets.x - truth.x, targets.y - truth.y))
+            for targets, truth in zip(snapped, truths, strict=True)
+        ],
+    }
+
+
+def states_probabilities(predictions: Sequence[Targets]) -> bool:
+    """Whether all scores lie in [0, 1], as probabilities do and cell values in counts do not."""
+    score = np.concatenate([np.zeros(0), *[targets.score for targets in predictions]])
+    return bool(score.size) and bool(np.all((score >= 0) & (score <= 1)))
+
+
+def score_predictions(
+    predictions: Sequence[Targets], truths: Sequence[Targets], resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """All figures of one method.
+
+    Args:
+        predictions: detections, one `Targets` an image.
+        truths: true targets, one `Targets` an image.
+        resamples: resamples of the bootstrap; 0 for no interval.
+        seed: seed of the bootstrap.
+
+    Returns:
+        CSO-mAP and AP05 to AP25 in percent, ranked by score; interval, the 95 % interval of CSO-mAP (or None);
+        by_intensity, the six values ranked by intensity; count_accuracy in percent; detections; errors, see
+        `csist.metrics.error_summary` (pairs within 0.5 px); calibration, with expected_calibration_error
+        within 0.25 px, and coverage of the stated standard errors, where a method states them (else None).
+
+    Raises:
+        InputError: if the batches do not fit.
+    """
+    figures: dict[str, Any] = dict(metrics.cso_map(predictions, truths))
+    figures["interval"] = None
+    if resamples:
+        interval = metrics.bootstrap_interval(predictions, truths, seed, resamples=resamples)
+        figures["interval"] = [interval.low, interval.high]
+    figures["by_intensity"] = metrics.cso_map(predictions, truths, rank_by="intensity")
+    figures["count_accuracy"] = 100.0 * metrics.count_accuracy(predictions, truths)
+    figures["detections"] = sum(map(len, predictions))
+    errors = metrics.match_errors(predictions, truths, max_distance_px=0.5)
+    figures["errors"] = metrics.error_summary(errors)
+    figures["calibration"] = None
+    if states_probabilities(predictions):
+        figures["calibration"] = {
+            "expected_calibration_error": metrics.expected_calibration_error(predictions, truths)
+        }
+    stated = np.isfinite(errors.x_std).any() or np.isfinite(errors.intensity_std).any()
+    figures["coverage"] = metrics.coverage(errors) if stated else None
+    return figures

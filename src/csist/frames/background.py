@@ -1,0 +1,271 @@
+"""Bad pixels, background and noise of a whole frame, estimated so that point sources stay in the frame.
+
+The background is found on meshes of ever smaller boxes. A box is summarised by a clipped median, or, where
+bright sources skew it, by the mode estimate 2.5 median - 1.5 mean of crowded-field photometry (Bertin & Arnouts,
+A&AS 117, 393, 1996, section 3); a 3 x 3 median over the mesh removes boxes that a source fills. The noise is the
+robust scatter about the background in the boxes of the finest mesh, so it contains the fine texture of clutter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from csist.checks import InputError, check_stack
+from csist.physics.psf import PSF
+from csist.physics.sensor import ROUNDING_VARIANCE
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+BOX_SIDES_PX = (128, 32)
+"""Boxes of the background meshes, coarse to fine; the finest is 10 to 20 times as wide as a usual PSF."""
+
+CLIP_SIGMAS = 3.0
+CLIP_ROUNDS = 8
+SKEW_LIMIT = 0.3
+"""(mean - median) / scatter above which a box is too crowded even for the mode estimate: its median is used."""
+
+LONE_SIGMAS = 25.0
+"""Excess in noise standard deviations that a hot or dead pixel must have."""
+LONE_SHARE = 0.08
+"""Largest share of that excess which its neighbours may show; a Gaussian PSF of 0.4 px puts 0.13 there."""
+
+FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+"""Where converters clip; a whole-numbered frame whose maximum is one of these is taken as clipped there."""
+
+
+@dataclass(frozen=True)
+class PixelMask:
+    """Pixels that say nothing, or only "at least this much".
+
+    Args:
+        masked: (H, W) NaN, dead or hot; never used.
+        saturated: (H, W) at the ceiling; used as a lower bound.
+        ceiling: level in counts at which the frame clips, infinite if it does not.
+        nan: number of NaN pixels.
+        dead: number of pixels far below all their neighbours.
+        hot: number of pixels far above all their neighbours.
+    """
+
+    masked: BoolArray
+    saturated: BoolArray
+    ceiling: float
+    nan: int
+    dead: int
+    hot: int
+
+
+@dataclass(frozen=True)
+class Background:
+    """Background and noise of a frame.
+
+    Args:
+        level: (H, W) in counts.
+        noise: (H, W) standard deviation of a pixel in counts, > 0.
+    """
+
+    level: FloatArray
+    noise: FloatArray
+
+
+def check_frame(frame: NDArray[np.generic]) -> FloatArray:
+    """Return a frame as float64 (H, W); NaN is allowed, but not everywhere.
+
+    Raises:
+        InputError: if it is not one image of at least 3 x 3 real numbers with a valid pixel.
+    """
+    stack = check_stack(frame, "frame")
+    if len(stack) != 1:
+        raise InputError(f"frame must be one image (H, W), got a stack of {len(stack)}: pass its images one by one")
+    if np.isnan(stack[0]).all():
+        raise InputError(f"frame has no valid pixel: all {stack[0].size} are NaN")
+    return stack[0]
+
+
+def is_whole_numbered(frame: FloatArray) -> bool:
+    """Whether every valid pixel is a whole number, so that the frame was rounded."""
+    return bool((np.isnan(frame) | (frame == np.rint(frame))).all())
+
+
+def find_ceiling(frame: FloatArray) -> float:
+    """Level at which a frame of unknown origin clips: its maximum if that is a converter's, else infinity."""
+    top = float(np.nanmax(frame))
+    return top if top in FULL_SCALES and is_whole_numbered(frame) else np.inf
+
+
+def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None = None) -> PixelMask:
+    """Find NaN, dead, hot and saturated pixels.
+
+    A hot (dead) pixel stands out from the median of its surroundings by more than `LONE_SIGMAS` while no neighbour
+    shows more than `LONE_SHARE` of that: no optics makes so sharp a spot.
+
+    Args:
+        frame: (H, W) in counts.
+        ceiling: level in counts at which the sensor clips; None guesses it with `find_ceiling`.
+        psf: lowers the share for PSFs much smaller than a pixel.
+    """
+    nan = np.isnan(frame)
+    ceiling = find_ceiling(frame) if ceiling is None else ceiling
+    share = LONE_SHARE
+    if psf is not None:
+        # A source at the pixel's centre lights its neighbours least.
+        share = min(share, 0.5 * float(psf.response(1.0, 0.0) / psf.response(0.0, 0.0)))
+    filled = np.where(nan, np.nanmedian(frame), frame) if nan.any() else frame
+    excess = filled - ndimage.median_filter(filled, size=5, mode="mirror")
+    spread = np.median(np.abs(excess)) * 1.4826
+    scatter = max(float(spread), np.sqrt(ROUNDING_VARIANCE) if is_whole_numbered(frame) else 0.0)
+    ring = np.ones((3, 3), dtype=bool)
+    ring[1, 1] = False
+    lone = []
+    for sign in (1.0, -1.0):
+        signed = excess if sign > 0 else -excess
+        found = signed > LONE_SIGMAS * scatter
+        if scatter > 0.0 and found.any():
+            neighbours = ndimage.maximum_filter(signed, footprint=ring, mode="mirror")
+            found &= neighbours < share * signed
+        else:
+            found[:] = False
+        lone.append(found & ~nan)
+    hot, dead = lone
+    masked = nan | hot | dead
+    saturated = ~masked & (filled >= ceiling)
+    return PixelMask(masked, saturated, ceiling, int(nan.sum()), int(dead.sum()), int(hot.sum()))
+
+
+def _boxes(values: FloatArray, side: int) -> tuple[FloatArray, tuple[int, int]]:
+    """Values as rows, one for each box of about `side` px, NaN-padded; and the number of boxes (rows, columns)."""
+    shape = tuple(max(1, round(n / side)) for n in values.shape)
+    size = tuple(-(-n // boxes) for n, boxes in zip(values.shape, shape, strict=True))
+    padded = np.full([boxes * s for boxes, s in zip(shape, size, strict=True)], np.nan)
+    padded[: values.shape[0], : values.shape[1]] = values
+    rows = padded.reshape(shape[0], size[0], shape[1], size[1]).swapaxes(1, 2)
+    return rows.reshape(shape[0] * shape[1], -1), (shape[0], shape[1])
+
+
+def clipped_statistics(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Background level and scatter of each row, NaN where a row has fewer than 5 valid values.
+
+    Sorted once, a clipped set is a range of places; its scatter is half the range between the 16 % and 84 %
+    quantiles, which needs no second sort. NaN goes to the end of the sort, where no range reaches.
+    """
+    values = np.sort(rows, axis=1)
+    index = np.arange(len(values))
+    first = np.zeros(len(values), dtype=np.int64)
+    last = np.isfinite(values).sum(axis=1)  # one past the last
+    enough = last >= 5
+    last = np.maximum(last, 1)
+
+    def quantile(q: float) -> FloatArray:
+        place = first + q * (last - 1 - first)
+        low = np.floor(place).astype(np.int64)
+        high = np.minimum(low + 1, last - 1)
+        return np.asarray(values[index, low] + (place - low) * (values[index, high] - values[index, low]))
+
+    median, scatter = quantile(0.5), np.zeros(len(values))
+    for _ in range(CLIP_ROUNDS):
+        median = quantile(0.5)
+        # The small term keeps rounding errors of a constant box from clipping it away.
+        scatter = 0.5 * (quantile(0.8413) - quantile(0.1587)) + 1e-12 * np.abs(median)
+        reach = CLIP_SIGMAS * scatter
+        inside = (values >= (median - reach)[:, None]) & (values <= (median + reach)[:, None])
+        kept = inside.sum(axis=1)
+        lowest = np.where(kept > 0, inside.argmax(axis=1), first)
+        highest = np.where(kept > 0, lowest + kept, last)
+        if (lowest == first).all() and (highest == last).all():
+            break
+        first, last = lowest, highest
+    places = np.arange(values.shape[1])
+    chosen = (places >= first[:, None]) & (places < last[:, None])
+    mean = np.where(chosen, values, 0.0).sum(axis=1) / np.maximum(chosen.sum(axis=1), 1)
+    skewed = np.abs(mean - median) > SKEW_LIMIT * scatter
+    level = np.where(skewed, median, 2.5 * median - 1.5 * mean)
+    return np.where(enough, level, np.nan), np.where(enough, scatter, np.nan)
+
+
+def fill_mesh(mesh: FloatArray, otherwise: float) -> FloatArray:
+    """A mesh whose NaN boxes take the value of the nearest valid one, `otherwise` if there is none."""
+    empty = np.isnan(mesh)
+    if empty.all():
+        return np.full_like(mesh, otherwise)
+    if empty.any():
+        nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
+        mesh = mesh[tuple(nearest)]
+    return mesh
+
+
+def _weights(length: int, boxes: int, size: int) -> FloatArray:
+    """Matrix (length, boxes) that interpolates linearly between box centres and is constant beyond the last."""
+    centres = np.minimum((np.arange(boxes) + 0.5) * size, length) - 0.5
+    place = np.interp(np.arange(length), centres, np.arange(boxes))
+    return np.maximum(1.0 - np.abs(place[:, None] - np.arange(boxes)), 0.0)
+
+
+def spread_mesh(mesh: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    """A mesh of boxes interpolated bilinearly to a frame of the given shape."""
+    rows, columns = (
+        _weights(n, boxes, -(-n // boxes)) for n, boxes in zip(shape, mesh.shape, strict=True)
+    )
+    return np.asarray(rows @ mesh @ columns.T)
+
+
+def estimate_background(
+    frame: FloatArray,
+    masked: BoolArray | None = None,
+    noise_std: float | None = None,
+    box_sides_px: tuple[int, ...] = BOX_SIDES_PX,
+) -> Background:
+    """Background and noise of a frame; point sources and small blobs are left in the frame.
+
+    Args:
+        frame: (H, W) in counts; NaN is left out.
+        masked: (H, W) further pixels to leave out.
+        noise_std: noise of a pixel in counts if it is known; None measures it.
+        box_sides_px: sides of the mesh boxes in px, coarse to fine.
+
+    Raises:
+        InputError: if no pixel is valid or a box is not wider than 2 px.
+
+    >>> flat = np.full((40, 40), 7.0)
+    >>> flat[20, 20] = 90.0
+    >>> float(estimate_background(flat).level[20, 20])
+    7.0
+    """
+    if not box_sides_px or min(box_sides_px) < 3:
+        raise InputError(f"box_sides_px must hold sides of at least 3 px, got {box_sides_px}")
+    frame = check_frame(frame)
+    residual = frame.copy()
+    if masked is not None:
+        residual[masked] = np.nan
+    if np.isnan(residual).all():
+        raise InputError(f"frame has no valid pixel: all {frame.size} are masked")
+    level = np.zeros(frame.shape)
+    for side in box_sides_px:
+        rows, shape = _boxes(residual, side)
+        values, _ = clipped_statistics(rows)
+        mesh = fill_mesh(values.reshape(shape), float(np.nanmedian(residual)))
+        step = spread_mesh(ndimage.median_filter(mesh, size=3, mode="nearest"), (frame.shape[0], frame.shape[1]))
+        level += step
+        residual -= step
+    lowest = noise_floor(frame)
+    if noise_std is not None:
+        noise = np.full(frame.shape, max(noise_std, lowest))
+    else:
+        rows, shape = _boxes(residual, box_sides_px[-1])
+        scatter = clipped_statistics(rows)[1].reshape(shape)
+        mesh = ndimage.median_filter(fill_mesh(scatter, lowest), size=3, mode="nearest")
+        noise = np.maximum(spread_mesh(mesh, (frame.shape[0], frame.shape[1])), lowest)
+    return Background(level, noise)
+
+
+def noise_floor(frame: FloatArray) -> float:
+    """Smallest noise of a pixel in counts that a frame can have: that of rounding if its values are whole numbers.
+
+    Elsewhere a millionth of the range of its values, so that a constant patch is not infinitely significant.
+    """
+    if is_whole_numbered(frame):
+        return float(np.sqrt(ROUNDING_VARIANCE))
+    return max(1e-6 * float(np.nanmax(frame) - np.nanmin(frame)), 1e-12 * float(np.nanmax(np.abs(frame))), 1e-300)

@@ -1,0 +1,431 @@
+"""From a whole frame to its targets: background, detection, windows, unmixing, frame coordinates.
+
+Peaks whose PSF footprints overlap form a blob. Each blob gets a window with a margin, a blob too large for one
+window several of them; every window is unmixed on its own. A fitted target belongs to the peak next to it, and a
+window reports the targets of its own peaks only, so nothing is counted twice. What a window has explained is taken
+out of the others of its blob.
+
+Where the PSF is not known, it is taken as the Gaussian that fits the frame's isolated spots, and a share of the peak
+is added to the noise because that guess is not exact. A blob that point targets cannot explain even so (an extended
+source, a cloud's edge) is reported as one target for each separate peak, with the flag POOR_FIT and no error bars.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from scipy.spatial import KDTree
+
+from csist.checks import InputError, check_not_negative
+from csist.datasets.scenes import ScenePrior
+from csist.frames.background import Background, PixelMask, check_frame, estimate_background, mask_pixels
+from csist.frames.detect import FALSE_ALARM_RATE, Peaks, detect, equivalent_sigma, keep_strongest, link, split
+from csist.methods.continuous import Continuous, Group
+from csist.physics.psf import PSF, GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Flag, Targets
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SIGMA_PX = 1.0
+"""Sigma assumed where the frame has no isolated spot to measure it on."""
+SIGMA_RANGE_PX = (0.4, 3.0)
+MOST_SIGMA_SPOTS = 60
+
+PSF_ERROR = 0.1
+"""Share of a window's peak that is added to the noise where the PSF is guessed from the frame."""
+
+LARGEST_WINDOW_PX = 24
+MOST_PEAKS = 4
+"""Peaks a window may have of its own; each may turn out to be several targets, and neighbours are fitted too."""
+SEPARATE_PX = 4.0
+"""Peaks closer than this, and than three sigma, are one source where point targets do not explain a blob."""
+MOST_TARGETS_PER_PEAK = 3
+"""A poor fit with more targets a peak than this is an extended source, whether or not the PSF is known."""
+FEWEST_VALID_PIXELS = 9
+
+
+@dataclass(frozen=True)
+class FrameGroup:
+    """What is known of one blob of a frame besides its targets.
+
+    Args:
+        number: of the blob; `Targets.group` refers to it.
+        column: first column of the smallest rectangle that holds the blob's windows.
+        row: its first row.
+        shape: (rows, columns) of that rectangle in px.
+        peaks: number of detected peaks.
+        windows: number of windows it was unmixed in; 0 if it was not unmixed.
+        significance: of its strongest peak, in standard deviations.
+        count: number of targets reported.
+        count_probability: (n,) probability of 0, 1, 2, ... targets; empty where point targets do not explain it.
+        chi_squared: of the best fit, summed over the windows; NaN where there is none.
+        degrees_of_freedom: measured pixels minus parameters, summed.
+        flags: bits of `Flag`.
+    """
+
+    number: int
+    column: int
+    row: int
+    shape: tuple[int, int]
+    peaks: int
+    windows: int
+    significance: float
+    count: int
+    count_probability: FloatArray
+    chi_squared: float
+    degrees_of_freedom: int
+    flags: Flag
+
+
+def unmix_frame(
+    frame: NDArray[np.generic],
+    sensor: Sensor | None = None,
+    prior: ScenePrior | None = None,
+    mode: str = "accurate",
+    noise_std: float | None = None,
+    psf: PSF | float | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    detector: str = "contrast",
+    psf_error: float | None = None,
+    box_sides_px: tuple[int, ...] | None = None,
+    workers: int | None = None,
+) -> tuple[Targets, list[FrameGroup]]:
+    """Targets of a whole frame in frame coordinates, and what is known of each blob.
+
+    `Targets.score` ranks by confidence: z / (z + threshold), z the significance of the peak that a target belongs to,
+    times the unmixer's own score. `Targets.group` holds the blob's number.
+
+    Args:
+        frame: (H, W) in counts, at least 3 x 3; NaN pixels are left out.
+        sensor: PSF, shot noise and saturation; its shape, background and rounding are ignored. None: the PSF is
+            found from the frame, and so is clipping.
+        prior: scene prior of a window, not single-pixel; default `ScenePrior.flat()`.
+        mode: "accurate" or "fast".
+        noise_std: noise of a pixel in counts; None takes the sensor's, and if that is 0 measures it all over the
+            frame.
+        psf: point spread function, or sigma in px of a Gaussian one; goes before the sensor's.
+        false_alarm_rate: stated false alarms a pixel in Gaussian noise.
+        detector: "contrast" (scenes with clutter) or "matched" (frames limited by noise, star fields).
+        psf_error: share of a window's peak added to its noise; None: 0.1 where the PSF is guessed, else 0.
+        box_sides_px: sides of the background's boxes in px, coarse to fine; None: (128, 32), wider for wide PSFs.
+        workers: threads; the result does not depend on it.
+
+    Raises:
+        InputError: if the frame has no valid pixel, is not one image, or an option is out of range.
+    """
+    image = check_frame(frame)
+    prior = ScenePrior.flat() if prior is None else prior
+    if prior.single_pixel:
+        raise InputError("a frame needs a prior with targets anywhere: use flat, or cut windows and unmix them")
+    if isinstance(psf, int | float):
+        psf = GaussianPSF(psf)
+    if psf is None and sensor is not None:
+        psf = sensor.psf
+    ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
+    if noise_std is None and sensor is not None and sensor.read_noise > 0.0 and sensor.gain is None:
+        noise_std = sensor.read_noise
+    pixels = mask_pixels(image, ceiling, psf)
+    if pixels.masked.all():
+        raise InputError(f"frame has no valid pixel: all {image.size} are NaN, dead or hot")
+    logger.info("masked: %d NaN, %d dead, %d hot; %d saturated", pixels.nan, pixels.dead, pixels.hot, pixels.saturated.sum())
+    if box_sides_px is None:
+        finest = 32 if psf is None else max(32, int(np.ceil(20.0 * equivalent_sigma(psf))))
+        box_sides_px = (4 * finest, finest)
+    background = estimate_background(image, pixels.masked, noise_std, box_sides_px)
+    peaks, threshold = detect(image, background, pixels.masked, psf, false_alarm_rate, detector)
+    flattened = image - background.level
+    flattened[pixels.masked] = np.nan
+    guessed = psf is None
+    if psf is None:
+        psf = GaussianPSF(measure_sigma(flattened, peaks, background.noise))
+    job = _Job(
+        flattened=flattened,
+        background=background,
+        pixels=pixels,
+        peaks=peaks,
+        threshold=threshold,
+        psf=psf,
+        gain=None if sensor is None else sensor.gain,
+        prior=prior,
+        mode=mode,
+        guessed=guessed,
+        psf_error=check_not_negative("psf_error", (PSF_ERROR if guessed else 0.0) if psf_error is None else psf_error),
+    )
+    return job.solve(workers or os.cpu_count() or 1)
+
+
+def unmix_window(
+    window: FloatArray, sensor: Sensor, prior: ScenePrior, mode: str, noise_std: float
+) -> tuple[Targets, Group]:
+    """Targets of one background-subtracted window (NaN is left out), in its own coordinates.
+
+    Args:
+        window: (h, w) in counts.
+        sensor: PSF, shot noise and saturation.
+        prior: scene prior.
+        mode: "accurate" or "fast".
+        noise_std: of a pixel in counts.
+    """
+    method = Continuous(
+        sensor.with_shape((window.shape[0], window.shape[1])),
+        prior=prior,
+        mode=mode,
+        noise_std=noise_std,
+        background="plane",
+        mask_nan=True,
+        workers=1,
+    )
+    targets, groups = method.solve(window)
+    return targets[0], groups[0]
+
+
+def measure_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:
+    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
+
+    Each fit has position, flux, sigma and a constant; fits that end at a bound or far from their peak are left out.
+
+    Args:
+        flattened: (H, W) background-subtracted counts, NaN where masked.
+        peaks: detections, most significant first.
+        noise: (H, W) standard deviation of a pixel in counts.
+    """
+    half = 6
+    if not len(peaks):
+        return DEFAULT_SIGMA_PX
+    distance = KDTree(peaks.positions).query(peaks.positions, k=[2])[0][:, 0]
+    isolated = peaks[distance > 1.5 * half][:MOST_SIGMA_SPOTS]
+    sigmas = []
+    for x, y in isolated.positions:
+        column, row = round(x), round(y)
+        part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
+        data = flattened[part]
+        good = np.isfinite(data)
+        if good.sum() < 40:
+            continue
+        i, j = np.nonzero(good)
+        dx, dy = j + part[1].start - x, i + part[0].start - y
+        values, scale = data[good], float(noise[row, column])
+
+        def residuals(
+            p: FloatArray, dx: FloatArray = dx, dy: FloatArray = dy, v: FloatArray = values, s: float = scale
+        ) -> FloatArray:
+            model = p[2] * GaussianPSF(float(p[3])).response(dx - p[0], dy - p[1]) + p[4]
+            return np.asarray((model - v) / s)
+
+        top = max(float(values.max()), scale)
+        low, high = SIGMA_RANGE_PX
+        fit = least_squares(
+            residuals,
+            [0.0, 0.0, 8.0 * top, 1.1, 0.0],
+            bounds=([-2.0, -2.0, 0.0, low, -top], [2.0, 2.0, 500.0 * top, high, top]),
+            x_scale=[0.1, 0.1, top, 0.1, 0.1 * top],
+            max_nfev=60,
+        )
+        if low * 1.02 < fit.x[3] < high * 0.98 and np.hypot(fit.x[0], fit.x[1]) < 1.9:
+            sigmas.append(float(fit.x[3]))
+    return float(np.median(sigmas)) if sigmas else DEFAULT_SIGMA_PX
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What one window says of its own peaks, in frame coordinates."""
+
+    targets: Targets
+    probability: FloatArray
+    chi_squared: float
+    degrees_of_freedom: int
+    flags: Flag
+    fitted: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One frame's data and options, and the way from its peaks to its targets."""
+
+    flattened: FloatArray
+    background: Background
+    pixels: PixelMask
+    peaks: Peaks
+    threshold: float
+    psf: PSF
+    gain: float | None
+    prior: ScenePrior
+    mode: str
+    guessed: bool
+    psf_error: float
+
+    @property
+    def sigma_px(self) -> float:
+        return equivalent_sigma(self.psf)
+
+    @property
+    def footprint_px(self) -> float:
+        """Radius of the disc that holds some 90 % of a target's light."""
+        return 2.0 * self.sigma_px + 0.5
+
+    @property
+    def margin_px(self) -> int:
+        return int(np.ceil(3.0 * self.sigma_px)) + 2
+
+    def solve(self, workers: int) -> tuple[Targets, list[FrameGroup]]:
+        """Targets and group information of all blobs, the most significant blob first."""
+        if not len(self.peaks):
+            return Targets.empty(), []
+        labels = link(self.peaks.positions, 2.0 * self.footprint_px)
+        # Peaks are sorted, so the first member of a blob is its strongest: number the blobs by it.
+        _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        blobs = [np.flatnonzero(labels == label) for label in order]
+        tree = KDTree(self.peaks.positions)
+        with ThreadPoolExecutor(workers) as pool:
+            results = list(pool.map(lambda item: self._blob(*item, tree), enumerate(blobs)))
+        return Targets.concatenate(targets for targets, _ in results), [group for _, group in results]
+
+    def _window(self, members: IntArray) -> tuple[slice, slice]:
+        """(rows, columns) of the window around some peaks, inside the frame."""
+        margin, (rows, columns) = self.margin_px, self.flattened.shape
+        x, y = np.rint(self.peaks.x[members]).astype(int), np.rint(self.peaks.y[members]).astype(int)
+        return (
+            slice(max(y.min() - margin, 0), min(y.max() + margin + 1, rows)),
+            slice(max(x.min() - margin, 0), min(x.max() + margin + 1, columns)),
+        )
+
+    def _blob(self, number: int, members: IntArray, tree: KDTree) -> tuple[Targets, FrameGroup]:
+        extent = max(LARGEST_WINDOW_PX - 2.0 * self.margin_px - 1.0, 2.0 * self.footprint_px)
+        parts = split(self.peaks.positions, members, MOST_PEAKS, extent)
+        parts.sort(key=lambda part: int(part.min()))  # strongest first
+        solved: list[_Solved] = []
+        explained: list[Targets] = []
+        for part in parts:
+            result = self._part(part, tree, explained)
+            solved.append(result)
+            if result.fitted:
+                explained.append(result.targets)
+        targets = Targets.concatenate(result.targets for result in solved)
+        fitted = [result for result in solved if result.fitted]
+        flags = Flag(0)
+        for result in solved:
+            flags |= result.flags
+        probability = np.ones(1)
+        for result in solved:
+            probability = np.convolve(probability, result.probability) if result.fitted else np.empty(0)
+            if not probability.size:
+                break
+        windows = [self._window(part) for part in parts]
+        top, left = min(w[0].start for w in windows), min(w[1].start for w in windows)
+        bottom, right = max(w[0].stop for w in windows), max(w[1].stop for w in windows)
+        group = FrameGroup(
+            number=number,
+            column=int(left),
+            row=int(top),
+            shape=(int(bottom - top), int(right - left)),
+            peaks=len(members),
+            windows=len(fitted),
+            significance=float(self.peaks.significance[members].max()),
+            count=len(targets),
+            count_probability=probability,
+            chi_squared=float(sum(r.chi_squared for r in fitted)) if fitted else float("nan"),
+            degrees_of_freedom=sum(r.degrees_of_freedom for r in fitted),
+            flags=flags,
+        )
+        return targets.replace(group=np.full(len(targets), number)), group
+
+    def _part(self, members: IntArray, tree: KDTree, explained: list[Targets]) -> _Solved:
+        """Unmix one window and keep the targets of its own peaks."""
+        rows, columns = self._window(members)
+        window = self.flattened[rows, columns].copy()
+        bits = self._pixel_flags(members)
+        if np.isfinite(window).sum() < FEWEST_VALID_PIXELS:
+            return self._as_peaks(members, bits)
+        sensor = Sensor(psf=self.psf, shape=(window.shape[0], window.shape[1]), gain=self.gain, quantised=False)
+        for others in explained:
+            near = (np.abs(others.x - columns.start) < 99.0) & (np.abs(others.y - rows.start) < 99.0)
+            if near.any():
+                window -= sensor.render(others[near].shifted(-columns.start, -rows.start))
+        noise = float(np.median(self.background.noise[rows, columns]))
+        peak = max(float(np.nanmax(window)), 0.0)
+        saturated = self.pixels.saturated[rows, columns]
+        if saturated.any():
+            level = float((self.pixels.ceiling - self.background.level[rows, columns])[saturated].min())
+            if level > 0.0:
+                window[saturated] = level
+                # Only clipped pixels may touch the ceiling; the background's slope must not push others there.
+                np.minimum(window, np.nextafter(level, 0.0), out=window, where=~saturated)
+                sensor = replace(sensor, saturation=level)
+        if self.psf_error > 0.0 and peak > 0.0:
+            # An error of the PSF grows with the light: as shot noise of the strength that is right at the peak.
+            per_count = self.psf_error**2 * peak + (0.0 if self.gain is None else 1.0 / self.gain)
+            sensor = replace(sensor, gain=1.0 / per_count)
+        found, group = unmix_window(window, sensor, self.prior, self.mode, noise)
+        poor = Flag.POOR_FIT in group.flags
+        if poor and (self.guessed or group.count > MOST_TARGETS_PER_PEAK * len(members) + 1):
+            return self._as_peaks(members, bits)
+        found = found.shifted(columns.start, rows.start)
+        own, peak_of = self._own(found, members, tree)
+        z = self.peaks.significance[peak_of]
+        kept_bits = found.flags & ~int(Flag.MASKED | Flag.SATURATED) | bits[np.searchsorted(members, peak_of)]
+        score = found.score
+        if self.guessed:
+            # With a guessed PSF the unmixer's own score says little of whether the peak's main target is there.
+            order = np.argsort(-found.intensity, kind="stable")
+            main = order[np.unique(peak_of[order], return_index=True)[1]]
+            score = score.copy()
+            score[main] = 1.0
+        targets = found.replace(flags=kept_bits, score=score * z / (z + self.threshold))[own]
+        # The probabilities are of the window's count; what it found of other peaks is taken off.
+        dropped = len(found) - len(targets)
+        probability = group.count_probability[dropped:].copy()
+        probability[0] += group.count_probability[:dropped].sum()
+        kept_flags = Flag(int(group.flags) & ~int(Flag.MASKED | Flag.SATURATED))
+        for bit in np.unique(bits):
+            kept_flags |= Flag(int(bit))
+        return _Solved(targets, probability, group.chi_squared, group.degrees_of_freedom, kept_flags, fitted=True)
+
+    def _own(self, found: Targets, members: IntArray, tree: KDTree) -> tuple[BoolArray, IntArray]:
+        """Which fitted targets belong to the window's own peaks, and to which peak (any own one for the others)."""
+        if not len(found):
+            return np.empty(0, dtype=bool), np.empty(0, dtype=np.int64)
+        distance, nearest = tree.query(np.stack([found.x, found.y], axis=1))
+        own = np.isin(nearest, members) & (distance <= self.footprint_px + 1.0)
+        return own, np.where(own, nearest, members[0]).astype(np.int64)
+
+    def _pixel_flags(self, members: IntArray) -> IntArray:
+        """MASKED and SATURATED bits of each peak, by the pixels in its footprint."""
+        bits = np.zeros(len(members), dtype=np.int64)
+        reach = int(np.ceil(self.footprint_px))
+        for k, (x, y) in enumerate(self.peaks.positions[members]):
+            part = np.s_[max(round(y) - reach, 0) : round(y) + reach + 1, max(round(x) - reach, 0) : round(x) + reach + 1]
+            bits[k] |= int(Flag.MASKED) if self.pixels.masked[part].any() else 0
+            bits[k] |= int(Flag.SATURATED) if self.pixels.saturated[part].any() else 0
+        return bits
+
+    def _as_peaks(self, members: IntArray, bits: IntArray) -> _Solved:
+        """The peaks themselves, where point targets do not explain them: centroid and flux of their surroundings."""
+        peaks = keep_strongest(self.peaks[members], max(SEPARATE_PX, 3.0 * self.sigma_px))
+        reach = int(np.ceil(self.footprint_px))
+        x, y, flux = peaks.x.copy(), peaks.y.copy(), np.zeros(len(peaks))
+        for k, (column, row) in enumerate(np.rint(peaks.positions).astype(int)):
+            top, left = max(row - reach, 0), max(column - reach, 0)
+            data = np.nan_to_num(self.flattened[top : row + reach + 1, left : column + reach + 1], nan=0.0)
+            flux[k] = data.sum()
+            weight = np.maximum(data - 0.5 * data.max(), 0.0)
+            if weight.sum() > 0.0:
+                i, j = np.indices(data.shape)
+                centre_x, centre_y = left + (weight * j).sum() / weight.sum(), top + (weight * i).sum() / weight.sum()
+                if np.hypot(centre_x - x[k], centre_y - y[k]) < reach:
+                    x[k], y[k] = centre_x, centre_y
+        flags = int(Flag.POOR_FIT) | int(np.bitwise_or.reduce(bits))
+        z = peaks.significance
+        targets = Targets(x=x, y=y, intensity=flux, score=z / (z + self.threshold), flags=np.full(len(peaks), flags))
+        return _Solved(targets, np.empty(0), float("nan"), 0, Flag(flags), fitted=False)

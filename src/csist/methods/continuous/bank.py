@@ -1,0 +1,335 @@
+"""The search where a group is known to lie inside one pixel.
+
+A bank of configurations drawn from the prior is compared with the image at every candidate pixel and count,
+each at its best common flux; the best are polished and weighed by their evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist.checks import InputError
+from csist.datasets.scenes import ScenePrior, draw_separated
+from csist.methods.continuous.likelihood import IGNORED, MEASURED, compiled, maximise
+from csist.methods.continuous.search import log_evidence
+from csist.physics.psf import PSF
+from csist.physics.sensor import Sensor
+
+FloatArray = NDArray[np.float64]
+
+BANK_SEED = 0x5C1D_BA2C
+"""Not a seed anybody picks for a dataset: with the same stream the bank would hold the very scenes it is tested on."""
+
+MOST_HYPOTHESES = 6
+"""(pixel, count) pairs that are polished in one window."""
+POLISHED_TO_COMPARE = 3
+"""Starts polished for each of them."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Configurations drawn from a single-pixel prior, with their images around the pixel.
+
+    Args:
+        positions: (Kmax + 1, configurations, Kmax, 2) offsets (x, y) from the pixel's centre.
+        images: (Kmax + 1, configurations, P, P) float32, unit flux a target.
+        log_allowed: (Kmax + 1,) log of the share of uniform configurations that keep the separation.
+    """
+
+    positions: FloatArray
+    images: NDArray[np.float32]
+    log_allowed: FloatArray
+
+
+@lru_cache(maxsize=8)
+def _cached_bank(psf: Hashable, most: int, min_separation_px: float, reach: int, size: int) -> Bank:
+    side = 2 * reach + 1
+    sensor = Sensor(psf=cast(PSF, psf), shape=(side, side))
+    positions = np.zeros((most + 1, size, most, 2))
+    images = np.zeros((most + 1, size, side, side), np.float32)
+    log_allowed = np.zeros(most + 1)
+    for count in range(1, most + 1):
+        drawn = np.empty((size, count, 2))
+        rejected = draw_separated(drawn, np.ones(2), min_separation_px, np.random.default_rng((BANK_SEED, count)))
+        if rejected < 0:
+            raise InputError(f"{count} targets at least {min_separation_px} px apart do not fit into one pixel")
+        positions[count, :, :count] = drawn - 0.5
+        centre = positions[count, :, :count] + reach
+        images[count] = sensor.render_stack(centre[..., 0], centre[..., 1], np.ones((size, count)))
+        log_allowed[count] = math.log(size / (size + rejected))
+    return Bank(positions, images, log_allowed)
+
+
+def build_bank(psf: PSF, prior: ScenePrior, reach: int, size: int) -> Bank:
+    """The bank of a single-pixel prior, made once a process for each set of arguments.
+
+    Args:
+        psf: point spread function.
+        prior: gives the largest count and the separation.
+        reach: pixels kept on each side of the group's pixel.
+        size: configurations a count.
+    """
+    return _cached_bank(cast(Hashable, psf), prior.count_range[1], prior.min_separation_px, reach, size)
+
+
+@compiled
+def search_pixel(
+    data: FloatArray,
+    code: Any,
+    tables: FloatArray,
+    variance: float,
+    inverse_gain: float,
+    counts: Any,
+    flux: FloatArray,
+    log_flux: bool,
+    min_separation: float,
+    bank_positions: FloatArray,
+    bank_images: Any,
+    log_allowed: FloatArray,
+    scan: int,
+    iterations: int,
+    evidence: FloatArray,
+    places: Any,
+    modes: FloatArray,
+    misfits: FloatArray,
+) -> None:
+    """Weigh the counts, and find the best pixel of each, for a group inside one pixel of a window.
+
+    Args:
+        data: window (H, W), background subtracted.
+        counts: (2,) smallest and largest count.
+        flux: (2,) flux bounds in counts.
+        scan: configurations compared at each candidate pixel and count; the whole bank only where it matters.
+        iterations: most iterations of a polish.
+        evidence: filled, (Kmax + 1,) log evidence of 0, 1, 2, ... targets; -inf where hopeless.
+        places: filled, (Kmax + 1, 2) row and column of the best pixel for each count.
+        modes, misfits: scratch, as `polish_in_pixel` fills them.
+    """
+    rows, columns = data.shape
+    side = bank_images.shape[2]
+    reach = side // 2
+    pixels = side * side
+    evidence[:] = -np.inf
+    no_basis = np.zeros((0, rows, columns))
+    # brightest pixel, the candidates lie around it
+    top, top_row, top_column = -np.inf, 0, 0
+    for i in range(rows):
+        for j in range(columns):
+            if code[i, j] != IGNORED and data[i, j] > top:
+                top, top_row, top_column = data[i, j], i, j
+    evidence[0] = empty_outside(data, code, 0, 0, 0, 0, variance)
+    window = np.empty(pixels, np.float32)
+    valid = np.empty(pixels, np.float32)
+    ranked = np.full((MOST_HYPOTHESES, 5), np.inf)  # misfit, count, row, column, best configuration
+    for pixel_row in range(max(top_row - 1, 0), min(top_row + 2, rows)):
+        for pixel_column in range(max(top_column - 1, 0), min(top_column + 2, columns)):
+            total, power = 0.0, 0.0
+            for i in range(side):
+                for j in range(side):
+                    r, c = pixel_row - reach + i, pixel_column - reach + j
+                    inside = 0 <= r < rows and 0 <= c < columns and code[r, c] != IGNORED
+                    window[i * side + j] = np.float32(data[r, c]) if inside else np.float32(0.0)
+                    valid[i * side + j] = np.float32(1.0) if inside else np.float32(0.0)
+                    if inside:
+                        total += data[r, c]
+                        power += (data[r, c]) ** 2
+            for count in range(max(counts[0], 1), counts[1] + 1):
+                if total > 1.1 * count * flux[1] + 10.0 * math.sqrt(pixels * variance):
+                    continue
+                best, best_m = np.inf, -1
+                for m in range(scan):
+                    cross, norm = np.float32(0.0), np.float32(0.0)
+                    flat = bank_images[count, m].reshape(pixels)
+                    for p in range(pixels):
+                        masked = flat[p] * valid[p]
+                        cross += window[p] * masked
+                        norm += masked * masked
+                    s = min(max(cross / norm, flux[0]), flux[1])
+                    misfit = power + s * (s * norm - 2.0 * cross)
+                    if misfit < best:
+                        best, best_m = misfit, m
+                worst = MOST_HYPOTHESES - 1
+                if best < ranked[worst, 0]:
+                    slot = worst
+                    while slot > 0 and best < ranked[slot - 1, 0]:
+                        ranked[slot] = ranked[slot - 1]
+                        slot -= 1
+                    ranked[slot, 0], ranked[slot, 1] = best, count
+                    ranked[slot, 2], ranked[slot, 3], ranked[slot, 4] = pixel_row, pixel_column, best_m
+    # polish one start of each hypothesis that is not hopeless, weigh by evidence
+    for slot in range(MOST_HYPOTHESES):
+        if not ranked[slot, 0] <= 30.0 * ranked[0, 0] + 50.0 * variance * pixels:
+            break
+        count, pixel_row, pixel_column = int(ranked[slot, 1]), int(ranked[slot, 2]), int(ranked[slot, 3])
+        found = polish_in_pixel(
+            data, code, tables, variance, inverse_gain, count, pixel_row, pixel_column, flux,
+            min_separation, bank_positions, bank_images, min(4 * scan, bank_images.shape[1]), POLISHED_TO_COMPARE,
+            iterations, modes, misfits,
+        )  # fmt: skip
+        if found == 0:
+            continue
+        low, high = pixel_bounds(count, pixel_row, pixel_column, flux)
+        r0, r1 = max(pixel_row - reach, 0), min(pixel_row + reach + 1, rows)
+        c0, c1 = max(pixel_column - reach, 0), min(pixel_column + reach + 1, columns)
+        value = log_evidence(
+            modes[0, : 3 * count].copy(), count, low, high, log_flux, tables, r0, c0, no_basis[:, r0:r1, c0:c1],
+            data[r0:r1, c0:c1], code[r0:r1, c0:c1], variance, inverse_gain,
+        )  # fmt: skip
+        value += empty_outside(data, code, r0, r1, c0, c1, variance) - log_allowed[count]
+        if value > evidence[count]:
+            evidence[count] = value
+            places[count, 0], places[count, 1] = pixel_row, pixel_column
+
+
+@compiled
+def empty_outside(data: FloatArray, code: Any, r0: int, r1: int, c0: int, c1: int, variance: float) -> float:
+    """Log likelihood of the measured pixels outside [r0, r1) x [c0, c1), where nothing is expected."""
+    total = 0.0
+    for i in range(data.shape[0]):
+        for j in range(data.shape[1]):
+            if not (r0 <= i < r1 and c0 <= j < c1) and code[i, j] == MEASURED:
+                total -= 0.5 * data[i, j] ** 2 / variance
+    return total
+
+
+@compiled
+def reservoir_shares(misfits: FloatArray, variance: float, effective: float, shares: FloatArray) -> float:
+    """Fill `shares` with the running sum of the bank's tempered likelihoods; returns the temperature.
+
+    It is the lowest temperature, a power of two, at which at least `effective` configurations count.
+    """
+    lowest = misfits.min()
+    temperature = 1.0
+    while True:
+        total, squares = 0.0, 0.0
+        for m in range(misfits.shape[0]):
+            share = math.exp(-0.5 * (misfits[m] - lowest) / (variance * temperature))
+            total += share
+            squares += share * share
+            shares[m] = total
+        if total * total >= effective * squares or temperature > 1e9:
+            return temperature
+        temperature *= 2.0
+
+
+@compiled
+def pixel_bounds(count: int, row: int, column: int, flux: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Bounds of all parameters of a group inside one pixel."""
+    low, high = np.empty(3 * count), np.empty(3 * count)
+    for k in range(count):
+        low[3 * k], high[3 * k] = column - 0.5, column + 0.5
+        low[3 * k + 1], high[3 * k + 1] = row - 0.5, row + 0.5
+        low[3 * k + 2], high[3 * k + 2] = flux[0], flux[1]
+    return low, high
+
+
+@compiled
+def polish_in_pixel(
+    data: FloatArray,
+    code: Any,
+    tables: FloatArray,
+    variance: float,
+    inverse_gain: float,
+    count: int,
+    row: int,
+    column: int,
+    flux: FloatArray,
+    min_separation: float,
+    bank_positions: FloatArray,
+    bank_images: Any,
+    size: int,
+    starts: int,
+    iterations: int,
+    modes: FloatArray,
+    misfits: FloatArray,
+) -> int:
+    """Polish the `starts` configurations of the bank that fit best; returns how many modes there are.
+
+    Fills `modes` (starts, parameters), best first, and `misfits` (configurations,), the squared residual of
+    each configuration of the bank at its best common flux.
+    """
+    rows, columns = data.shape
+    side = bank_images.shape[2]
+    reach = side // 2
+    r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
+    c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
+    patch = data[r0:r1, c0:c1]
+    patch_code = code[r0:r1, c0:c1].copy()
+    h, w = patch.shape
+    weight, weighted = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
+    power = 0.0
+    for i in range(h):
+        for j in range(w):
+            weight[i, j] = np.float32(0.0) if patch_code[i, j] == IGNORED else np.float32(1.0)
+            weighted[i, j] = weight[i, j] * np.float32(patch[i, j])
+            power += weighted[i, j] ** 2
+    di, dj = r0 - (row - reach), c0 - (column - reach)
+    best_misfit, best_index, best_flux = np.full(starts, np.inf), np.zeros(starts, np.int64), np.zeros(starts)
+    for m in range(size):
+        cross, norm = np.float32(0.0), np.float32(0.0)
+        for i in range(h):
+            for j in range(w):
+                model = bank_images[count, m, i + di, j + dj]
+                cross += weighted[i, j] * model
+                norm += weight[i, j] * model * model
+        misfits[m] = np.inf
+        if norm <= 0.0:
+            continue
+        s = min(max(cross / norm, flux[0]), flux[1])
+        misfit = power + s * (s * norm - 2.0 * cross)
+        misfits[m] = misfit
+        if misfit < best_misfit[starts - 1]:
+            slot = starts - 1
+            while slot > 0 and misfit < best_misfit[slot - 1]:
+                best_misfit[slot], best_index[slot], best_flux[slot] = (
+                    best_misfit[slot - 1],
+                    best_index[slot - 1],
+                    best_flux[slot - 1],
+                )
+                slot -= 1
+            best_misfit[slot], best_index[slot], best_flux[slot] = misfit, m, s
+    low, high = pixel_bounds(count, row, column, flux)
+    basis = np.zeros((0, h, w))
+    values = np.full(starts, -np.inf)
+    found = 0
+    theta = np.empty(3 * count)
+    for start in range(starts):
+        if best_misfit[start] == np.inf:
+            break
+        for k in range(count):
+            theta[3 * k] = column + bank_positions[count, best_index[start], k, 0]
+            theta[3 * k + 1] = row + bank_positions[count, best_index[start], k, 1]
+            theta[3 * k + 2] = best_flux[start]
+        value, _ = maximise(
+            theta,
+            count,
+            low,
+            high,
+            min_separation,
+            tables,
+            r0,
+            c0,
+            basis,
+            patch,
+            patch_code,
+            variance,
+            inverse_gain,
+            iterations,
+            1e-3,
+        )
+        slot = found
+        while slot > 0 and value > values[slot - 1]:
+            values[slot] = values[slot - 1]
+            modes[slot] = modes[slot - 1]
+            slot -= 1
+        values[slot] = value
+        modes[slot, : 3 * count] = theta
+        found += 1
+    return found

@@ -1,0 +1,147 @@
+"""The project's own method: unmixing in continuous coordinates, with the number of targets and honest errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import sigmaclip
+
+from csist.checks import InputError, check_not_negative, check_stack
+from csist.datasets.scenes import ScenePrior
+from csist.methods.continuous.likelihood import AT_CEILING, AT_FLOOR, IGNORED, MEASURED
+from csist.methods.continuous.solvers import EFFORTS, FreeSolver, Group, PixelSolver
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
+
+FloatArray = NDArray[np.float64]
+
+MODES = tuple(EFFORTS)
+
+BACKGROUND_TERMS = {"known": 0, "constant": 1, "plane": 3}
+
+IMAGES_A_TASK = 32
+"""Images that a thread takes at a time."""
+
+
+def estimate_noise(images: FloatArray) -> float:
+    """Standard deviation in counts of the pixels of a stack that hold no target, by clipping at three sigma."""
+    values = images[np.isfinite(images)]
+    return float(np.std(sigmaclip(values, 3.0, 3.0).clipped)) if values.size else 0.0
+
+
+def pixel_codes(images: FloatArray, sensor: Sensor) -> tuple[FloatArray, NDArray[np.int8]]:
+    """Images with the masked pixels at 0 and the censored ones at their bound, and the code of each pixel.
+
+    Rounding to whole counts puts the bound half a count inside the value that a clipped pixel shows.
+    """
+    codes = np.full(images.shape, MEASURED, np.int8)
+    half = 0.5 if sensor.quantised else 0.0
+    data = images.copy()
+    at_ceiling, at_floor = images >= sensor.ceiling, images <= sensor.floor
+    codes[at_ceiling], codes[at_floor] = AT_CEILING, AT_FLOOR
+    data[at_ceiling] -= half
+    data[at_floor] += half
+    codes[np.isnan(images)] = IGNORED
+    data[np.isnan(images)] = 0.0
+    return data, codes
+
+
+class Continuous:
+    """Count, positions and fluxes of the targets of a window, with errors and probabilities.
+
+    The likelihood is that of `csist.methods.continuous.likelihood`, the search that of `search`, the
+    reported numbers those of `posterior.summarise`. Rounding is taken as noise of variance 1/12.
+
+    Args:
+        sensor: PSF, background, noise, saturation; its shape is replaced by that of the images.
+        ratio: not used; every method takes it.
+        prior: scene prior; default `ScenePrior.flat()`.
+        mode: "accurate" or "fast".
+        noise_std: noise of a pixel in counts before rounding; None takes the sensor's, and if that is 0
+            estimates it from each stack.
+        background: "known" (the sensor's), or beyond it an unknown "constant" or "plane" in each window; for
+            priors that are not single-pixel.
+        mask_nan: leave out NaN pixels instead of refusing the image.
+        workers: threads; the result does not depend on it.
+
+    Raises:
+        InputError: if the mode is unknown or a value out of range.
+    """
+
+    def __init__(
+        self,
+        sensor: Sensor | None = None,
+        ratio: int = 3,
+        prior: ScenePrior | None = None,
+        mode: str = "accurate",
+        noise_std: float | None = None,
+        background: str = "known",
+        mask_nan: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise InputError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if background not in BACKGROUND_TERMS:
+            raise InputError(f"background must be one of {', '.join(BACKGROUND_TERMS)}, got {background!r}")
+        self.sensor = sensor or Sensor()
+        self.prior = prior or ScenePrior.flat()
+        self.effort = EFFORTS[mode]
+        self.noise_std = None if noise_std is None else check_not_negative("noise_std", noise_std)
+        self.background_terms = BACKGROUND_TERMS[background]
+        self.mask_nan = mask_nan
+        self.workers = workers or os.cpu_count() or 1
+
+    def predict(self, images: FloatArray, progress: Callable[[int, int], None] | None = None) -> list[Targets]:
+        """One `Targets` for each image of a stack (N, H, W) in counts, in order."""
+        return self.solve(images, progress)[0]
+
+    def solve(
+        self, images: FloatArray, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[list[Targets], list[Group]]:
+        """Targets and group information of each image of a stack (N, H, W) in counts, in order.
+
+        Args:
+            images: (N, H, W) or (H, W).
+            progress: called with (images done, images in all) now and then.
+
+        Raises:
+            InputError: if the stack cannot be used or holds NaN and `mask_nan` is off.
+        """
+        stack = check_stack(images)
+        if not self.mask_nan and np.isnan(stack).any():
+            raise InputError(
+                f"image {int(np.isnan(stack).any(axis=(1, 2)).argmax())} holds NaN: use mask_nan to leave them out"
+            )
+        noise = self.noise_std
+        if noise is None:
+            noise = self.sensor.read_noise or estimate_noise(stack - self.sensor.background)
+        variance = noise**2 + self.sensor.rounding_variance
+        if variance <= 0.0:
+            variance = 1e-6 * max(float(np.nanmax(np.abs(stack), initial=0.0)), 1.0) ** 2
+        sensor = self.sensor.with_shape((stack.shape[1], stack.shape[2]))
+        if sensor.gain is not None:
+            variance += max(sensor.background, 0.0) / sensor.gain
+        solver: PixelSolver | FreeSolver
+        if self.prior.single_pixel:
+            solver = PixelSolver(sensor, self.prior, self.effort, variance)
+        else:
+            solver = FreeSolver(sensor, self.prior, self.effort, variance, self.background_terms)
+
+        def solve_part(start: int) -> tuple[list[Targets], list[Group]]:
+            data, codes = pixel_codes(stack[start : start + IMAGES_A_TASK], sensor)
+            return solver.solve(data - sensor.background, codes)
+
+        starts = range(0, len(stack), IMAGES_A_TASK)
+        targets: list[Targets] = []
+        groups: list[Group] = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            for part in pool.map(solve_part, starts):
+                targets += part[0]
+                groups += part[1]
+                if progress is not None:
+                    progress(len(targets), len(stack))
+        return targets, groups

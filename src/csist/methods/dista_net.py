@@ -1,0 +1,246 @@
+"""DISTA-Net: ISTA-Net whose transform and threshold follow each sample.
+
+Han et al., "DISTA-Net: Dynamic Closely-Spaced Infrared Small Target Unmixing", ICCV 2025 (arXiv 2505.19148).
+A stage takes the gradient step r = s - rho G^T (G s - z), then the dynamic transform: features of r, mixed
+with the response of r to a 3 x 3 kernel that two linear layers make from the last map. The dynamic threshold
+module answers with a threshold for every feature; a mirrored pair of convolutions goes back to a map.
+
+Differs from the authors' code: there, the kernels of a batch are applied across samples (kernel j acts on
+channel j of every sample, so that only batches of 1 or 64 run) and are cut off from the gradient, which
+leaves 77 % of the weights untrained. Here each sample has its own kernel, as the paper writes it, one sample
+gets the same answer in every batch, and all weights learn. `published_code=True` gives the released form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from csist.checks import InputError
+from csist.methods.layers import (
+    INPUT_SCALE,
+    SteeringOperator,
+    UnfoldedMethod,
+    convolution,
+    gradient_step,
+    soft_threshold,
+    with_constrained,
+)
+from csist.physics.sensor import Sensor
+
+CHANNELS = 64
+HIDDEN = 256
+INITIAL_STEP = 0.5
+INITIAL_THRESHOLD = 0.01
+
+PUBLISHED_KEYS = {
+    "lambda_step": "step",
+    "conv1_forward": "forward_first.weight",
+    "conv2_forward": "forward_second.weight",
+    "conv1_backward": "backward_first.weight",
+    "conv2_backward": "backward_second.weight",
+    "w1.weight": "kernel_maker.0.weight",
+    "w1.bias": "kernel_maker.0.bias",
+    "w2.weight": "kernel_maker.1.weight",
+    "w2.bias": "kernel_maker.1.bias",
+    "att.convl.weight": "threshold.spread.weight",
+    "att.convl.bias": "threshold.spread.bias",
+    "att.conv0_s.weight": "threshold.near.weight",
+    "att.conv0_s.bias": "threshold.near.bias",
+    "att.conv1_s.weight": "threshold.far.weight",
+    "att.conv1_s.bias": "threshold.far.bias",
+    "att.conv_squeeze.weight": "threshold.select.weight",
+    "att.conv_squeeze.bias": "threshold.select.bias",
+    "att.conv_m.weight": "threshold.expand.weight",
+    "att.conv_m.bias": "threshold.expand.bias",
+}
+"""Names within a stage `fcs.N` of the authors' weight files, and ours within `stages.N`."""
+
+
+class DynamicThreshold(nn.Module):
+    """A threshold for every feature, from two scales of the features themselves: x times a learned mask of x.
+
+    The threshold has the sign of x times that of the mask, so it can be negative and then enlarges.
+
+    Args:
+        channels: number of features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.near = nn.Conv2d(channels, channels // 2, 1)
+        self.far = nn.Conv2d(channels, channels // 2, 1)
+        self.select = nn.Conv2d(2, 2, 3, padding=1)
+        self.expand = nn.Conv2d(channels // 2, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Thresholds, shaped like the features (B, C, rows, columns)."""
+        near, far = self.near(features), self.far(self.spread(features))
+        mean = (near.sum(1, keepdim=True) + far.sum(1, keepdim=True)) / features.shape[1]
+        most = torch.maximum(near.amax(1, keepdim=True), far.amax(1, keepdim=True))
+        near_mask, far_mask = self.select(torch.cat([mean, most], 1)).sigmoid().split(1, 1)
+        mask: Tensor = self.expand(near * near_mask + far * far_mask)
+        return features * mask
+
+
+def convolve_each(cells: Tensor, kernels: Tensor) -> Tensor:
+    """Each map (B, 1, rows, columns) correlated with its own 3 x 3 kernel (B, 3, 3), zeros around it."""
+    rows, columns = cells.shape[-2:]
+    padded = functional.pad(cells, (1, 1, 1, 1))
+    taps = [
+        padded[..., i : i + rows, j : j + columns] * kernels[:, i, j, None, None, None]
+        for i in range(3)
+        for j in range(3)
+    ]
+    return sum(taps[1:], taps[0])
+
+
+class DISTANetStage(nn.Module):
+    """One iteration.
+
+    Args:
+        cells: number of cells of a map.
+        dynamic_transform: whether the transform has its dynamic branch.
+        dynamic_threshold: whether each feature has its own threshold, or all share one trained scalar.
+        dynamic_weight: weight of the dynamic branch, 0 to 1.
+        published_code: kernels act across the batch and get no gradient, as released.
+    """
+
+    def __init__(
+        self,
+        cells: int,
+        dynamic_transform: bool,
+        dynamic_threshold: bool,
+        dynamic_weight: float,
+        published_code: bool,
+    ) -> None:
+        super().__init__()
+        self.step = nn.Parameter(torch.tensor(INITIAL_STEP))
+        self.forward_first = convolution(1, CHANNELS)
+        self.forward_second = convolution(CHANNELS, CHANNELS)
+        self.backward_first = convolution(CHANNELS, CHANNELS)
+        self.backward_second = convolution(CHANNELS, 1)
+        self.kernel_maker = None
+        if dynamic_transform:
+            self.kernel_maker = nn.Sequential(nn.Linear(cells, HIDDEN), nn.Linear(HIDDEN, 9))
+        self.threshold: DynamicThreshold | nn.Parameter
+        if dynamic_threshold:
+            self.threshold = DynamicThreshold(CHANNELS)
+        else:
+            self.threshold = nn.Parameter(torch.tensor(INITIAL_THRESHOLD))
+        self.dynamic_weight = dynamic_weight
+        self.published_code = published_code
+
+    def _dynamic(self, kernels: Tensor, stepped: Tensor) -> Tensor:
+        """The dynamic branch, (B, 1, rows, columns); as released (B, 64, rows, columns) for a batch of 64."""
+        if self.published_code and len(kernels) > 1:
+            return functional.conv2d(stepped, kernels[:, None].detach(), padding=1).sigmoid()
+        return convolve_each(stepped, kernels.detach() if self.published_code else kernels).sigmoid()
+
+    def forward(
+        self, cells: Tensor, image: Tensor, operator: SteeringOperator, constrained: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The next map, and the residual of the symmetry for the first `constrained` samples."""
+        stepped = gradient_step(operator, cells, image, self.step)
+        features = self.forward_second(functional.relu(self.forward_first(stepped)))
+        if self.kernel_maker is not None:
+            kernels = self.kernel_maker(cells.flatten(1)).view(-1, 3, 3)
+            static = (1.0 - self.dynamic_weight) * features
+            features = static + self.dynamic_weight * self._dynamic(kernels, stepped)
+        threshold = self.threshold(features) if isinstance(self.threshold, nn.Module) else self.threshold
+        both = with_constrained(features, soft_threshold(features, threshold), constrained)
+        back = self.backward_second(functional.relu(self.backward_first(both)))
+        symmetry = back[len(cells) :] - stepped[:constrained] if constrained else None
+        return back[: len(cells)], symmetry
+
+
+class DISTANet(UnfoldedMethod):
+    """DISTA-Net: 2,179,104 parameters at ratio 3 on 11 x 11 px.
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        stages: number of iterations; default 6, and 4 from ratio 7 on, as published.
+        dynamic_transform: ablation: False leaves the plain transform.
+        dynamic_threshold: ablation: False leaves one trained threshold a stage.
+        dynamic_weight: weight of the dynamic branch, 0 to 1.
+        published_code: the released form, for the authors' weight files: counts are not scaled, and kernels
+            are applied across the batch, without gradient. Runs with batches of 1 or 64 only.
+
+    Raises:
+        InputError: if dynamic_weight is not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        sensor: Sensor,
+        ratio: int,
+        stages: int | None = None,
+        dynamic_transform: bool = True,
+        dynamic_threshold: bool = True,
+        dynamic_weight: float = 0.3,
+        published_code: bool = False,
+    ) -> None:
+        if not 0.0 <= dynamic_weight <= 1.0:
+            raise InputError(f"dynamic_weight must be between 0 and 1, got {dynamic_weight}")
+        super().__init__(sensor, ratio, 1.0 if published_code else INPUT_SCALE)
+        count = (6 if ratio < 7 else 4) if stages is None else stages
+        cells = self.grid.map_shape[0] * self.grid.map_shape[1]
+        self.stages = nn.ModuleList(
+            DISTANetStage(cells, dynamic_transform, dynamic_threshold, dynamic_weight, published_code)
+            for _ in range(count)
+        )
+        self.published_code = published_code
+        if published_code:
+            self.batch_size = 1
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+        """The map and the residuals of the symmetry, one a stage.
+
+        Raises:
+            InputError: if `published_code` is set and the batch is neither 1 nor 64.
+        """
+        if self.published_code and len(image) not in (1, CHANNELS):
+            raise InputError(
+                f"published_code=True runs with batches of 1 or {CHANNELS} only, got {len(image)}"
+            )
+        cells = self.linear_start(image)
+        residuals = []
+        for stage in self.stages:
+            cells, residual = stage(cells, image, self.operator, constrained)
+            if residual is not None:
+                residuals.append(residual)
+        return cells, residuals
+
+    def translate_published(self, state: Mapping[str, Tensor], transposed: bool = False) -> dict[str, Tensor]:
+        """This network's state from the authors' (keys `fcs.0.lambda_step` and so on).
+
+        Args:
+            state: tensors of their file; it holds no Q, so the present one is kept.
+            transposed: whether their maps were indexed [x, y], as their label files are: kernels and linear
+                layers are then transposed to work on [y, x].
+
+        Raises:
+            InputError: if the keys are not theirs.
+        """
+        rows, columns = self.grid.map_shape
+        translated = {"start": self.start}
+        for key, value in state.items():
+            prefix, _, rest = key.partition(".")
+            stage, _, name = rest.partition(".")
+            if prefix != "fcs" or name not in PUBLISHED_KEYS:
+                raise InputError(f"this is not a published DISTA-Net weight file: it holds {key!r}")
+            tensor = value.reshape(()) if name == "lambda_step" else value
+            if transposed and tensor.ndim == 4:
+                tensor = tensor.transpose(2, 3)
+            elif transposed and name == "w1.weight":
+                tensor = tensor.view(-1, columns, rows).transpose(1, 2).flatten(1)
+            elif transposed and name.startswith("w2."):
+                tensor = tensor.view(3, 3, -1).transpose(0, 1).reshape(value.shape)
+            translated[f"stages.{stage}.{PUBLISHED_KEYS[name]}"] = tensor.contiguous()
+        return translated

@@ -1,0 +1,88 @@
+"""FISTA-Net: FISTA with a learned transform that all iterations share.
+
+Xiang, Dong & Yang, "FISTA-Net: Learning a Fast Iterative Shrinkage Thresholding Network for Inverse Problems
+in Imaging", IEEE TMI 40(5), 2021 (arXiv 2008.02683): gradient step from the point ahead, proximal step
+s = relu(r + G(F~(soft(F(D(r)), theta)))), momentum. Step, threshold and momentum of iteration k follow from
+two scalars each: mu_k = sp(w k + b), theta_k = sp(w k + b), rho_k = (sp(w k + b) - sp(b)) / sp(w k + b), sp
+the softplus.
+
+Differs from the authors' code: G is applied as a separable operator, never as the product G^T G; images are
+scaled so that a target is about 1. Four convolutions that the benchmark's release builds and never calls
+exist only with `published_code=True`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from csist.methods.layers import UnfoldedMethod, convolution, gradient_step, soft_threshold, with_constrained
+from csist.physics.sensor import Sensor
+
+CHANNELS = 32
+INITIAL_STEP = (-0.2, 0.1)
+INITIAL_THRESHOLD = (-0.5, -2.0)
+INITIAL_MOMENTUM = (0.5, 0.0)
+UNUSED_CONVOLUTIONS = 4
+
+
+class FISTANet(UnfoldedMethod):
+    """FISTA-Net: 37,607 parameters, whatever the ratio and the number of stages.
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        stages: number of iterations.
+        published_code: also hold the release's four unused convolutions (74,599 parameters).
+    """
+
+    small_options: ClassVar[dict[str, Any]] = {"stages": 3}
+    """Options of a small version, for quick tests; the momentum of two stages is never used."""
+
+    def __init__(self, sensor: Sensor, ratio: int, stages: int = 7, published_code: bool = False) -> None:
+        super().__init__(sensor, ratio)
+        self.stages = stages
+        self.lift = convolution(1, CHANNELS, bias=True)
+        self.forward_first = convolution(CHANNELS, CHANNELS, bias=True)
+        self.forward_second = convolution(CHANNELS, CHANNELS, bias=True)
+        self.backward_first = convolution(CHANNELS, CHANNELS, bias=True)
+        self.backward_second = convolution(CHANNELS, CHANNELS, bias=True)
+        self.drop = convolution(CHANNELS, 1, bias=True)
+        if published_code:
+            self.unused = nn.ModuleList(
+                convolution(CHANNELS, CHANNELS, bias=True) for _ in range(UNUSED_CONVOLUTIONS)
+            )
+        for name, (slope, offset) in (
+            ("step", INITIAL_STEP),
+            ("threshold", INITIAL_THRESHOLD),
+            ("momentum", INITIAL_MOMENTUM),
+        ):
+            self.register_parameter(f"{name}_slope", nn.Parameter(torch.tensor(slope)))
+            self.register_parameter(f"{name}_offset", nn.Parameter(torch.tensor(offset)))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _at(self, name: str, stage: int) -> Tensor:
+        """softplus(slope k + offset)."""
+        slope, offset = self.get_parameter(f"{name}_slope"), self.get_parameter(f"{name}_offset")
+        return functional.softplus(slope * stage + offset)
+
+    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+        """The map and the residuals of the symmetry, one a stage."""
+        cells = ahead = self.linear_start(image)
+        residuals = []
+        for stage in range(self.stages):
+            stepped = gradient_step(self.operator, ahead, image, self._at("step", stage))
+            lifted = self.lift(stepped)
+            features = self.forward_second(functional.relu(self.forward_first(lifted)))
+            shrunk = soft_threshold(features, self._at("threshold", stage))
+            both = with_constrained(features, shrunk, constrained)
+            back = self.backward_second(functional.relu(self.backward_first(both)))
+            if constrained:
+                residuals.append(back[len(image) :] - lifted[:constrained])
+            before, cells = cells, functional.relu(stepped + self.drop(back[: len(image)]))
+            weight = 1.0 - self._at("momentum", 0) / self._at("momentum", stage)
+            ahead = cells + weight * (cells - before)
+        return cells, residuals

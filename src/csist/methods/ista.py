@@ -1,0 +1,270 @@
+"""ISTA and FISTA: the lasso min_s 1/2 |z - G s|^2 + lambda |s|_1 on the sub-pixel grid, without training.
+
+Daubechies, Defrise & De Mol, "An iterative thresholding algorithm for linear inverse problems with a sparsity
+constraint", CPAM 57, 2004 (arXiv math/0307152): s <- soft(s - G^T (G s - z) / L, lambda / L), L the largest
+eigenvalue of G^T G. Beck & Teboulle, "A fast iterative shrinkage-thresholding algorithm", SIAM J. Imaging
+Sciences 2(1), 2009: the same step from a point ahead, y = s + (t - 1) / t' (s - s_before), eq. 4.1-4.3.
+
+Many images are solved side by side, laid out (rows, columns, image): both factors of a separable G are then
+matrix products over long rows, without a copy between them. The large factor, over rows, is one product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from csist.checks import InputError, check_not_negative, check_positive
+from csist.methods.base import GridMethod
+from csist.methods.layers import SteeringOperator, start_matrix
+from csist.physics.sensor import Sensor
+
+BLOCK = 128
+"""Images solved side by side: enough for the matrix products, few enough for the cache."""
+
+PIXELS_MULTIPLE = 4
+"""Both factors get rows of zeros up to a multiple of this: matrix kernels work on so many rows at a time."""
+
+CHECK_EVERY = 10
+"""Iterations between two looks at the change."""
+
+STARTS = ("pinv", "least-squares", "zero")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One choice of all that ISTA leaves open.
+
+    Args:
+        penalty: lambda, in counts.
+        iterations: most iterations.
+        tolerance: an image is done when the Euclidean norm of its change, in counts, is below.
+        nonnegative: whether negative cells are set to 0 in each step.
+        start: "pinv", "least-squares" (Q of the networks) or "zero".
+    """
+
+    penalty: float
+    iterations: int
+    tolerance: float
+    nonnegative: bool
+    start: str
+
+
+SETTINGS = {
+    "paper": Setting(penalty=1.0, iterations=3000, tolerance=1e-4, nonnegative=False, start="pinv"),
+    "tuned": Setting(penalty=0.1, iterations=3000, tolerance=1e-3, nonnegative=True, start="least-squares"),
+}
+"""`paper`: the published comparison's. `tuned`: chosen on the validation split of the benchmark."""
+
+
+class Solution(NamedTuple):
+    """Maps (B, 1, cH, cW) and the iterations that each image took (B,)."""
+
+    cells: Tensor
+    iterations: Tensor
+
+
+class ISTA(GridMethod):
+    """Iterative shrinkage-thresholding.
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        setting: "tuned" or "paper"; the arguments below change single values of it.
+        penalty: lambda, in counts.
+        iterations: most iterations.
+        tolerance: an image is done when the Euclidean norm of its change, in counts, is below; looked at
+            every `CHECK_EVERY` iterations, for each image by itself, so that the batch does not matter.
+        nonnegative: whether negative cells are set to 0 in each step.
+        start: "pinv", "least-squares" or "zero".
+        dtype: of the computation; the answer has the image's.
+
+    Raises:
+        InputError: if a value is unknown or out of range.
+    """
+
+    batch_size = 2048
+    exportable: ClassVar[bool] = False
+    """The number of iterations depends on the image, so no fixed graph exists."""
+    small_options: ClassVar[dict[str, Any]] = {"iterations": 20}
+    """Options of a small version, for quick tests."""
+    accelerated: ClassVar[bool] = False
+
+    start_map: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self,
+        sensor: Sensor,
+        ratio: int,
+        setting: str = "tuned",
+        penalty: float | None = None,
+        iterations: int | None = None,
+        tolerance: float | None = None,
+        nonnegative: bool | None = None,
+        start: str | None = None,
+        dtype: torch.dtype | str = torch.float64,
+    ) -> None:
+        super().__init__(sensor, ratio)
+        if setting not in SETTINGS:
+            raise InputError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
+        chosen = SETTINGS[setting]
+        self.penalty = check_not_negative("penalty", chosen.penalty if penalty is None else penalty)
+        self.iterations = int(
+            check_positive("iterations", chosen.iterations if iterations is None else iterations)
+        )
+        self.tolerance = check_not_negative("tolerance", chosen.tolerance if tolerance is None else tolerance)
+        self.nonnegative = chosen.nonnegative if nonnegative is None else nonnegative
+        self.start = chosen.start if start is None else start
+        if self.start not in STARTS:
+            raise InputError(f"start must be one of {', '.join(STARTS)}, got {self.start!r}")
+        resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if resolved not in (torch.float32, torch.float64):
+            raise InputError(f"dtype must be float32 or float64, got {dtype}")
+        self.operator = SteeringOperator(sensor, ratio, resolved)
+        if self.operator.separable:
+            for name, factor in (("rows", self.operator.rows), ("columns", self.operator.columns)):
+                padded = functional.pad(factor, (0, 0, 0, -len(factor) % PIXELS_MULTIPLE))
+                self.register_buffer(name, padded, persistent=False)
+        self.register_buffer(
+            "start_map", torch.as_tensor(self._start_matrix(), dtype=resolved), persistent=False
+        )
+
+    def _start_matrix(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        cells, pixels = int(np.prod(self.grid.map_shape)), int(np.prod(self.grid.shape))
+        if self.start == "zero":
+            return np.zeros((cells, pixels))
+        if self.start == "least-squares":
+            return start_matrix(self.sensor, self.ratio)
+        return np.linalg.pinv(self.operator.dense().double().numpy())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts."""
+        return self.solve(image).cells
+
+    @torch.no_grad()
+    def solve(self, image: Tensor, start: Tensor | None = None) -> Solution:
+        """Maps and iterations.
+
+        Args:
+            image: (B, 1, H, W) in counts.
+            start: maps (B, 1, cH, cW) to begin with, of a neighbouring frame for example.
+
+        Raises:
+            InputError: if the shapes do not fit.
+        """
+        if image.ndim != 4 or image.shape[1:] != (1, *self.grid.shape):
+            raise InputError(
+                f"images must be (B, 1, H, W) of {self.grid.shape} px, got shape {tuple(image.shape)}"
+            )
+        if start is not None and start.shape != (len(image), 1, *self.grid.map_shape):
+            raise InputError(
+                f"start must have shape {(len(image), 1, *self.grid.map_shape)}, got {tuple(start.shape)}"
+            )
+        z = image.to(self.start_map) - self.sensor.background
+        begun = z.flatten(1) @ self.start_map.T if start is None else start.to(z)
+        begun = begun.view(-1, *self.grid.map_shape)
+        blocks = [
+            self._solve_block(z[i : i + BLOCK, 0], begun[i : i + BLOCK]) for i in range(0, len(z), BLOCK)
+        ]
+        if not blocks:
+            return Solution(begun[:, None].to(image), torch.zeros(0, dtype=torch.int64))
+        cells = torch.cat([cells for cells, _ in blocks])
+        return Solution(cells[:, None].to(image), torch.cat([count for _, count in blocks]))
+
+    def _solve_block(self, image: Tensor, begun: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (n, cH, cW) and iterations (n,) of images (n, H, W)."""
+        result = torch.empty_like(begun)
+        taken = torch.full((len(image),), self.iterations, device=image.device)
+        left = torch.arange(len(image), device=image.device)
+        z, current = self._lay_out(self._padded(image)), self._lay_out(begun)
+        ahead, momentum = current.clone(), 1.0
+        stepped, spare = torch.empty_like(current), torch.empty_like(current)
+        threshold = self.penalty / self.operator.lipschitz
+        for iteration in range(1, self.iterations + 1):
+            self._step(ahead, z, stepped)
+            following = self._shrink(stepped, threshold, spare)
+            look = iteration % CHECK_EVERY == 0 or iteration == self.iterations
+            done = self._change(following, current) < self.tolerance if look else None
+            if self.accelerated:
+                grown = 0.5 * (1.0 + (1.0 + 4.0 * momentum**2) ** 0.5)
+                torch.lerp(current, following, 1.0 + (momentum - 1.0) / grown, out=ahead)
+                momentum = grown
+            else:
+                ahead = following
+            # The old map's memory serves the next one.
+            current, spare = following, current
+            if done is not None and bool(done.any()):
+                result[left[done]] = self._take_out(current, done)
+                taken[left[done]] = iteration
+                kept = ~done
+                left = left[kept]
+                if not len(left):
+                    return result, taken
+                z, current = self._keep(z, kept), self._keep(current, kept)
+                ahead = self._keep(ahead, kept) if self.accelerated else current
+                stepped, spare = torch.empty_like(current), torch.empty_like(current)
+        result[left] = self._take_out(current, torch.ones_like(left, dtype=torch.bool))
+        return result, taken
+
+    def _padded(self, values: Tensor) -> Tensor:
+        """Zeros below and to the right, up to the multiple of pixels; as it is where G is not separable."""
+        if not self.operator.separable:
+            return values
+        rows, columns = (-n % PIXELS_MULTIPLE for n in self.grid.shape)
+        return functional.pad(values, (0, columns, 0, rows))
+
+    def _lay_out(self, stack: Tensor) -> Tensor:
+        """A private copy: (n, rows, columns) as (rows, columns, n), or (n, all) where G is not separable."""
+        if self.operator.separable:
+            return stack.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+        return stack.flatten(1).clone()
+
+    def _keep(self, values: Tensor, kept: Tensor) -> Tensor:
+        return values[..., kept].contiguous() if self.operator.separable else values[kept]
+
+    def _take_out(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """Maps (k, cH, cW) of the chosen images."""
+        if self.operator.separable:
+            return values[..., chosen].permute(2, 0, 1)
+        return values[chosen].view(-1, *self.grid.map_shape)
+
+    def _step(self, cells: Tensor, z: Tensor, out: Tensor) -> None:
+        """Write s - G^T (G s - z) / L to `out`."""
+        operator, scale = self.operator, -1.0 / self.operator.lipschitz
+        if not operator.separable:
+            residual = torch.addmm(z, cells, operator.matrix.T, beta=-1.0)
+            torch.addmm(cells, residual, operator.matrix, alpha=scale, out=out)
+            return
+        (map_rows, map_columns, count), pixel_rows = cells.shape, len(self.rows)
+        flat = (map_rows, map_columns * count)
+        down = torch.mm(self.rows, cells.view(flat)).view(pixel_rows, map_columns, count)
+        residual = torch.baddbmm(z, self.columns.expand(pixel_rows, -1, -1), down, beta=-1.0)
+        back = torch.bmm(self.columns.T.expand(pixel_rows, -1, -1), residual)
+        torch.addmm(cells.view(flat), self.rows.T, back.view(pixel_rows, -1), alpha=scale, out=out.view(flat))
+
+    def _shrink(self, values: Tensor, threshold: float, out: Tensor) -> Tensor:
+        if self.nonnegative:
+            return torch.sub(values, threshold, out=out).clamp_(min=0.0)
+        return functional.softshrink(values, threshold)
+
+    def _change(self, new: Tensor, old: Tensor) -> Tensor:
+        """Euclidean norm of each image's change."""
+        if self.operator.separable:
+            return (new - old).square_().sum(dim=(0, 1)).sqrt_()
+        return (new - old).square_().sum(dim=1).sqrt_()
+
+
+class FISTA(ISTA):
+    """ISTA with Nesterov momentum: the same minimum, in far fewer iterations.
+
+    Takes the arguments of `ISTA`.
+    """
+
+    accelerated = True

@@ -1,0 +1,117 @@
+"""ISTA-Net and ISTA-Net+: ISTA with a learned transform in place of the fixed sparsity of the map.
+
+Zhang & Ghanem, "ISTA-Net: Interpretable Optimization-Inspired Deep Network for Image Compressive Sensing",
+CVPR 2018 (arXiv 1706.07929). A stage takes the gradient step of eq. 6, r = s - rho G^T (G s - z), and the
+proximal step of eq. 8, s = F~(soft(F(r), theta)); ISTA-Net+ predicts the residual instead (eq. 13),
+s = r + G(F~(soft(F(D(r)), theta))). The symmetry constraint F~(F(r)) = r (ISTA-Net+: = D(r)) is in the loss.
+
+Differs from the authors' code: G is applied as a separable operator, never as the product G^T G; images are
+scaled so that a target is about 1; ISTA-Net+ starts with the step 1/L instead of 0.5, which on this operator
+(L = 8.6 at ratio 3) would let an untrained network amplify its input a thousandfold.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from csist.methods.layers import (
+    SteeringOperator,
+    UnfoldedMethod,
+    convolution,
+    gradient_step,
+    soft_threshold,
+    with_constrained,
+)
+from csist.physics.sensor import Sensor
+
+CHANNELS = 32
+INITIAL_STEP = 0.5
+INITIAL_THRESHOLD = 0.01
+
+
+class ISTANetStage(nn.Module):
+    """One iteration.
+
+    Args:
+        residual: ISTA-Net+: transforms work on `CHANNELS` channels and predict a correction of r.
+        step: rho before training.
+    """
+
+    def __init__(self, residual: bool, step: float) -> None:
+        super().__init__()
+        inner = CHANNELS if residual else 1
+        self.step = nn.Parameter(torch.tensor(step))
+        self.threshold = nn.Parameter(torch.tensor(INITIAL_THRESHOLD))
+        self.lift = convolution(1, CHANNELS) if residual else nn.Identity()
+        self.forward_first = convolution(inner, CHANNELS)
+        self.forward_second = convolution(CHANNELS, CHANNELS)
+        self.backward_first = convolution(CHANNELS, CHANNELS)
+        self.backward_second = convolution(CHANNELS, inner)
+        self.drop = convolution(CHANNELS, 1) if residual else nn.Identity()
+        self.residual = residual
+
+    def forward(
+        self, cells: Tensor, image: Tensor, operator: SteeringOperator, constrained: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The next map, and the residual of the symmetry for the first `constrained` samples."""
+        stepped = gradient_step(operator, cells, image, self.step)
+        lifted = self.lift(stepped)
+        features = self.forward_second(functional.relu(self.forward_first(lifted)))
+        both = with_constrained(features, soft_threshold(features, self.threshold), constrained)
+        back = self.backward_second(functional.relu(self.backward_first(both)))
+        found = self.drop(back[: len(cells)])
+        symmetry = back[len(cells) :] - lifted[:constrained] if constrained else None
+        return (stepped + found if self.residual else found), symmetry
+
+
+class ISTANet(UnfoldedMethod):
+    """ISTA-Net: 171,090 parameters with 9 stages, whatever the ratio.
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        stages: number of iterations.
+        initial_step: rho before training; None for 1/L.
+    """
+
+    residual: ClassVar[bool] = False
+
+    def __init__(
+        self, sensor: Sensor, ratio: int, stages: int = 9, initial_step: float | None = INITIAL_STEP
+    ) -> None:
+        super().__init__(sensor, ratio)
+        step = 1.0 / self.operator.lipschitz if initial_step is None else initial_step
+        self.stages = nn.ModuleList(ISTANetStage(self.residual, step) for _ in range(stages))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+        """The map and the residuals of the symmetry, one a stage."""
+        cells = self.linear_start(image)
+        residuals = []
+        for stage in self.stages:
+            cells, residual = stage(cells, image, self.operator, constrained)
+            if residual is not None:
+                residuals.append(residual)
+        return cells, residuals
+
+
+class ISTANetPlus(ISTANet):
+    """ISTA-Net+: 336,978 parameters with 9 stages, whatever the ratio.
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        stages: number of iterations; default 9 up to ratio 3, 6 above.
+        initial_step: rho before training; None for 1/L.
+    """
+
+    residual = True
+
+    def __init__(
+        self, sensor: Sensor, ratio: int, stages: int | None = None, initial_step: float | None = None
+    ) -> None:
+        super().__init__(sensor, ratio, (9 if ratio <= 3 else 6) if stages is None else stages, initial_step)

@@ -1,0 +1,218 @@
+"""Parts that the unfolded networks share: the sensor as an operator, thresholds, the linear start.
+
+Maps and images are (B, 1, rows, columns) tensors. Inside a network both are divided by one fixed scale, so
+that a target is about 1; what comes in and goes out is in counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from csist.datasets.scenes import ScenePrior, sample_scene_arrays
+from csist.grid import SubPixelGrid, least_squares_start
+from csist.methods.base import GridMethod
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+
+FloatArray = NDArray[np.float64]
+
+INPUT_SCALE = 235.0
+"""Counts that the networks see as 1: the middle of the benchmark's intensities."""
+
+START_PAIRS = 4000
+"""Fewest training pairs behind the linear start; 16 a pixel where that is more."""
+
+START_SEED = 20_250_519
+
+
+class SteeringOperator(nn.Module):
+    """G of z = G s: the sensor's response to a map, without background, and its adjoint.
+
+    A Gaussian PSF is separable, G s = A S B^T with A (H, cH) and B (W, cW): 16 times fewer products than the
+    dense (H W, cH cW) matrix at ratio 3, which serves every other PSF.
+
+    Args:
+        sensor: PSF and image shape.
+        ratio: sub-pixel grid ratio.
+        dtype: of the buffers, which are not part of the state: sensor and ratio give them back.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    matrix: Tensor
+
+    def __init__(self, sensor: Sensor, ratio: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        grid = SubPixelGrid(sensor.shape, ratio)
+        self.shape, self.map_shape = grid.shape, grid.map_shape
+        self.separable = isinstance(sensor.psf, GaussianPSF)
+        if self.separable:
+            rows, columns = grid.steering_factors(sensor.psf)
+            self.register_buffer("rows", torch.as_tensor(rows, dtype=dtype), persistent=False)
+            self.register_buffer("columns", torch.as_tensor(columns, dtype=dtype), persistent=False)
+            self.lipschitz = float((np.linalg.norm(rows, 2) * np.linalg.norm(columns, 2)) ** 2)
+        else:
+            matrix = grid.steering_matrix(sensor.psf)
+            self.register_buffer("matrix", torch.as_tensor(matrix, dtype=dtype), persistent=False)
+            self.lipschitz = float(np.linalg.norm(matrix, 2) ** 2)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """G s: images (B, 1, H, W) of maps (B, 1, cH, cW)."""
+        if self.separable:
+            return self.rows @ (cells @ self.columns.T)
+        return (cells.flatten(1) @ self.matrix.T).view(-1, 1, *self.shape)
+
+    def adjoint(self, image: Tensor) -> Tensor:
+        """G^T z: maps (B, 1, cH, cW) of images (B, 1, H, W)."""
+        if self.separable:
+            return self.rows.T @ (image @ self.columns)
+        return (image.flatten(1) @ self.matrix).view(-1, 1, *self.map_shape)
+
+    def dense(self) -> Tensor:
+        """G itself, (H W, cH cW), row-major on both sides."""
+        return torch.kron(self.rows, self.columns) if self.separable else self.matrix
+
+
+def soft_threshold(values: Tensor, threshold: Tensor | float) -> Tensor:
+    """sign(v) max(|v| - t, 0), element by element; a negative threshold enlarges."""
+    return torch.sign(values) * torch.relu(values.abs() - threshold)
+
+
+def encode_arrays(grid: SubPixelGrid, targets: FloatArray) -> NDArray[np.float32]:
+    """Maps (N, cH, cW) of scenes given as padded arrays (N, K, 3) of x, y, intensity; NaN is padding.
+
+    Two targets in one cell add up.
+    """
+    rows, columns = grid.map_shape
+    present = ~np.isnan(targets[:, :, 0])
+    scene = np.nonzero(present)[0]
+    x, y, intensity = targets[present].T
+    flat = (scene * rows + grid.cell_of(y)) * columns + grid.cell_of(x)
+    maps = np.bincount(flat, weights=intensity, minlength=len(targets) * rows * columns)
+    return maps.reshape(len(targets), rows, columns).astype(np.float32)
+
+
+def simulate(
+    prior: ScenePrior, sensor: Sensor, n: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Measured images (n, H, W) and the padded targets (n, Kmax, 3) behind them."""
+    targets, _ = sample_scene_arrays(prior, sensor, n, rng)
+    x, y, intensity = np.moveaxis(np.nan_to_num(targets), 2, 0)
+    return sensor.measure(sensor.render_stack(x, y, intensity), rng), targets
+
+
+_start_wanted: ContextVar[bool] = ContextVar("_start_wanted", default=True)
+
+
+@contextmanager
+def without_start() -> Iterator[None]:
+    """Networks built in this context get a zero start: for those whose state is loaded next."""
+    token = _start_wanted.set(False)
+    try:
+        yield
+    finally:
+        _start_wanted.reset(token)
+
+
+@lru_cache(maxsize=8)
+def _start_matrix(card: str, ratio: int) -> FloatArray:
+    sensor = Sensor.from_card(json.loads(card))
+    grid = SubPixelGrid(sensor.shape, ratio)
+    n = max(START_PAIRS, 16 * sensor.shape[0] * sensor.shape[1])
+    images, targets = simulate(ScenePrior.csist_100k(), sensor, n, np.random.default_rng(START_SEED))
+    return least_squares_start(images - sensor.background, encode_arrays(grid, targets).astype(np.float64))
+
+
+def start_matrix(sensor: Sensor, ratio: int) -> FloatArray:
+    """Q (cells, pixels) of this sensor, from benchmark scenes with a fixed seed; zeros in `without_start`."""
+    if not _start_wanted.get():
+        grid = SubPixelGrid(sensor.shape, ratio)
+        return np.zeros((int(np.prod(grid.map_shape)), int(np.prod(grid.shape))))
+    return _start_matrix(json.dumps(sensor.to_card()), ratio)
+
+
+class UnfoldedMethod(GridMethod):
+    """Base of the unfolded networks: scaling, the linear start, and the constraint terms of the loss.
+
+    A subclass implements `unfold`, on scaled images and maps.
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        input_scale: counts that the network sees as 1.
+    """
+
+    start: Tensor
+
+    small_options: ClassVar[dict[str, Any]] = {"stages": 2}
+    """Options of a small version, for quick tests."""
+    constraint_weight: ClassVar[float] = 0.01
+    """Weight of the sum of the mean squared residuals in the published loss."""
+
+    def __init__(self, sensor: Sensor, ratio: int, input_scale: float = INPUT_SCALE) -> None:
+        super().__init__(sensor, ratio)
+        self.input_scale = input_scale
+        self.operator = SteeringOperator(sensor, ratio)
+        start = torch.as_tensor(start_matrix(sensor, ratio), dtype=torch.float32)
+        self.register_buffer("start", start.contiguous())
+
+    def linear_start(self, image: Tensor) -> Tensor:
+        """s0 = Q z, (B, 1, cH, cW)."""
+        return (image.flatten(1) @ self.start.T).view(-1, 1, *self.grid.map_shape)
+
+    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+        """The map, and each stage's residual of its constraint for the first `constrained` samples.
+
+        Args:
+            image: (B, 1, H, W), scaled.
+            constrained: 0 asks for no residuals: the list is then empty.
+        """
+        raise NotImplementedError
+
+    def _scaled(self, image: Tensor) -> Tensor:
+        return (image - self.sensor.background) / self.input_scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts."""
+        return self.unfold(self._scaled(image), 0)[0] * self.input_scale
+
+    def forward_with_residuals(self, image: Tensor, share: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+        """The map and the residuals that the published loss punishes, in counts; for training.
+
+        Args:
+            image: (B, 1, H, W) in counts.
+            share: part of the batch, its first samples, whose residuals are computed. The mean over a part is
+                an unbiased estimate of the mean over the batch and costs less.
+        """
+        count = min(len(image), max(1, round(share * len(image))))
+        cells, residuals = self.unfold(self._scaled(image), count)
+        return cells * self.input_scale, [residual * self.input_scale for residual in residuals]
+
+
+def convolution(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps the size, Xavier-normal weights, zero bias."""
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    nn.init.xavier_normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def gradient_step(operator: SteeringOperator, cells: Tensor, image: Tensor, step: Tensor) -> Tensor:
+    """The map after a gradient step, r = s - rho G^T (G s - z)."""
+    return cells - step * operator.adjoint(operator(cells) - image)
+
+
+def with_constrained(values: Tensor, shrunk: Tensor, constrained: int) -> Tensor:
+    """`shrunk`, and below it the first `constrained` of `values`: one pass through the layers for both."""
+    return torch.cat([shrunk, values[:constrained]]) if constrained else shrunk

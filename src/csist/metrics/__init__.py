@@ -1,0 +1,68 @@
+"""How well detections agree with the truth.
+
+The functions need NumPy and SciPy only; PyTorch is imported when `CSOMeanAP`, `psnr` or `ssim` is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from csist.metrics.errors import (
+    Interval,
+    MatchErrors,
+    ReliabilityCurve,
+    bootstrap_interval,
+    count_accuracy,
+    coverage,
+    error_summary,
+    expected_calibration_error,
+    match_errors,
+    reliability_curve,
+)
+from csist.metrics.functional import (
+    CSO_DISTANCES_PX,
+    Matches,
+    PrecisionRecallCurve,
+    average_precision,
+    cso_map,
+    match_detections,
+    precision_recall_curve,
+    psnr,
+    ssim,
+)
+
+if TYPE_CHECKING:
+    from csist.metrics.mean_ap import CSOMeanAP
+
+__all__ = [
+    "CSO_DISTANCES_PX",
+    "CSOMeanAP",
+    "Interval",
+    "MatchErrors",
+    "Matches",
+    "PrecisionRecallCurve",
+    "ReliabilityCurve",
+    "average_precision",
+    "bootstrap_interval",
+    "count_accuracy",
+    "coverage",
+    "cso_map",
+    "error_summary",
+    "expected_calibration_error",
+    "match_detections",
+    "match_errors",
+    "precision_recall_curve",
+    "psnr",
+    "reliability_curve",
+    "ssim",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CSOMeanAP":
+        from csist.metrics.mean_ap import CSOMeanAP
+
+        return CSOMeanAP
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

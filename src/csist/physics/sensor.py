@@ -1,0 +1,178 @@
+"""The sensor: what turns a scene of point targets into the counts that a file holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist.checks import InputError, check_not_negative, check_positive, check_shape
+from csist.physics.psf import PSF, GaussianPSF, psf_from_card
+from csist.targets import Targets
+
+FloatArray = NDArray[np.float64]
+
+ROUNDING_VARIANCE = 1.0 / 12.0
+"""Variance in counts^2 that rounding to whole counts adds."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """PSF, image shape, background, noise, rounding and saturation of a camera.
+
+    An image is render(targets) = background + sum of intensity * PSF; observe() adds shot noise
+    (variance = image / gain) and read noise, rounds to whole counts and clips.
+
+    Args:
+        psf: point spread function.
+        shape: (rows, columns) of the image.
+        background: constant level in counts.
+        read_noise: standard deviation of the white Gaussian noise in counts.
+        gain: electrons per count; None for no shot noise.
+        quantised: whether values are rounded to whole counts.
+        bits: bit depth of the converter: values are clipped to [0, 2^bits - 1]; None for no limit.
+        saturation: level in counts at which a pixel clips, below what `bits` allows; None for no other limit.
+
+    Raises:
+        InputError: if a number is out of its range.
+
+    >>> Sensor().render(Targets(x=[5.0], y=[5.0], intensity=[200.0]))[5, 4:7].round(2).tolist()
+    [21.45, 93.21, 21.45]
+    """
+
+    psf: PSF = field(default_factory=lambda: GaussianPSF(0.5))
+    shape: tuple[int, int] = (11, 11)
+    background: float = 0.0
+    read_noise: float = 0.0
+    gain: float | None = None
+    quantised: bool = True
+    bits: int | None = None
+    saturation: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", check_shape(self.shape))
+        if not np.isfinite(self.background):
+            raise InputError(f"background must be finite, got {self.background}")
+        object.__setattr__(self, "read_noise", check_not_negative("read_noise", self.read_noise))
+        if self.gain is not None:
+            check_positive("gain", self.gain)
+        if self.bits is not None and not (int(self.bits) == self.bits and 1 <= self.bits <= 32):
+            raise InputError(f"bits must be a whole number from 1 to 32, got {self.bits}")
+        if self.saturation is not None:
+            check_positive("saturation", self.saturation)
+
+    @property
+    def ceiling(self) -> float:
+        """Highest value in counts that a pixel can have; a pixel that shows it is saturated."""
+        limits = [np.inf, self.saturation, None if self.bits is None else 2.0**self.bits - 1.0]
+        return min(limit for limit in limits if limit is not None)
+
+    @property
+    def floor(self) -> float:
+        """Lowest value in counts that a pixel can have."""
+        return -np.inf if self.bits is None else 0.0
+
+    @property
+    def rounding_variance(self) -> float:
+        """Variance in counts^2 that rounding adds."""
+        return ROUNDING_VARIANCE if self.quantised else 0.0
+
+    def with_shape(self, shape: tuple[int, int]) -> Sensor:
+        """The same sensor with another image shape."""
+        return replace(self, shape=shape)
+
+    def responses(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        """Response of every pixel to unit flux at each position: (..., n) positions give (..., n, H, W)."""
+        rows, columns = self.shape
+        dx = np.arange(columns) - np.asarray(x, dtype=np.float64)[..., None]
+        dy = np.arange(rows) - np.asarray(y, dtype=np.float64)[..., None]
+        if isinstance(self.psf, GaussianPSF):
+            return np.asarray(self.psf.profile(dy)[..., :, None] * self.psf.profile(dx)[..., None, :])
+        return np.asarray(self.psf.response(dx[..., None, :], dy[..., :, None]))
+
+    def render(self, targets: Targets) -> FloatArray:
+        """The clean image in counts, (H, W) float64: no noise, no rounding, no clipping."""
+        return np.asarray(self.render_stack(targets.x[None], targets.y[None], targets.intensity[None])[0])
+
+    def render_stack(self, x: FloatArray, y: FloatArray, intensity: FloatArray) -> FloatArray:
+        """Clean images (N, H, W) of N scenes given as padded arrays (N, k); intensity 0 marks the padding."""
+        if isinstance(self.psf, GaussianPSF):
+            rows, columns = self.shape
+            along_y = self.psf.profile(np.arange(rows) - y[..., None]) * intensity[..., None]
+            along_x = self.psf.profile(np.arange(columns) - x[..., None])
+            return np.asarray(self.background + np.swapaxes(along_y, 1, 2) @ along_x)
+        images = np.full((len(x), *self.shape), float(self.background))
+        for k in range(x.shape[1]):
+            images += intensity[:, k, None, None] * self.responses(x[:, k], y[:, k])
+        return images
+
+    def observe(self, targets: Targets, rng: np.random.Generator | int) -> FloatArray:
+        """A measured image, (H, W) float64; `rng` is a numpy generator or a seed."""
+        return self.measure(self.render(targets), rng)
+
+    def measure(self, clean: FloatArray, rng: np.random.Generator | int) -> FloatArray:
+        """Clean images of any shape with noise, rounding and clipping applied; the input is left alone."""
+        rng = np.random.default_rng(rng)
+        image = np.array(clean, dtype=np.float64)
+        if self.gain is not None:
+            image = rng.poisson(np.maximum(image, 0.0) * self.gain) / self.gain
+        if self.read_noise > 0:
+            image += rng.normal(0.0, self.read_noise, image.shape)
+        if self.quantised:
+            np.rint(image, out=image)
+        if self.floor > -np.inf or self.ceiling < np.inf:
+            np.clip(image, self.floor, self.ceiling, out=image)
+        return image
+
+    def noise_variance(self, clean: FloatArray | float = 0.0) -> FloatArray:
+        """Variance in counts^2 of a pixel whose clean value is `clean`."""
+        shot = 0.0 if self.gain is None else np.maximum(clean, 0.0) / self.gain
+        return np.asarray(shot + self.read_noise**2 + self.rounding_variance + np.zeros_like(clean, dtype=np.float64))
+
+    def to_card(self) -> dict[str, Any]:
+        """A JSON-ready description that `from_card` turns back into an equal sensor."""
+        return {
+            "psf": self.psf.to_card(),
+            "shape": list(self.shape),
+            "background": self.background,
+            "read_noise": self.read_noise,
+            "gain": self.gain,
+            "quantised": self.quantised,
+            "bits": self.bits,
+            "saturation": self.saturation,
+        }
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any]) -> Sensor:
+        """The sensor that a card describes; a field that is left out takes its default.
+
+        Raises:
+            InputError: if a field is unknown or has a wrong value.
+        """
+        known = set(cls.__dataclass_fields__)
+        if not isinstance(card, dict) or set(card) - known:
+            odd = sorted(set(card) - known) if isinstance(card, dict) else card
+            raise InputError(f"a sensor card may hold {', '.join(sorted(known))}; got {odd}")
+        values = dict(card)
+        if "psf" in values:
+            values["psf"] = psf_from_card(values["psf"])
+        if "shape" in values:
+            values["shape"] = tuple(values["shape"])
+        return cls(**values)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Sensor:
+        """The sensor whose card a JSON file holds.
+
+        Raises:
+            InputError: if the file is not JSON or not a sensor card.
+        """
+        try:
+            card = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the sensor card {path}: {error}") from error
+        return cls.from_card(card)

@@ -1,0 +1,207 @@
+"""The one container for point targets, true or detected; a batch of images is a list of them.
+
+Positions are in pixels: x is the column, to the right, y the row, downwards; pixel centres lie at
+integers and the top-left pixel centre is (0, 0). Intensity is the total flux in image counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from enum import IntFlag
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from csist.checks import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from astropy.table import Table
+
+FLOAT_COLUMNS = ("x", "y", "intensity", "score", "x_std", "y_std", "intensity_std")
+INT_COLUMNS = ("flags", "group")
+COLUMNS = FLOAT_COLUMNS + INT_COLUMNS
+
+
+class Flag(IntFlag):
+    """Bits of `Targets.flags`: what to know before trusting a detection."""
+
+    AT_BOUND = 1
+    """The fit ended at a bound of the prior (intensity or position)."""
+    NOT_CONVERGED = 2
+    """The fit was stopped before it converged."""
+    SATURATED = 4
+    """A pixel of the group is saturated: it only says "at least this much"."""
+    AMBIGUOUS_COUNT = 8
+    """Another number of targets in this group has a probability above 10 %."""
+    POOR_FIT = 16
+    """The residual is far above the noise: the model cannot explain this group."""
+    MASKED = 32
+    """Pixels of the group are masked (NaN, dead, hot)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Point targets of one image.
+
+    Args:
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+        intensity: total fluxes in counts, shape (n,).
+        score: detections are ranked by it; the probability of being right where a method knows it.
+        x_std: standard errors of x in px.
+        y_std: standard errors of y in px.
+        intensity_std: standard errors of the intensity in counts.
+        flags: bits of `Flag`.
+        group: number of the blob, within the image, that the target belongs to; -1 for none.
+
+    Every argument but the first three may be None: NaN (0 for flags, -1 for group) then says "not estimated".
+
+    Raises:
+        InputError: if the arguments are not one-dimensional and equally long, or a position is not finite.
+
+    >>> pair = Targets(x=[5.0, 5.6], y=[5.0, 5.1], intensity=[230, 240])
+    >>> len(pair), float(pair[1].x[0])
+    (2, 5.6)
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+    score: NDArray[np.float64]
+    x_std: NDArray[np.float64]
+    y_std: NDArray[np.float64]
+    intensity_std: NDArray[np.float64]
+    flags: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+    def __init__(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        intensity: ArrayLike,
+        score: ArrayLike | None = None,
+        x_std: ArrayLike | None = None,
+        y_std: ArrayLike | None = None,
+        intensity_std: ArrayLike | None = None,
+        flags: ArrayLike | None = None,
+        group: ArrayLike | None = None,
+    ) -> None:
+        given = dict(zip(COLUMNS, (x, y, intensity, score, x_std, y_std, intensity_std, flags, group), strict=True))
+        length = np.size(np.asarray(x))
+        for name, value in given.items():
+            dtype = np.float64 if name in FLOAT_COLUMNS else np.int64
+            if value is None:
+                array = np.full(length, {"flags": 0, "group": -1}.get(name, np.nan), dtype=dtype)
+            else:
+                array = np.array(value, dtype=dtype)
+            if array.shape != (length,):
+                raise InputError(f"{name} must be one-dimensional with {length} values like x, got shape {array.shape}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        for name in ("x", "y"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise InputError(f"{name} must be finite, got {getattr(self, name)}")
+
+    @classmethod
+    def empty(cls) -> Targets:
+        """No target at all."""
+        return cls(x=[], y=[], intensity=[])
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Targets]) -> Targets:
+        """All targets of `parts`, in order, in one container."""
+        parts = list(parts)
+        if not parts:
+            return cls.empty()
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS})
+
+    def __len__(self) -> int:
+        return int(self.x.size)
+
+    def __iter__(self) -> Iterator[Targets]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: int | slice | ArrayLike) -> Targets:
+        """The chosen targets (an index, slice, index array or boolean mask), always as Targets."""
+        index = [key] if isinstance(key, int | np.integer) else key
+        return Targets(**{name: getattr(self, name)[index] for name in COLUMNS})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Targets):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, n), getattr(other, n), equal_nan=True) for n in COLUMNS)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def replace(self, **columns: ArrayLike | None) -> Targets:
+        """A copy with the given columns replaced."""
+        return Targets(**({field.name: getattr(self, field.name) for field in fields(self)} | columns))
+
+    def shifted(self, dx: float, dy: float) -> Targets:
+        """A copy moved by (dx, dy) px."""
+        return self.replace(x=self.x + dx, y=self.y + dy)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame with one row a target and the columns of this class."""
+        import pandas as pd
+
+        return pd.DataFrame({name: getattr(self, name) for name in COLUMNS})
+
+    @classmethod
+    def from_pandas(cls, frame: pd.DataFrame) -> Targets:
+        """Targets from a data frame that has at least the columns x, y and intensity.
+
+        Raises:
+            InputError: if one of these is missing.
+        """
+        missing = [name for name in ("x", "y", "intensity") if name not in frame.columns]
+        if missing:
+            raise InputError(f"a table of targets needs the columns x, y, intensity; missing: {', '.join(missing)}")
+        columns: dict[str, Any] = {name: frame[name].to_numpy() for name in FLOAT_COLUMNS if name in frame.columns}
+        for name, blank in (("flags", 0), ("group", -1)):
+            if name in frame.columns:
+                columns[name] = frame[name].fillna(blank).to_numpy()
+        return cls(**columns)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write a CSV file, blank where not estimated."""
+        self.to_pandas().to_csv(path, index=False)
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> Targets:
+        """Read what `to_csv` (or any program with these column names) wrote."""
+        import pandas as pd
+
+        return cls.from_pandas(pd.read_csv(path))
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write a Parquet file."""
+        self.to_pandas().to_parquet(path, index=False)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path) -> Targets:
+        """Read what `to_parquet` wrote."""
+        import pandas as pd
+
+        return cls.from_pandas(pd.read_parquet(path))
+
+    def to_astropy(self) -> Table:
+        """An Astropy table with units (needs the extra `astro`)."""
+        from astropy import units
+        from astropy.table import Table
+
+        table = Table({name: getattr(self, name) for name in COLUMNS})
+        for name in ("x", "y", "x_std", "y_std"):
+            table[name].unit = units.pix
+        for name in ("intensity", "intensity_std"):
+            table[name].unit = units.count
+        return table
+
+    @classmethod
+    def from_astropy(cls, table: Table) -> Targets:
+        """Targets from an Astropy table that has at least the columns x, y and intensity."""
+        return cls.from_pandas(table.to_pandas())

@@ -1,0 +1,158 @@
+"""Weight files: what is written comes back, and what does not fit is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from csist import checkpoint
+from csist.checks import InputError
+from csist.methods import create_method
+from csist.physics.psf import AiryPSF, GaussianPSF
+from csist.physics.sensor import Sensor
+
+SENSOR = Sensor(shape=(5, 5))
+
+
+def build(name: str = "ista-net", **options: Any) -> Any:
+    torch.manual_seed(1)
+    return create_method(name, sensor=SENSOR, ratio=3, pretrained=False, **({"stages": 1} | options))
+
+
+def saved(folder: Path, name: str = "weights", sensor: Sensor = SENSOR, half: bool = False) -> Path:
+    card = checkpoint.make_card("ista-net", sensor, 3, {"stages": 1}, {"seed": 1}, {"cso_map": 45.0})
+    return checkpoint.save_weights(folder / name, build(), card, half)
+
+
+def test_weights_and_card_come_back(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    assert path.name == "weights.safetensors" and sorted(p.name for p in tmp_path.iterdir()) == [
+        "weights.json",
+        "weights.safetensors",
+    ]
+    card = checkpoint.read_card(path)
+    assert card == json.loads((tmp_path / "weights.json").read_text())
+    assert card["method"] == "ista-net" and card["score"] == {"cso_map": 45.0}
+    loaded = create_method("ista_net", pretrained=path)
+    assert loaded.sensor == SENSOR and len(loaded.stages) == 1
+    for key, value in build().state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+
+
+def test_half_precision_is_half_the_size_and_close(tmp_path: Path) -> None:
+    whole, half = saved(tmp_path, "whole"), saved(tmp_path, "half", half=True)
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    loaded = create_method("ista-net", pretrained=half)
+    for key, value in build().state_dict().items():
+        assert loaded.state_dict()[key].dtype == value.dtype
+        torch.testing.assert_close(loaded.state_dict()[key], value, rtol=1e-3, atol=1e-6)
+    module = build()
+    module.start.fill_(1e6)
+    with pytest.raises(InputError, match="too much for half precision"):
+        checkpoint.save_weights(tmp_path / "big", module, {}, half=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "sensor", "ratio", "options", "message"),
+    [
+        ("ista-net-plus", SENSOR, 3, {}, "holds weights of ista-net, not of ista-net-plus"),
+        ("ista-net", SENSOR, 5, {}, "trained for ratio 3, got 5: give ratio=3"),
+        ("ista-net", Sensor(), 3, {}, r"another sensor \(gaussian PSF sigma_px=0.5, 5 x 5 px\)"),
+        ("ista-net", Sensor(psf=GaussianPSF(0.6), shape=(5, 5)), 3, {}, "another sensor"),
+        ("ista-net", Sensor(psf=AiryPSF(1.0), shape=(5, 5)), 3, {}, "another sensor"),
+        ("ista-net", SENSOR, 3, {"stages": 2}, "trained with stages=1, got 2"),
+    ],
+)
+def test_refuses_weights_of_another_kind(
+    name: str, sensor: Sensor, ratio: int, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        create_method(name, sensor, ratio, pretrained=saved(tmp_path), **options)
+
+
+def test_noise_and_background_may_differ(tmp_path: Path) -> None:
+    noisy = Sensor(shape=(5, 5), read_noise=2.0, background=10.0)
+    assert create_method("ista-net", noisy, pretrained=saved(tmp_path)).sensor == noisy
+
+
+def test_refuses_damaged_and_foreign_files(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="damaged or not a safetensors file"):
+        create_method("ista-net", pretrained=path)
+    path.write_text("not weights")
+    with pytest.raises(InputError, match="damaged or not a safetensors file"):
+        create_method("ista-net", pretrained=path)
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match="without a csist card"):
+        create_method("ista-net", pretrained=path)
+    with pytest.raises(InputError, match=r"no weight file .*nowhere"):
+        create_method("ista-net", pretrained=tmp_path / "nowhere.safetensors")
+    card = checkpoint.make_card("ista-net", SENSOR, 3, {"stages": 1})
+    checkpoint.save_weights(path, torch.nn.Linear(2, 2), card)
+    with pytest.raises(InputError, match="does not fit this method"):
+        create_method("ista-net", pretrained=path)
+
+
+class Evil:
+    """A pickle that runs code when it is opened carelessly."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("opened-carelessly"),))
+
+
+def test_a_pickle_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, write in (("torch.pt", torch.save), ("plain.pth", lambda v, p: p.write_bytes(pickle.dumps(v)))):
+        path = tmp_path / name
+        write({"state_dict": Evil()}, path)
+        with pytest.raises(InputError, match="damaged or holds more than plain tensors"):
+            create_method("dista-net", sensor=SENSOR, pretrained=path)
+    assert not (tmp_path / "opened-carelessly").exists()
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(InputError, match="does not hold a dictionary of tensors"):
+        checkpoint.load_state(tmp_path / "list.pt")
+
+
+def test_published_weights_load_from_a_pickle(tmp_path: Path) -> None:
+    from csist.methods.dista_net import PUBLISHED_KEYS
+
+    method = build("dista-net", published_code=True)
+    state = method.state_dict()
+    theirs = {f"fcs.0.{key}": state[f"stages.0.{ours}"] for key, ours in PUBLISHED_KEYS.items()}
+    theirs["fcs.0.lambda_step"] = torch.tensor([0.25])
+    torch.save({"state_dict": theirs, "meta": {"epoch": 3}}, tmp_path / "theirs.pth")
+    loaded = create_method(
+        "dista-net", SENSOR, pretrained=tmp_path / "theirs.pth", stages=1, published_code=True
+    )
+    assert loaded.stages[0].step.item() == 0.25
+    assert torch.equal(loaded.stages[0].forward_second.weight, method.stages[0].forward_second.weight)
+
+
+def test_finds_the_pretrained_weights_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = saved(tmp_path, "clean")
+    noisy = saved(tmp_path, "noisy", Sensor(shape=(5, 5), read_noise=5.0))
+    (tmp_path / "stray.json").write_text("{")
+    for read_noise, expected in ((0.0, clean), (1.0, clean), (4.0, noisy)):
+        sensor = Sensor(shape=(5, 5), read_noise=read_noise)
+        assert checkpoint.find_pretrained("ista-net", sensor, 3, tmp_path) == expected
+    with pytest.raises(InputError, match=r"no trained weights of ista-net for ratio 5.*these exist: ratio 3"):
+        checkpoint.find_pretrained("ista-net", SENSOR, 5, tmp_path)
+    with pytest.raises(InputError, match=r"none of this method exist.*pretrained=False"):
+        checkpoint.find_pretrained("lista", SENSOR, 3, tmp_path)
+    monkeypatch.setattr(checkpoint, "weights_folder", lambda: tmp_path)
+    assert len(create_method("ista-net", SENSOR).stages) == 1
+    with pytest.raises(InputError, match="no trained weights of ista-net"):
+        create_method("ista-net", Sensor(shape=(6, 6)))
+
+
+def test_the_machine_is_described() -> None:
+    described = checkpoint.describe_machine()
+    assert described["threads"] >= 1 and described["cpu"] and described["torch"] == torch.__version__

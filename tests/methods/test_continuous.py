@@ -1,0 +1,320 @@
+"""The continuous method: its parts against numeric references, the whole against known scenes."""
+
+import numpy as np
+import pytest
+
+from csist.checks import InputError
+from csist.datasets.scenes import ScenePrior, sample_scenes
+from csist.methods.continuous import Continuous
+from csist.methods.continuous.bank import build_bank
+from csist.methods.continuous.likelihood import (
+    AT_CEILING,
+    AT_FLOOR,
+    IGNORED,
+    MEASURED,
+    log_likelihood,
+    maximise,
+    pixel_terms,
+    profile_tables,
+    render,
+    render_with_jacobian,
+)
+from csist.methods.continuous.posterior import summarise, temper
+from csist.methods.continuous.search import log_evidence
+from csist.metrics import count_accuracy, cso_map
+from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Flag, Targets
+
+BENCHMARK = ScenePrior.csist_100k()
+SHAPE = (9, 8)
+THETA = np.array([3.2, 4.1, 230.0, 3.9, 4.6, 180.0, 2.5])
+BASIS = np.ones((1, *SHAPE))
+
+
+def rendered(theta: np.ndarray, psf: object, row: int = 0, column: int = 0) -> np.ndarray:
+    image = np.empty(SHAPE)
+    render(theta, 2, profile_tables(psf), row, column, BASIS, np.empty((4, 9)), image)
+    return image
+
+
+def measured(psf: object, noise: float = 2.0, seed: int = 0) -> np.ndarray:
+    return rendered(THETA, psf) + np.random.default_rng(seed).normal(0, noise, SHAPE)
+
+
+def airy_table() -> SampledPSF:
+    offset = np.arange(-20, 21) / 4
+    return SampledPSF(AiryPSF(1.4).response(offset[None, :], offset[:, None]), 4)
+
+
+@pytest.mark.parametrize(
+    ("psf", "tolerance"),
+    [(GaussianPSF(0.5), 1e-7), (GaussianPSF(1.8), 1e-7), (airy_table(), 2e-5)],
+    ids=["0.5", "1.8", "sampled"],
+)
+def test_render_equals_the_sensor(psf: GaussianPSF, tolerance: float) -> None:
+    scene = Targets(x=THETA[[0, 3]], y=THETA[[1, 4]], intensity=THETA[[2, 5]])
+    expected = Sensor(psf=psf, shape=SHAPE, background=THETA[6]).render(scene)
+    # where the tables end the solver sees nothing, the sensor a last faint tail
+    assert rendered(THETA, psf) == pytest.approx(expected, abs=tolerance * 410 + 1e-3)
+
+
+def test_window_offset() -> None:
+    whole, part = rendered(THETA, GaussianPSF(0.6)), np.empty((4, 5))
+    render(THETA, 2, profile_tables(GaussianPSF(0.6)), 2, 1, np.ones((1, 4, 5)), np.empty((4, 9)), part)
+    assert part == pytest.approx(whole[2:6, 1:6], abs=1e-12)
+
+
+@pytest.mark.parametrize("psf", [GaussianPSF(0.5), airy_table()], ids=["gaussian", "sampled"])
+def test_jacobian_equals_numeric(psf: GaussianPSF) -> None:
+    image, jacobian = np.empty(SHAPE), np.empty((7, *SHAPE))
+    render_with_jacobian(THETA, 2, profile_tables(psf), 0, 0, BASIS, np.empty((4, 9)), image, jacobian)
+    assert image == pytest.approx(rendered(THETA, psf), abs=1e-10)
+    for p in range(7):
+        step = np.zeros(7)
+        step[p] = 1e-4
+        numeric = (rendered(THETA + step, psf) - rendered(THETA - step, psf)) / 2e-4
+        assert jacobian[p] == pytest.approx(numeric, abs=2e-3)
+
+
+@pytest.mark.parametrize("inverse_gain", [0.0, 0.3])
+def test_pixel_terms_equal_numeric(inverse_gain: float) -> None:
+    rng = np.random.default_rng(0)
+    mu = rng.uniform(5, 60, SHAPE)
+    data = mu + rng.normal(0, 3, SHAPE)
+    code = np.full(SHAPE, MEASURED, np.int8)
+    code[0], code[1], code[2] = AT_CEILING, AT_FLOOR, IGNORED
+    slope, curvature = np.empty(SHAPE), np.empty(SHAPE)
+    total = pixel_terms(mu, data, code, 4.0, inverse_gain, slope, curvature)
+    assert total == pytest.approx(log_likelihood(mu, data, code, 4.0, inverse_gain))
+    for i, j in ((0, 0), (1, 3), (2, 2), (5, 5), (8, 7)):
+        values = []
+        for step in (1e-4, -1e-4):
+            shifted = mu.copy()
+            shifted[i, j] += step
+            values.append(log_likelihood(shifted, data, code, 4.0, inverse_gain))
+        if inverse_gain == 0.0 or code[i, j] == MEASURED:
+            assert slope[i, j] == pytest.approx((values[0] - values[1]) / 2e-4, abs=1e-4)
+    assert (curvature >= 0).all()
+    assert (curvature[2] == 0).all()
+
+
+def test_censored_pixel_far_below_its_bound_stays_finite() -> None:
+    code = np.full((3, 3), AT_CEILING, np.int8)
+    value = log_likelihood(np.zeros((3, 3)), np.full((3, 3), 254.5), code, 1 / 12, 0.0)
+    # the normal tail at -a is phi(a) / a to first order
+    a = 254.5 * np.sqrt(12)
+    assert value == pytest.approx(9 * (-0.5 * a * a - np.log(a) - 0.5 * np.log(2 * np.pi)), rel=1e-9)
+
+
+def test_maximise_finds_the_truth_and_respects_bounds() -> None:
+    data, code = rendered(THETA, GaussianPSF(0.5)), np.zeros(SHAPE, np.int8)
+    low = np.array([0, 0, 1.0, 0, 0, 1.0, -10])
+    high = np.array([7, 8, 500.0, 7, 8, 500.0, 10])
+    start = np.array([3.0, 4.0, 200.0, 4.1, 4.8, 200.0, 0.0])
+    theta = start.copy()
+    value, converged = maximise(
+        theta, 2, low, high, 0.1, profile_tables(GaussianPSF(0.5)), 0, 0, BASIS, data, code, 1.0, 0.0, 100, 1e-9
+    )
+    assert converged
+    assert value == pytest.approx(0.0, abs=1e-6)
+    assert theta == pytest.approx(THETA, abs=1e-3)
+    high[2] = 210.0
+    theta = start.copy()
+    maximise(theta, 2, low, high, 0.1, profile_tables(GaussianPSF(0.5)), 0, 0, BASIS, data, code, 1.0, 0.0, 100, 1e-9)
+    assert theta[2] == 210.0
+
+
+def single_target_posterior() -> tuple:
+    """One target, 3 parameters, integrated on a fine grid: log evidence, means and standard deviations."""
+    psf, variance = GaussianPSF(0.5), 25.0
+    data = np.empty((5, 5))
+    truth = np.array([2.2, 1.9, 234.0])
+    no_basis, work = np.zeros((0, 5, 5)), np.empty((4, 5))
+    tables = profile_tables(psf)
+    render(truth, 1, tables, 0, 0, no_basis, work, data)
+    data += np.random.default_rng(4).normal(0, 5.0, data.shape)
+    low, high = np.array([1.5, 1.5, 220.0]), np.array([2.5, 2.5, 250.0])
+    axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, (81, 81, 41), strict=True)]
+    x, y, f = np.meshgrid(*axes, indexing="ij")
+    model = Sensor(psf=psf, shape=(5, 5)).responses(x.ravel(), y.ravel()) * f.ravel()[:, None, None]
+    value = -0.5 * ((data - model) ** 2).sum(axis=(1, 2)) / variance
+    weight = np.exp(value - value.max()).reshape(x.shape)
+    for axis in range(3):  # trapezoidal rule
+        ends = [slice(None)] * 3
+        for end in (0, -1):
+            ends[axis] = end
+            weight[tuple(ends)] *= 0.5
+    cells = np.prod([n - 1 for n in (81, 81, 41)])
+    evidence = value.max() + np.log(weight.sum() / cells)
+    means = [(weight * g).sum() / weight.sum() for g in (x, y, f)]
+    stds = [np.sqrt((weight * (g - m) ** 2).sum() / weight.sum()) for g, m in zip((x, y, f), means, strict=True)]
+    return data, tables, variance, low, high, truth, evidence, np.array(means), np.array(stds)
+
+
+def test_laplace_evidence_equals_integration() -> None:
+    data, tables, variance, low, high, mode, evidence, _, _ = single_target_posterior()
+    code, no_basis = np.zeros((5, 5), np.int8), np.zeros((0, 5, 5))
+    theta = mode.copy()
+    maximise(theta, 1, low, high, 0.0, tables, 0, 0, no_basis, data, code, variance, 0.0, 100, 1e-9)
+    value = log_evidence(theta, 1, low, high, False, tables, 0, 0, no_basis, data, code, variance, 0.0)
+    assert value == pytest.approx(evidence, abs=0.3)
+
+
+def test_samples_and_their_evidence_equal_integration() -> None:
+    data, tables, variance, low, high, start, evidence, means, stds = single_target_posterior()
+    code, no_basis = np.zeros((5, 5), np.int8), np.zeros((0, 5, 5))
+    reservoir = np.random.default_rng(1).random((4000, 2)) + 1.5
+    share = np.arange(1.0, 4001.0)
+    samples, values = np.empty((4000, 3)), np.empty(4000)
+    kept, sampled_evidence = temper(
+        start.reshape(1, 3), 1, low, high, False, 0.0, tables, 0, 0, no_basis, data, code, variance, 0.0,
+        np.array([1.0, 4.0, 16.0, 1e9]), reservoir, share, 40_000, 4000, samples, values, 1,
+    )  # fmt: skip
+    assert kept == 4000
+    assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()
+    assert samples.std(axis=0) == pytest.approx(stds, rel=0.08)
+    assert sampled_evidence == pytest.approx(evidence, abs=0.2)
+
+
+def test_summary_undoes_label_switches() -> None:
+    rng = np.random.default_rng(0)
+    samples = np.tile([1.0, 1.0, 100.0, 2.0, 1.5, 200.0], (500, 1)) + rng.normal(0, 0.02, (500, 6))
+    swapped = rng.random(500) < 0.5
+    samples[swapped] = samples[swapped][:, [3, 4, 5, 0, 1, 2]]
+    estimate, deviation, score = np.empty((2, 3)), np.empty((2, 3)), np.empty(2)
+    summarise(samples, np.zeros(500), 500, 2, estimate, deviation, score)
+    order = estimate[:, 0].argsort()
+    assert estimate[order] == pytest.approx(np.array([[1, 1, 100], [2, 1.5, 200]]), abs=0.01)
+    assert deviation == pytest.approx(np.full((2, 3), 0.02), rel=0.15)
+    assert (score > 0.97).all()
+
+
+def test_bank_shares_no_scene_with_a_dataset_of_any_small_seed() -> None:
+    bank = build_bank(GaussianPSF(0.5), BENCHMARK, 2, 64)
+    mine = {float(v) for v in bank.positions[5, :, :5].ravel()}
+    for seed in range(8):
+        drawn = np.random.default_rng(seed).random(200_000)
+        assert not mine & set((drawn - 0.5).tolist())
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> tuple[np.ndarray, list[Targets]]:
+    sensor = Sensor()
+    truth = sample_scenes(BENCHMARK, sensor, 60, 21)
+    return np.stack([sensor.observe(t, i) for i, t in enumerate(truth)]), truth
+
+
+@pytest.mark.parametrize(("mode", "floor"), [("accurate", 88.0), ("fast", 82.0)])
+def test_benchmark_windows(benchmark: tuple, mode: str, floor: float) -> None:
+    images, truth = benchmark
+    found = Continuous(prior=BENCHMARK, mode=mode).predict(images)
+    assert count_accuracy(found, truth) >= 0.97
+    assert cso_map(found, truth)["CSO-mAP"] > floor
+    assert all(((t.score >= 0) & (t.score <= 1)).all() for t in found)
+
+
+def test_same_answer_in_any_batch_order_and_thread_count(benchmark: tuple) -> None:
+    images = benchmark[0][:40]
+    method = Continuous(prior=BENCHMARK, mode="fast", noise_std=0.0, workers=2)
+    together = method.predict(images)
+    assert method.predict(images[::-1])[::-1] == together
+    assert Continuous(prior=BENCHMARK, mode="fast", noise_std=0.0, workers=1).predict(images) == together
+    assert method.predict(images[7:8]) == together[7:8]
+
+
+def test_input_is_left_alone(benchmark: tuple) -> None:
+    images = benchmark[0][:3].copy()
+    Continuous(prior=BENCHMARK, mode="fast").predict(images)
+    assert (images == benchmark[0][:3]).all()
+
+
+def test_flat_prior_resolves_a_pair_and_its_errors_are_honest() -> None:
+    sensor = Sensor(read_noise=1.0)
+    truth = [Targets(x=[4.8, 5.75], y=[5.2, 5.2], intensity=[300.0, 200.0])] * 60
+    images = np.stack([sensor.observe(t, i) for i, t in enumerate(truth)])
+    found, groups = Continuous(sensor=sensor).solve(images)
+    right = [t for t in found if len(t) == 2]
+    assert len(right) >= 54
+    pulls = np.concatenate([(np.sort(t.x) - [4.8, 5.75]) / t.x_std[t.x.argsort()] for t in right])
+    assert 0.75 < pulls.std() < 1.3
+    assert all(g.count_probability.sum() == pytest.approx(1.0) for g in groups)
+
+
+def test_flat_prior_takes_faint_and_bright() -> None:
+    sensor = Sensor(read_noise=1.0, shape=(14, 14), background=100.0)
+    scene = Targets(x=[3.0, 9.6], y=[4.0, 10.3], intensity=[25.0, 40_000.0])
+    found = Continuous(sensor=sensor, noise_std=1.0).predict(sensor.observe(scene, 1)[None])[0]
+    assert len(found) == 2
+    order = found.intensity.argsort()
+    assert found.x[order] == pytest.approx(scene.x, abs=0.25)
+    assert found.intensity[order][1] == pytest.approx(40_000, rel=1e-3)
+
+
+def test_unknown_background_is_fitted() -> None:
+    sensor = Sensor(read_noise=1.0, background=0.0)
+    image = sensor.observe(Targets(x=[5.2], y=[4.7], intensity=[150.0]), 0) + 6.0
+    found = Continuous(sensor=sensor, noise_std=1.0, background="constant").predict(image[None])[0]
+    assert len(found) == 1
+    assert found.intensity[0] == pytest.approx(150.0, abs=4 * found.intensity_std[0])
+
+
+@pytest.mark.parametrize("prior", [BENCHMARK, ScenePrior.flat()], ids=["csist-100k", "flat"])
+def test_edges(prior: ScenePrior) -> None:
+    method = Continuous(prior=prior, mode="fast")
+    assert method.predict(np.zeros((0, 11, 11))) == []
+    assert [len(t) for t in method.predict(np.zeros((2, 11, 11)))] == [0, 0]
+    float_sensor = Sensor(quantised=False)
+    scene = Targets(x=[5.1], y=[5.2], intensity=[230.0])
+    found = Continuous(sensor=float_sensor, prior=prior, noise_std=0.0).predict(float_sensor.render(scene)[None])[0]
+    assert found.x[0] == pytest.approx(5.1, abs=0.01)
+    corner = Targets(x=[-0.2], y=[0.1], intensity=[240.0])
+    found = method.predict(Sensor().observe(corner, 0)[None])[0]
+    assert len(found) == 1
+    assert (found.x[0], found.y[0]) == pytest.approx((-0.2, 0.1), abs=0.05)
+
+
+def test_nan_is_refused_or_masked() -> None:
+    image = Sensor().observe(Targets(x=[5.1], y=[5.2], intensity=[230.0]), 0)
+    image[5, 6] = np.nan
+    with pytest.raises(InputError, match="image 0 holds NaN"):
+        Continuous(prior=BENCHMARK).predict(image[None])
+    found = Continuous(prior=BENCHMARK, mask_nan=True).predict(image[None])[0]
+    assert len(found) == 1
+    assert found.x[0] == pytest.approx(5.1, abs=0.05)
+    assert Flag.MASKED in Flag(int(found.flags[0]))
+
+
+def test_saturated_pixels_are_only_bounds() -> None:
+    sensor = Sensor(bits=8)
+    truth = [t for t in sample_scenes(BENCHMARK, sensor, 60, 5) if len(t) in (3, 4)][:12]
+    images = np.stack([sensor.observe(t, 0) for t in truth])
+    assert (images == 255).any()
+    found = Continuous(sensor=sensor, prior=BENCHMARK).predict(images)
+    assert count_accuracy(found, truth) >= 0.8
+    # the saturation unknown, clipped pixels are believed and the fit must say that it fails
+    blind = Continuous(prior=BENCHMARK).predict(images[[(im == 255).sum() > 1 for im in images]])
+    assert all(Flag.POOR_FIT in Flag(int(t.flags[0])) for t in blind if len(t))
+    assert all(
+        Flag.SATURATED in Flag(int(t.flags[0])) for t, im in zip(found, images, strict=True) if (im == 255).any()
+    )
+
+
+def test_what_the_model_cannot_explain_gets_a_flag_and_a_low_score() -> None:
+    image = np.zeros((11, 11))
+    image[5, :] = 200.0
+    for found in Continuous(prior=BENCHMARK, noise_std=1.0).predict(image[None]):
+        assert len(found) == 0 or (Flag.POOR_FIT in Flag(int(found.flags[0])) and found.score.max() < 0.2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "slow"}, "mode must be one of accurate, fast, got 'slow'"),
+        ({"noise_std": -1.0}, "noise_std must be"),
+        ({"background": "wavy"}, "background must be one of known, constant, plane"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Continuous(**arguments)

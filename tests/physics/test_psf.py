@@ -1,0 +1,116 @@
+"""PSFs against quadrature and numeric derivatives."""
+
+import numpy as np
+import pytest
+from scipy.integrate import dblquad
+
+from csist.checks import InputError
+from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF, psf_from_card
+
+
+def sampled(sigma_px: float = 0.8, oversampling: int = 5, half: int = 30) -> SampledPSF:
+    offset = np.arange(-half, half + 1) / oversampling
+    return SampledPSF(GaussianPSF(sigma_px).response(offset[None, :], offset[:, None]), oversampling)
+
+
+PSFS = [GaussianPSF(0.5), GaussianPSF(1.7), AiryPSF(1.3), AiryPSF(3.0), sampled()]
+IDS = ["gaussian-0.5", "gaussian-1.7", "airy-1.3", "airy-3", "sampled"]
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 2.0])
+@pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (0.37, -1.21), (2.4, 0.5)])
+def test_gaussian_equals_quadrature(sigma: float, dx: float, dy: float) -> None:
+    def density(y: float, x: float) -> float:
+        return float(np.exp(-(x * x + y * y) / (2 * sigma**2)) / (2 * np.pi * sigma**2))
+
+    expected, _ = dblquad(density, dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5, epsabs=1e-12, epsrel=1e-12)
+    assert GaussianPSF(sigma).response(dx, dy) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (0.8, -0.3), (3.0, 1.0)])
+@pytest.mark.parametrize("radius", [1.3, 3.0])
+def test_airy_equals_quadrature(radius: float, dx: float, dy: float) -> None:
+    psf = AiryPSF(radius)
+    expected, _ = dblquad(
+        lambda y, x: float(psf._density(np.array(x), np.array(y))), dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5, epsabs=1e-12
+    )
+    assert psf.response(dx, dy) == pytest.approx(expected, abs=1e-9)
+
+
+def test_airy_first_dark_ring_and_encircled_energy() -> None:
+    psf = AiryPSF(4.0)
+    assert psf._density(np.array(4.0), np.array(0.0)) < 1e-12
+    radius = np.linspace(0, 4.0, 20001)
+    ring = 2 * np.pi * radius * psf._density(radius, np.zeros_like(radius))
+    # 83.8 % of the light of a clear aperture lies inside the first dark ring (Born & Wolf, 8.5.2)
+    assert np.trapezoid(ring, radius) == pytest.approx(0.8378, abs=1e-4)
+
+
+@pytest.mark.parametrize("psf", PSFS, ids=IDS)
+def test_gradient_equals_numeric(psf: GaussianPSF) -> None:
+    rng = np.random.default_rng(1)
+    dx, dy = rng.uniform(-2.5, 2.5, (2, 40))
+    step = 1e-5
+    by_x, by_y = psf.gradient(dx, dy)
+    # the target moves by +step, so the offset pixel - target shrinks
+    assert by_x == pytest.approx((psf.response(dx - step, dy) - psf.response(dx + step, dy)) / (2 * step), abs=1e-8)
+    assert by_y == pytest.approx((psf.response(dx, dy - step) - psf.response(dx, dy + step)) / (2 * step), abs=1e-8)
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.5, 1.5])
+def test_sigma_gradient_equals_numeric(sigma: float) -> None:
+    rng = np.random.default_rng(2)
+    dx, dy = rng.uniform(-3, 3, (2, 40))
+    step = 1e-6
+    numeric = (GaussianPSF(sigma + step).response(dx, dy) - GaussianPSF(sigma - step).response(dx, dy)) / (2 * step)
+    assert GaussianPSF(sigma).sigma_gradient(dx, dy) == pytest.approx(numeric, abs=1e-8)
+
+
+@pytest.mark.parametrize("psf", [GaussianPSF(0.5), GaussianPSF(1.7), sampled()], ids=["0.5", "1.7", "sampled"])
+def test_flux_is_conserved(psf: GaussianPSF) -> None:
+    pixels = np.arange(-20, 21)
+    total = psf.response(pixels[None, :] - 0.3, pixels[:, None] + 0.45).sum()
+    tolerance = 1e-9 if isinstance(psf, GaussianPSF) else 1e-4
+    assert total == pytest.approx(1.0, abs=tolerance)
+
+
+def test_sampled_interpolates_what_it_was_sampled_from() -> None:
+    rng = np.random.default_rng(3)
+    dx, dy = rng.uniform(-3, 3, (2, 200))
+    assert sampled().response(dx, dy) == pytest.approx(GaussianPSF(0.8).response(dx, dy), abs=2e-4)
+    assert sampled().response(7.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("psf", PSFS, ids=IDS)
+def test_card_round_trip(psf: GaussianPSF) -> None:
+    assert psf_from_card(psf.to_card()) == psf
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
+def test_bad_widths(value: float) -> None:
+    with pytest.raises(InputError, match="sigma_px must be a finite number > 0"):
+        GaussianPSF(value)
+    with pytest.raises(InputError, match="radius_px must be a finite number > 0"):
+        AiryPSF(value)
+
+
+@pytest.mark.parametrize(
+    ("array", "oversampling", "message"),
+    [
+        (np.ones((4, 5)), 1, "odd sides"),
+        (np.ones(5), 1, "2-D"),
+        (np.full((5, 5), np.nan), 1, "finite"),
+        (np.zeros((5, 5)), 1, "positive sum"),
+        (np.ones((5, 5)), 0, "oversampling"),
+    ],
+)
+def test_bad_samples(array: np.ndarray, oversampling: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SampledPSF(array, oversampling)
+
+
+def test_bad_cards() -> None:
+    with pytest.raises(InputError, match="unknown PSF kind 'moffat'"):
+        psf_from_card({"kind": "moffat"})
+    with pytest.raises(InputError, match="lacks the field"):
+        psf_from_card({"kind": "gaussian"})

@@ -1,0 +1,166 @@
+"""The public names, and `csist.unmix`: any image in, `Targets` out, or one clear line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+import csist
+from csist.unmixing import default_sensor, is_window, window_method
+
+CSIST_100K = csist.ScenePrior.csist_100k()
+SENSOR = csist.Sensor(read_noise=1.0)
+SCENES = csist.sample_scenes(CSIST_100K, SENSOR, 6, seed=8)
+STACK = np.stack([SENSOR.observe(scene, seed) for seed, scene in enumerate(SCENES)])
+FAST = {"prior": CSIST_100K, "mode": "fast"}
+
+
+def test_import_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, csist; dir(csist); csist.Targets; csist.InputError;"
+        "print([m for m in ('torch', 'numba', 'h5py', 'matplotlib', 'pandas', 'scipy') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves() -> None:
+    assert {
+        "unmix", "Targets", "Flag", "GaussianPSF", "AiryPSF", "SampledPSF", "Sensor", "ScenePrior", "sample_scenes",
+        "SubPixelGrid", "list_methods", "create_method", "metrics", "datasets", "__version__", "InputError",
+    } == set(csist.__all__)  # fmt: skip
+    for name in csist.__all__:
+        assert getattr(csist, name) is getattr(csist, name)
+        assert name in dir(csist)
+    assert csist.__version__ == metadata.version("csist")
+    with pytest.raises(AttributeError, match="no attribute 'unmixx'"):
+        _ = csist.unmixx
+
+
+@pytest.mark.parametrize(("shape", "window"), [((11, 11), True), ((9, 16, 3), True), ((16, 17), False)])
+def test_what_a_window_is(shape: tuple[int, ...], window: bool) -> None:
+    assert is_window(shape) is window
+
+
+def test_a_stack_gives_a_list_and_an_image_its_targets() -> None:
+    found = csist.unmix(STACK, SENSOR, **FAST)
+    assert isinstance(found, list)
+    assert [len(each) for each in found] == [len(scene) for scene in SCENES]
+    assert csist.unmix(STACK[2], SENSOR, **FAST) == found[2]
+
+
+@pytest.mark.parametrize("shape", [(0, 11, 11), (0, 40, 50)])
+def test_an_empty_stack_gives_an_empty_list(shape: tuple[int, ...]) -> None:
+    assert csist.unmix(np.zeros(shape)) == []
+
+
+def test_the_sensor_takes_the_windows_shape() -> None:
+    image = STACK[1][:, 2:]
+    found = csist.unmix(image, SENSOR, **FAST)
+    assert isinstance(found, csist.Targets)
+    assert len(found) == len(SCENES[1])
+
+
+def test_the_flat_prior_is_the_default() -> None:
+    image = SENSOR.observe(csist.Targets(x=[3.0, 7.2], y=[5.1, 5.4], intensity=[240.0, 500.0]), 1)
+    found = csist.unmix(image, SENSOR, mode="fast")
+    assert isinstance(found, csist.Targets)
+    order = np.argsort(found.x)
+    np.testing.assert_allclose(found.x[order], [3.0, 7.2], atol=0.05)
+    np.testing.assert_allclose(found.intensity[order], [240.0, 500.0], rtol=0.05)
+
+
+def test_grid_methods_take_the_same_call() -> None:
+    found = csist.unmix(STACK[:2], SENSOR, method="fista", ratio=3, iterations=50, start="zero")
+    assert isinstance(found, list)
+    assert all(np.all(each.score >= 50) for each in found)
+
+
+def test_masked_pixels_are_nan() -> None:
+    image = np.ma.masked_greater(STACK[0], 1e9)
+    image[0, 10] = np.ma.masked
+    with pytest.raises(csist.InputError, match="NaN in 1 pixels"):
+        csist.unmix(image, SENSOR, **FAST)
+    found = csist.unmix(image, SENSOR, mask_nan=True, **FAST)
+    assert isinstance(found, csist.Targets)
+    assert np.all(found.flags & csist.Flag.MASKED)
+
+
+def test_parts_of_a_stack_get_the_answers_of_the_whole() -> None:
+    ready = window_method(STACK, STACK.dtype, prior=CSIST_100K, mode="fast")
+    assert [*ready.predict(STACK[:2]), *ready.predict(STACK[2:])] == csist.unmix(STACK, **FAST)
+
+
+def test_the_default_sensor_reads_the_values() -> None:
+    whole, exact = STACK[:1], STACK[:1] + 0.25
+    assert default_sensor(whole, np.dtype(np.float64)).quantised
+    assert not default_sensor(exact, np.dtype(np.float64)).quantised
+    assert default_sensor(whole, np.dtype(np.uint8)).saturation == 255
+    assert default_sensor(whole, np.dtype(np.uint16)).saturation == 65535
+    assert default_sensor(whole, np.dtype(np.int16)).saturation is None
+
+
+def test_exact_images_without_noise_are_unmixed() -> None:
+    clean = SENSOR.render(SCENES[1])
+    found = csist.unmix(clean, csist.Sensor(quantised=False), noise_std=0.0, **FAST)
+    assert isinstance(found, csist.Targets)
+    assert len(found) == len(SCENES[1])
+
+
+BAD_IMAGES = {
+    "1-D": (np.zeros(9), "H, W"),
+    "4-D": (np.zeros((2, 2, 9, 9)), "H, W"),
+    "empty": (np.zeros((0, 0)), "3 x 3"),
+    "tiny": (np.zeros((2, 11)), "at least 3 x 3"),
+    "text": (np.array([["a"] * 5] * 5), "real numbers"),
+    "complex": (np.zeros((5, 5), complex), "real numbers"),
+    "infinite": (np.full((5, 5), np.inf), "infinite"),
+    "NaN": (np.full((5, 5), np.nan), "NaN in 25 pixels"),
+    "frames that differ": ([np.zeros((5, 5)), np.zeros((5, 6))], "equally large"),
+    "nothing": (None, "real numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_bad_images_get_one_line(name: str) -> None:
+    image, said = BAD_IMAGES[name]
+    with pytest.raises(csist.InputError, match=said) as caught:
+        csist.unmix(image)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_window_of_nothing_but_nan_is_refused_even_masked() -> None:
+    with pytest.raises(csist.InputError, match="image 1 holds nothing but NaN"):
+        csist.unmix(np.stack([STACK[0], np.full((11, 11), np.nan)]), mask_nan=True, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"method": "continous"}, "did you mean 'continuous'"),
+        ({"method": "dista-net"}, "no trained weights of dista-net"),
+        ({"method": "ista", "prior": CSIST_100K}, "prior is for the method 'continuous'"),
+        ({"method": "ista", "mode": "fast"}, "mode is for the method 'continuous'"),
+        ({"method": "ista", "ratio": 0}, "ratio must be a whole number >= 1, got 0"),
+        ({"mode": "quick"}, "mode must be one of accurate, fast"),
+        ({"noise_std": -1.0}, "noise_std must be a finite number >= 0, got -1.0"),
+        ({"colour": "red"}, "does not take colour|does not take prior, mask_nan, noise_std, colour"),
+    ],
+)  # fmt: skip
+def test_bad_options_get_one_line(options: dict[str, object], said: str) -> None:
+    with pytest.raises(csist.InputError, match=said) as caught:
+        csist.unmix(STACK, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grid_method_refuses_nan_and_frames() -> None:
+    holed = STACK[0].copy()
+    holed[0, 0] = np.nan
+    with pytest.raises(csist.InputError, match="'ista' cannot leave pixels out"):
+        csist.unmix(holed, method="ista", mask_nan=True)
+    with pytest.raises(csist.InputError, match="'ista' unmixes windows of at most 16 px"):
+        csist.unmix(np.zeros((20, 30)), method="ista")

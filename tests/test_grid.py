@@ -1,0 +1,91 @@
+"""The sub-pixel grid: the published rule, inverses, the steering matrix."""
+
+import numpy as np
+import pytest
+
+from csist.checks import InputError
+from csist.grid import SubPixelGrid, least_squares_start
+from csist.physics.psf import AiryPSF, GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
+
+
+@pytest.mark.parametrize("ratio", [1, 3, 5, 7])
+def test_published_rule_for_odd_ratios(ratio: int) -> None:
+    grid = SubPixelGrid((11, 11), ratio)
+    x = np.random.default_rng(0).uniform(-0.5, 10.5, 2000)
+    published = np.round(ratio * x + (ratio - 1) // 2)
+    assert (grid.cell_of(x) == published).all()
+    cells = np.arange(11 * ratio)
+    assert grid.position_of(cells) == pytest.approx((cells - (ratio - 1) // 2) / ratio)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4, 5, 7])
+def test_cell_centres_are_their_own_cells(ratio: int) -> None:
+    grid = SubPixelGrid((11, 8), ratio)
+    cells = np.arange(11 * ratio)
+    assert (grid.cell_of(grid.position_of(cells)) == cells).all()
+    x = np.random.default_rng(1).uniform(-0.5, 7.5, 500)
+    assert np.abs(grid.position_of(grid.cell_of(x)) - x).max() <= 0.5 / ratio + 1e-12
+
+
+def test_targets_in_one_cell_add() -> None:
+    grid = SubPixelGrid((11, 11), 3)
+    cells = grid.encode(Targets(x=[5.0, 5.05, 2.0], y=[5.0, 5.02, 3.0], intensity=[100.0, 50.0, 70.0]))
+    assert cells[16, 16] == 150.0
+    assert cells.sum() == 220.0
+
+
+def test_encode_decode_round_trip_keeps_axes() -> None:
+    grid = SubPixelGrid((9, 14), 3)
+    targets = Targets(x=[12.0, 1.3333333], y=[2.0, 7.6666667], intensity=[220.0, 240.0])
+    back = grid.decode(grid.encode(targets))
+    assert back.x == pytest.approx(targets.x, abs=1e-6)
+    assert back.y == pytest.approx(targets.y, abs=1e-6)
+    assert (back.score == back.intensity).all()
+
+
+def test_threshold_is_inclusive() -> None:
+    cells = np.zeros((9, 9))
+    cells[1, 1], cells[2, 2], cells[3, 3] = 49.999, 50.0, np.nan
+    assert len(SubPixelGrid((3, 3), 3).decode(cells)) == 1
+
+
+@pytest.mark.parametrize("x", [-0.51, 10.5, 40.0])
+def test_target_outside_is_refused(x: float) -> None:
+    with pytest.raises(InputError, match="outside the image"):
+        SubPixelGrid((11, 11), 3).encode(Targets(x=[x], y=[5.0], intensity=[1.0]))
+
+
+@pytest.mark.parametrize("psf", [GaussianPSF(0.5), AiryPSF(1.2)])
+def test_steering_matrix_renders_cell_centres(psf: GaussianPSF) -> None:
+    grid = SubPixelGrid((6, 5), 3)
+    targets = grid.snap(Targets(x=[1.2, 3.3], y=[2.2, 4.1], intensity=[200.0, 100.0]))
+    image = grid.steering_matrix(psf) @ grid.encode(targets).ravel()
+    assert image.reshape(6, 5) == pytest.approx(Sensor(psf=psf, shape=(6, 5)).render(targets), abs=1e-9)
+
+
+def test_factors_equal_the_dense_matrix() -> None:
+    grid = SubPixelGrid((6, 5), 2)
+    rows, columns = grid.steering_factors(GaussianPSF(0.7))
+    cells = np.random.default_rng(0).random(grid.map_shape)
+    dense = (grid.steering_matrix(GaussianPSF(0.7)) @ cells.ravel()).reshape(6, 5)
+    assert rows @ cells @ columns.T == pytest.approx(dense, abs=1e-12)
+    with pytest.raises(InputError, match="separable"):
+        grid.steering_factors(AiryPSF(1.0))
+
+
+def test_least_squares_start_is_the_normal_equations() -> None:
+    rng = np.random.default_rng(0)
+    images, maps = rng.random((60, 3, 4)), rng.random((60, 6, 8))
+    z, s = images.reshape(60, -1).T, maps.reshape(60, -1).T
+    expected = s @ z.T @ np.linalg.inv(z @ z.T)
+    assert least_squares_start(images, maps) == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(InputError, match="at least 12 pairs"):
+        least_squares_start(images[:5], maps[:5])
+
+
+@pytest.mark.parametrize("ratio", [0, -1, 2.5])
+def test_bad_ratio(ratio: float) -> None:
+    with pytest.raises(InputError, match="ratio must be a whole number >= 1"):
+        SubPixelGrid((11, 11), ratio)  # type: ignore[arg-type]

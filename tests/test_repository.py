@@ -1,0 +1,178 @@
+"""The repository as a whole: what its files promise about each other, and the wheel that comes out of it."""
+
+import csv
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from csist.io import read_image
+from csist.methods.registry import METHODS
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "src" / "csist" / "data"
+
+pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs the repository around it")
+
+
+@pytest.fixture(scope="module")
+def results_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "scripts" / "results_table.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_version_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited is not None and cited[1] == project["version"]
+    assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert version("csist") == project["version"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_what_it_is_and_where_it_comes_from(name: str) -> None:
+    entry = METHODS[name]
+    module_name, _, attribute = entry.target.partition(":")
+    module = importlib.import_module(f"csist.methods.{module_name}")
+    assert entry.summary and entry.source
+    assert module.__doc__ and getattr(module, attribute).__doc__
+
+
+def test_sample_frames_are_small_and_their_licence_is_stated() -> None:
+    frames = sorted(SAMPLES.glob("*.png"))
+    stated = (SAMPLES / "README.md").read_text()
+    assert frames and sum(path.stat().st_size for path in frames) < 300_000
+    for path in frames:
+        assert f"`{path.name}`" in stated
+        assert read_image(path)[0].shape == (256, 320)
+
+
+# --- README -----------------------------------------------------------------------------------------------
+
+
+def test_readme_table_is_what_the_script_makes_of_the_results(results_table: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert results_table.filled(readme, results_table.results_table(ROOT / "docs" / "results")) == readme
+
+
+def test_results_table_of_two_evaluations(results_table: ModuleType, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "docs" / "results" / "published.json", tmp_path)
+    data = {"images": 10_000, "split": "test", "sensor": {"read_noise": 0.0, "bits": None}}
+    ours = {
+        "name": "continuous",
+        "CSO-mAP": 91.234,
+        "AP05": 60.0,
+        "interval": [90.9, 91.6],
+        "images_per_second": 1234.5,
+    }
+    oracle = {"name": "oracle", "reference": True, "CSO-mAP": 45.5, "AP05": None, "count_accuracy": 100.0}
+    for name, rows, noise in (("a", [ours, oracle], 0.0), ("b", [oracle], 0.0), ("c", [ours], 2.0)):
+        content = {"data": data | {"sensor": {"read_noise": noise, "bits": None}}, "ratio": 3, "rows": rows}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "speed.json").write_text("[1, 2]")  # of another kind
+    quiet, noisy = results_table.results_table(tmp_path).split("\n\n10,000 images of the test split, read noise 2")
+    lines = [line for line in quiet.splitlines() if line.startswith("|")]
+    assert quiet.startswith("10,000 images of the test split, no noise but rounding:")
+    assert lines[2] == "| `continuous` | none | 91.23 (90.9 to 91.6) | 60.00 |  |  |  | 1,234 |"
+    assert [line.split(" | ")[0] for line in lines[3:]] == ["| DISTA-Net, as published"] * 2 + [
+        "| DISTA-Net, as published",
+        "| *oracle*",
+    ]
+    assert "published" not in noisy
+
+
+def test_readme_markers_are_needed(results_table: ModuleType) -> None:
+    with pytest.raises(ValueError, match="results:start"):
+        results_table.filled("no markers", "table")
+
+
+def test_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(example.strip().splitlines()) <= 7
+    exec(compile(example, "README.md", "exec"), {})  # noqa: S102
+    assert "CSO-mAP" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "src/csist/data/README.md"])
+def test_links_to_files_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+# --- set-up -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("found", [False, True])
+def test_make_names_the_python_it_cannot_use(tmp_path: Path, found: bool) -> None:
+    python = tmp_path / "python3"
+    if found:  # as an interpreter that is too old answers
+        python.write_text('#!/bin/sh\ntest "$1" = --version && echo Python 3.9.2 && exit 0\nexit 1\n')
+        python.chmod(0o755)
+    make = ["make", "demo", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"]
+    run = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert ("Python 3.9.2, but Python 3.11 or newer is needed" if found else f"No {python} found") in run.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().rstrip().endswith("exec make test")
+
+
+def test_wheel_unmixes_an_image_away_from_the_repository(tmp_path: Path) -> None:
+    pytest.importorskip("build", reason="needs the extra `dev`")
+    source, dist, environment = tmp_path / "source", tmp_path / "dist", tmp_path / "environment"
+    # A copy, because a build writes into the folder it builds from.
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, source, cwd=tmp_path)
+    (wheel,) = dist.glob("*.whl")
+
+    # A new environment in which the dependencies are those of this one, but csist is only what the wheel holds:
+    # folders named in a .pth file are searched, their own .pth files (an editable install is one) are not read.
+    venv.create(environment, with_pip=False)
+    python = next(path for path in environment.glob("*/python*") if path.stem == "python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    command(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    home = Path(command(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (home / "dependencies.pth").write_text("\n".join(sorted(shared)) + "\n")
+    where = command(python, "-c", "import csist; print(csist.__file__)", cwd=tmp_path).strip()
+    assert Path(where).parent == home / "csist"
+    assert sorted(path.name for path in (home / "csist" / "data").glob("*.png"))
+
+    image = home / "csist" / "data" / "airplane_clear_sky.png"
+    table = tmp_path / "targets.csv"
+    command(python.with_name("csist"), "unmix", image, "-o", table, cwd=tmp_path)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert any(abs(float(row["x"]) - 133) < 3 and abs(float(row["y"]) - 156) < 3 for row in rows)
+
+
+def command(*words: object, cwd: Path) -> str:
+    """Run a command and return what it printed; its error output is part of the failure."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = subprocess.run(list(map(str, words)), cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{words}: {run.stdout}{run.stderr}"
+    return run.stdout

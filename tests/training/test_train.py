@@ -1,0 +1,212 @@
+"""`train`: what it writes, that it resumes to the same bits, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from csist.checkpoint import load_state, read_card
+from csist.checks import InputError
+from csist.datasets import dataset
+from csist.methods import create_method
+from csist.physics.sensor import Sensor
+
+pytest.importorskip("lightning")
+
+from csist.training import train
+from csist.training.datamodule import Labelled, SimulatedSource, StoredSource
+from csist.training.module import AveragedWeights, learning_rate_share
+
+SENSOR = Sensor(shape=(5, 5))
+TINY: dict[str, Any] = {
+    "method_name": "ista-net",
+    "max_samples": 320,
+    "batch_size": 8,
+    "val_limit": 8,
+    "validate_every": 128,
+    "checkpoint_minutes": 0.0,
+    "sensor": SENSOR,
+    "options": {"stages": 1},
+    "seed": 3,
+    "accelerator": "cpu",
+}
+SCRIPT = """
+import sys
+from csist.physics.sensor import Sensor
+from csist.training import train
+if __name__ == "__main__":
+    train("ista-net", output=sys.argv[1], batch_size=8, val_limit=8, validate_every=128,
+          checkpoint_minutes=0.0, sensor=Sensor(shape=(5, 5)), options={"stages": 1}, seed=3,
+          accelerator="cpu", **eval(sys.argv[2]))
+"""
+
+
+def start(tmp_path: Path, output: Path, extra: dict[str, Any]) -> subprocess.Popen[bytes]:
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    with (tmp_path / "log.txt").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, str(script), str(output), repr(extra)], stdout=log, stderr=log
+        )
+
+
+def wait_for(condition: Any, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert process.poll() is None, "the training ended too early"
+        assert time.monotonic() - began < seconds, "the training takes too long"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return train(**TINY, output=tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_leaves_weights_card_and_logs(undisturbed: Any) -> None:
+    card = read_card(undisturbed.weights)
+    assert undisturbed.samples == 320 and card["training"]["samples"] <= 320
+    assert card["method"] == "ista-net" and card["options"] == {"stages": 1} and card["training"]["seed"] == 3
+    assert card["sensor"] == SENSOR.to_card() and card["score"]["images"] == 8
+    low, high = card["score"]["interval_95"]
+    assert low <= card["score"]["cso_map"] <= high
+    assert json.loads(undisturbed.weights.with_suffix(".json").read_text()) == card
+    folder = undisturbed.weights.parent
+    assert "discrepancy" in (folder / "csv" / "metrics.csv").read_text()
+    assert list((folder / "tensorboard").glob("events*"))
+    method = create_method("ista-net", pretrained=undisturbed.weights)
+    assert method.sensor == SENSOR and len(method.stages) == 1
+
+
+def test_resumes_after_a_kill_to_the_same_bits(tmp_path: Path, undisturbed: Any) -> None:
+    output = tmp_path / "run"
+    process = start(tmp_path, output, {"max_samples": 320})
+    wait_for((output / "last.ckpt").is_file, process)
+    process.kill()
+    process.wait()
+    seen = torch.load(output / "last.ckpt", weights_only=False)["global_step"]
+    assert 0 < seen <= 40
+    resumed = train(**TINY, output=output, resume=True)
+    expected = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)
+    got = torch.load(output / "last.ckpt", weights_only=False)
+    assert got["global_step"] == expected["global_step"] == 40
+    for key, value in expected["state_dict"].items():
+        assert torch.equal(got["state_dict"][key], value), key
+    for mine, theirs in zip(
+        got["csist"]["averaged"]["average"], expected["csist"]["averaged"]["average"], strict=True
+    ):
+        assert torch.equal(mine, theirs)
+    one, other = load_state(resumed.weights), load_state(undisturbed.weights)
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_finished_run_goes_on_with_more_samples(undisturbed: Any) -> None:
+    before = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)["global_step"]
+    more = train(**{**TINY, "max_samples": 352}, output=undisturbed.weights.parent, resume=True)
+    assert before == 40 and more.samples == 352
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    process = start(tmp_path, output, {"max_samples": 64, "devices": 2, "strategy": "ddp"})
+    assert process.wait(timeout=180) == 0, (tmp_path / "log.txt").read_text()[-2000:]
+    card = read_card(output / "ista-net-c3.safetensors")
+    assert card["training"]["samples"] == 64 and card["training"]["batch_size"] == 16
+
+
+def test_stops_by_the_clock(tmp_path: Path) -> None:
+    limits = {**TINY, "max_samples": None, "max_minutes": 0.02}
+    result = train(**limits, output=tmp_path)
+    assert result.samples > 0 and result.minutes < 1.0
+
+
+def test_trains_on_a_store(tmp_path: Path) -> None:
+    store = dataset.generate(tmp_path / "data.h5", count=60, seed=1, sensor=SENSOR)
+    limits = {**TINY, "max_samples": 64, "sensor": None}
+    result = train(**limits, data=store, output=tmp_path / "run")
+    assert result.card["training"]["data"] == "data.h5" and result.card["sensor"] == SENSOR.to_card()
+    with pytest.raises(InputError, match="its own sensor"):
+        train(**{**limits, "sensor": Sensor(shape=(7, 7))}, data=store, output=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method_name": "ista"}, "nothing to train"),
+        ({"method_name": "ista-nett"}, "did you mean 'ista-net'"),
+        ({"max_samples": None}, "max_samples or max_minutes"),
+        ({"max_samples": 0}, "max_samples must be"),
+        ({"learning_rate": -1.0}, "learning_rate must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"schedule": "cosine"}, "schedule must be one of"),
+        ({"ema_decay": 1.5}, "ema_decay must be"),
+        ({"options": {"stagess": 1}}, "does not take stagess"),
+        ({"data": "nowhere.h5"}, "nowhere.h5"),
+        ({"ratio": 0}, "ratio must be"),
+    ],
+)
+def test_refuses(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        train(**{**TINY, **change}, output=tmp_path / "run")
+
+
+def test_refuses_an_occupied_folder_and_another_batch_size(undisturbed: Any) -> None:
+    with pytest.raises(InputError, match="holds an earlier training"):
+        train(**TINY, output=undisturbed.weights.parent)
+    with pytest.raises(InputError, match="batches of 8"):
+        train(**{**TINY, "batch_size": 16}, output=undisturbed.weights.parent, resume=True)
+
+
+def test_a_stored_source_shows_every_image_once_a_turn() -> None:
+    data = Labelled(np.arange(10.0)[:, None, None] * np.ones((1, 3, 3)), np.full((10, 1, 3), np.nan))
+    source = StoredSource(data, seed=0)
+    seen = [
+        image[0, 0] for step in range(4) for rank in (0, 1) for image in source.batch(step, 5, rank, 2)[0]
+    ]
+    assert len(seen) == 40
+    for turn in range(4):
+        assert sorted(seen[10 * turn : 10 * turn + 10]) == list(range(10))
+    assert seen[:10] != seen[10:20]
+
+
+def test_a_simulated_source_depends_on_the_step_alone() -> None:
+    from csist.datasets.scenes import ScenePrior
+
+    one, other = (SimulatedSource(ScenePrior.csist_100k(), SENSOR, seed=1) for _ in range(2))
+    in_order = [one.batch(step, 2, 0, 1)[0] for step in range(40)]
+    assert np.array_equal(other.batch(37, 2, 0, 1)[0], in_order[37])
+    assert not np.array_equal(other.batch(37, 2, 1, 2)[0], in_order[37])
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    shares = [learning_rate_share(p, 0.1, 0.2, "stable") for p in (0.0, 0.05, 0.1, 0.5, 0.8, 0.9, 1.0, 1.2)]
+    assert shares == pytest.approx([0.001, 0.5, 1.0, 1.0, 1.0, 0.5, 0.01, 0.01])
+    cycle = [learning_rate_share(p, 0.1, 0.2, "one-cycle") for p in np.linspace(0.1, 1.0, 20)]
+    assert cycle[0] == pytest.approx(1.0) and cycle[-1] == pytest.approx(0.01) and np.all(np.diff(cycle) < 0)
+
+
+def test_averaged_weights_follow_and_step_aside() -> None:
+    layer = torch.nn.Linear(2, 1)
+    averaged = AveragedWeights(layer, 0.9)
+    first = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight.add_(1.0)
+    averaged.update()
+    with averaged.applied():
+        # After the first update the decay is 2 / 11.
+        assert torch.allclose(layer.weight, first + 9.0 / 11.0)
+    assert torch.allclose(layer.weight, first + 1.0)
+
+
+def test_importing_csist_training_does_not_import_lightning() -> None:
+    code = "import sys, csist.training; assert 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
