@@ -25,11 +25,13 @@ from csist.io import read_image, targets_table, write_table
 from csist.metrics import count_accuracy, cso_map, match_errors
 from csist.plots import DETECTION, STYLE, TRUTH, YELLOW, save_figure
 
-FRAME = "airplane_clear_sky.png"
+FRAME = "airplane_above_hills.png"
 WINDOWS, SEED = 100, 7
 FOUND_WITHIN_PX = 0.25
 SHOWN_COUNTS = (2, 3, 4, 5)
 ZOOM_PX = 8.0
+BRIGHTEST_GREY = 1.7
+"""White in units of the brightest pixel: that one is drawn grey, so that the marks stand out."""
 
 Scenes = list[csist.Targets]
 
@@ -93,6 +95,12 @@ def group_counts(detections: csist.Targets) -> dict[str, int]:
     return {"frame_blobs": len(np.unique(detections.group)), "frame_targets": len(detections)}
 
 
+def found_in(detections: csist.Targets) -> str:
+    """What the frame holds, in words."""
+    parts = {"target": len(detections), "blob": len(np.unique(detections.group))}
+    return " in ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in parts.items())
+
+
 def report(console: Console, summary: dict[str, float], detections: csist.Targets) -> None:
     """Print what was found."""
     table = Table("100 benchmark windows", "", title_justify="left")
@@ -104,7 +112,7 @@ def report(console: Console, summary: dict[str, float], detections: csist.Target
     table.add_row("median position error", f"{summary['median_error_px']:.3f} px")
     table.add_row("windows a second", f"{summary['images_per_second']:.0f}")
     console.print(table)
-    console.print(f"{FRAME}: {summary['frame_targets']} targets in {summary['frame_blobs']} blobs")
+    console.print(f"{FRAME}: {found_in(detections)}")
     if len(detections):
         rows = Table("blob", "x (px)", "y (px)", "intensity (counts)")
         order = np.lexsort((-detections.intensity, detections.group))
@@ -138,7 +146,7 @@ def draw(frame: np.ndarray, detections: csist.Targets, windows: np.ndarray, trut
 
 def draw_frame(figure: SubFigure, frame: np.ndarray, detections: csist.Targets) -> None:
     """The whole frame, and its brightest blob from close in a corner."""
-    figure.suptitle("A real infrared frame", fontsize=12, fontweight="bold")
+    figure.suptitle(f"A real infrared frame: {found_in(detections)}", fontsize=12, fontweight="bold")
     axis = figure.subplots()
     low, high = np.nanpercentile(frame, [0.5, 99.9])
     axis.imshow(frame, cmap="gray", vmin=low, vmax=high)
@@ -151,14 +159,14 @@ def draw_frame(figure: SubFigure, frame: np.ndarray, detections: csist.Targets) 
         blob = detections[detections.group == group]
         axis.add_patch(square(blob.x.mean(), blob.y.mean(), ZOOM_PX))
     x, y = detections[brightest].x.mean(), detections[brightest].y.mean()
-    rows, columns = frame.shape
-    inset = axis.inset_axes((0.03 if x > columns / 2 else 0.60, 0.45 if y > rows / 2 else 0.04, 0.37, 0.50))
+    # In the upper half, on the side where the blob is not: there is sky above the horizon.
+    inset = axis.inset_axes((0.03 if x > frame.shape[1] / 2 else 0.60, 0.46, 0.37, 0.50))
     half = ZOOM_PX / 2
     around = frame[max(int(y - half), 0) : int(y + half) + 2, max(int(x - half), 0) : int(x + half) + 2]
-    inset.imshow(frame, cmap="gray", vmin=around.min(), vmax=around.max())
+    inset.imshow(frame, cmap="gray", vmin=around.min(), vmax=around.min() + BRIGHTEST_GREY * np.ptp(around))
     view(inset, x, y, ZOOM_PX, YELLOW)
     mark(inset, detections[brightest], None)
-    corner = (x + half * np.sign(columns / 2 - x), y)
+    corner = (x + half * np.sign(frame.shape[1] / 2 - x), y)
     axis.add_artist(
         ConnectionPatch(corner, (0.5, 0.5), axis.transData, inset.transAxes, color=YELLOW, linewidth=0.8, zorder=1)
     )
@@ -172,8 +180,7 @@ def draw_windows(figure: SubFigure, windows: np.ndarray, truth: Scenes, found: S
         chosen = next(k for k, scene in enumerate(truth) if len(scene) == count and clear_of_border(scene, windows))
         x, y = (np.round(getattr(truth[chosen], name).mean()) for name in ("x", "y"))
         for axis in (above, below):
-            # Grey rather than white where it is brightest, so that the marks stand out.
-            axis.imshow(windows[chosen], cmap="gray", vmin=0.0, vmax=1.7 * windows[chosen].max())
+            axis.imshow(windows[chosen], cmap="gray", vmin=0.0, vmax=BRIGHTEST_GREY * windows[chosen].max())
         above.set_title(f"{count} targets")
         above.add_patch(square(x, y, 2.0))
         above.set_xticks([])

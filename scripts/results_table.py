@@ -71,9 +71,10 @@ def results_table(folder: Path) -> str:
     tables: dict[str, list[Row]] = {}
     for each in read_evaluations(folder):
         rows = [row | {"grid": grid_of(row, each["ratio"])} for row in each["rows"]]
+        sensor = each["data"]["sensor"]
         # The published figures are for images without noise, so they stand beside no others.
-        table = tables.setdefault(describe(each["data"]), [] if each["data"]["sensor"]["read_noise"] else [*published])
-        table.extend(rows)
+        beside = published if sensor["read_noise"] == 0 and sensor.get("bits") is None else []
+        tables.setdefault(describe(each["data"]), [*beside]).extend(rows)
     if not tables:
         tables["Not measured yet: run `make results`"] = published
     parts = []

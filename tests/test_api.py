@@ -75,7 +75,7 @@ def test_the_flat_prior_is_the_default() -> None:
 
 
 def test_grid_methods_take_the_same_call() -> None:
-    found = csist.unmix(STACK[:2], SENSOR, method="fista", ratio=3, iterations=50, start="zero")
+    found = csist.unmix(STACK[:2], SENSOR, method="fista", ratio=1, iterations=50, start="zero")
     assert isinstance(found, list)
     assert all(np.all(each.score >= 50) for each in found)
 

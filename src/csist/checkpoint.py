@@ -123,6 +123,7 @@ def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], h
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(card))})
+        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(dict(card), indent=2) + "\n", encoding="utf-8")
     return path

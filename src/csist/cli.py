@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,10 +41,15 @@ if TYPE_CHECKING:
 DEBUG_VARIABLE = "CSIST_DEBUG"
 """Set to anything, the traceback of an error is shown as well."""
 
+INTERNAL_ERROR = f"internal error, please report it with the traceback that {DEBUG_VARIABLE}=1 shows"
+
 FAILURE, BAD_USE, INTERRUPTED = 1, 2, 130
 
 PIPE_WIDTH = 132
 """Columns of a table that goes to a file or pipe."""
+
+GROUP_PLACE = ("column", "row", "peaks", "significance")
+"""Where a group of a frame is; columns of the table of groups that windows do not have."""
 
 VIEWS_KEPT = 4
 """Most windows in one picture."""
@@ -322,7 +328,7 @@ def _solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
     from csist.plots import View
     from csist.unmixing import window_method
 
-    images = stack[:]
+    images = np.array(stack[:])  # a mapped file's array is read-only, which torch does not take
     method = window_method(
         images, stack.data.dtype, settings.sensor_for(stack, images), settings.prior, settings.method,
         mask_nan=settings.mask_nan, noise_std=settings.noise_for(stack), **settings.method_options,
@@ -366,7 +372,9 @@ def _count(targets: Targets) -> str:
 def _group_row(group: Any) -> dict[str, Any]:
     """Columns of the table of groups, from what a solver knows of one."""
     probability = {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
+    place = {name: getattr(group, name) for name in GROUP_PLACE if hasattr(group, name)}
     return {
+        **place,
         "count": int(group.count),
         "chi_squared": float(group.chi_squared),
         "degrees_of_freedom": int(group.degrees_of_freedom),
@@ -389,7 +397,26 @@ def _solve_file(stack: ImageStack, settings: Settings) -> Iterator[Block]:
 
 
 def _solve_frames(stack: ImageStack, settings: Settings) -> Iterator[Block]:
-    raise NotImplementedError
+    """The frames of a file, one by one."""
+    from csist.plots import View
+    from csist.unmixing import count_masked, frame_model, solve_frame
+
+    sensor = settings.sensor or stack.sensor
+    options = {**settings.method_options, "noise_std": settings.noise_std, "psf": settings.psf}
+    for index in range(len(stack)):
+        frame = stack[index]
+        try:
+            found, known = solve_frame(frame, sensor, settings.prior, **options)
+        except InputError as error:
+            raise InputError(f"frame {index}: {error}" if len(stack) > 1 else str(error)) from error
+        groups = [{"frame": index, "group": group.number, **_group_row(group)} for group in known]
+
+        def view(_: int, index: int = index, frame: FloatArray = frame, found: Targets = found) -> View:
+            number = f", frame {index}" if len(stack) > 1 else ""
+            model = frame_model(frame, found, sensor, settings.psf)
+            return View(frame, model, found, None, f"{stack.name}{number}: {_count(found)}")
+
+        yield Block(index, [found], groups, count_masked(frame, sensor, settings.psf), view)
 
 
 @dataclass
@@ -579,7 +606,7 @@ def _file_message(path: Path, error: Exception) -> str:
         said = "it does not fit into the memory"
     elif not isinstance(error, InputError | OSError):
         _show_traceback()
-        said = f"internal error, please report it: {type(error).__name__}: {said}"
+        said = f"{INTERNAL_ERROR}: {type(error).__name__}: {said}"
     return said if str(path) in said else f"{path}: {said}"
 
 
@@ -607,7 +634,8 @@ def _groups_table(rows: list[dict[str, Any]]) -> Any:
     """One row a group; a probability that a group does not have (fewer targets possible) is blank."""
     import pandas as pd
 
-    first = ["image", "frame", "group", "count", "chi_squared", "degrees_of_freedom", "flags"]
+    place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
+    first = ["image", "frame", "group", *place, "count", "chi_squared", "degrees_of_freedom", "flags"]
     most = max((int(key[2:]) for row in rows for key in row if key.startswith("p_")), default=-1)
     return pd.DataFrame(rows, columns=[*first, *(f"p_{k}" for k in range(most + 1))])
 
@@ -882,6 +910,19 @@ def _show_traceback() -> None:
         traceback.print_exc()
 
 
+def _with_value(message: str, arguments: Sequence[str]) -> str:
+    """The message with the value that an option was given, where the library names the option only."""
+    named = re.search(r"'(?:-\w / )?(--[\w-]+)'", message)
+    if named is None or "nvalid value" not in message:
+        return message
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        value = value or following
+        if name == named[1] and repr(value) not in message:
+            return f"{message.rstrip('.')}, got {value!r}"
+    return message
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -891,10 +932,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    from csist.io import one_line
-
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="csist", standalone_mode=False)
+        code = app(args=arguments, prog_name="csist", standalone_mode=False)
         sys.stdout.flush()
     except InputError as error:
         _show_traceback()
@@ -915,19 +955,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except OSError as error:
         _show_traceback()
-        _complain(one_line(error))
+        _complain(str(error) or type(error).__name__)
         return FAILURE
     except Exception as error:
         if hasattr(error, "format_message"):  # bad use, told by the library that reads the options
             context = getattr(error, "ctx", None)
             see = f" (see {context.command_path} --help)" if context is not None else ""
-            _complain(f"{error.format_message()}{see}")
+            _complain(f"{_with_value(error.format_message(), arguments)}{see}")
             return BAD_USE
-        _show_traceback()
-        said = one_line(error)
-        if "internal error" not in said:
-            said = f"internal error, please report it: {type(error).__name__}: {said}"
-        _complain(said)
+        if INTERNAL_ERROR in str(error):  # of a file, told with its name
+            _complain(error)
+        else:
+            _show_traceback()
+            _complain(f"{INTERNAL_ERROR}: {type(error).__name__}: {error}")
         return FAILURE
     if code == INTERRUPTED:  # some versions of Typer turn Ctrl-C into this code
         _complain("interrupted: nothing was written")

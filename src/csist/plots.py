@@ -332,7 +332,7 @@ def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str) -> N
     bar.locator = MaxNLocator(nbins=5)
     bar.update_ticks()
     bar.outline.set_linewidth(0.5)  # type: ignore[operator]  # matplotlib's stubs call it a Spine's method
-    bar.ax.set_title("counts", fontsize=7, pad=4, loc="left")
+    bar.ax.set_title("counts", fontsize=7, pad=5, loc="left")
 
 
 def _mark(axis: Axes, view: View, largest: float, errors: bool) -> PathCollection:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from csist.checks import InputError, check_not_negative, check_stack
 from csist.datasets.scenes import ScenePrior
+from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -62,7 +63,8 @@ def unmix(
         InputError: if the image cannot be used (other dimensions, below 3 px, infinities, NaN in a window),
             or an option is unknown or out of range.
 
-    >>> from csist.physics.sensor import Sensor
+    >>> from csist.physics.psf import PSF, GaussianPSF
+from csist.physics.sensor import Sensor
     >>> image = Sensor(read_noise=1.0).observe(Targets(x=[5.2], y=[4.9], intensity=[240]), 0)
     >>> found = unmix(image, prior=ScenePrior.csist_100k(), mode="fast", noise_std=1.0)
     >>> len(found), abs(float(found.x[0]) - 5.2) < 0.05
@@ -220,3 +222,49 @@ def solve_frame(
         if options and "unexpected keyword" in str(error):
             raise InputError(f"a frame does not take {', '.join(options)}: {error}") from error
         raise
+
+
+def frame_model(
+    frame: FloatArray, targets: Targets, sensor: Sensor | None = None, psf: PSF | None = None
+) -> FloatArray:
+    """Background and targets of a frame (H, W) in counts, as `solve_frame` saw them: for residuals and pictures.
+
+    Args:
+        frame: (H, W) in counts.
+        targets: what was found in it.
+        sensor: the sensor given to `solve_frame`.
+        psf: the PSF given to it, which goes before the sensor's; without both, it is measured on the frame.
+    """
+    from csist.frames.background import estimate_background, mask_pixels
+    from csist.frames.detect import detect, equivalent_sigma
+    from csist.frames.pipeline import measure_sigma
+
+    if psf is None and sensor is not None:
+        psf = sensor.psf
+    ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
+    masked = mask_pixels(frame, ceiling, psf).masked
+    finest = 32 if psf is None else max(32, int(np.ceil(20.0 * equivalent_sigma(psf))))
+    background = estimate_background(frame, masked, None, (4 * finest, finest))
+    if psf is None:
+        peaks, _ = detect(frame, background, masked)
+        flattened = np.where(masked, np.nan, frame - background.level)
+        psf = GaussianPSF(measure_sigma(flattened, peaks, background.noise))
+    model = background.level.copy()
+    reach = int(np.ceil(psf.radius_px)) + 1
+    for x, y, intensity in zip(targets.x, targets.y, np.nan_to_num(targets.intensity), strict=True):
+        row, column = max(round(float(y)) - reach, 0), max(round(float(x)) - reach, 0)
+        part = model[row : row + 2 * reach + 1, column : column + 2 * reach + 1]
+        if part.size:
+            dy, dx = row + np.arange(part.shape[0]) - y, column + np.arange(part.shape[1]) - x
+            part += intensity * psf.response(dx[None, :], dy[:, None])
+    return model
+
+
+def count_masked(frame: FloatArray, sensor: Sensor | None = None, psf: PSF | None = None) -> int:
+    """Number of pixels that `solve_frame` leaves out: NaN, dead and hot ones."""
+    from csist.frames.background import mask_pixels
+
+    ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
+    if psf is None and sensor is not None:
+        psf = sensor.psf
+    return int(mask_pixels(frame, ceiling, psf).masked.sum())

@@ -47,7 +47,7 @@ SMALLEST_TAIL_EXPONENT = 0.4
 TAIL_BOX_PX = 96
 """Side of the neighbourhood whose responses set the scale."""
 
-FALSE_ALARM_RATE = 1e-7
+FALSE_ALARM_RATE = 1e-9
 """Stated false alarms a pixel; a real scene has some tens of times more, because clutter holds real small spots."""
 
 

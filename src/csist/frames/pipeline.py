@@ -5,8 +5,8 @@ window several of them; every window is unmixed on its own. A fitted target belo
 window reports the targets of its own peaks only, so nothing is counted twice. What a window has explained is taken
 out of the others of its blob.
 
-Where the PSF is not known, it is taken as the Gaussian that fits the frame's isolated spots, and a share of the peak
-is added to the noise because that guess is not exact. A blob that point targets cannot explain even so (an extended
+Where the PSF is not known, it is taken as the Gaussian that fits the frame's isolated spots, and noise
+that grows with the light is added because that guess is not exact (`psf_error`). A blob that point targets cannot explain even so (an extended
 source, a cloud's edge) is reported as one target for each separate peak, with the flag POOR_FIT and no error bars.
 """
 
@@ -42,8 +42,10 @@ DEFAULT_SIGMA_PX = 1.0
 SIGMA_RANGE_PX = (0.4, 3.0)
 MOST_SIGMA_SPOTS = 60
 
-PSF_ERROR = 0.1
-"""Share of a window's peak that is added to the noise where the PSF is guessed from the frame."""
+PSF_ERROR = 0.2
+"""Error of a guessed PSF as a share of the light in a window's brightest pixel."""
+LEAST_EXTRA_SCORE = 0.1
+"""Where the PSF is guessed, further targets of one peak need this much of the unmixer's score."""
 
 LARGEST_WINDOW_PX = 24
 MOST_PEAKS = 4
@@ -117,7 +119,8 @@ def unmix_frame(
         psf: point spread function, or sigma in px of a Gaussian one; goes before the sensor's.
         false_alarm_rate: stated false alarms a pixel in Gaussian noise.
         detector: "contrast" (scenes with clutter) or "matched" (frames limited by noise, star fields).
-        psf_error: share of a window's peak added to its noise; None: 0.1 where the PSF is guessed, else 0.
+        psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
+            variance grows with the light); None: 0.2 where the PSF is guessed, else 0.
         box_sides_px: sides of the background's boxes in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         workers: threads; the result does not depend on it.
 
@@ -303,8 +306,8 @@ class _Job:
 
     def _blob(self, number: int, members: IntArray, tree: KDTree) -> tuple[Targets, FrameGroup]:
         extent = max(LARGEST_WINDOW_PX - 2.0 * self.margin_px - 1.0, 2.0 * self.footprint_px)
-        parts = split(self.peaks.positions, members, MOST_PEAKS, extent)
-        parts.sort(key=lambda part: int(part.min()))  # strongest first
+        parts = [np.sort(part) for part in split(self.peaks.positions, members, MOST_PEAKS, extent)]
+        parts.sort(key=lambda part: int(part[0]))  # strongest first
         solved: list[_Solved] = []
         explained: list[Targets] = []
         for part in parts:
@@ -382,7 +385,9 @@ class _Job:
             main = order[np.unique(peak_of[order], return_index=True)[1]]
             score = score.copy()
             score[main] = 1.0
+            own &= score >= LEAST_EXTRA_SCORE
         targets = found.replace(flags=kept_bits, score=score * z / (z + self.threshold))[own]
+        missed = self._unexplained(members, found)
         # The probabilities are of the window's count; what it found of other peaks is taken off.
         dropped = len(found) - len(targets)
         probability = group.count_probability[dropped:].copy()
@@ -390,7 +395,21 @@ class _Job:
         kept_flags = Flag(int(group.flags) & ~int(Flag.MASKED | Flag.SATURATED))
         for bit in np.unique(bits):
             kept_flags |= Flag(int(bit))
+        if missed.size:
+            left_over = self._as_peaks(members[missed], bits[missed])
+            targets, kept_flags = Targets.concatenate([targets, left_over.targets]), kept_flags | left_over.flags
         return _Solved(targets, probability, group.chi_squared, group.degrees_of_freedom, kept_flags, fitted=True)
+
+    def _unexplained(self, members: IntArray, found: Targets) -> IntArray:
+        """Places in `members` of the peaks that a guessed PSF leaves without a target beside brighter ones.
+
+        A window that is found empty is believed.
+        """
+        if not (self.guessed and len(found)):
+            return np.empty(0, dtype=np.int64)
+        apart = max(SEPARATE_PX, 3.0 * self.sigma_px)
+        distance, _ = KDTree(np.stack([found.x, found.y], axis=1)).query(self.peaks.positions[members])
+        return np.flatnonzero(distance > apart)
 
     def _own(self, found: Targets, members: IntArray, tree: KDTree) -> tuple[BoolArray, IntArray]:
         """Which fitted targets belong to the window's own peaks, and to which peak (any own one for the others)."""

@@ -108,6 +108,7 @@ class DISTANetStage(nn.Module):
         dynamic_threshold: whether each feature has its own threshold, or all share one trained scalar.
         dynamic_weight: weight of the dynamic branch, 0 to 1.
         published_code: kernels act across the batch and get no gradient, as released.
+        step: rho before training.
     """
 
     def __init__(
@@ -117,9 +118,10 @@ class DISTANetStage(nn.Module):
         dynamic_threshold: bool,
         dynamic_weight: float,
         published_code: bool,
+        step: float,
     ) -> None:
         super().__init__()
-        self.step = nn.Parameter(torch.tensor(INITIAL_STEP))
+        self.step = nn.Parameter(torch.tensor(step))
         self.forward_first = convolution(1, CHANNELS)
         self.forward_second = convolution(CHANNELS, CHANNELS)
         self.backward_first = convolution(CHANNELS, CHANNELS)
@@ -170,6 +172,7 @@ class DISTANet(UnfoldedMethod):
         dynamic_weight: weight of the dynamic branch, 0 to 1.
         published_code: the released form, for the authors' weight files: counts are not scaled, and kernels
             are applied across the batch, without gradient. Runs with batches of 1 or 64 only.
+        initial_step: rho before training; None for 1/L.
 
     Raises:
         InputError: if dynamic_weight is not between 0 and 1.
@@ -184,14 +187,16 @@ class DISTANet(UnfoldedMethod):
         dynamic_threshold: bool = True,
         dynamic_weight: float = 0.3,
         published_code: bool = False,
+        initial_step: float | None = INITIAL_STEP,
     ) -> None:
         if not 0.0 <= dynamic_weight <= 1.0:
             raise InputError(f"dynamic_weight must be between 0 and 1, got {dynamic_weight}")
         super().__init__(sensor, ratio, 1.0 if published_code else INPUT_SCALE)
         count = (6 if ratio < 7 else 4) if stages is None else stages
         cells = self.grid.map_shape[0] * self.grid.map_shape[1]
+        step = 1.0 / self.operator.lipschitz if initial_step is None else initial_step
         self.stages = nn.ModuleList(
-            DISTANetStage(cells, dynamic_transform, dynamic_threshold, dynamic_weight, published_code)
+            DISTANetStage(cells, dynamic_transform, dynamic_threshold, dynamic_weight, published_code, step)
             for _ in range(count)
         )
         self.published_code = published_code

@@ -39,9 +39,9 @@ FloatArray = NDArray[np.float64]
 CONTENDER_MARGIN = 10.0
 """Counts within so much log evidence (Laplace) of the best are sampled, and weighed by the samples."""
 
-TEMPERATURE_RATIO = 4.0
+TEMPERATURE_RATIO = 3.0
 
-RESERVOIR_EFFECTIVE = 12.0
+RESERVOIR_EFFECTIVE = 200.0
 """Configurations of the bank that must count at the temperature at which it feeds the chains."""
 
 FREE_CHAINS = 3
@@ -68,7 +68,7 @@ class Effort:
         bank: configurations a count in the bank.
         scan: of these, compared at each candidate pixel and count.
         starts: configurations polished.
-        sweeps: sampling sweeps for 1, 2, 3, 4 and more targets.
+        steps: sampling steps, over all chains, for 1, 2, 3, 4 and more targets.
         chains: most temperatures, each `TEMPERATURE_RATIO` times the one before.
         samples: samples kept.
     """
@@ -76,14 +76,14 @@ class Effort:
     bank: int
     scan: int
     starts: int
-    sweeps: tuple[int, int, int, int]
+    steps: tuple[int, int, int, int]
     chains: int
     samples: int
 
 
 EFFORTS = {
-    "accurate": Effort(bank=2048, scan=128, starts=16, sweeps=(400, 800, 2400, 4000), chains=6, samples=400),
-    "fast": Effort(bank=1024, scan=64, starts=6, sweeps=(150, 250, 500, 800), chains=3, samples=150),
+    "accurate": Effort(bank=2048, scan=128, starts=16, steps=(1500, 4000, 10_000, 20_000), chains=12, samples=400),
+    "fast": Effort(bank=1024, scan=64, starts=6, steps=(300, 600, 1500, 2500), chains=12, samples=150),
 }
 
 
@@ -179,7 +179,7 @@ def _solve_in_pixel(
     log_allowed: FloatArray,
     scan: int,
     starts: int,
-    sweeps: Any,
+    steps: Any,
     temperature_ratio: float,
     most_chains: int,
     kept_samples: int,
@@ -232,13 +232,13 @@ def _solve_in_pixel(
                 for k in range(count):
                     reservoir[m, 2 * k] = column + bank_positions[count, m, k, 0]
                     reservoir[m, 2 * k + 1] = row + bank_positions[count, m, k, 1]
-            total = sweeps[min(count, sweeps.shape[0]) - 1]
+            sweeps = steps[min(count, steps.shape[0]) - 1] // chains
             samples = np.empty((kept_samples, size))
             kept, log_evidence = temper(
                 modes[:found, :size].copy(), count, low, high, log_flux, min_separation, tables, r0, c0,
                 no_basis[:, r0:r1, c0:c1],
                 data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance, inverse_gain, temperatures,
-                reservoir, shares, total, total // 5, samples, values, 1,
+                reservoir, shares, sweeps, sweeps // 5, samples, values, 1,
             )  # fmt: skip
             if contenders > 1:
                 evidence[n, count] = log_evidence + empty_outside(data, code, r0, r1, c0, c1, variance)
@@ -269,7 +269,7 @@ def _solve_free(
     log_flux: bool,
     min_separation: float,
     split_px: float,
-    sweeps: Any,
+    steps: Any,
     temperature_ratio: float,
     most_chains: int,
     kept_samples: int,
@@ -312,12 +312,12 @@ def _solve_free(
             for p in range(3 * k, 3 * k + 3):
                 if mode[p] <= low[p] or mode[p] >= high[p]:
                     trouble[n, k] |= AT_BOUND
-        total = sweeps[min(count, sweeps.shape[0]) - 1]
         chains = 1 if count == 1 else most_chains
+        sweeps = steps[min(count, steps.shape[0]) - 1] // chains
         samples = np.empty((kept_samples, size))
         kept, _ = temper(
             mode.reshape(1, size), count, low, high, log_flux, min_separation, tables, 0, 0, basis, data, code,
-            variance, inverse_gain, temperatures[:chains], no_reservoir, no_share, total, total // 5, samples,
+            variance, inverse_gain, temperatures[:chains], no_reservoir, no_share, sweeps, sweeps // 5, samples,
             values, 1,
         )  # fmt: skip
         summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
@@ -347,7 +347,7 @@ class PixelSolver:
             images, codes, self.tables, self.variance, inverse_gain(self.sensor), np.array(self.prior.count_range),
             self.flux, self.prior.intensity_law == "log-uniform", self.prior.min_separation_px, self.bank.positions,
             self.bank.images, self.bank.log_allowed, self.effort.scan, self.effort.starts,
-            np.array(self.effort.sweeps), TEMPERATURE_RATIO, self.effort.chains, self.effort.samples,
+            np.array(self.effort.steps), TEMPERATURE_RATIO, self.effort.chains, self.effort.samples,
             results.estimate, results.deviation, results.score, results.evidence, results.count, results.fit,
         )  # fmt: skip
         return results.assemble(codes, 0)
@@ -387,7 +387,7 @@ class FreeSolver:
             images, codes, self.tables, self.variance, inverse_gain(self.sensor), self.basis,
             self.prior.count_range[1], self.low, self.high, -self.terms, self.terms,
             self.prior.intensity_law == "log-uniform", self.prior.min_separation_px, self.split_px,
-            np.array(self.effort.sweeps), TEMPERATURE_RATIO, min(self.effort.chains, FREE_CHAINS), self.effort.samples,
+            np.array(self.effort.steps), TEMPERATURE_RATIO, min(self.effort.chains, FREE_CHAINS), self.effort.samples,
             results.estimate, results.deviation, results.score, results.evidence, results.count, results.fit,
             results.trouble,
         )  # fmt: skip

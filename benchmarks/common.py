@@ -1,0 +1,36 @@
+"""What the benchmarks share: where results go and which machine made them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import csist
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions, for the record."""
+    models = [
+        line.split(":", 1)[1].strip()
+        for line in (Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else [])
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "csist": csist.__version__,
+    }
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Write docs/results/NAME.json and print it."""
+    text = json.dumps(result | {"machine": machine()}, indent=2) + "\n"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text)
+    print(text)
