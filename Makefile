@@ -5,7 +5,8 @@ VENV ?= .venv
 DEMO_OUT ?= out/demo
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints-cpu.txt
+# --no-compile: Python compiles what it imports, which is a small part of what is installed.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints-cpu.txt
 DEPENDENCIES := pyproject.toml constraints-cpu.txt
 
 .DEFAULT_GOAL := help

@@ -52,7 +52,8 @@ def main() -> None:
     rng = np.random.default_rng(SEED)
     truth = csist.sample_scenes(prior, sensor, WINDOWS, rng)
     windows = np.stack([sensor.observe(scene, rng) for scene in truth])
-    with console.status("unmixing the benchmark windows (compiles on the first run)"):
+    console.print("Unmixing 100 benchmark windows and a frame; the first run compiles the solver, a minute or two")
+    with console.status("benchmark windows"):
         csist.unmix(windows[:2], sensor, prior, noise_std=0.0)  # so that the time is that of the work
         start = time.perf_counter()
         found = csist.unmix(windows, sensor, prior, noise_std=0.0)
@@ -60,7 +61,7 @@ def main() -> None:
 
     # 2. A real frame: nothing is known but the image.
     frame = read_image(Path(str(files("csist") / "data" / FRAME)))[0]
-    with console.status("unmixing the frame"):
+    with console.status("frame"):
         detections = csist.unmix(frame)
 
     # 3. Tables, picture, summary.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import csist
-from csist.unmixing import default_sensor, is_window, window_method
+from csist.unmixing import count_masked, default_sensor, frame_model, is_window, window_method
 
 CSIST_100K = csist.ScenePrior.csist_100k()
 SENSOR = csist.Sensor(read_noise=1.0)
@@ -109,6 +109,22 @@ def test_exact_images_without_noise_are_unmixed() -> None:
     found = csist.unmix(clean, csist.Sensor(quantised=False), noise_std=0.0, **FAST)
     assert isinstance(found, csist.Targets)
     assert len(found) == len(SCENES[1])
+
+
+def test_frames_go_the_same_way() -> None:
+    sky = csist.Sensor(csist.GaussianPSF(1.1), shape=(50, 70), background=50.0, read_noise=2.0)
+    truth = csist.Targets(x=[20.3, 23.1], y=[30.2, 31.0], intensity=[1500.0, 1200.0])
+    frame = sky.observe(truth, 0)
+    frame[0, :5] = np.nan
+    found = csist.unmix(frame, sky, mode="fast")
+    assert isinstance(found, csist.Targets)
+    assert np.hypot(found.x[:, None] - truth.x, found.y[:, None] - truth.y).min(axis=0).max() < 0.3
+    assert csist.unmix(frame[None], sky, mode="fast", mask_nan=True) == [found]
+    model = frame_model(frame, found, sky)
+    assert np.nanstd(frame - model) < 3.0
+    assert count_masked(frame, sky) == 5
+    with pytest.raises(csist.InputError, match="a frame does not take colour"):
+        csist.unmix(frame, colour="red")
 
 
 BAD_IMAGES = {

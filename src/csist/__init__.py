@@ -55,6 +55,7 @@ _MODULES = ("datasets", "metrics")
 
 
 def __getattr__(name: str) -> Any:
+    value: Any
     if name in _MODULES:
         value = import_module(f"csist.{name}")
     elif name in _HOMES:

@@ -55,7 +55,6 @@ VIEWS_KEPT = 4
 """Most windows in one picture."""
 
 
-
 class InterruptedRunError(Exception):
     """Ctrl-C, with a message that says what is left of the work."""
 
@@ -82,10 +81,12 @@ PriorOption = Annotated[
 SensorOption = Annotated[Path | None, typer.Option("--sensor", help="Sensor card (JSON file).")]
 NoiseOption = Annotated[float | None, typer.Option("--noise-std", help="Noise of a pixel in counts.")]
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="Weight file of a trained method, instead of the package's own.")
+    Path | None,
+    typer.Option("--weights", help="Weight file of a trained method, instead of the package's own."),
 ]
 JsonOption = Annotated[
-    str | None, typer.Option("--json", help="Write the figures as JSON to this file, or - for standard output.")
+    str | None,
+    typer.Option("--json", help="Write the figures as JSON to this file, or - for standard output."),
 ]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw a picture (.png, .svg or .pdf).")]
 
@@ -385,14 +386,17 @@ def _group_row(group: Any) -> dict[str, Any]:
 
 def _solve_file(stack: ImageStack, settings: Settings) -> Iterator[Block]:
     """All images of a file; what is wrong with its values shows before the first one is unmixed."""
+    import numpy as np
+
     from csist.unmixing import check_frame_method, is_window
 
     if is_window(stack.shape):
         yield from _solve_windows(stack, settings)
         return
     check_frame_method(settings.method)
-    for _ in stack:  # infinities
-        pass
+    for index, frame in enumerate(stack):  # reading it finds infinities
+        if np.isnan(frame).all():
+            raise InputError(f"{stack.path}: frame {index} holds nothing but NaN, remove it")
     yield from _solve_frames(stack, settings)
 
 
@@ -431,7 +435,7 @@ class Tally:
     notes: dict[str, list[str]] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
     windows: list[tuple[int, View]] = field(default_factory=list)
-    frame: tuple[int, View] | None = None
+    frame: tuple[float, View] | None = None
 
     def note(self, text: str, name: str) -> None:
         """Remember something that the user should know about a file."""
@@ -440,15 +444,15 @@ class Tally:
             names.append(name)
 
     def keep_view(self, block: Block, window: bool) -> None:
-        """Keep the images with the most targets for the picture, the first of equal ones."""
+        """Keep for the picture the windows with the most targets, or the frame with the surest pair."""
         for index, targets in enumerate(block.targets):
             if window:
                 if len(self.windows) < VIEWS_KEPT or len(targets) > self.windows[-1][0]:
                     self.windows.append((len(targets), block.view(index)))
                     self.windows.sort(key=lambda each: -each[0])
                     del self.windows[VIEWS_KEPT:]
-            elif self.frame is None or len(targets) > self.frame[0]:
-                self.frame = len(targets), block.view(index)
+            elif self.frame is None or _interest(targets) > self.frame[0]:
+                self.frame = _interest(targets), block.view(index)
 
     @property
     def warnings(self) -> list[str]:
@@ -458,6 +462,17 @@ class Tally:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             lines.append(f"{names[0]}{more}: {text}")
         return lines
+
+
+def _interest(targets: Targets) -> float:
+    """How much a frame has to show: the highest second-best score of a group; of lone targets, a hundredth."""
+    import numpy as np
+
+    most = 0.01 * float(np.nan_to_num(targets.score).max(initial=0.0))
+    for group in np.unique(targets.group[targets.group >= 0]):
+        scores = np.sort(np.nan_to_num(targets.score[targets.group == group]))
+        most = max(most, float(scores[-2])) if len(scores) > 1 else most
+    return most
 
 
 def _input_files(inputs: Sequence[Path], tally: Tally) -> list[tuple[str, Path]]:
@@ -494,22 +509,22 @@ def unmix(
         float | None, typer.Option("--psf-sigma", help="Gaussian PSF: standard deviation in px.")
     ] = None,
     psf: Annotated[
-        Path | None, typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle.")
+        Path | None,
+        typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle."),
     ] = None,
     psf_oversampling: Annotated[
         int, typer.Option("--psf-oversampling", help="Samples a pixel of the measured PSF.")
     ] = 1,
     noise_std: NoiseOption = None,
-    background: Annotated[
-        float | None, typer.Option("--background", help="Background of windows in counts.")
-    ] = None,
+    background: Annotated[float | None, typer.Option("--background", help="Background of windows in counts.")] = None,
     mask_nan: Annotated[
         bool, typer.Option("--mask-nan", help="Leave out NaN pixels of windows instead of refusing them.")
     ] = False,
     ratio: RatioOption = 3,
     weights: WeightsOption = None,
     groups: Annotated[
-        Path | None, typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared.")
+        Path | None,
+        typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
     ] = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
@@ -525,7 +540,18 @@ def unmix(
     if str(output) == "-":
         output = Path("/dev/stdout")
     settings = _settings(
-        method, ratio, mode, prior, sensor, psf_sigma, psf, psf_oversampling, noise_std, background, mask_nan, weights
+        method,
+        ratio,
+        mode,
+        prior,
+        sensor,
+        psf_sigma,
+        psf,
+        psf_oversampling,
+        noise_std,
+        background,
+        mask_nan,
+        weights,
     )
     tally = Tally()
     files = _input_files(inputs, tally)
@@ -574,6 +600,8 @@ def _unmix_files(
                     stack = read_image(path, name)
                     for text in stack.notes:
                         tally.note(text, name)
+                    if settings.background is not None and not is_window(stack.shape):
+                        tally.note("--background is for windows, that of a frame is measured", name)
                     blocks = _solve_file(stack, settings)
                 block = next(blocks, None)
             except Exception as error:
@@ -618,9 +646,11 @@ def _after_the_break(
     if kept and not tally.images:
         writer.partial_path.unlink(missing_ok=True)
         kept = False
-    if not isinstance(error, KeyboardInterrupt):
-        return
     where = f"the {tally.images} images done so far are in {writer.partial_path}" if kept else "nothing was written"
+    if not isinstance(error, KeyboardInterrupt):
+        if kept and isinstance(error, InputError | RuntimeError):
+            raise type(error)(f"{error}; {where}") from error
+        return
     if kept and groups is not None:
         from csist.io import write_text
 
@@ -692,7 +722,8 @@ def evaluate(
         list[str] | None, typer.Option("--method", help="See `csist methods`; may be given several times.")
     ] = None,
     predictions: Annotated[
-        list[Path] | None, typer.Option("--predictions", help="Table that `csist unmix` wrote, to be scored as well.")
+        list[Path] | None,
+        typer.Option("--predictions", help="Table that `csist unmix` wrote, to be scored as well."),
     ] = None,
     ratio: RatioOption = 3,
     limit: Annotated[int | None, typer.Option("--limit", help="Use the first images only.")] = None,
@@ -775,7 +806,11 @@ def _report_evaluation(result: Any) -> None:
         interval = "-" if row["interval"] is None else " - ".join(_number(v, ".1f") for v in row["interval"])
         rest = [_number(row[name], ".2f") for name in SCORE_NAMES[1:]]
         scores.add_row(
-            row["name"], _number(row["CSO-mAP"], ".2f"), interval, *rest, _number(row["by_intensity"]["CSO-mAP"], ".2f")
+            row["name"],
+            _number(row["CSO-mAP"], ".2f"),
+            interval,
+            *rest,
+            _number(row["by_intensity"]["CSO-mAP"], ".2f"),
         )
     console.print(scores)
     console.print()
@@ -817,7 +852,7 @@ def methods(json_target: JsonOption = None) -> None:
         ratios = trained.setdefault(card["method"], [])
         if card["ratio"] not in ratios:
             ratios.append(card["ratio"])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
             "summary": entry.summary,
@@ -835,8 +870,8 @@ def methods(json_target: JsonOption = None) -> None:
     for heading in ("method", "what it is", "source", "trained weights"):
         table.add_column(heading)
     for row in rows:
-        ratios = ", ".join(map(str, row["trained_ratios"]))
-        weights = f"ratio {ratios}" if ratios else ("none" if row["needs_training"] else "needs none")
+        found = ", ".join(map(str, row["trained_ratios"]))
+        weights = f"ratio {found}" if found else ("none" if row["needs_training"] else "needs none")
         table.add_row(row["name"], row["summary"], row["source"], weights)
     _console().print(table)
 
@@ -847,15 +882,17 @@ def generate(
     count: Annotated[int, typer.Option("--count", help="Images in all: 80 % train, 10 % val, 10 % test.")] = 100_000,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same bytes.")] = 0,
     noise_std: Annotated[float | None, typer.Option("--noise-std", help="Read noise in counts.")] = None,
-    bits: Annotated[str | None, typer.Option("--bits", help="Width of a pixel: 8, 16 or float.", show_default="16")] = None,
+    bits: Annotated[
+        str | None, typer.Option("--bits", help="Width of a pixel: 8, 16 or float.", show_default="16")
+    ] = None,
     clip: Annotated[bool, typer.Option("--clip", help="Clip at what the bits hold instead of refusing.")] = False,
     layout: Annotated[str, typer.Option("--layout", help="store or grokcso (PNG and XML).")] = "store",
     prior: PriorOption = "csist-100k",
     sensor: SensorOption = None,
 ) -> None:
     """Make a dataset; the default is the benchmark CSIST-100K."""
-    from csist.datasets import load, split_sizes
     from csist.datasets import generate as make
+    from csist.datasets import load, split_sizes
     from csist.datasets.scenes import ScenePrior
 
     law = ScenePrior.named(prior or "csist-100k")
@@ -877,7 +914,9 @@ def _report_written(path: Path, sizes: dict[str, int], seconds: float) -> None:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Store, folder of a GrokCSO dataset, or table of targets.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Store, folder of a GrokCSO dataset, or table of targets.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, store (.h5), or table (.csv, .parquet).")],
 ) -> None:
     """Convert a dataset (store <-> GrokCSO folder) or a table of targets (CSV <-> Parquet)."""

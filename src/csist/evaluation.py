@@ -241,7 +241,7 @@ def _prepare(
     key = canonical_name(name)
     if key != "continuous":
         return key, create_method(key, data.sensor, ratio, weights)
-    options = {} if mode is None else {"mode": mode}
+    options: dict[str, Any] = {} if mode is None else {"mode": mode}
     noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
     return key, create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
 
@@ -339,9 +339,7 @@ def score_predictions(
     figures["errors"] = metrics.error_summary(errors)
     figures["calibration"] = None
     if states_probabilities(predictions):
-        figures["calibration"] = {
-            "expected_calibration_error": metrics.expected_calibration_error(predictions, truths)
-        }
+        figures["calibration"] = {"expected_calibration_error": metrics.expected_calibration_error(predictions, truths)}
     stated = np.isfinite(errors.x_std).any() or np.isfinite(errors.intensity_std).any()
     figures["coverage"] = metrics.coverage(errors) if stated else None
     return figures

@@ -21,6 +21,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -58,7 +59,11 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "csist",
 }
 
+_STYLE: Any = STYLE  # matplotlib's stubs want each key spelled out as a type
+
 DPI = 150
+OUTLINE_PT = 0.9
+"""Dark rim of what is drawn over images, which may be as bright as the mark."""
 LARGEST_CIRCLE_PT = 15.0
 SMALLEST_CIRCLE_PT = 5.0
 ROW_INCHES, TITLE_INCHES = 2.85, 0.25
@@ -86,7 +91,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     kind = path.suffix.lower()[1:]
     # Without these two, the file would hold the time at which it was made.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with rc_context(STYLE), atomic_path(path) as partial:
+    with rc_context(_STYLE), atomic_path(path) as partial:
         figure.savefig(partial, format=kind, dpi=DPI, metadata=metadata)
 
 
@@ -114,9 +119,7 @@ class View:
         for name in ("image", "model"):
             object.__setattr__(self, name, check_stack(getattr(self, name), name)[0])
         if self.image.shape != self.model.shape:
-            raise InputError(
-                f"image and model must have the same shape, got {self.image.shape} and {self.model.shape}"
-            )
+            raise InputError(f"image and model must have the same shape, got {self.image.shape} and {self.model.shape}")
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -184,10 +187,10 @@ def window_gallery(views: Sequence[View]) -> Figure:
     boxes = [_close_up(view) for view in views]
     closer = any(box is not None for box in boxes)
     columns = 4 if closer else 3
-    with rc_context(STYLE):
+    with rc_context(_STYLE):
         heights = [ROW_INCHES + (TITLE_INCHES if number == 0 else 0.0) for number in range(len(views))]
         figure = Figure(figsize=(2.75 * columns + 0.3, sum(heights) + 0.4), layout="constrained")
-        rows = np.atleast_1d(figure.subfigures(len(views), 1, height_ratios=heights))
+        rows = np.ravel(np.asarray(figure.subfigures(len(views), 1, height_ratios=heights), dtype=object))
         largest = _largest_flux(view.targets for view in views)
         for number, (row, view, box) in enumerate(zip(rows, views, boxes, strict=True)):
             if view.title:
@@ -238,7 +241,7 @@ def frame_panel(
         cut_out(whole, x, y, side, "ABCDEFGHIJ"[i % 10])
         for i, (x, y) in enumerate(_brightest_groups(targets, zooms, side))
     ]
-    with rc_context(STYLE):
+    with rc_context(_STYLE):
         if not parts:
             figure = Figure(figsize=(8.0, 6.4), layout="constrained")
             if title:
@@ -252,7 +255,8 @@ def frame_panel(
         figure = Figure(figsize=(width + 7.7, height), layout="constrained")
         if title:
             figure.suptitle(title, fontsize=11, fontweight="bold")
-        left, right = figure.subfigures(1, 2, width_ratios=(width, 7.7))
+        halves: Any = figure.subfigures(1, 2, width_ratios=(width, 7.7))
+        left, right = halves
         axis = left.subplots()
         _show(left, axis, whole, whole.image, _frame_levels(whole.image), "frame and detections")
         largest = _largest_flux([targets])
@@ -269,6 +273,7 @@ def frame_panel(
             _show_residual(right, axes[2], part, "residual" if titled else "")
             axes[0].text(
                 0.04, 0.96, part.title, transform=axes[0].transAxes, va="top", color=YELLOW, fontweight="bold",
+                path_effects=_outline(1.2),
             )  # fmt: skip
             for axis in axes[1:]:
                 axis.set_ylabel("")
@@ -280,6 +285,10 @@ def frame_panel(
 
 
 # --- parts of the image pictures -----------------------------------------------------------------------
+
+
+def _outline(linewidth: float) -> list[Any]:
+    return [withStroke(linewidth=linewidth + OUTLINE_PT, foreground="#202020")]
 
 
 def _largest_flux(batches: Any) -> float:
@@ -331,7 +340,7 @@ def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str) -> N
     bar.ax.tick_params(labelsize=7)
     bar.locator = MaxNLocator(nbins=5)
     bar.update_ticks()
-    bar.outline.set_linewidth(0.5)  # type: ignore[operator]  # matplotlib's stubs call it a Spine's method
+    bar.outline.set_linewidth(0.5)
     bar.ax.set_title("counts", fontsize=7, pad=5, loc="left")
 
 
@@ -340,12 +349,13 @@ def _mark(axis: Axes, view: View, largest: float, errors: bool) -> PathCollectio
     targets, truth = view.targets, view.truth
     limits = axis.get_xlim(), axis.get_ylim()
     if truth is not None and len(truth):
-        axis.scatter(truth.x, truth.y, s=38, marker="x", c=TRUTH, linewidths=1.4, zorder=4)
+        axis.scatter(truth.x, truth.y, s=38, marker="x", c=TRUTH, linewidths=1.4, zorder=4, path_effects=_outline(1.4))
     flux = np.nan_to_num(np.clip(targets.intensity, 0.0, None))
     diameter = np.clip(LARGEST_CIRCLE_PT * np.sqrt(flux / largest), SMALLEST_CIRCLE_PT, LARGEST_CIRCLE_PT)
     drawn = axis.scatter(
-        targets.x, targets.y, s=diameter**2, facecolors="none", edgecolors=DETECTION, linewidths=1.2, zorder=5
-    )
+        targets.x, targets.y, s=diameter**2, facecolors="none", edgecolors=DETECTION, linewidths=1.2, zorder=5,
+        path_effects=_outline(1.2),
+    )  # fmt: skip
     if errors:
         for target in targets:
             x_std, y_std = float(target.x_std[0]), float(target.y_std[0])
@@ -379,7 +389,15 @@ def _zoom(axis: Axes, whole: Axes, box: tuple[float, float, float, float]) -> No
     for line in (axis.xaxis, axis.yaxis):
         line.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], min_n_ticks=2))
     whole.add_patch(
-        Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=YELLOW, linewidth=0.8)
+        Rectangle(
+            (left, top),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=YELLOW,
+            linewidth=0.8,
+            path_effects=_outline(0.8),
+        )
     )
 
 
@@ -407,14 +425,22 @@ def _brightest_groups(targets: Targets, most: int, side: int) -> list[tuple[floa
 def _frame_box(axis: Axes, part: View) -> None:
     left, right, bottom, top = part.extent
     axis.add_patch(
-        Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=YELLOW, linewidth=1.0)
+        Rectangle(
+            (left, top),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=YELLOW,
+            linewidth=1.0,
+            path_effects=_outline(1.0),
+        )
     )
     high, low = axis.get_ylim()
     # Under the box where there is no room above it.
     above = top - low > 0.06 * abs(high - low)
     axis.text(
         left, top if above else bottom, part.title, color=YELLOW, fontweight="bold", ha="left",
-        va="bottom" if above else "top", clip_on=True,
+        va="bottom" if above else "top", clip_on=True, path_effects=_outline(1.2),
     )  # fmt: skip
 
 
@@ -430,7 +456,16 @@ def _legend(figure: Figure, views: Sequence[View]) -> None:
         )  # fmt: skip
     if any(view.truth is not None for view in views):
         handles.append(
-            Line2D([], [], linestyle="", marker="x", color=TRUTH, markersize=7, markeredgewidth=1.4, label="true target")
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker="x",
+                color=TRUTH,
+                markersize=7,
+                markeredgewidth=1.4,
+                label="true target",
+            )
         )
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=True)
     # The symbols are bright because images are dark: the same ground here.
@@ -454,7 +489,7 @@ def method_comparison(rows: Sequence[Mapping[str, Any]], title: str = "") -> Fig
     """
     if not rows:
         raise InputError("a comparison needs at least one method, got none")
-    with rc_context(STYLE):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 0.34 * len(rows) + 1.5), layout="constrained")
         draw_comparison(figure.subplots(), rows)
         if title:
@@ -475,9 +510,7 @@ def draw_comparison(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             axis.plot(list(interval), [place, place], color=colour, linewidth=3.0, alpha=0.5, solid_capstyle="butt")
             end = max(end, float(interval[1]))
         axis.plot(value, place, marker="D" if row.get("reference") else "o", color=colour, markersize=6)
-        axis.annotate(
-            f"{value:.1f}", (end, place), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        axis.annotate(f"{value:.1f}", (end, place), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8)
     axis.set_yticks(range(len(ordered)), [str(row["name"]) for row in ordered])
     axis.set_ylim(len(ordered) - 0.4, -0.6)
     axis.set_xlim(0, 108)
@@ -515,7 +548,7 @@ def precision_recall(curves: Mapping[str, PrecisionRecallCurve], distance_px: fl
     """
     if not curves:
         raise InputError("a picture of precision and recall needs at least one curve, got none")
-    with rc_context(STYLE):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 4.4), layout="constrained")
         axis = figure.subplots()
         draw_precision_recall(axis, curves, distance_px, _line_looks(list(curves)))
@@ -538,9 +571,7 @@ def draw_precision_recall(
         if not recall.size or np.isnan(recall).any() or not envelope.size:
             continue
         # The curve ends where the detections do: drop to 0 there, as the area does.
-        axis.step(
-            np.append(recall, recall[-1]), np.append(envelope, 0.0), where="pre", label=name, **looks[name]
-        )
+        axis.step(np.append(recall, recall[-1]), np.append(envelope, 0.0), where="pre", label=name, **looks[name])
     axis.set_xlim(0, 1.02)
     axis.set_ylim(0, 1.02)
     axis.set_xlabel("recall")
@@ -562,7 +593,7 @@ def calibration(curves: Mapping[str, ReliabilityCurve], distance_px: float = 0.2
     """
     if not curves:
         raise InputError("a picture of the calibration needs at least one curve, got none")
-    with rc_context(STYLE):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")
         axis = figure.subplots()
         draw_calibration(axis, curves, distance_px, _line_looks(list(curves)))
@@ -619,7 +650,7 @@ def evaluation_panel(
         raise InputError("a comparison needs at least one method, got none")
     names = [str(row["name"]) for row in rows]
     looks = _line_looks(names, [str(row["name"]) for row in rows if row.get("reference")])
-    with rc_context(STYLE):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(10.4, 8.4), layout="constrained")
         axes = figure.subplots(2, 2)
         draw_comparison(axes[0, 0], rows)

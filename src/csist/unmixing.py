@@ -27,6 +27,9 @@ WINDOW_SIDE_PX = 16
 FRAME_METHODS = ("continuous",)
 """Methods that can unmix the blobs of a frame, whose windows have a background and any size."""
 
+BRIGHTEST, SIGMA_RANGE_PX = 60, (0.4, 3.0)
+"""Targets on which the width of an unknown PSF is fitted for a picture, and its bounds."""
+
 
 def is_window(shape: tuple[int, ...]) -> bool:
     """Whether the last two numbers of an array's shape are those of a window.
@@ -63,8 +66,7 @@ def unmix(
         InputError: if the image cannot be used (other dimensions, below 3 px, infinities, NaN in a window),
             or an option is unknown or out of range.
 
-    >>> from csist.physics.psf import PSF, GaussianPSF
-from csist.physics.sensor import Sensor
+    >>> from csist.physics.sensor import Sensor
     >>> image = Sensor(read_noise=1.0).observe(Targets(x=[5.2], y=[4.9], intensity=[240]), 0)
     >>> found = unmix(image, prior=ScenePrior.csist_100k(), mode="fast", noise_std=1.0)
     >>> len(found), abs(float(found.x[0]) - 5.2) < 0.05
@@ -89,7 +91,7 @@ def as_array(image: ArrayLike) -> NDArray[Any]:
         InputError: if it is no array, for example because its frames differ in size.
     """
     if isinstance(image, np.ma.MaskedArray):
-        return np.asarray(image.astype(np.float64).filled(np.nan))
+        return np.asarray(np.ma.filled(image.astype(np.float64), np.nan))
     try:
         return np.asarray(image)
     except (TypeError, ValueError) as error:
@@ -227,44 +229,58 @@ def solve_frame(
 def frame_model(
     frame: FloatArray, targets: Targets, sensor: Sensor | None = None, psf: PSF | None = None
 ) -> FloatArray:
-    """Background and targets of a frame (H, W) in counts, as `solve_frame` saw them: for residuals and pictures.
+    """Background and targets of a frame (H, W) in counts, for residuals and pictures.
 
     Args:
         frame: (H, W) in counts.
         targets: what was found in it.
         sensor: the sensor given to `solve_frame`.
-        psf: the PSF given to it, which goes before the sensor's; without both, it is measured on the frame.
+        psf: the PSF given to it, which goes before the sensor's; without both, the Gaussian with which the
+            brightest targets leave the smallest residual.
     """
+    from scipy.optimize import minimize_scalar
+
     from csist.frames.background import estimate_background, mask_pixels
-    from csist.frames.detect import detect, equivalent_sigma
-    from csist.frames.pipeline import measure_sigma
 
     if psf is None and sensor is not None:
         psf = sensor.psf
-    ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
-    masked = mask_pixels(frame, ceiling, psf).masked
-    finest = 32 if psf is None else max(32, int(np.ceil(20.0 * equivalent_sigma(psf))))
-    background = estimate_background(frame, masked, None, (4 * finest, finest))
+    masked = mask_pixels(frame, _ceiling(sensor), psf).masked
+    finest = 32 if psf is None else max(32, int(np.ceil(4.0 * psf.radius_px)))
+    level = estimate_background(frame, masked, None, (4 * finest, finest)).level
     if psf is None:
-        peaks, _ = detect(frame, background, masked)
-        flattened = np.where(masked, np.nan, frame - background.level)
-        psf = GaussianPSF(measure_sigma(flattened, peaks, background.noise))
-    model = background.level.copy()
+        flattened = np.where(masked, 0.0, frame - level)
+        brightest = targets[np.argsort(-np.nan_to_num(targets.intensity), kind="stable")[:BRIGHTEST]]
+
+        def misfit(sigma_px: float) -> float:
+            light = np.where(masked, 0.0, _light(flattened.shape, brightest, GaussianPSF(sigma_px)))
+            return float((light * (light - 2.0 * flattened)).sum())
+
+        found = minimize_scalar(misfit, bounds=SIGMA_RANGE_PX, method="bounded", options={"xatol": 0.01})
+        psf = GaussianPSF(float(found.x))
+    return level + _light(level.shape, targets, psf)
+
+
+def _ceiling(sensor: Sensor | None) -> float | None:
+    return None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
+
+
+def _light(shape: tuple[int, ...], targets: Targets, psf: PSF) -> FloatArray:
+    """Image (H, W) of the targets alone, each drawn within its PSF's radius only: a frame is large."""
+    image = np.zeros(shape)
     reach = int(np.ceil(psf.radius_px)) + 1
     for x, y, intensity in zip(targets.x, targets.y, np.nan_to_num(targets.intensity), strict=True):
         row, column = max(round(float(y)) - reach, 0), max(round(float(x)) - reach, 0)
-        part = model[row : row + 2 * reach + 1, column : column + 2 * reach + 1]
+        part = image[row : max(round(float(y)) + reach + 1, 0), column : max(round(float(x)) + reach + 1, 0)]
         if part.size:
             dy, dx = row + np.arange(part.shape[0]) - y, column + np.arange(part.shape[1]) - x
             part += intensity * psf.response(dx[None, :], dy[:, None])
-    return model
+    return image
 
 
 def count_masked(frame: FloatArray, sensor: Sensor | None = None, psf: PSF | None = None) -> int:
     """Number of pixels that `solve_frame` leaves out: NaN, dead and hot ones."""
     from csist.frames.background import mask_pixels
 
-    ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
     if psf is None and sensor is not None:
         psf = sensor.psf
-    return int(mask_pixels(frame, ceiling, psf).masked.sum())
+    return int(mask_pixels(frame, _ceiling(sensor), psf).masked.sum())

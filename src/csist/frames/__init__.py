@@ -1,7 +1,7 @@
 """Whole frames: background, detection, grouping, unmixing."""
 
 from csist.frames.background import Background, PixelMask, estimate_background, mask_pixels
-from csist.frames.detect import Peaks, detect
+from csist.frames.detect import Peaks, detect_peaks
 from csist.frames.pipeline import FrameGroup, unmix_frame
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "FrameGroup",
     "Peaks",
     "PixelMask",
-    "detect",
+    "detect_peaks",
     "estimate_background",
     "mask_pixels",
     "unmix_frame",

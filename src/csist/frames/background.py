@@ -2,7 +2,7 @@
 
 The background is found on meshes of ever smaller boxes. A box is summarised by a clipped median, or, where
 bright sources skew it, by the mode estimate 2.5 median - 1.5 mean of crowded-field photometry (Bertin & Arnouts,
-A&AS 117, 393, 1996, section 3); a 3 x 3 median over the mesh removes boxes that a source fills. The noise is the
+A&AS 117, 393, 1996, section 3); the 3 x 3 median of the mesh replaces boxes that a source fills. The noise is the
 robust scatter about the background in the boxes of the finest mesh, so it contains the fine texture of clutter.
 """
 
@@ -197,18 +197,33 @@ def fill_mesh(mesh: FloatArray, otherwise: float) -> FloatArray:
     return mesh
 
 
-def _weights(length: int, boxes: int, size: int) -> FloatArray:
-    """Matrix (length, boxes) that interpolates linearly between box centres and is constant beyond the last."""
-    centres = np.minimum((np.arange(boxes) + 0.5) * size, length) - 0.5
-    place = np.interp(np.arange(length), centres, np.arange(boxes))
-    return np.maximum(1.0 - np.abs(place[:, None] - np.arange(boxes)), 0.0)
+def _weights(length: int, boxes: int, extrapolated: bool) -> FloatArray:
+    """Matrix (length, boxes) that interpolates linearly between box centres; beyond the last linear or constant."""
+    size = -(-length // boxes)
+    starts = np.minimum(np.arange(boxes) * size, length)
+    centres = 0.5 * (starts + np.minimum(starts + size, length) - 1.0)
+    weights = np.zeros((length, boxes))
+    if boxes == 1:
+        return weights + 1.0
+    pixels = np.arange(length)
+    left = np.clip(np.searchsorted(centres, pixels) - 1, 0, boxes - 2)
+    share = (pixels - centres[left]) / np.maximum(centres[left + 1] - centres[left], 1.0)
+    if not extrapolated:
+        share = np.clip(share, 0.0, 1.0)
+    weights[pixels, left] = 1.0 - share
+    weights[pixels, left + 1] = share
+    return weights
 
 
-def spread_mesh(mesh: FloatArray, shape: tuple[int, int]) -> FloatArray:
-    """A mesh of boxes interpolated bilinearly to a frame of the given shape."""
-    rows, columns = (
-        _weights(n, boxes, -(-n // boxes)) for n, boxes in zip(shape, mesh.shape, strict=True)
-    )
+def spread_mesh(mesh: FloatArray, shape: tuple[int, int], extrapolated: bool) -> FloatArray:
+    """A mesh of boxes interpolated bilinearly to a frame of the given shape.
+
+    Args:
+        mesh: values at the box centres.
+        shape: (rows, columns) of the frame.
+        extrapolated: go on linearly, instead of constant, in the outer halves of the outer boxes.
+    """
+    rows, columns = (_weights(n, boxes, extrapolated) for n, boxes in zip(shape, mesh.shape, strict=True))
     return np.asarray(rows @ mesh @ columns.T)
 
 
@@ -245,9 +260,12 @@ def estimate_background(
     level = np.zeros(frame.shape)
     for side in box_sides_px:
         rows, shape = _boxes(residual, side)
-        values, _ = clipped_statistics(rows)
-        mesh = fill_mesh(values.reshape(shape), float(np.nanmedian(residual)))
-        step = spread_mesh(ndimage.median_filter(mesh, size=3, mode="nearest"), (frame.shape[0], frame.shape[1]))
+        values, scatter = (part.reshape(shape) for part in clipped_statistics(rows))
+        mesh = fill_mesh(values, float(np.nanmedian(residual)))
+        usual = ndimage.median_filter(mesh, size=3, mode="nearest")
+        # Only boxes that stand out: the median would flatten a slope in the outer boxes.
+        odd = np.abs(mesh - usual) > fill_mesh(scatter, 0.0)
+        step = spread_mesh(np.where(odd, usual, mesh), (frame.shape[0], frame.shape[1]), extrapolated=True)
         level += step
         residual -= step
     lowest = noise_floor(frame)
@@ -257,7 +275,7 @@ def estimate_background(
         rows, shape = _boxes(residual, box_sides_px[-1])
         scatter = clipped_statistics(rows)[1].reshape(shape)
         mesh = ndimage.median_filter(fill_mesh(scatter, lowest), size=3, mode="nearest")
-        noise = np.maximum(spread_mesh(mesh, (frame.shape[0], frame.shape[1])), lowest)
+        noise = np.maximum(spread_mesh(mesh, (frame.shape[0], frame.shape[1]), extrapolated=False), lowest)
     return Background(level, noise)
 
 

@@ -8,6 +8,8 @@ so two upper quantiles are measured and a Weibull tail through both is mapped on
     z = z_hi * (r / r_hi)^k,   k = log(z_hi / z_lo) / log(r_hi / r_lo), at most 1,
 
 with r_lo, r_hi the responses at the quantiles that a normal variable reaches at z_lo, z_hi. White noise gives k = 1.
+Where most of a frame's strong spots have the shape of the PSF they are no clutter, however many; the tail is then
+measured beside them.
 "matched" is for frames limited by noise, star fields among them: the matched filter in white noise (North, 1943; Turin,
 IRE Trans. Inf. Theory 6, 311, 1960) on the background-subtracted frame, in units of its own noise.
 Either way the threshold is the Gaussian quantile of the stated false-alarm rate.
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.optimize import least_squares
 from scipy.signal import oaconvolve
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -46,6 +49,23 @@ TAIL_QUANTILES = (0.90, 0.98)
 SMALLEST_TAIL_EXPONENT = 0.4
 TAIL_BOX_PX = 96
 """Side of the neighbourhood whose responses set the scale."""
+
+DEFAULT_SIGMA_PX = 1.0
+"""Sigma assumed where a frame has no isolated spot to measure it on."""
+SIGMA_RANGE_PX = (0.4, 3.0)
+MOST_SIGMA_SPOTS = 40
+
+SPOT_SIGMAS = 10.0
+"""Significance against the noise alone from which a spot's shape is looked at."""
+POINT_CORRELATION = 0.8
+"""Correlation with the PSF from which a spot looks like a point source."""
+POINT_SHARE = 0.5
+"""Share of the strongest spots that must, for a frame to be taken as a field of point sources."""
+MOST_JUDGED_SPOTS = 200
+FEWEST_TAIL_PIXELS = 100
+
+VALLEY = 0.7
+"""Two peaks are one extended source if the light between them stays above this share of the lower one."""
 
 FALSE_ALARM_RATE = 1e-9
 """Stated false alarms a pixel; a real scene has some tens of times more, because clutter holds real small spots."""
@@ -111,7 +131,7 @@ def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> list[F
         for j, column in enumerate(centres[1].astype(int)):
             part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
             values = response[part][valid[part]]
-            mesh[:, i, j] = np.quantile(values, (0.5, *TAIL_QUANTILES)) if values.size >= 100 else everything
+            mesh[:, i, j] = np.quantile(values, (0.5, *TAIL_QUANTILES)) if values.size >= FEWEST_TAIL_PIXELS else everything
     rows, columns = (
         np.maximum(1.0 - np.abs(np.linspace(0.0, count - 1.0, n)[:, None] - np.arange(count)), 0.0)
         for n, count in zip(response.shape, counts, strict=True)
@@ -142,6 +162,7 @@ def contrast_map(
     scales_px: Sequence[float],
     masked: BoolArray | None = None,
     background: FloatArray | None = None,
+    sources: BoolArray | None = None,
 ) -> FloatArray:
     """Significance (H, W) of the brightest-scale Laplacian-of-Gaussian response at each pixel.
 
@@ -150,6 +171,7 @@ def contrast_map(
         scales_px: widths of the Laplacian in px.
         masked: (H, W) pixels to leave out: they take the background's value and have no significance.
         background: (H, W) level in counts; needed where a pixel is masked, and it makes little difference elsewhere.
+        sources: (H, W) pixels that hold point sources, left out where the tail is measured.
 
     Raises:
         InputError: if there is no scale or one is not positive.
@@ -160,16 +182,71 @@ def contrast_map(
     valid = np.isfinite(flattened) if masked is None else np.isfinite(flattened) & ~masked
     flattened = np.where(valid, flattened, 0.0 if background is not None else np.median(flattened[valid]))
     rounding = noise_floor(np.where(valid, frame, np.nan))
+    beside = valid if sources is None else valid & ~sources
+    if beside.sum() < FEWEST_TAIL_PIXELS:
+        beside = valid
     best = np.zeros(frame.shape)
     for scale in scales_px:
-        check_positive("scales_px", scale)
-        response = -(scale**2) * ndimage.gaussian_laplace(flattened, scale, mode="mirror")
-        impulse = np.zeros(2 * [2 * int(np.ceil(4 * scale)) + 1])
-        impulse[impulse.shape[0] // 2, impulse.shape[1] // 2] = 1.0
-        gain = scale**2 * np.sqrt((ndimage.gaussian_laplace(impulse, scale, mode="constant") ** 2).sum())
-        np.maximum(best, tail_significance(response, valid, rounding * float(gain)), out=best)
+        response, gain = _contrast(flattened, scale)
+        np.maximum(best, tail_significance(response, beside, rounding * gain), out=best)
     best[~valid] = 0.0
     return best
+
+
+def _contrast(flattened: FloatArray, scale: float) -> tuple[FloatArray, float]:
+    """Scale-normalised Laplacian of Gaussian, bright spots positive, and its response to unit white noise."""
+    check_positive("scales_px", scale)
+    response = -(scale**2) * ndimage.gaussian_laplace(flattened, scale, mode="mirror")
+    impulse = np.zeros(2 * [2 * int(np.ceil(4 * scale)) + 1])
+    impulse[impulse.shape[0] // 2, impulse.shape[1] // 2] = 1.0
+    gain = scale**2 * np.sqrt((ndimage.gaussian_laplace(impulse, scale, mode="constant") ** 2).sum())
+    return response, float(gain)
+
+
+def shape_correlation(flattened: FloatArray, sigma_px: float) -> FloatArray:
+    """Correlation (H, W), from -1 to 1, of each pixel's surroundings with a Gaussian spot on an unknown constant."""
+    reach = int(np.ceil(2.5 * sigma_px))
+    offsets = np.arange(-reach, reach + 1)
+    disc = (np.hypot(offsets[None, :], offsets[:, None]) <= reach + 0.3).astype(np.float64)
+    pixels = disc.sum()
+    template = disc * GaussianPSF(sigma_px).response(offsets[None, :], offsets[:, None])
+    template = disc * (template - template.sum() / pixels)
+    template /= np.sqrt((template**2).sum())
+    sums = ndimage.convolve(flattened, disc, mode="mirror")
+    power = ndimage.convolve(flattened**2, disc, mode="mirror") - sums**2 / pixels
+    return np.asarray(ndimage.convolve(flattened, template, mode="mirror") / np.sqrt(np.maximum(power, 1e-300)))
+
+
+def point_sources(
+    frame: FloatArray, background: Background, masked: BoolArray, scales_px: Sequence[float], sigma_px: float | None
+) -> BoolArray | None:
+    """Pixels (H, W) of the spots that look like point sources, if most of the frame's strong spots do; else None.
+
+    Args:
+        frame: (H, W) in counts.
+        background: level and noise in counts.
+        masked: (H, W) pixels to leave out.
+        scales_px: widths of the Laplacian of Gaussian in px.
+        sigma_px: of the PSF; None measures it on the strongest spots.
+    """
+    flattened = np.where(masked | np.isnan(frame), 0.0, frame - background.level)
+    significance = np.zeros(frame.shape)
+    for scale in scales_px:
+        response, gain = _contrast(flattened, scale)
+        np.maximum(significance, response / (gain * background.noise), out=significance)
+    spots = keep_strongest(find_peaks(significance, SPOT_SIGMAS), 3.0)
+    if not len(spots):
+        return None
+    if sigma_px is None:
+        sigma_px = measure_sigma(flattened, spots, background.noise)
+    correlation = ndimage.maximum_filter(shape_correlation(flattened, sigma_px), size=3, mode="nearest")
+    rows, columns = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
+    point_like = correlation[rows, columns] >= POINT_CORRELATION
+    if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
+        return None
+    away = np.ones(frame.shape, dtype=bool)
+    away[rows[point_like], columns[point_like]] = False
+    return np.asarray(ndimage.distance_transform_edt(away) <= 3.0 * sigma_px + 1.0)
 
 
 def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: BoolArray | None = None) -> FloatArray:
@@ -192,6 +269,53 @@ def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: Boo
     seen = oaconvolve(valid.astype(np.float64), kernel**2, mode="same")
     # Where the centre's own share is missing there is nothing to measure.
     return np.where(valid, top / np.sqrt(np.maximum(seen, 0.1 * (kernel**2).sum())), 0.0)
+
+
+def measure_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:
+    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
+
+    Each fit has position, flux, sigma and a constant; fits that end at a bound or far from their peak are left out.
+
+    Args:
+        flattened: (H, W) background-subtracted counts, NaN where masked.
+        peaks: detections, most significant first.
+        noise: (H, W) standard deviation of a pixel in counts.
+    """
+    half = 6
+    if not len(peaks):
+        return DEFAULT_SIGMA_PX
+    distance = KDTree(peaks.positions).query(peaks.positions, k=[2])[0][:, 0]
+    isolated = peaks[distance > 1.5 * half][:MOST_SIGMA_SPOTS]
+    sigmas = []
+    for x, y in isolated.positions:
+        column, row = round(x), round(y)
+        part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
+        data = flattened[part]
+        good = np.isfinite(data)
+        if good.sum() < 40:
+            continue
+        i, j = np.nonzero(good)
+        dx, dy = j + part[1].start - x, i + part[0].start - y
+        values, scale = data[good], float(noise[row, column])
+
+        def residuals(
+            p: FloatArray, dx: FloatArray = dx, dy: FloatArray = dy, v: FloatArray = values, s: float = scale
+        ) -> FloatArray:
+            model = p[2] * GaussianPSF(float(p[3])).response(dx - p[0], dy - p[1]) + p[4]
+            return np.asarray((model - v) / s)
+
+        top = max(float(values.max()), scale)
+        low, high = SIGMA_RANGE_PX
+        fit = least_squares(
+            residuals,
+            [0.0, 0.0, 8.0 * top, 1.1, 0.0],
+            bounds=([-2.0, -2.0, 0.0, low, -top], [2.0, 2.0, 500.0 * top, high, top]),
+            x_scale=[0.1, 0.1, top, 0.1, 0.1 * top],
+            max_nfev=60,
+        )
+        if low * 1.02 < fit.x[3] < high * 0.98 and np.hypot(fit.x[0], fit.x[1]) < 1.9:
+            sigmas.append(float(fit.x[3]))
+    return float(np.median(sigmas)) if sigmas else DEFAULT_SIGMA_PX
 
 
 def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) -> Peaks:
@@ -238,8 +362,32 @@ def keep_strongest(peaks: Peaks, distance_px: float) -> Peaks:
     return peaks[kept]
 
 
-def link(positions: FloatArray, distance_px: float) -> IntArray:
+def ridges(peaks: Peaks, flattened: FloatArray, reach_px: float, depth: float = VALLEY) -> IntArray:
+    """Pairs (m, 2) of peaks with no valley between them: an extended source, not two.
+
+    Args:
+        peaks: detections.
+        flattened: (H, W) background-subtracted counts, no NaN.
+        reach_px: pairs farther apart are not looked at.
+        depth: a valley is where the line between two peaks falls below this share of the lower peak.
+    """
+    if len(peaks) < 2:
+        return np.empty((0, 2), dtype=np.int64)
+    pairs = KDTree(peaks.positions).query_pairs(reach_px, output_type="ndarray").astype(np.int64)
+    along = np.linspace(0.0, 1.0, 2 * int(np.ceil(reach_px)) + 1)
+    x, y = (v[pairs[:, :1]] + along * (v[pairs[:, 1:]] - v[pairs[:, :1]]) for v in (peaks.x, peaks.y))
+    line = ndimage.map_coordinates(flattened, [y, x], order=1, mode="nearest")
+    lower = np.minimum(line[:, 0], line[:, -1])
+    return pairs[(line.min(axis=1, initial=np.inf) >= depth * lower) & (lower > 0.0)]
+
+
+def link(positions: FloatArray, distance_px: float, more_pairs: IntArray | None = None) -> IntArray:
     """Number of the group, 0, 1, ..., of each position (n, 2): closer than `distance_px` is the same group.
+
+    Args:
+        positions: (n, 2) in px.
+        distance_px: largest distance of a pair.
+        more_pairs: (m, 2) indices of pairs that belong together whatever their distance.
 
     >>> link(np.array([[0.0, 0.0], [9.0, 0.0], [2.0, 0.0]]), 3.0).tolist()
     [0, 1, 0]
@@ -247,6 +395,8 @@ def link(positions: FloatArray, distance_px: float) -> IntArray:
     if len(positions) == 0:
         return np.empty(0, dtype=np.int64)
     pairs = KDTree(positions).query_pairs(distance_px, output_type="ndarray")
+    if more_pairs is not None:
+        pairs = np.concatenate([pairs, more_pairs])
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=2 * (len(positions),))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
@@ -274,7 +424,7 @@ def split(positions: FloatArray, members: IntArray, most: int, extent_px: float)
     return [part for half in (order[:cut], order[cut:]) for part in split(positions, members[half], most, extent_px)]
 
 
-def detect(
+def detect_peaks(
     frame: FloatArray,
     background: Background,
     masked: BoolArray | None = None,
@@ -309,4 +459,6 @@ def detect(
     if psf is not None:
         scales = [equivalent_sigma(psf) * factor for factor in KNOWN_PSF_SCALES]
     threshold = threshold_sigmas(false_alarm_rate, len(scales))
-    return find_peaks(contrast_map(frame, scales, masked, background.level), threshold), threshold
+    masked = np.isnan(frame) if masked is None else masked | np.isnan(frame)
+    sources = point_sources(frame, background, masked, scales, None if psf is None else equivalent_sigma(psf))
+    return find_peaks(contrast_map(frame, scales, masked, background.level, sources), threshold), threshold

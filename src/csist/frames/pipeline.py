@@ -7,7 +7,7 @@ out of the others of its blob.
 
 Where the PSF is not known, it is taken as the Gaussian that fits the frame's isolated spots, and noise
 that grows with the light is added because that guess is not exact (`psf_error`). A blob that point targets cannot explain even so (an extended
-source, a cloud's edge) is reported as one target for each separate peak, with the flag POOR_FIT and no error bars.
+source, a cloud's edge) is reported as one target for each peak with a valley around it, with the flag POOR_FIT and no error bars.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy import ndimage
 from scipy.spatial import KDTree
 
 from csist.checks import InputError, check_not_negative
 from csist.datasets.scenes import ScenePrior
 from csist.frames.background import Background, PixelMask, check_frame, estimate_background, mask_pixels
-from csist.frames.detect import FALSE_ALARM_RATE, Peaks, detect, equivalent_sigma, keep_strongest, link, split
+from csist.frames.detect import (
+    FALSE_ALARM_RATE,
+    Peaks,
+    detect_peaks,
+    equivalent_sigma,
+    keep_strongest,
+    link,
+    measure_sigma,
+    ridges,
+    split,
+)
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
@@ -37,11 +47,6 @@ IntArray = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SIGMA_PX = 1.0
-"""Sigma assumed where the frame has no isolated spot to measure it on."""
-SIGMA_RANGE_PX = (0.4, 3.0)
-MOST_SIGMA_SPOTS = 60
-
 PSF_ERROR = 0.2
 """Error of a guessed PSF as a share of the light in a window's brightest pixel."""
 LEAST_EXTRA_SCORE = 0.1
@@ -52,6 +57,8 @@ MOST_PEAKS = 4
 """Peaks a window may have of its own; each may turn out to be several targets, and neighbours are fitted too."""
 SEPARATE_PX = 4.0
 """Peaks closer than this, and than three sigma, are one source where point targets do not explain a blob."""
+EXTENDED_PX = 12.0
+"""Peaks within this distance and without a valley between them belong to one extended source."""
 MOST_TARGETS_PER_PEAK = 3
 """A poor fit with more targets a peak than this is an extended source, whether or not the PSF is known."""
 FEWEST_VALID_PIXELS = 9
@@ -146,7 +153,7 @@ def unmix_frame(
         finest = 32 if psf is None else max(32, int(np.ceil(20.0 * equivalent_sigma(psf))))
         box_sides_px = (4 * finest, finest)
     background = estimate_background(image, pixels.masked, noise_std, box_sides_px)
-    peaks, threshold = detect(image, background, pixels.masked, psf, false_alarm_rate, detector)
+    peaks, threshold = detect_peaks(image, background, pixels.masked, psf, false_alarm_rate, detector)
     flattened = image - background.level
     flattened[pixels.masked] = np.nan
     guessed = psf is None
@@ -191,53 +198,6 @@ def unmix_window(
     )
     targets, groups = method.solve(window)
     return targets[0], groups[0]
-
-
-def measure_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:
-    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
-
-    Each fit has position, flux, sigma and a constant; fits that end at a bound or far from their peak are left out.
-
-    Args:
-        flattened: (H, W) background-subtracted counts, NaN where masked.
-        peaks: detections, most significant first.
-        noise: (H, W) standard deviation of a pixel in counts.
-    """
-    half = 6
-    if not len(peaks):
-        return DEFAULT_SIGMA_PX
-    distance = KDTree(peaks.positions).query(peaks.positions, k=[2])[0][:, 0]
-    isolated = peaks[distance > 1.5 * half][:MOST_SIGMA_SPOTS]
-    sigmas = []
-    for x, y in isolated.positions:
-        column, row = round(x), round(y)
-        part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
-        data = flattened[part]
-        good = np.isfinite(data)
-        if good.sum() < 40:
-            continue
-        i, j = np.nonzero(good)
-        dx, dy = j + part[1].start - x, i + part[0].start - y
-        values, scale = data[good], float(noise[row, column])
-
-        def residuals(
-            p: FloatArray, dx: FloatArray = dx, dy: FloatArray = dy, v: FloatArray = values, s: float = scale
-        ) -> FloatArray:
-            model = p[2] * GaussianPSF(float(p[3])).response(dx - p[0], dy - p[1]) + p[4]
-            return np.asarray((model - v) / s)
-
-        top = max(float(values.max()), scale)
-        low, high = SIGMA_RANGE_PX
-        fit = least_squares(
-            residuals,
-            [0.0, 0.0, 8.0 * top, 1.1, 0.0],
-            bounds=([-2.0, -2.0, 0.0, low, -top], [2.0, 2.0, 500.0 * top, high, top]),
-            x_scale=[0.1, 0.1, top, 0.1, 0.1 * top],
-            max_nfev=60,
-        )
-        if low * 1.02 < fit.x[3] < high * 0.98 and np.hypot(fit.x[0], fit.x[1]) < 1.9:
-            sigmas.append(float(fit.x[3]))
-    return float(np.median(sigmas)) if sigmas else DEFAULT_SIGMA_PX
 
 
 @dataclass(frozen=True)
@@ -285,7 +245,8 @@ class _Job:
         """Targets and group information of all blobs, the most significant blob first."""
         if not len(self.peaks):
             return Targets.empty(), []
-        labels = link(self.peaks.positions, 2.0 * self.footprint_px)
+        extended = ridges(self.peaks, np.nan_to_num(self.flattened, nan=0.0), EXTENDED_PX)
+        labels = link(self.peaks.positions, 2.0 * self.footprint_px, extended)
         # Peaks are sorted, so the first member of a blob is its strongest: number the blobs by it.
         _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
         order = np.argsort(first)
@@ -366,11 +327,12 @@ class _Job:
                 # Only clipped pixels may touch the ceiling; the background's slope must not push others there.
                 np.minimum(window, np.nextafter(level, 0.0), out=window, where=~saturated)
                 sensor = replace(sensor, saturation=level)
-        if self.psf_error > 0.0 and peak > 0.0:
-            # An error of the PSF grows with the light: as shot noise of the strength that is right at the peak.
-            per_count = self.psf_error**2 * peak + (0.0 if self.gain is None else 1.0 / self.gain)
-            sensor = replace(sensor, gain=1.0 / per_count)
         found, group = unmix_window(window, sensor, self.prior, self.mode, noise)
+        if self.psf_error > 0.0 and peak > 0.0 and (Flag.POOR_FIT in group.flags or group.count > len(members)):
+            # The PSF as it is does not do, or only with more targets than there are peaks. Its error grows with the
+            # light: as shot noise of the strength that is right at the peak.
+            per_count = self.psf_error**2 * peak + (0.0 if self.gain is None else 1.0 / self.gain)
+            found, group = unmix_window(window, replace(sensor, gain=1.0 / per_count), self.prior, self.mode, noise)
         poor = Flag.POOR_FIT in group.flags
         if poor and (self.guessed or group.count > MOST_TARGETS_PER_PEAK * len(members) + 1):
             return self._as_peaks(members, bits)
@@ -431,19 +393,27 @@ class _Job:
 
     def _as_peaks(self, members: IntArray, bits: IntArray) -> _Solved:
         """The peaks themselves, where point targets do not explain them: centroid and flux of their surroundings."""
-        peaks = keep_strongest(self.peaks[members], max(SEPARATE_PX, 3.0 * self.sigma_px))
-        reach = int(np.ceil(self.footprint_px))
+        rows, columns = self._window(members)
+        data = np.nan_to_num(self.flattened[rows, columns], nan=0.0)
+        own = self.peaks[members]
+        inside = Peaks(own.x - columns.start, own.y - rows.start, own.significance)
+        sources = link(inside.positions, 0.0, ridges(inside, data, EXTENDED_PX))
+        strongest = np.unique(sources, return_index=True)[1]
+        peaks = keep_strongest(inside[np.sort(strongest)], max(SEPARATE_PX, 3.0 * self.sigma_px))
+        i, j = np.indices(data.shape)
         x, y, flux = peaks.x.copy(), peaks.y.copy(), np.zeros(len(peaks))
+        nearest = KDTree(peaks.positions).query(np.stack([j.ravel(), i.ravel()], axis=1))[1].reshape(data.shape)
         for k, (column, row) in enumerate(np.rint(peaks.positions).astype(int)):
-            top, left = max(row - reach, 0), max(column - reach, 0)
-            data = np.nan_to_num(self.flattened[top : row + reach + 1, left : column + reach + 1], nan=0.0)
-            flux[k] = data.sum()
-            weight = np.maximum(data - 0.5 * data.max(), 0.0)
-            if weight.sum() > 0.0:
-                i, j = np.indices(data.shape)
-                centre_x, centre_y = left + (weight * j).sum() / weight.sum(), top + (weight * i).sum() / weight.sum()
-                if np.hypot(centre_x - x[k], centre_y - y[k]) < reach:
-                    x[k], y[k] = centre_x, centre_y
+            mine = np.where(nearest == k, data, 0.0)
+            footprint = np.hypot(j - column, i - row) <= self.footprint_px
+            top = mine[footprint].max()
+            bright, _ = ndimage.label(mine > 0.5 * top)
+            body = (bright == bright[row, column]) & (bright > 0) if bright[row, column] else footprint & (bright > 0)
+            if top > 0.0 and body.any():
+                weight = mine[body] - 0.5 * top
+                x[k], y[k] = (weight * j[body]).sum() / weight.sum(), (weight * i[body]).sum() / weight.sum()
+            flux[k] = mine[ndimage.binary_dilation(body, iterations=2) | footprint].sum()
+        x, y = x + columns.start, y + rows.start
         flags = int(Flag.POOR_FIT) | int(np.bitwise_or.reduce(bits))
         z = peaks.significance
         targets = Targets(x=x, y=y, intensity=flux, score=z / (z + self.threshold), flags=np.full(len(peaks), flags))

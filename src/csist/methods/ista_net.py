@@ -6,8 +6,8 @@ proximal step of eq. 8, s = F~(soft(F(r), theta)); ISTA-Net+ predicts the residu
 s = r + G(F~(soft(F(D(r)), theta))). The symmetry constraint F~(F(r)) = r (ISTA-Net+: = D(r)) is in the loss.
 
 Differs from the authors' code: G is applied as a separable operator, never as the product G^T G; images are
-scaled so that a target is about 1; ISTA-Net+ starts with the step 1/L instead of 0.5, which on this operator
-(L = 8.6 at ratio 3) would let an untrained network amplify its input a thousandfold.
+scaled so that a target is about 1; the trained step starts at 1/L instead of 0.5, which on this operator
+(L = 8.6 at ratio 3) would let an untrained ISTA-Net+ amplify its input a hundredfold.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from csist.methods.layers import (
 from csist.physics.sensor import Sensor
 
 CHANNELS = 32
-INITIAL_STEP = 0.5
 INITIAL_THRESHOLD = 0.01
 
 
@@ -75,13 +74,13 @@ class ISTANet(UnfoldedMethod):
         sensor: the sensor whose images are unmixed.
         ratio: sub-pixel grid ratio.
         stages: number of iterations.
-        initial_step: rho before training; None for 1/L.
+        initial_step: rho before training; None for 1/L, the published code has 0.5.
     """
 
     residual: ClassVar[bool] = False
 
     def __init__(
-        self, sensor: Sensor, ratio: int, stages: int = 9, initial_step: float | None = INITIAL_STEP
+        self, sensor: Sensor, ratio: int, stages: int = 9, initial_step: float | None = None
     ) -> None:
         super().__init__(sensor, ratio)
         step = 1.0 / self.operator.lipschitz if initial_step is None else initial_step
@@ -106,7 +105,7 @@ class ISTANetPlus(ISTANet):
         sensor: the sensor whose images are unmixed.
         ratio: sub-pixel grid ratio.
         stages: number of iterations; default 9 up to ratio 3, 6 above.
-        initial_step: rho before training; None for 1/L.
+        initial_step: rho before training; None for 1/L, the published code has 0.5.
     """
 
     residual = True

@@ -29,8 +29,12 @@ BANK_SEED = 0x5C1D_BA2C
 
 MOST_HYPOTHESES = 6
 """(pixel, count) pairs that are polished in one window."""
-POLISHED_TO_COMPARE = 3
+POLISHED_TO_COMPARE = 2
 """Starts polished for each of them."""
+HOPELESS = 6.0
+"""Pairs whose best configuration misses so many times more than the best pair's are not polished."""
+HIGHEST_POWER = 40
+"""The hottest temperature is at most 2 to this power."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def search_pixel(
                     ranked[slot, 2], ranked[slot, 3], ranked[slot, 4] = pixel_row, pixel_column, best_m
     # polish one start of each hypothesis that is not hopeless, weigh by evidence
     for slot in range(MOST_HYPOTHESES):
-        if not ranked[slot, 0] <= 30.0 * ranked[0, 0] + 50.0 * variance * pixels:
+        if not ranked[slot, 0] <= HOPELESS * ranked[0, 0] + 20.0 * variance * pixels:
             break
         count, pixel_row, pixel_column = int(ranked[slot, 1]), int(ranked[slot, 2]), int(ranked[slot, 3])
         found = polish_in_pixel(
@@ -206,17 +210,22 @@ def reservoir_shares(misfits: FloatArray, variance: float, effective: float, sha
     It is the lowest temperature, a power of two, at which at least `effective` configurations count.
     """
     lowest = misfits.min()
-    temperature = 1.0
+    below, above = -1, HIGHEST_POWER  # the answer lies in (below, above]: more temperature, more that count
     while True:
+        power = (below + above) // 2 if above - below > 1 else above
+        scale = -0.5 / (variance * 2.0**power)
         total, squares = 0.0, 0.0
         for m in range(misfits.shape[0]):
-            share = math.exp(-0.5 * (misfits[m] - lowest) / (variance * temperature))
+            share = math.exp(scale * (misfits[m] - lowest))
             total += share
             squares += share * share
             shares[m] = total
-        if total * total >= effective * squares or temperature > 1e9:
-            return temperature
-        temperature *= 2.0
+        if above - below <= 1:
+            return float(2.0**power)
+        if total * total >= effective * squares:
+            above = power
+        else:
+            below = power
 
 
 @compiled

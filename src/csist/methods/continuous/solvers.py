@@ -41,6 +41,8 @@ CONTENDER_MARGIN = 10.0
 
 TEMPERATURE_RATIO = 3.0
 
+POLISH_ITERATIONS = 40
+
 RESERVOIR_EFFECTIVE = 200.0
 """Configurations of the bank that must count at the temperature at which it feeds the chains."""
 
@@ -83,7 +85,7 @@ class Effort:
 
 EFFORTS = {
     "accurate": Effort(bank=2048, scan=128, starts=16, steps=(1500, 4000, 10_000, 20_000), chains=12, samples=400),
-    "fast": Effort(bank=1024, scan=64, starts=6, steps=(300, 600, 1500, 2500), chains=12, samples=150),
+    "fast": Effort(bank=1024, scan=48, starts=4, steps=(200, 400, 1200, 2000), chains=12, samples=150),
 }
 
 
@@ -164,6 +166,72 @@ class _Results:
 
 
 @compiled
+def sample_in_pixel(
+    data: FloatArray,
+    code: Any,
+    tables: FloatArray,
+    variance: float,
+    inverse_gain: float,
+    count: int,
+    row: int,
+    column: int,
+    flux: FloatArray,
+    log_flux: bool,
+    min_separation: float,
+    bank_positions: FloatArray,
+    bank_images: Any,
+    starts: int,
+    steps: int,
+    temperature_ratio: float,
+    most_chains: int,
+    start: FloatArray,
+    seed: int,
+    modes: FloatArray,
+    misfits: FloatArray,
+    samples: FloatArray,
+    values: FloatArray,
+) -> tuple[int, float]:
+    """Sample the posterior of `count` targets inside the pixel (row, column) of a window.
+
+    The chains start at the modes found from the bank (filled into `modes`, best first), or at `start`
+    (3 count,) where that is not empty.
+
+    Returns:
+        how many samples were filled, and the log evidence of the count over the whole window.
+    """
+    rows, columns = data.shape
+    reach = bank_images.shape[2] // 2
+    size = 3 * count
+    found = polish_in_pixel(
+        data, code, tables, variance, inverse_gain, count, row, column, flux, min_separation,
+        bank_positions, bank_images, bank_images.shape[1], starts, POLISH_ITERATIONS, modes, misfits,
+    )  # fmt: skip
+    begin = modes[:found, :size].copy() if start.shape[0] == 0 else start.copy().reshape(1, size)
+    r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
+    c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
+    low, high = pixel_bounds(count, row, column, flux)
+    shares = np.empty(misfits.shape[0])
+    hottest = reservoir_shares(misfits, variance, RESERVOIR_EFFECTIVE, shares)
+    chains = min(max(math.ceil(math.log(hottest) / math.log(temperature_ratio)), 1), most_chains)
+    temperatures = np.empty(chains + 1)
+    for chain in range(chains):
+        temperatures[chain] = temperature_ratio**chain
+    temperatures[chains] = max(hottest, temperature_ratio ** (chains - 1))
+    reservoir = np.empty((bank_positions.shape[1], 2 * count))
+    for m in range(reservoir.shape[0]):
+        for k in range(count):
+            reservoir[m, 2 * k] = column + bank_positions[count, m, k, 0]
+            reservoir[m, 2 * k + 1] = row + bank_positions[count, m, k, 1]
+    sweeps = max(steps // chains, 5)
+    kept, log_evidence = temper(
+        begin, count, low, high, log_flux, min_separation, tables, r0, c0, np.zeros((0, r1 - r0, c1 - c0)),
+        data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance, inverse_gain, temperatures, reservoir, shares,
+        sweeps, sweeps // 5, samples, values, seed,
+    )  # fmt: skip
+    return kept, log_evidence + empty_outside(data, code, r0, r1, c0, c1, variance)
+
+
+@compiled
 def _solve_in_pixel(
     images: FloatArray,
     codes: Any,
@@ -192,11 +260,10 @@ def _solve_in_pixel(
 ) -> None:
     """Search, sample and summarise each window of a stack; every result array has the stack's length."""
     most = bank_positions.shape[2]
-    reach = bank_images.shape[2] // 2
     rows, columns = images.shape[1], images.shape[2]
     modes = np.empty((max(starts, POLISHED_TO_COMPARE), 3 * most))
     values = np.empty(kept_samples)
-    misfits, shares = np.empty(bank_positions.shape[1]), np.empty(bank_positions.shape[1])
+    misfits = np.empty(bank_positions.shape[1])
     places = np.empty((most + 1, 2), np.int64)
     work, image = np.empty((4, max(rows, columns))), np.empty((rows, columns))
     no_basis = np.zeros((0, rows, columns))
@@ -204,7 +271,7 @@ def _solve_in_pixel(
         data, code = images[n], codes[n]
         search_pixel(
             data, code, tables, variance, inverse_gain, counts, flux, log_flux, min_separation,
-            bank_positions, bank_images, log_allowed, scan, 40, evidence[n], places, modes, misfits,
+            bank_positions, bank_images, log_allowed, scan, POLISH_ITERATIONS, evidence[n], places, modes, misfits,
         )  # fmt: skip
         best = evidence[n].max()
         contenders = (evidence[n, 1:] > best - CONTENDER_MARGIN).sum()
@@ -212,39 +279,18 @@ def _solve_in_pixel(
         for count in range(1, most + 1):
             if evidence[n, count] <= best - CONTENDER_MARGIN:
                 continue
-            size = 3 * count
             row, column = places[count]
-            found = polish_in_pixel(
-                data, code, tables, variance, inverse_gain, count, row, column, flux, min_separation,
-                bank_positions, bank_images, bank_images.shape[1], starts, 40, modes, misfits,
-            )  # fmt: skip
-            r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
-            c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
-            low, high = pixel_bounds(count, row, column, flux)
-            hottest = reservoir_shares(misfits, variance, RESERVOIR_EFFECTIVE, shares)
-            chains = min(max(math.ceil(math.log(hottest) / math.log(temperature_ratio)), 1), most_chains)
-            temperatures = np.empty(chains + 1)
-            for chain in range(chains):
-                temperatures[chain] = temperature_ratio**chain
-            temperatures[chains] = max(hottest, temperature_ratio ** (chains - 1))
-            reservoir = np.empty((bank_positions.shape[1], 2 * count))
-            for m in range(reservoir.shape[0]):
-                for k in range(count):
-                    reservoir[m, 2 * k] = column + bank_positions[count, m, k, 0]
-                    reservoir[m, 2 * k + 1] = row + bank_positions[count, m, k, 1]
-            sweeps = steps[min(count, steps.shape[0]) - 1] // chains
-            samples = np.empty((kept_samples, size))
-            kept, log_evidence = temper(
-                modes[:found, :size].copy(), count, low, high, log_flux, min_separation, tables, r0, c0,
-                no_basis[:, r0:r1, c0:c1],
-                data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance, inverse_gain, temperatures,
-                reservoir, shares, sweeps, sweeps // 5, samples, values, 1,
+            samples = np.empty((kept_samples, 3 * count))
+            kept, log_evidence = sample_in_pixel(
+                data, code, tables, variance, inverse_gain, count, row, column, flux, log_flux, min_separation,
+                bank_positions, bank_images, starts, steps[min(count, steps.shape[0]) - 1], temperature_ratio,
+                most_chains, np.empty(0), 1, modes, misfits, samples, values,
             )  # fmt: skip
             if contenders > 1:
-                evidence[n, count] = log_evidence + empty_outside(data, code, r0, r1, c0, c1, variance)
+                evidence[n, count] = log_evidence
             if winner == 0 or evidence[n, count] > evidence[n, winner]:
                 winner = count
-                render(modes[0, :size], count, tables, 0, 0, no_basis, work, image)
+                render(modes[0, : 3 * count], count, tables, 0, 0, no_basis, work, image)
                 fit[n] = -2.0 * log_likelihood(image, data, code, variance, inverse_gain)
                 summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
         if winner == 0 or evidence[n, 0] > evidence[n, winner]:

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+
+from csist.checks import InputError
+from csist.frames.background import (
+    check_frame,
+    clipped_statistics,
+    estimate_background,
+    find_ceiling,
+    mask_pixels,
+    noise_floor,
+)
+from csist.physics import psf
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
+
+
+def gradient(shape, slope=0.1, level=200.0):
+    rows, columns = np.indices(shape)
+    return level + slope * columns + 0.5 * slope * rows
+
+
+def test_background_follows_a_slope_and_noise_is_measured():
+    rng = np.random.default_rng(0)
+    truth = gradient((200, 260))
+    found = estimate_background(truth + rng.normal(0.0, 4.0, truth.shape))
+    assert np.abs(found.level - truth).max() < 3.0
+    assert np.abs(found.level - truth).mean() < 0.5
+    assert np.median(found.noise) == pytest.approx(4.0, rel=0.05)
+
+
+def test_noise_follows_the_place():
+    rng = np.random.default_rng(1)
+    scale = np.where(np.arange(256) < 128, 1.0, 5.0)
+    found = estimate_background(rng.normal(0.0, 1.0, (128, 256)) * scale)
+    assert np.median(found.noise[:, :90]) == pytest.approx(1.0, rel=0.1)
+    assert np.median(found.noise[:, -90:]) == pytest.approx(5.0, rel=0.1)
+
+
+def test_point_sources_stay_in_the_frame():
+    rng = np.random.default_rng(2)
+    sensor = Sensor(psf=psf.GaussianPSF(1.2), shape=(128, 128), background=50.0, quantised=False)
+    x, y = rng.uniform(5, 122, (2, 40))
+    truth = Targets(x=x, y=y, intensity=np.full(40, 2000.0))
+    image = sensor.render(truth) + rng.normal(0.0, 1.0, sensor.shape)
+    assert np.abs(estimate_background(image).level - 50.0).max() < 1.0
+
+
+def test_known_noise_is_taken_as_it_is():
+    image = np.random.default_rng(3).normal(0.0, 2.0, (40, 40))
+    assert (estimate_background(image, noise_std=7.0).noise == 7.0).all()
+
+
+def test_shift_and_scale_of_the_counts_carry_over():
+    image = np.random.default_rng(4).normal(10.0, 2.0, (70, 90))
+    first, second = estimate_background(image), estimate_background(3.0 * image + 100.0)
+    np.testing.assert_allclose(second.level, 3.0 * first.level + 100.0, rtol=1e-9)
+    np.testing.assert_allclose(second.noise, 3.0 * first.noise, rtol=1e-9)
+
+
+def test_input_is_left_alone():
+    image = np.random.default_rng(5).normal(10.0, 2.0, (40, 40))
+    image[3, 4] = np.nan
+    before = image.copy()
+    estimate_background(image)
+    mask_pixels(image)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (3, 50), (31, 33), (129, 65)])
+def test_any_shape_and_constant_frames(shape):
+    found = estimate_background(np.full(shape, 7.0))
+    np.testing.assert_allclose(found.level, 7.0)
+    assert (found.noise > 0).all()
+
+
+def test_nan_is_bridged():
+    image = gradient((96, 96)) + np.random.default_rng(6).normal(0.0, 1.0, (96, 96))
+    image[20:60, 10:70] = np.nan
+    found = estimate_background(image)
+    assert np.isfinite(found.level).all() and np.isfinite(found.noise).all()
+
+
+def test_frames_that_cannot_be_used():
+    with pytest.raises(InputError, match="no valid pixel"):
+        check_frame(np.full((5, 5), np.nan))
+    with pytest.raises(InputError, match="stack of 2"):
+        check_frame(np.zeros((2, 5, 5)))
+    with pytest.raises(InputError, match="3 x 3"):
+        check_frame(np.zeros((2, 5)))
+    with pytest.raises(InputError, match="masked"):
+        estimate_background(np.zeros((5, 5)), np.ones((5, 5), dtype=bool))
+    with pytest.raises(InputError, match="box_sides_px"):
+        estimate_background(np.zeros((5, 5)), box_sides_px=(2,))
+
+
+def test_bad_pixels_are_counted_and_targets_are_not_bad():
+    rng = np.random.default_rng(7)
+    sensor = Sensor(psf=psf.GaussianPSF(0.5), shape=(64, 64), background=100.0, read_noise=1.0, quantised=False)
+    truth = Targets(x=[20.0, 40.0], y=[20.0, 40.3], intensity=[5000.0, 500.0])
+    image = sensor.observe(truth, rng)
+    image[5, 6] = np.nan
+    image[50, 10] += 3000.0
+    image[10, 50] -= 90.0
+    found = mask_pixels(image)
+    assert (found.nan, found.hot, found.dead) == (1, 1, 1)
+    assert found.masked.sum() == 3 and found.masked[5, 6] and found.masked[50, 10] and found.masked[10, 50]
+    assert not found.saturated.any()
+
+
+def test_a_psf_smaller_than_a_pixel_is_no_hot_pixel():
+    sharp = psf.GaussianPSF(0.25)
+    image = Sensor(psf=sharp, shape=(32, 32), quantised=False).observe(Targets(x=[15.0], y=[15.0], intensity=[3000.0]), 0)
+    image += np.random.default_rng(8).normal(0.0, 1.0, image.shape)
+    assert mask_pixels(image).hot == 1
+    assert mask_pixels(image, psf=sharp).hot == 0
+
+
+def test_saturation_is_given_or_guessed():
+    image = np.random.default_rng(9).integers(0, 50, (20, 20)).astype(float)
+    assert find_ceiling(image) == np.inf
+    image[4:6, 4:6] = 255.0
+    assert mask_pixels(image).saturated.sum() == 4
+    assert mask_pixels(image, ceiling=40.0).saturated.sum() == (image >= 40.0).sum()
+    assert mask_pixels(image + 0.5).saturated.sum() == 0
+
+
+def test_clipped_statistics_ignores_sources():
+    rng = np.random.default_rng(10)
+    rows = rng.normal(5.0, 1.0, (3, 1000))
+    rows[0, :80] += 100.0
+    rows[2, 3:] = np.nan
+    level, scatter = clipped_statistics(rows)
+    assert level[0] == pytest.approx(5.0, abs=0.2) and scatter[0] == pytest.approx(1.0, rel=0.1)
+    assert np.isnan(level[2]) and np.isnan(scatter[2])
+
+
+def test_noise_floor_is_that_of_rounding():
+    assert noise_floor(np.array([[1.0, 2.0], [3.0, np.nan]])) == pytest.approx(12**-0.5)
+    assert 0.0 < noise_floor(np.array([[1.5, 2.5]])) < 1e-4
