@@ -66,6 +66,7 @@ OUTLINE_PT = 0.9
 """Dark rim of what is drawn over images, which may be as bright as the mark."""
 LARGEST_CIRCLE_PT = 15.0
 SMALLEST_CIRCLE_PT = 5.0
+MANY_TARGETS = 100
 ROW_INCHES, TITLE_INCHES = 2.85, 0.25
 CLOSE_UP_SHARE = 0.6
 """Targets spread over more of the window than this need no close-up."""
@@ -306,7 +307,7 @@ def _levels(view: View) -> Normalize:
 def _frame_levels(frame: FloatArray) -> Normalize:
     """Without the few brightest and darkest pixels, which would leave the rest flat."""
     values = frame[np.isfinite(frame)]
-    low, high = np.percentile(values, [0.5, 99.8]) if values.size else (0.0, 1.0)
+    low, high = np.percentile(values, [0.5, 99.6]) if values.size else (0.0, 1.0)
     return Normalize(float(low), float(high) if high > low else float(low) + 1.0)
 
 
@@ -351,10 +352,12 @@ def _mark(axis: Axes, view: View, largest: float, errors: bool) -> PathCollectio
     if truth is not None and len(truth):
         axis.scatter(truth.x, truth.y, s=38, marker="x", c=TRUTH, linewidths=1.4, zorder=4, path_effects=_outline(1.4))
     flux = np.nan_to_num(np.clip(targets.intensity, 0.0, None))
-    diameter = np.clip(LARGEST_CIRCLE_PT * np.sqrt(flux / largest), SMALLEST_CIRCLE_PT, LARGEST_CIRCLE_PT)
+    # A picture full of rings shows no image any more.
+    thin = 0.6 if len(targets) > MANY_TARGETS else 1.0
+    diameter = thin * np.clip(LARGEST_CIRCLE_PT * np.sqrt(flux / largest), SMALLEST_CIRCLE_PT, LARGEST_CIRCLE_PT)
     drawn = axis.scatter(
-        targets.x, targets.y, s=diameter**2, facecolors="none", edgecolors=DETECTION, linewidths=1.2, zorder=5,
-        path_effects=_outline(1.2),
+        targets.x, targets.y, s=diameter**2, facecolors="none", edgecolors=DETECTION, linewidths=1.2 * thin, zorder=5,
+        path_effects=_outline(1.2 * thin),
     )  # fmt: skip
     if errors:
         for target in targets:

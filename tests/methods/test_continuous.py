@@ -318,3 +318,11 @@ def test_what_the_model_cannot_explain_gets_a_flag_and_a_low_score() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Continuous(**arguments)
+
+
+def test_measured_psf_with_a_single_pixel_prior() -> None:
+    sensor = Sensor(psf=airy_table(), shape=(11, 11), read_noise=0.5)
+    scene = Targets(x=[5.2, 4.7], y=[5.3, 4.8], intensity=[240.0, 225.0])
+    found = Continuous(sensor=sensor, prior=BENCHMARK, mode="fast").predict(sensor.observe(scene, 0)[None])[0]
+    assert len(found) == 2
+    assert np.sort(found.x) == pytest.approx([4.7, 5.2], abs=0.1)

@@ -271,11 +271,18 @@ class _Job:
         parts.sort(key=lambda part: int(part[0]))  # strongest first
         solved: list[_Solved] = []
         explained: list[Targets] = []
+        unfitted: list[IntArray] = []
         for part in parts:
             result = self._part(part, tree, explained)
-            solved.append(result)
-            if result.fitted:
+            if result is None:
+                unfitted.append(part)
+            else:
+                solved.append(result)
                 explained.append(result.targets)
+        if unfitted:
+            # Together, so that an extended source in several windows is one target.
+            rest = np.sort(np.concatenate(unfitted))
+            solved.append(self._as_peaks(rest, self._pixel_flags(rest)))
         targets = Targets.concatenate(result.targets for result in solved)
         fitted = [result for result in solved if result.fitted]
         flags = Flag(0)
@@ -305,13 +312,13 @@ class _Job:
         )
         return targets.replace(group=np.full(len(targets), number)), group
 
-    def _part(self, members: IntArray, tree: KDTree, explained: list[Targets]) -> _Solved:
-        """Unmix one window and keep the targets of its own peaks."""
+    def _part(self, members: IntArray, tree: KDTree, explained: list[Targets]) -> _Solved | None:
+        """Unmix one window and keep the targets of its own peaks; None if point targets do not explain it."""
         rows, columns = self._window(members)
         window = self.flattened[rows, columns].copy()
         bits = self._pixel_flags(members)
         if np.isfinite(window).sum() < FEWEST_VALID_PIXELS:
-            return self._as_peaks(members, bits)
+            return None
         sensor = Sensor(psf=self.psf, shape=(window.shape[0], window.shape[1]), gain=self.gain, quantised=False)
         for others in explained:
             near = (np.abs(others.x - columns.start) < 99.0) & (np.abs(others.y - rows.start) < 99.0)
@@ -335,7 +342,7 @@ class _Job:
             found, group = unmix_window(window, replace(sensor, gain=1.0 / per_count), self.prior, self.mode, noise)
         poor = Flag.POOR_FIT in group.flags
         if poor and (self.guessed or group.count > MOST_TARGETS_PER_PEAK * len(members) + 1):
-            return self._as_peaks(members, bits)
+            return None
         found = found.shifted(columns.start, rows.start)
         own, peak_of = self._own(found, members, tree)
         z = self.peaks.significance[peak_of]

@@ -61,7 +61,7 @@ class GridMethod(nn.Module):
         like = next(self.parameters(), next(self.buffers(), torch.zeros(1)))
         maps = [np.empty((0, *self.grid.map_shape))]
         for start in range(0, len(images), self.batch_size):
-            batch = torch.as_tensor(images[start : start + self.batch_size, None]).to(like)
+            batch = torch.from_numpy(np.array(images[start : start + self.batch_size, None])).to(like)
             maps.append(self(batch)[:, 0].double().cpu().numpy())
         self.train(was_training)
         return np.concatenate(maps)

@@ -214,9 +214,7 @@ class DISTANet(UnfoldedMethod):
             InputError: if `published_code` is set and the batch is neither 1 nor 64.
         """
         if self.published_code and len(image) not in (1, CHANNELS):
-            raise InputError(
-                f"published_code=True runs with batches of 1 or {CHANNELS} only, got {len(image)}"
-            )
+            raise InputError(f"published_code=True runs with batches of 1 or {CHANNELS} only, got {len(image)}")
         cells = self.linear_start(image)
         residuals = []
         for stage in self.stages:

@@ -52,9 +52,7 @@ class FISTANet(UnfoldedMethod):
         self.backward_second = convolution(CHANNELS, CHANNELS, bias=True)
         self.drop = convolution(CHANNELS, 1, bias=True)
         if published_code:
-            self.unused = nn.ModuleList(
-                convolution(CHANNELS, CHANNELS, bias=True) for _ in range(UNUSED_CONVOLUTIONS)
-            )
+            self.unused = nn.ModuleList(convolution(CHANNELS, CHANNELS, bias=True) for _ in range(UNUSED_CONVOLUTIONS))
         for name, (slope, offset) in (
             ("step", INITIAL_STEP),
             ("threshold", INITIAL_THRESHOLD),

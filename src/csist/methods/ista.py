@@ -116,9 +116,7 @@ class ISTA(GridMethod):
             raise InputError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
         chosen = SETTINGS[setting]
         self.penalty = check_not_negative("penalty", chosen.penalty if penalty is None else penalty)
-        self.iterations = int(
-            check_positive("iterations", chosen.iterations if iterations is None else iterations)
-        )
+        self.iterations = int(check_positive("iterations", chosen.iterations if iterations is None else iterations))
         self.tolerance = check_not_negative("tolerance", chosen.tolerance if tolerance is None else tolerance)
         self.nonnegative = chosen.nonnegative if nonnegative is None else nonnegative
         self.start = chosen.start if start is None else start
@@ -132,9 +130,7 @@ class ISTA(GridMethod):
             for name, factor in (("rows", self.operator.rows), ("columns", self.operator.columns)):
                 padded = functional.pad(factor, (0, 0, 0, -len(factor) % PIXELS_MULTIPLE))
                 self.register_buffer(name, padded, persistent=False)
-        self.register_buffer(
-            "start_map", torch.as_tensor(self._start_matrix(), dtype=resolved), persistent=False
-        )
+        self.register_buffer("start_map", torch.as_tensor(self._start_matrix(), dtype=resolved), persistent=False)
 
     def _start_matrix(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         cells, pixels = int(np.prod(self.grid.map_shape)), int(np.prod(self.grid.shape))
@@ -160,19 +156,13 @@ class ISTA(GridMethod):
             InputError: if the shapes do not fit.
         """
         if image.ndim != 4 or image.shape[1:] != (1, *self.grid.shape):
-            raise InputError(
-                f"images must be (B, 1, H, W) of {self.grid.shape} px, got shape {tuple(image.shape)}"
-            )
+            raise InputError(f"images must be (B, 1, H, W) of {self.grid.shape} px, got shape {tuple(image.shape)}")
         if start is not None and start.shape != (len(image), 1, *self.grid.map_shape):
-            raise InputError(
-                f"start must have shape {(len(image), 1, *self.grid.map_shape)}, got {tuple(start.shape)}"
-            )
+            raise InputError(f"start must have shape {(len(image), 1, *self.grid.map_shape)}, got {tuple(start.shape)}")
         z = image.to(self.start_map) - self.sensor.background
         begun = z.flatten(1) @ self.start_map.T if start is None else start.to(z)
         begun = begun.view(-1, *self.grid.map_shape)
-        blocks = [
-            self._solve_block(z[i : i + BLOCK, 0], begun[i : i + BLOCK]) for i in range(0, len(z), BLOCK)
-        ]
+        blocks = [self._solve_block(z[i : i + BLOCK, 0], begun[i : i + BLOCK]) for i in range(0, len(z), BLOCK)]
         if not blocks:
             return Solution(begun[:, None].to(image), torch.zeros(0, dtype=torch.int64))
         cells = torch.cat([cells for cells, _ in blocks])

@@ -79,9 +79,7 @@ class ISTANet(UnfoldedMethod):
 
     residual: ClassVar[bool] = False
 
-    def __init__(
-        self, sensor: Sensor, ratio: int, stages: int = 9, initial_step: float | None = None
-    ) -> None:
+    def __init__(self, sensor: Sensor, ratio: int, stages: int = 9, initial_step: float | None = None) -> None:
         super().__init__(sensor, ratio)
         step = 1.0 / self.operator.lipschitz if initial_step is None else initial_step
         self.stages = nn.ModuleList(ISTANetStage(self.residual, step) for _ in range(stages))

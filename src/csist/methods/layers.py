@@ -102,9 +102,7 @@ def encode_arrays(grid: SubPixelGrid, targets: FloatArray) -> NDArray[np.float32
     return maps.reshape(len(targets), rows, columns).astype(np.float32)
 
 
-def simulate(
-    prior: ScenePrior, sensor: Sensor, n: int, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
+def simulate(prior: ScenePrior, sensor: Sensor, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Measured images (n, H, W) and the padded targets (n, Kmax, 3) behind them."""
     targets, _ = sample_scene_arrays(prior, sensor, n, rng)
     x, y, intensity = np.moveaxis(np.nan_to_num(targets), 2, 0)

@@ -164,9 +164,7 @@ class TiLISTA(_DenseMethod):
         self.gains = self._layers(torch.tensor(1.0))
 
     def _iterate(self, image: Tensor, vector: Tensor) -> Tensor:
-        for layer, (weight, gain, threshold) in enumerate(
-            zip(self.weights, self.gains, self.thresholds, strict=True)
-        ):
+        for layer, (weight, gain, threshold) in enumerate(zip(self.weights, self.gains, self.thresholds, strict=True)):
             stepped = vector + gain * (self._residual(image, vector) @ weight.T)
             share = min((layer + 1) * SUPPORT_PER_LAYER, SUPPORT_LIMIT)
             vector = select_and_shrink(stepped, threshold.clamp(min=0.0), max(1, round(share * self.cells)))

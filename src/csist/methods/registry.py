@@ -50,17 +50,13 @@ METHODS: dict[str, Entry] = {
     "liht": Entry("lista:LIHT", "learned iterative hard thresholding", "Wang et al., AAAI 2016"),
     "lamp": Entry("lista:LAMP", "learned approximate message passing", "Borgerding et al., IEEE TSP 2017"),
     "ista-net": Entry("ista_net:ISTANet", "ISTA with a learned transform", "Zhang & Ghanem, CVPR 2018"),
-    "ista-net-plus": Entry(
-        "ista_net:ISTANetPlus", "ISTA-Net that predicts the residual", "Zhang & Ghanem, CVPR 2018"
-    ),
+    "ista-net-plus": Entry("ista_net:ISTANetPlus", "ISTA-Net that predicts the residual", "Zhang & Ghanem, CVPR 2018"),
     "fista-net": Entry(
         "fista_net:FISTANet",
         "FISTA with a learned transform shared by all iterations",
         "Xiang et al., TMI 2021",
     ),
-    "dista-net": Entry(
-        "dista_net:DISTANet", "ISTA-Net with dynamic transform and threshold", "Han et al., ICCV 2025"
-    ),
+    "dista-net": Entry("dista_net:DISTANet", "ISTA-Net with dynamic transform and threshold", "Han et al., ICCV 2025"),
 }
 
 
@@ -116,9 +112,7 @@ def create_method(
             key, options, partial(load_method, factory, key, sensor, check_ratio(ratio), options, path)
         )
     if isinstance(pretrained, str | Path):
-        raise InputError(
-            f"method {key!r} has no weights to load: leave pretrained out, got {str(pretrained)!r}"
-        )
+        raise InputError(f"method {key!r} has no weights to load: leave pretrained out, got {str(pretrained)!r}")
     sensor = sensor or Sensor()
     return _with_options(key, options, partial(factory, sensor=sensor, ratio=check_ratio(ratio), **options))
 

@@ -228,9 +228,10 @@ class SampledPSF:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SampledPSF):
             return NotImplemented
-        return self.oversampling == other.oversampling and np.allclose(self.array, other.array, rtol=1e-6, atol=1e-9)
+        return self.to_card() == other.to_card()
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(self.to_card()["float32"])
 
     def to_card(self) -> dict[str, Any]:
         """A JSON-ready description; the array is base64 of little-endian float32, row by row."""

@@ -144,7 +144,7 @@ class UnmixingModule(lightning_package.LightningModule):
         max_minutes: float | None,
         learning_rate: float,
         schedule: str = "stable",
-        warmup_samples: int = 32_000,
+        warmup_samples: int = 6_400,
         decay: float = 0.2,
         ema_decay: float = 0.999,
         constraint_share: float = 1.0,

@@ -243,6 +243,7 @@ def train(
     checkpoint_minutes: float = 2.0,
     gradient_clip: float | None = None,
     ema_decay: float = 0.999,
+    warmup_samples: int = 6_400,
     decay: float = 0.2,
     constraint_share: float = 1.0,
     half: bool = False,
@@ -281,6 +282,7 @@ def train(
         checkpoint_minutes: least time between two checkpoints.
         gradient_clip: largest norm of the gradient; default: no clipping but for the method's own.
         ema_decay: of the averaged weights, a step.
+        warmup_samples: samples over which the learning rate rises; at most a tenth of the training.
         decay: part of the training over which the "stable" schedule falls.
         constraint_share: part of each batch whose constraint terms are computed.
         half: store the weights in half precision.
@@ -304,6 +306,7 @@ def train(
         ("max_samples", max_samples), ("max_minutes", max_minutes), ("learning_rate", learning_rate),
         ("gradient_clip", gradient_clip), ("batch_size", batch_size), ("val_limit", val_limit),
         ("validate_every", validate_every), ("devices", devices), ("num_nodes", num_nodes),
+        ("warmup_samples", warmup_samples),
     ):  # fmt: skip
         if value is not None:
             check_positive(label, value)
@@ -329,7 +332,7 @@ def train(
     }  # fmt: skip
     module = UnmixingModule(
         method, validation, step_size, max_samples, max_minutes, peak, schedule,
-        decay=decay, ema_decay=ema_decay, constraint_share=constraint_share,
+        warmup_samples=warmup_samples, decay=decay, ema_decay=ema_decay, constraint_share=constraint_share,
     )  # fmt: skip
     keeper = Keeper(
         folder,

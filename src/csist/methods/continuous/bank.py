@@ -27,6 +27,13 @@ FloatArray = NDArray[np.float64]
 BANK_SEED = 0x5C1D_BA2C
 """Not a seed anybody picks for a dataset: with the same stream the bank would hold the very scenes it is tested on."""
 
+SYMMETRIES = [
+    np.array(turn, dtype=np.float64)
+    for turn in ([[1, 0], [0, 1]], [[0, 1], [1, 0]], [[-1, 0], [0, 1]], [[1, 0], [0, -1]],
+                 [[-1, 0], [0, -1]], [[0, -1], [-1, 0]], [[0, 1], [-1, 0]], [[0, -1], [1, 0]])
+]  # fmt: skip
+"""The prior inside a pixel looks the same turned and mirrored, so every draw counts eight times."""
+
 MOST_HYPOTHESES = 6
 """(pixel, count) pairs that are polished in one window."""
 POLISHED_TO_COMPARE = 2
@@ -59,16 +66,19 @@ def _cached_bank(psf: Hashable, most: int, min_separation_px: float, reach: int,
     positions = np.zeros((most + 1, size, most, 2))
     images = np.zeros((most + 1, size, side, side), np.float32)
     log_allowed = np.zeros(most + 1)
+    draws = size // len(SYMMETRIES)
     for count in range(1, most + 1):
-        drawn = np.empty((size, count, 2))
+        drawn = np.empty((draws, count, 2))
         rejected = draw_separated(drawn, np.ones(2), min_separation_px, np.random.default_rng((BANK_SEED, count)))
         if rejected < 0:
             raise InputError(f"{count} targets at least {min_separation_px} px apart do not fit into one pixel")
-        positions[count, :, :count] = drawn - 0.5
+        positions[count, :, :count] = np.concatenate([(drawn - 0.5) @ turn for turn in SYMMETRIES])
         centre = positions[count, :, :count] + reach
         images[count] = sensor.render_stack(centre[..., 0], centre[..., 1], np.ones((size, count)))
-        log_allowed[count] = math.log(size / (size + rejected))
-    return Bank(positions, images, log_allowed)
+        log_allowed[count] = math.log(draws / (draws + rejected))
+    # in random order, so that the first few are a fair sample as well
+    order = np.random.default_rng(BANK_SEED).permutation(size)
+    return Bank(np.ascontiguousarray(positions[:, order]), np.ascontiguousarray(images[:, order]), log_allowed)
 
 
 def build_bank(psf: PSF, prior: ScenePrior, reach: int, size: int) -> Bank:
@@ -78,7 +88,7 @@ def build_bank(psf: PSF, prior: ScenePrior, reach: int, size: int) -> Bank:
         psf: point spread function.
         prior: gives the largest count and the separation.
         reach: pixels kept on each side of the group's pixel.
-        size: configurations a count.
+        size: configurations a count, a multiple of 8.
     """
     return _cached_bank(cast(Hashable, psf), prior.count_range[1], prior.min_separation_px, reach, size)
 
