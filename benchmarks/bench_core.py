@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import write_result
 
+from common import write_result
 from csist import ScenePrior, Sensor, Targets, sample_scenes
 from csist.metrics import cso_map
 

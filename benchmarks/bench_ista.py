@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 import torch
-from common import write_result
 
+from common import write_result
 from csist import ScenePrior, Sensor, Targets, create_method, sample_scenes
 from csist.metrics import cso_map
 

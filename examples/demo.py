@@ -147,7 +147,7 @@ def draw(frame: np.ndarray, detections: csist.Targets, windows: np.ndarray, trut
 
 def draw_frame(figure: SubFigure, frame: np.ndarray, detections: csist.Targets) -> None:
     """The whole frame, and its brightest blob from close in a corner."""
-    figure.suptitle(f"A real infrared frame: {found_in(detections)}", fontsize=12, fontweight="bold")
+    figure.suptitle(f"A real infrared frame: {found_in(detections)} found", fontsize=12, fontweight="bold")
     axis = figure.subplots()
     low, high = np.nanpercentile(frame, [0.5, 99.9])
     axis.imshow(frame, cmap="gray", vmin=low, vmax=high)

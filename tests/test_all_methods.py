@@ -72,9 +72,7 @@ def losses(method: GridMethod, image: Tensor, truth: Tensor) -> Tensor:
 
 @over_all
 @torch.no_grad()
-def test_a_sample_gets_the_same_answer_in_every_batch_and_order(
-    name: str, pairs: tuple[Tensor, Tensor]
-) -> None:
+def test_a_sample_gets_the_same_answer_in_every_batch_and_order(name: str, pairs: tuple[Tensor, Tensor]) -> None:
     method = build(name).eval()
     image = pairs[0][:3]
     together = method(image)

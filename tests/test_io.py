@@ -109,12 +109,7 @@ def png_bytes(width: int, height: int, depth: int, colour: int, rows: bytes) -> 
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_png_16_bit_colour_is_refused_not_halved(tmp_path: Path) -> None:
@@ -176,9 +171,7 @@ def test_tiff_with_a_compression_of_another_package(tmp_path: Path) -> None:
     try:
         import imagecodecs  # noqa: F401
     except ImportError:
-        fails(
-            tmp_path / "lzw.tif", "LZW compression; save it uncompressed, or install the package imagecodecs"
-        )
+        fails(tmp_path / "lzw.tif", "LZW compression; save it uncompressed, or install the package imagecodecs")
     else:
         np.testing.assert_array_equal(only(tmp_path / "lzw.tif")[0], GREY8)
 
@@ -373,9 +366,7 @@ def test_truncated_files_of_every_format(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_flipped_bytes_give_an_image_or_one_line(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_flipped_bytes_give_an_image_or_one_line(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "flipped"
     if not folder.exists():
         folder.mkdir()
@@ -405,9 +396,7 @@ def test_every_real_image_reads() -> None:
         assert np.nanstd(stack[0]) >= 0
     assert kinds == {"png": 271, "fits": 2, "npy": 2}
     colour = [note for note in reader.notes if "luminance" in note]
-    assert colour == [
-        "sirst/images/Misc_121.png and 4 more: colour turned into luminance, 0.299 R + 0.587 G + 0.114 B"
-    ]
+    assert colour == ["sirst/images/Misc_121.png and 4 more: colour turned into luminance, 0.299 R + 0.587 G + 0.114 B"]
     raw = only(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png")[0]
     with Image.open(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png") as image:
         np.testing.assert_array_equal(raw, np.asarray(image))

@@ -47,9 +47,7 @@ def describe_machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
-        )
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     except OSError:
         pass
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -109,9 +107,7 @@ def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], h
     path = Path(path)
     if path.suffix != SUFFIX:
         path = path.with_name(path.name + SUFFIX)
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()
-    }
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     if half:
         for name, tensor in tensors.items():
             if tensor.is_floating_point():
@@ -146,9 +142,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     try:
         card = json.loads(metadata[METADATA_KEY])
     except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is a safetensors file without a csist card: it was not written by csist"
-        ) from error
+        raise InputError(f"{path} is a safetensors file without a csist card: it was not written by csist") from error
     missing = {"method", "ratio", "sensor", "options"} - set(card)
     if missing:
         raise InputError(f"the card of {path} lacks {', '.join(sorted(missing))}")
@@ -179,14 +173,10 @@ def check_card(path: str | Path, card: Mapping[str, Any], method: str, sensor: S
     if card["method"] != method:
         raise InputError(f"{path} holds weights of {card['method']}, not of {method}")
     if card["ratio"] != ratio:
-        raise InputError(
-            f"{path} was trained for ratio {card['ratio']}, got {ratio}: give ratio={card['ratio']}"
-        )
+        raise InputError(f"{path} was trained for ratio {card['ratio']}, got {ratio}: give ratio={card['ratio']}")
     trained = Sensor.from_card(card["sensor"])
     if not _same_optics(trained, sensor):
-        raise InputError(
-            f"{path} was trained for another sensor ({_describe(trained)}), got {_describe(sensor)}"
-        )
+        raise InputError(f"{path} was trained for another sensor ({_describe(trained)}), got {_describe(sensor)}")
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -285,9 +275,7 @@ def find_pretrained(name: str, sensor: Sensor, ratio: int, folder: str | Path | 
     ]
     if fitting:
         return min(fitting)[2]
-    have = "; ".join(
-        f"ratio {card['ratio']}, {_describe(Sensor.from_card(card['sensor']))}" for _, card in every
-    )
+    have = "; ".join(f"ratio {card['ratio']}, {_describe(Sensor.from_card(card['sensor']))}" for _, card in every)
     raise InputError(
         f"no trained weights of {name} for ratio {ratio}, {_describe(sensor)} "
         f"({'these exist: ' + have if have else 'none of this method exist'}): "

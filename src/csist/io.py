@@ -69,9 +69,7 @@ def reading(path: str | Path) -> Iterator[None]:
     except Exception as error:
         said = one_line(error)
         # A parser's own message is often about itself: say first what that means for the user.
-        raise InputError(
-            f"cannot read {path}, it is damaged or not what its suffix says: {said[:200]}"
-        ) from error
+        raise InputError(f"cannot read {path}, it is damaged or not what its suffix says: {said[:200]}") from error
 
 
 # --- outputs ----------------------------------------------------------------------------------------------
@@ -277,9 +275,7 @@ def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
                 wrong = np.flatnonzero(value.to_numpy(dtype=np.float64) % 1 != 0)
             if wrong.size:
                 bad = table[name].iloc[int(wrong[0])]
-                raise InputError(
-                    f"{path}, row {int(wrong[0]) + 2}: {name} must be a number, got {str(bad)!r}"
-                )
+                raise InputError(f"{path}, row {int(wrong[0]) + 2}: {name} must be a number, got {str(bad)!r}")
             numbers[name] = value.to_numpy(dtype=np.float64, na_value=np.nan)
     if not len(table):
         return {}
@@ -412,9 +408,7 @@ class ImageStack:
         if data.size == 0:
             raise InputError(f"{self.path} holds no image: its array has the shape {data.shape}")
         if data.ndim == 3 and data.shape[2] in (3, 4) and min(data.shape[:2]) > 16:
-            raise InputError(
-                f"{self.path} looks like a colour image, shape {data.shape}: give one channel or the mean"
-            )
+            raise InputError(f"{self.path} looks like a colour image, shape {data.shape}: give one channel or the mean")
         stack = data[None] if data.ndim == 2 else data
         # On no rows at all, so that a memory-mapped file is not read twice; values are checked at their use.
         check_stack(stack[:0] if stack.ndim == 3 else stack, str(self.path))
@@ -462,15 +456,11 @@ def _read_png(path: Path, notes: list[str]) -> NDArray[Any]:
     with path.open("rb") as file:
         header = file.read(29)
     if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 29:
-        raise InputError(
-            f"cannot read {path}: it is {'empty' if not header else 'not a PNG file or cut short'}"
-        )
+        raise InputError(f"cannot read {path}: it is {'empty' if not header else 'not a PNG file or cut short'}")
     depth, colour_type = header[24], header[25]
     if depth == 16 and colour_type != _PNG_GREY:
         # Pillow would drop the lower eight bits without a word.
-        raise InputError(
-            f"cannot read {path}: a 16-bit PNG must be grey, save it without colour and transparency"
-        )
+        raise InputError(f"cannot read {path}: a 16-bit PNG must be grey, save it without colour and transparency")
     if depth < 8 and colour_type == _PNG_GREY:
         notes.append(f"{depth}-bit grey scaled to 0-255")
     with warnings.catch_warnings():
@@ -480,9 +470,7 @@ def _read_png(path: Path, notes: list[str]) -> NDArray[Any]:
             if getattr(image, "n_frames", 1) > 1:
                 notes.append("animated PNG, only its first frame is read")
             if image.mode in ("P", "PA"):
-                image_values = image.convert(
-                    "RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB"
-                )
+                image_values = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
             elif image.mode == "1":
                 image_values = image.convert("L")
             else:
@@ -555,9 +543,7 @@ def _read_tiff(path: Path, notes: list[str]) -> NDArray[Any]:
                 continue  # a thumbnail of another page
             # Pages whose data lies beyond the end would come out as zeros.
             pages = [each for each in series.pages if each is not None]
-            spans = [
-                span for each in pages for span in zip(each.dataoffsets, each.databytecounts, strict=True)
-            ]
+            spans = [span for each in pages for span in zip(each.dataoffsets, each.databytecounts, strict=True)]
             if any(offset + count > size for offset, count in spans):
                 raise InputError(f"cannot read {path}: it is cut short")
             try:
@@ -583,9 +569,7 @@ def _read_tiff(path: Path, notes: list[str]) -> NDArray[Any]:
         raise InputError(f"{path} holds no image")
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
-        raise InputError(
-            f"the pages of {path} differ in size, {', '.join(map(str, sorted(shapes)))}: split the file"
-        )
+        raise InputError(f"the pages of {path} differ in size, {', '.join(map(str, sorted(shapes)))}: split the file")
     return frames[0][None] if len(frames) == 1 else np.stack(frames)
 
 
@@ -593,15 +577,11 @@ def _read_fits(path: Path, notes: list[str]) -> NDArray[Any]:
     try:
         from astropy.io import fits
     except ImportError as error:
-        raise InputError(
-            f"cannot read {path}: FITS needs the extra `astro`, pip install 'csist[astro]'"
-        ) from error
+        raise InputError(f"cannot read {path}: FITS needs the extra `astro`, pip install 'csist[astro]'") from error
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with fits.open(path, memmap=False, lazy_load_hdus=False) as units:
-            images = (
-                u.data for u in units if u.is_image and u.header.get("NAXIS", 0) > 0 and u.data is not None
-            )
+            images = (u.data for u in units if u.is_image and u.header.get("NAXIS", 0) > 0 and u.data is not None)
             values = next(images, None)
     for warning in caught:
         said = " ".join(str(warning.message).split())
@@ -626,9 +606,7 @@ def _read_npy(path: Path, notes: list[str]) -> NDArray[Any]:
             chosen = names if len(names) == 1 else [name for name in ("images", "image") if name in names]
             if not chosen:
                 held = ", ".join(names) or "nothing"
-                raise InputError(
-                    f"{path} must hold one array, or one called image or images; it holds {held}"
-                )
+                raise InputError(f"{path} must hold one array, or one called image or images; it holds {held}")
             return np.asarray(archive[chosen[0]])
 
 
@@ -678,9 +656,7 @@ def read_image(path: str | Path, name: str | None = None) -> ImageStack:
     path = Path(path)
     kind = image_kind(path)
     if not path.is_file():
-        raise InputError(
-            f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}"
-        )
+        raise InputError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
     if kind is None:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise InputError(
@@ -727,9 +703,7 @@ class FrameReader:
             return
         found = [file for file in self.path.rglob("*") if file.is_file()]
         relative = [(file.relative_to(self.path), file) for file in found]
-        visible = [
-            (name, file) for name, file in relative if not any(part.startswith(".") for part in name.parts)
-        ]
+        visible = [(name, file) for name, file in relative if not any(part.startswith(".") for part in name.parts)]
         images = [(name.as_posix(), file) for name, file in visible if image_kind(file)]
         if not images:
             raise InputError(f"the folder {self.path} holds no image: {_FORMATS} can be read")

@@ -365,9 +365,7 @@ def test_window_dataset_in_a_loader(small: Path) -> None:
         torch.float32,
     )
     np.testing.assert_array_equal(image[0].numpy(), split.images[4].astype(np.float32))
-    np.testing.assert_allclose(
-        cells[0].numpy(), SubPixelGrid((11, 11), 3).encode(split.targets[4]), rtol=1e-6
-    )
+    np.testing.assert_allclose(cells[0].numpy(), SubPixelGrid((11, 11), 3).encode(split.targets[4]), rtol=1e-6)
     image.zero_()  # what a caller does with a sample stays with the caller
     assert dataset[4][0].any()
     images, maps = next(iter(torch.utils.data.DataLoader(dataset, batch_size=8)))

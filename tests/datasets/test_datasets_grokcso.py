@@ -69,9 +69,7 @@ def test_layout(canonical: Path) -> None:
 
 def test_generate_writes_the_same_layout(canonical: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    path = generate(
-        tmp_path / "g", count=60, seed=3, layout="grokcso", progress=lambda d, t: seen.append((d, t))
-    )
+    path = generate(tmp_path / "g", count=60, seed=3, layout="grokcso", progress=lambda d, t: seen.append((d, t)))
     assert [p.name for p in tmp_path.iterdir()] == ["g"]
     assert seen[-1] == (60, 60)
     for file in (canonical / "g").rglob("*.*"):
@@ -193,9 +191,7 @@ def test_bad_annotation(folder: Path, change: Callable[[ElementTree.Element], No
 def test_xml_that_is_no_xml(folder: Path) -> None:
     path = folder / "Annotations" / "CSO00005.xml"
     text = path.read_text()
-    bomb = (
-        '<!DOCTYPE a [<!ENTITY b "boom">]>\n' + text.replace("<filename>", "<filename>&b;").split("\n", 1)[1]
-    )
+    bomb = '<!DOCTYPE a [<!ENTITY b "boom">]>\n' + text.replace("<filename>", "<filename>&b;").split("\n", 1)[1]
     for content in (text[:100], "", bomb):
         path.write_text(content)
         with pytest.raises(InputError, match=r"CSO00005\.xml") as caught:

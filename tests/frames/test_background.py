@@ -110,7 +110,9 @@ def test_bad_pixels_are_counted_and_targets_are_not_bad():
 
 def test_a_psf_smaller_than_a_pixel_is_no_hot_pixel():
     sharp = psf.GaussianPSF(0.25)
-    image = Sensor(psf=sharp, shape=(32, 32), quantised=False).observe(Targets(x=[15.0], y=[15.0], intensity=[3000.0]), 0)
+    image = Sensor(psf=sharp, shape=(32, 32), quantised=False).observe(
+        Targets(x=[15.0], y=[15.0], intensity=[3000.0]), 0
+    )
     image += np.random.default_rng(8).normal(0.0, 1.0, image.shape)
     assert mask_pixels(image).hot == 1
     assert mask_pixels(image, psf=sharp).hot == 0

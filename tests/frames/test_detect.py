@@ -9,9 +9,9 @@ from csist.checks import InputError
 from csist.frames.background import Background, estimate_background
 from csist.frames.detect import (
     UNKNOWN_PSF_SCALES_PX,
+    Peaks,
     contrast_map,
     detect_peaks,
-    Peaks,
     equivalent_sigma,
     find_peaks,
     keep_strongest,
@@ -34,7 +34,9 @@ def white(shape, scale=3.0, seed=0):
 @pytest.mark.parametrize("rate", [1e-3, 1e-4])
 def test_contrast_holds_the_stated_rate_in_white_noise(psf, rate):
     frames = [white((512, 512), seed=seed) for seed in range(2)]
-    found = sum(len(detect_peaks(frame, estimate_background(frame), psf=psf, false_alarm_rate=rate)[0]) for frame in frames)
+    found = sum(
+        len(detect_peaks(frame, estimate_background(frame), psf=psf, false_alarm_rate=rate)[0]) for frame in frames
+    )
     # Pixels above the threshold come in clumps that share one peak, so fewer peaks than pixels are right too.
     assert 0.15 * rate < found / sum(frame.size for frame in frames) < 2.5 * rate
 

@@ -7,8 +7,7 @@ from csist.checks import InputError
 from csist.datasets.scenes import ScenePrior
 from csist.frames import unmix_frame
 from csist.frames.background import estimate_background
-from csist.frames.detect import detect_peaks
-from csist.frames.detect import measure_sigma
+from csist.frames.detect import detect_peaks, measure_sigma
 from csist.io import read_image
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -158,10 +157,10 @@ def test_same_answer_with_any_number_of_workers_and_input_left_alone():
 
 
 def test_moving_the_scene_moves_the_targets():
-    truth, frame = grid_scene(10, snr=(60.0, 200.0), shape=(96, 96))
+    _, frame = grid_scene(10, snr=(60.0, 200.0), shape=(96, 96))
     found, _ = unmix_frame(frame, psf=PSF, mode="fast")
     moved, _ = unmix_frame(frame[3:, 5:], psf=PSF, mode="fast")
-    index, distance = nearest(found, moved.shifted(5, 3))
+    _, distance = nearest(found, moved.shifted(5, 3))
     assert np.median(distance) < 0.02 and len(moved) == len(found)
 
 

@@ -129,9 +129,7 @@ def test_published_weights_load_from_a_pickle(tmp_path: Path) -> None:
     theirs = {f"fcs.0.{key}": state[f"stages.0.{ours}"] for key, ours in PUBLISHED_KEYS.items()}
     theirs["fcs.0.lambda_step"] = torch.tensor([0.25])
     torch.save({"state_dict": theirs, "meta": {"epoch": 3}}, tmp_path / "theirs.pth")
-    loaded = create_method(
-        "dista-net", SENSOR, pretrained=tmp_path / "theirs.pth", stages=1, published_code=True
-    )
+    loaded = create_method("dista-net", SENSOR, pretrained=tmp_path / "theirs.pth", stages=1, published_code=True)
     assert loaded.stages[0].step.item() == 0.25
     assert torch.equal(loaded.stages[0].forward_second.weight, method.stages[0].forward_second.weight)
 

@@ -54,9 +54,7 @@ def build(name: str, sensor: Sensor | None = None, ratio: int = 3, **options: An
         ("ti-lista", 3, {}, 2_125_744),
     ],
 )
-def test_parameter_counts_are_the_published_ones(
-    name: str, ratio: int, options: dict[str, Any], expected: int
-) -> None:
+def test_parameter_counts_are_the_published_ones(name: str, ratio: int, options: dict[str, Any], expected: int) -> None:
     assert sum(p.numel() for p in build(name, ratio=ratio, **options).parameters()) == expected
 
 
@@ -111,9 +109,7 @@ def test_thresholds() -> None:
 
 def test_every_sample_is_convolved_with_its_own_kernel() -> None:
     cells, kernels = torch.rand(3, 1, 6, 5), torch.rand(3, 3, 3)
-    expected = torch.cat(
-        [functional.conv2d(cells[i : i + 1], kernels[i, None, None], padding=1) for i in range(3)]
-    )
+    expected = torch.cat([functional.conv2d(cells[i : i + 1], kernels[i, None, None], padding=1) for i in range(3)])
     torch.testing.assert_close(convolve_each(cells, kernels), expected)
 
 

@@ -48,9 +48,7 @@ def test_pairs_are_those_of_brute_force(limit):
         pairs, squared = brute_force(found, truth, limit or np.inf)
         assert mine.sum() == pairs
         assert (errors.distance_px[mine] ** 2).sum() == pytest.approx(squared, abs=1e-12)
-        np.testing.assert_allclose(
-            errors.dx[mine], found.x[errors.prediction[mine]] - truth.x[errors.truth[mine]]
-        )
+        np.testing.assert_allclose(errors.dx[mine], found.x[errors.prediction[mine]] - truth.x[errors.truth[mine]])
         flux = found.intensity[errors.prediction[mine]] / truth.intensity[errors.truth[mine]] - 1
         np.testing.assert_allclose(errors.relative_intensity[mine], flux, atol=1e-12)
     assert errors.missed == sum(map(len, truths)) - len(errors)
@@ -152,9 +150,7 @@ def noisy_batch(seed, images=60):
     rng = np.random.default_rng(seed)
     truths = [random_targets(rng, n) for n in rng.integers(0, 5, images)]
     predictions = [
-        t.replace(
-            x=t.x + rng.normal(0, 0.1, len(t)), y=t.y + rng.normal(0, 0.1, len(t)), score=rng.random(len(t))
-        )
+        t.replace(x=t.x + rng.normal(0, 0.1, len(t)), y=t.y + rng.normal(0, 0.1, len(t)), score=rng.random(len(t)))
         for t in truths
     ]
     return predictions, truths

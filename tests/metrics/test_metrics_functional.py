@@ -68,9 +68,7 @@ def test_cso_map_equals_the_naive_one(seed, rank_by):
     predictions, truths = (random_batch(rng, images, grid=seed % 2) for _ in range(2))
     if seed % 3 == 0:  # good detections, every one of them twice
         predictions = [
-            Targets.concatenate(
-                [t.replace(x=t.x + rng.normal(0, 0.05, len(t)), score=rng.random(len(t)).round(1))] * 2
-            )
+            Targets.concatenate([t.replace(x=t.x + rng.normal(0, 0.05, len(t)), score=rng.random(len(t)).round(1))] * 2)
             for t in truths
         ]
     result = metrics.cso_map(predictions, truths, rank_by=rank_by)
@@ -198,9 +196,7 @@ def test_map_fidelity_equals_scikit_image():
     predicted = true + rng.normal(0, 12, true.shape)
     signal = [peak_signal_noise_ratio(t, p, data_range=255) for t, p in zip(true, predicted, strict=True)]
     similar = [
-        structural_similarity(
-            t, p, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
+        structural_similarity(t, p, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
         for t, p in zip(true, predicted, strict=True)
     ]
     assert metrics.psnr(predicted, true) == pytest.approx(np.mean(signal), rel=1e-6)

@@ -121,9 +121,7 @@ def in_process(rank: int, folder: str) -> None:
     """One of two processes: every split, then repeated images, then none at all."""
     warnings.filterwarnings("ignore", message="The ``compute`` method of metric", category=UserWarning)
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     predictions, truths = noisy_batch()
     result = {}
     for name, split in SPLITS.items():
@@ -139,9 +137,7 @@ def in_process(rank: int, folder: str) -> None:
         [*range(6 + rank, 24, 2), 0, 1],
     ):  # as a sampler deals and refills
         metric.update([predictions[i] for i in chosen], [truths[i] for i in chosen], image_ids=chosen)
-        result["interleaved"] = numbers(
-            metric
-        )  # in between as well: gathering must not keep the other's rows
+        result["interleaved"] = numbers(metric)  # in between as well: gathering must not keep the other's rows
     result["nothing"] = numbers(CSOMeanAP())
     Path(folder, f"{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()

@@ -54,9 +54,7 @@ def start(tmp_path: Path, output: Path, extra: dict[str, Any]) -> subprocess.Pop
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     with (tmp_path / "log.txt").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, str(script), str(output), repr(extra)], stdout=log, stderr=log
-        )
+        return subprocess.Popen([sys.executable, str(script), str(output), repr(extra)], stdout=log, stderr=log)
 
 
 def wait_for(condition: Any, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
@@ -101,9 +99,7 @@ def test_resumes_after_a_kill_to_the_same_bits(tmp_path: Path, undisturbed: Any)
     assert got["global_step"] == expected["global_step"] == 40
     for key, value in expected["state_dict"].items():
         assert torch.equal(got["state_dict"][key], value), key
-    for mine, theirs in zip(
-        got["csist"]["averaged"]["average"], expected["csist"]["averaged"]["average"], strict=True
-    ):
+    for mine, theirs in zip(got["csist"]["averaged"]["average"], expected["csist"]["averaged"]["average"], strict=True):
         assert torch.equal(mine, theirs)
     one, other = load_state(resumed.weights), load_state(undisturbed.weights)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
@@ -169,9 +165,7 @@ def test_refuses_an_occupied_folder_and_another_batch_size(undisturbed: Any) -> 
 def test_a_stored_source_shows_every_image_once_a_turn() -> None:
     data = Labelled(np.arange(10.0)[:, None, None] * np.ones((1, 3, 3)), np.full((10, 1, 3), np.nan))
     source = StoredSource(data, seed=0)
-    seen = [
-        image[0, 0] for step in range(4) for rank in (0, 1) for image in source.batch(step, 5, rank, 2)[0]
-    ]
+    seen = [image[0, 0] for step in range(4) for rank in (0, 1) for image in source.batch(step, 5, rank, 2)[0]]
     assert len(seen) == 40
     for turn in range(4):
         assert sorted(seen[10 * turn : 10 * turn + 10]) == list(range(10))

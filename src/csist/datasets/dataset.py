@@ -68,9 +68,7 @@ class SplitArrays:
             InputError: if the numbers of images and of targets differ.
         """
         if len(images) != len(targets):
-            raise InputError(
-                f"there must be one Targets an image, got {len(targets)} for {len(images)} images"
-            )
+            raise InputError(f"there must be one Targets an image, got {len(targets)} for {len(images)} images")
         count = np.array([len(each) for each in targets], dtype=np.int64)
         padded = np.full((len(targets), int(count.max(initial=0)), 3), np.nan)
         for row, each in zip(padded, targets, strict=True):
@@ -327,9 +325,7 @@ def _part(progress: Progress | None, begin: float, end: float) -> Progress | Non
 def _opened(path: Path) -> Iterator[h5py.File]:
     """A store opened for reading, every failure turned into one line."""
     if not path.is_file():
-        raise InputError(
-            f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}"
-        )
+        raise InputError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
     try:
         with h5py.File(path, "r") as file:
             yield file

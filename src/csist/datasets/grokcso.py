@@ -118,9 +118,7 @@ def _number(element: Element, name: str, path: Path) -> float:
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise InputError(
-            f"{path}: {element.tag}/{name} must be a number, got {(child.text or '').strip()[:40]!r}"
-        )
+        raise InputError(f"{path}: {element.tag}/{name} must be a number, got {(child.text or '').strip()[:40]!r}")
     return value
 
 
@@ -171,9 +169,7 @@ def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], l
     for path in annotations.glob("*.xml"):
         match = re.fullmatch(r"(?:CSO|COS)_?(.+)\.xml", path.name)
         if match and match[1] not in numbered:
-            raise InputError(
-                f"{path} has no image: {folder / IMAGE_FOLDER / f'image_{match[1]}.png'} is missing"
-            )
+            raise InputError(f"{path} has no image: {folder / IMAGE_FOLDER / f'image_{match[1]}.png'} is missing")
     frames: list[NDArray[Any]] = []
     truths: list[_Annotation] = []
     paths: list[Path] = []
@@ -183,18 +179,14 @@ def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], l
         truth = _read_annotation(xml_path)
         stack = read_image(path)
         if stack.shape[1:] != truth.shape:
-            raise InputError(
-                f"{path} has (rows, columns) = {stack.shape[1:]}, but {xml_path} says {truth.shape}"
-            )
+            raise InputError(f"{path} has (rows, columns) = {stack.shape[1:]}, but {xml_path} says {truth.shape}")
         if truths and (truth.shape != truths[0].shape or truth.sigma_px != truths[0].sigma_px):
             raise InputError(
                 f"{xml_path} has sigma {truth.sigma_px} and (rows, columns) = {truth.shape}, the first one "
                 f"has {truths[0].sigma_px} and {truths[0].shape}: split the dataset by sensor"
             )
         if frames and stack.data.dtype != frames[0].dtype:
-            raise InputError(
-                f"{path} has the pixel type {stack.data.dtype}, the first image has {frames[0].dtype}"
-            )
+            raise InputError(f"{path} has the pixel type {stack.data.dtype}, the first image has {frames[0].dtype}")
         frames.append(stack.data[0])
         truths.append(truth)
         paths.append(path)
@@ -205,15 +197,11 @@ def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], l
 def _targets(truth: _Annotation, convention: Convention) -> Targets:
     points = np.array(truth.points, dtype=np.float64).reshape(-1, 3)
     x, y = (0, 1) if convention.x_is_column else (1, 0)
-    return Targets(
-        x=points[:, x] - convention.first, y=points[:, y] - convention.first, intensity=points[:, 2]
-    )
+    return Targets(x=points[:, x] - convention.first, y=points[:, y] - convention.first, intensity=points[:, 2])
 
 
 def _render(sensor: Sensor, truths: list[_Annotation], convention: Convention) -> FloatArray:
-    arrays = SplitArrays.from_targets(
-        np.empty(len(truths)), [_targets(truth, convention) for truth in truths]
-    )
+    arrays = SplitArrays.from_targets(np.empty(len(truths)), [_targets(truth, convention) for truth in truths])
     x, y, intensity = np.nan_to_num(arrays.targets, nan=0.0).transpose(2, 0, 1)
     return sensor.render_stack(x, y, intensity)
 
@@ -249,9 +237,7 @@ def _find_convention(
     return best, replace(sensor, background=best_background)
 
 
-def _measure_sensor(
-    images: NDArray[Any], truths: list[_Annotation], convention: Convention, sensor: Sensor
-) -> Sensor:
+def _measure_sensor(images: NDArray[Any], truths: list[_Annotation], convention: Convention, sensor: Sensor) -> Sensor:
     """The sensor with clipping and read noise as the first images show them."""
     seen = [i for i, truth in enumerate(truths) if truth.points][: 8 * PROBE]
     if not seen or images.dtype.kind != "u":
@@ -273,10 +259,7 @@ def _follows(prior: ScenePrior, splits: dict[str, SplitArrays]) -> bool:
     for arrays in splits.values():
         held = np.isfinite(arrays.targets[..., 2])
         flux = arrays.targets[..., 2][held]
-        if (
-            arrays.count.min(initial=1) < prior.count_range[0]
-            or arrays.count.max(initial=1) > prior.count_range[1]
-        ):
+        if arrays.count.min(initial=1) < prior.count_range[0] or arrays.count.max(initial=1) > prior.count_range[1]:
             return False
         if flux.size and (flux.min() < low - 0.5 or flux.max() > high + 0.5):
             return False
@@ -323,11 +306,7 @@ def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOD
     root = Path(root)
     folders = _split_folders(root)
     if not folders:
-        what = (
-            "no such folder"
-            if not root.is_dir()
-            else f"neither {IMAGE_FOLDER} nor train/{IMAGE_FOLDER} is in it"
-        )
+        what = "no such folder" if not root.is_dir() else f"neither {IMAGE_FOLDER} nor train/{IMAGE_FOLDER} is in it"
         raise InputError(f"cannot read {root} as a GrokCSO dataset: {what}")
     total = sum(1 for folder in folders.values() for _ in (folder / IMAGE_FOLDER).glob("image_*.png"))
     done = 0
@@ -346,18 +325,14 @@ def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOD
     first = first_truths[0]
     for _, truths, paths in filled:
         if (truths[0].sigma_px, truths[0].shape) != (first.sigma_px, first.shape):
-            raise InputError(
-                f"{paths[0]} and {filled[0][2][0]} differ in sigma or size: split the dataset by sensor"
-            )
+            raise InputError(f"{paths[0]} and {filled[0][2][0]} differ in sigma or size: split the dataset by sensor")
     card = _read_card(root)
     known = card[0] if card else None
     sensor = Sensor(psf=GaussianPSF(first.sigma_px), shape=first.shape)
     convention, measured = _find_convention(root, first_images, first_truths, sensor)
     measured = known or _measure_sensor(first_images, first_truths, convention, measured)
     if measured.shape != first.shape:
-        raise InputError(
-            f"{root / CARD_NAME} says {measured.shape}, but the images have the shape {first.shape}"
-        )
+        raise InputError(f"{root / CARD_NAME} says {measured.shape}, but the images have the shape {first.shape}")
     splits = {}
     for name, (images, truths, _) in raw.items():
         data = images if truths else np.empty((0, *first.shape), first_images.dtype)
@@ -376,9 +351,7 @@ def check_storable(sensor: Sensor) -> None:
             f"the GrokCSO layout holds a Gaussian PSF only, this sensor's is {sensor.psf.kind}: use the store"
         )
     if not sensor.quantised:
-        raise InputError(
-            "the GrokCSO layout (PNG) holds whole counts only: use --bits 8 or 16, or keep the store"
-        )
+        raise InputError("the GrokCSO layout (PNG) holds whole counts only: use --bits 8 or 16, or keep the store")
 
 
 def _annotation_text(name: str, targets: Targets, sigma_px: float, shape: tuple[int, int]) -> str:
@@ -386,9 +359,7 @@ def _annotation_text(name: str, targets: Targets, sigma_px: float, shape: tuple[
         "\t<object>\n\t\t<name>Target</name>\n\t\t<coordinate>\n"
         f"\t\t\t<xc>{x!r}</xc>\n\t\t\t<yc>{y!r}</yc>\n\t\t\t<brightness>{intensity!r}</brightness>\n"
         "\t\t</coordinate>\n\t</object>\n"
-        for x, y, intensity in zip(
-            targets.x.tolist(), targets.y.tolist(), targets.intensity.tolist(), strict=True
-        )
+        for x, y, intensity in zip(targets.x.tolist(), targets.y.tolist(), targets.intensity.tolist(), strict=True)
     )
     return (
         f'<?xml version="1.0" ?>\n<annotation>\n\t<filename>{name}</filename>\n\t<size>\n'
@@ -443,9 +414,7 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
     with atomic_path(root, folder=True) as partial:
         for name in store:
             split = store[name]
-            images_folder, annotations_folder = (
-                partial / name / each for each in (IMAGE_FOLDER, ANNOTATION_FOLDER)
-            )
+            images_folder, annotations_folder = (partial / name / each for each in (IMAGE_FOLDER, ANNOTATION_FOLDER))
             images_folder.mkdir(parents=True)
             annotations_folder.mkdir()
             for image, targets in zip(split.counts, targets_from_arrays(*split.target_arrays), strict=True):
@@ -473,9 +442,7 @@ def convert(source: str | Path, destination: str | Path, progress: Progress | No
     source, destination = Path(source), Path(destination)
     if source.suffix.lower() in STORE_SUFFIXES and not source.is_dir():
         if destination.suffix.lower() in STORE_SUFFIXES:
-            raise InputError(
-                f"{source} is a store already: give a folder to convert it to the GrokCSO layout"
-            )
+            raise InputError(f"{source} is a store already: give a folder to convert it to the GrokCSO layout")
         return write_grokcso(load(source), destination, progress)
     if not source.is_dir():
         raise InputError(f"cannot convert {source}: give a store (.h5) or the folder of a GrokCSO dataset")

@@ -83,7 +83,7 @@ def check_frame(frame: NDArray[np.generic]) -> FloatArray:
         raise InputError(f"frame must be one image (H, W), got a stack of {len(stack)}: pass its images one by one")
     if np.isnan(stack[0]).all():
         raise InputError(f"frame has no valid pixel: all {stack[0].size} are NaN")
-    return stack[0]
+    return np.asarray(stack[0])
 
 
 def is_whole_numbered(frame: FloatArray) -> bool:

@@ -131,7 +131,9 @@ def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> list[F
         for j, column in enumerate(centres[1].astype(int)):
             part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
             values = response[part][valid[part]]
-            mesh[:, i, j] = np.quantile(values, (0.5, *TAIL_QUANTILES)) if values.size >= FEWEST_TAIL_PIXELS else everything
+            mesh[:, i, j] = (
+                np.quantile(values, (0.5, *TAIL_QUANTILES)) if values.size >= FEWEST_TAIL_PIXELS else everything
+            )
     rows, columns = (
         np.maximum(1.0 - np.abs(np.linspace(0.0, count - 1.0, n)[:, None] - np.arange(count)), 0.0)
         for n, count in zip(response.shape, counts, strict=True)
@@ -139,7 +141,13 @@ def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> list[F
     return [rows @ part @ columns.T for part in mesh]
 
 
-def tail_significance(response: FloatArray, valid: BoolArray, floor: float, box_px: int = TAIL_BOX_PX) -> FloatArray:
+def tail_significance(
+    response: FloatArray,
+    valid: BoolArray,
+    floor: float,
+    box_px: int = TAIL_BOX_PX,
+    smallest_exponent: float = SMALLEST_TAIL_EXPONENT,
+) -> FloatArray:
     """Turn filter responses into Gaussian standard deviations by the local tail (see the module's text).
 
     Args:
@@ -147,13 +155,14 @@ def tail_significance(response: FloatArray, valid: BoolArray, floor: float, box_
         valid: (H, W) pixels that count.
         floor: smallest standard deviation of the response that the frame's rounding allows, > 0.
         box_px: side of the neighbourhood in px.
+        smallest_exponent: lower bound of the tail's exponent k; 1 makes it Gaussian everywhere.
     """
     z_low, z_high = ndtri(np.array(TAIL_QUANTILES))
     middle, low, high = _local_quantiles(response, valid, box_px)
     low = np.maximum(low - middle, floor * z_low)
     high = np.maximum(high - middle, floor * z_high)
     exponent = np.log(z_high / z_low) / np.log(np.maximum(high / low, 1.001))
-    exponent = np.clip(exponent, SMALLEST_TAIL_EXPONENT, 1.0)
+    exponent = np.clip(exponent, smallest_exponent, 1.0)
     return np.asarray(z_high * (np.maximum(response - middle, 0.0) / high) ** exponent)
 
 
@@ -218,7 +227,11 @@ def shape_correlation(flattened: FloatArray, sigma_px: float) -> FloatArray:
 
 
 def point_sources(
-    frame: FloatArray, background: Background, masked: BoolArray, scales_px: Sequence[float], sigma_px: float | None
+    frame: FloatArray,
+    background: Background,
+    masked: BoolArray,
+    scales_px: Sequence[float],
+    sigma_px: float | None,
 ) -> BoolArray | None:
     """Pixels (H, W) of the spots that look like point sources, if most of the frame's strong spots do; else None.
 
@@ -284,7 +297,7 @@ def measure_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> flo
     half = 6
     if not len(peaks):
         return DEFAULT_SIGMA_PX
-    distance = KDTree(peaks.positions).query(peaks.positions, k=[2])[0][:, 0]
+    distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
     isolated = peaks[distance > 1.5 * half][:MOST_SIGMA_SPOTS]
     sigmas = []
     for x, y in isolated.positions:
@@ -340,9 +353,7 @@ def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) ->
         # Vertex of the parabola through the maximum and its two neighbours along this axis.
         inside = (index > 0) & (index < significance.shape[axis] - 1)
         i, o = index[inside], other[inside]
-        before, here, after = (
-            significance[(o, i + step) if axis == 1 else (i + step, o)] for step in (-1, 0, 1)
-        )
+        before, here, after = (significance[(o, i + step) if axis == 1 else (i + step, o)] for step in (-1, 0, 1))
         bend = before - 2.0 * here + after
         shift = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1.0), 0.0)
         position[inside] += np.clip(shift, -0.5, 0.5)
@@ -354,11 +365,12 @@ def keep_strongest(peaks: Peaks, distance_px: float) -> Peaks:
     """Peaks without those that have a stronger kept one within `distance_px`."""
     if len(peaks) < 2:
         return peaks
-    neighbours = KDTree(peaks.positions).query_ball_point(peaks.positions, distance_px)
+    tree = KDTree(peaks.positions)
     kept = np.ones(len(peaks), dtype=bool)
-    for i, close in enumerate(neighbours):  # strongest first
+    for i, position in enumerate(peaks.positions):  # strongest first
         if kept[i]:
-            kept[[j for j in close if j > i]] = False
+            close = np.array(tree.query_ball_point(position, distance_px), dtype=np.int64)
+            kept[close[close > i]] = False
     return peaks[kept]
 
 
@@ -378,7 +390,7 @@ def ridges(peaks: Peaks, flattened: FloatArray, reach_px: float, depth: float = 
     x, y = (v[pairs[:, :1]] + along * (v[pairs[:, 1:]] - v[pairs[:, :1]]) for v in (peaks.x, peaks.y))
     line = ndimage.map_coordinates(flattened, [y, x], order=1, mode="nearest")
     lower = np.minimum(line[:, 0], line[:, -1])
-    return pairs[(line.min(axis=1, initial=np.inf) >= depth * lower) & (lower > 0.0)]
+    return np.asarray(pairs[(line.min(axis=1, initial=np.inf) >= depth * lower) & (lower > 0.0)])
 
 
 def link(positions: FloatArray, distance_px: float, more_pairs: IntArray | None = None) -> IntArray:

@@ -5,9 +5,10 @@ window several of them; every window is unmixed on its own. A fitted target belo
 window reports the targets of its own peaks only, so nothing is counted twice. What a window has explained is taken
 out of the others of its blob.
 
-Where the PSF is not known, it is taken as the Gaussian that fits the frame's isolated spots, and noise
-that grows with the light is added because that guess is not exact (`psf_error`). A blob that point targets cannot explain even so (an extended
-source, a cloud's edge) is reported as one target for each peak with a valley around it, with the flag POOR_FIT and no error bars.
+Where the PSF is not known, it is taken as the Gaussian that fits the frame's isolated spots. Because that guess is
+not exact, a window that it does not explain is unmixed again with noise that grows with the light (`psf_error`). What
+point targets do not explain even so (an extended source, a cloud's edge) is reported as one target for each peak with
+a valley around it, with the flag POOR_FIT and no error bars.
 """
 
 from __future__ import annotations
@@ -148,7 +149,13 @@ def unmix_frame(
     pixels = mask_pixels(image, ceiling, psf)
     if pixels.masked.all():
         raise InputError(f"frame has no valid pixel: all {image.size} are NaN, dead or hot")
-    logger.info("masked: %d NaN, %d dead, %d hot; %d saturated", pixels.nan, pixels.dead, pixels.hot, pixels.saturated.sum())
+    logger.info(
+        "masked: %d NaN, %d dead, %d hot; %d saturated",
+        pixels.nan,
+        pixels.dead,
+        pixels.hot,
+        pixels.saturated.sum(),
+    )
     if box_sides_px is None:
         finest = 32 if psf is None else max(32, int(np.ceil(20.0 * equivalent_sigma(psf))))
         box_sides_px = (4 * finest, finest)
@@ -253,7 +260,7 @@ class _Job:
         blobs = [np.flatnonzero(labels == label) for label in order]
         tree = KDTree(self.peaks.positions)
         with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(lambda item: self._blob(*item, tree), enumerate(blobs)))
+            results = list(pool.map(lambda number: self._blob(number, blobs[number], tree), range(len(blobs))))
         return Targets.concatenate(targets for targets, _ in results), [group for _, group in results]
 
     def _window(self, members: IntArray) -> tuple[slice, slice]:
@@ -334,12 +341,18 @@ class _Job:
                 # Only clipped pixels may touch the ceiling; the background's slope must not push others there.
                 np.minimum(window, np.nextafter(level, 0.0), out=window, where=~saturated)
                 sensor = replace(sensor, saturation=level)
-        found, group = unmix_window(window, sensor, self.prior, self.mode, noise)
-        if self.psf_error > 0.0 and peak > 0.0 and (Flag.POOR_FIT in group.flags or group.count > len(members)):
+        prior = self.prior
+        tolerant = self.psf_error > 0.0 and peak > 0.0
+        seen = self._peaks_inside(rows, columns)
+        if tolerant:
+            prior = self._at_most(seen + 1)
+        found, group = unmix_window(window, sensor, prior, self.mode, noise)
+        if tolerant and (Flag.POOR_FIT in group.flags or group.count > seen):
             # The PSF as it is does not do, or only with more targets than there are peaks. Its error grows with the
             # light: as shot noise of the strength that is right at the peak.
             per_count = self.psf_error**2 * peak + (0.0 if self.gain is None else 1.0 / self.gain)
-            found, group = unmix_window(window, replace(sensor, gain=1.0 / per_count), self.prior, self.mode, noise)
+            prior = self._at_most(MOST_TARGETS_PER_PEAK * seen)
+            found, group = unmix_window(window, replace(sensor, gain=1.0 / per_count), prior, self.mode, noise)
         poor = Flag.POOR_FIT in group.flags
         if poor and (self.guessed or group.count > MOST_TARGETS_PER_PEAK * len(members) + 1):
             return None
@@ -366,8 +379,22 @@ class _Job:
             kept_flags |= Flag(int(bit))
         if missed.size:
             left_over = self._as_peaks(members[missed], bits[missed])
-            targets, kept_flags = Targets.concatenate([targets, left_over.targets]), kept_flags | left_over.flags
+            targets, kept_flags = (
+                Targets.concatenate([targets, left_over.targets]),
+                kept_flags | left_over.flags,
+            )
         return _Solved(targets, probability, group.chi_squared, group.degrees_of_freedom, kept_flags, fitted=True)
+
+    def _peaks_inside(self, rows: slice, columns: slice) -> int:
+        """Number of peaks in a window, those of other windows too."""
+        x, y = self.peaks.x, self.peaks.y
+        inside = (x >= columns.start - 0.5) & (x < columns.stop - 0.5) & (y >= rows.start - 0.5) & (y < rows.stop - 0.5)
+        return max(int(inside.sum()), 1)
+
+    def _at_most(self, count: int) -> ScenePrior:
+        """The prior with a smaller largest count: a PSF that is only roughly known tells no more apart."""
+        low, high = self.prior.count_range
+        return replace(self.prior, count_range=(low, max(min(high, count), low)))
 
     def _unexplained(self, members: IntArray, found: Targets) -> IntArray:
         """Places in `members` of the peaks that a guessed PSF leaves without a target beside brighter ones.
@@ -393,7 +420,10 @@ class _Job:
         bits = np.zeros(len(members), dtype=np.int64)
         reach = int(np.ceil(self.footprint_px))
         for k, (x, y) in enumerate(self.peaks.positions[members]):
-            part = np.s_[max(round(y) - reach, 0) : round(y) + reach + 1, max(round(x) - reach, 0) : round(x) + reach + 1]
+            part = np.s_[
+                max(round(y) - reach, 0) : round(y) + reach + 1,
+                max(round(x) - reach, 0) : round(x) + reach + 1,
+            ]
             bits[k] |= int(Flag.MASKED) if self.pixels.masked[part].any() else 0
             bits[k] |= int(Flag.SATURATED) if self.pixels.saturated[part].any() else 0
         return bits
@@ -407,15 +437,18 @@ class _Job:
         sources = link(inside.positions, 0.0, ridges(inside, data, EXTENDED_PX))
         strongest = np.unique(sources, return_index=True)[1]
         peaks = keep_strongest(inside[np.sort(strongest)], max(SEPARATE_PX, 3.0 * self.sigma_px))
-        i, j = np.indices(data.shape)
+        grid = np.indices(data.shape)
+        i, j = grid[0], grid[1]
         x, y, flux = peaks.x.copy(), peaks.y.copy(), np.zeros(len(peaks))
         nearest = KDTree(peaks.positions).query(np.stack([j.ravel(), i.ravel()], axis=1))[1].reshape(data.shape)
         for k, (column, row) in enumerate(np.rint(peaks.positions).astype(int)):
             mine = np.where(nearest == k, data, 0.0)
             footprint = np.hypot(j - column, i - row) <= self.footprint_px
             top = mine[footprint].max()
-            bright, _ = ndimage.label(mine > 0.5 * top)
-            body = (bright == bright[row, column]) & (bright > 0) if bright[row, column] else footprint & (bright > 0)
+            bright = np.zeros(data.shape, dtype=np.int64)
+            ndimage.label(mine > 0.5 * top, output=bright)
+            label = bright[row, column]
+            body = (bright == label) & (bright > 0) if label else footprint & (bright > 0)
             if top > 0.0 and body.any():
                 weight = mine[body] - 0.5 * top
                 x[k], y[k] = (weight * j[body]).sum() / weight.sum(), (weight * i[body]).sum() / weight.sum()

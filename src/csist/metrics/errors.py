@@ -187,9 +187,7 @@ def error_summary(errors: MatchErrors) -> dict[str, float]:
         middle = float(np.median(finite)) if finite.size else float("nan")
         result[f"{name}_rms"] = _rms(finite)
         result[f"{name}_median"] = middle
-        result[f"{name}_scatter"] = (
-            MAD_TO_STD * float(np.median(np.abs(finite - middle))) if finite.size else middle
-        )
+        result[f"{name}_scatter"] = MAD_TO_STD * float(np.median(np.abs(finite - middle))) if finite.size else middle
     return result
 
 
@@ -261,9 +259,7 @@ def reliability_curve(
     score, right = matches.key[known], matches.distance_px[known] <= distance_px
     outside = (score < 0) | (score > 1)
     if outside.any():
-        raise InputError(
-            f"calibration needs scores that are probabilities in [0, 1], got {score[outside][0]}"
-        )
+        raise InputError(f"calibration needs scores that are probabilities in [0, 1], got {score[outside][0]}")
     if not score.size:
         return ReliabilityCurve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
     _, group, size = np.unique(score, return_inverse=True, return_counts=True)

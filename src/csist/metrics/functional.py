@@ -57,14 +57,10 @@ def check_pair(predictions: Sequence[Targets], truths: Sequence[Targets]) -> Non
     batches: tuple[tuple[str, Any], ...] = (("predictions", predictions), ("truths", truths))
     for name, batch in batches:
         if isinstance(batch, Targets):
-            raise InputError(
-                f"{name} must be a list with one Targets an image, got a single Targets: write [{name}]"
-            )
+            raise InputError(f"{name} must be a list with one Targets an image, got a single Targets: write [{name}]")
         for index, item in enumerate(batch):
             if not isinstance(item, Targets):
-                raise InputError(
-                    f"{name} must be a list of Targets, got {type(item).__name__} at index {index}"
-                )
+                raise InputError(f"{name} must be a list of Targets, got {type(item).__name__} at index {index}")
     if len(predictions) != len(truths):
         raise InputError(
             f"predictions and truths must be equally long, got {len(predictions)} and {len(truths)} images"
@@ -153,9 +149,7 @@ class Matches:
         return hit
 
 
-def match_detections(
-    predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: str = "score"
-) -> Matches:
+def match_detections(predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: str = "score") -> Matches:
     """Find the nearest true target of every detection.
 
     Args:
@@ -268,9 +262,7 @@ def ranked_average_precision(ranked_hits: BoolArray, truths: int) -> float:
     return envelope_area((position + 1).astype(np.float64), np.ones(len(position)), float(truths))
 
 
-def cso_map(
-    predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: str = "score"
-) -> dict[str, float]:
+def cso_map(predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: str = "score") -> dict[str, float]:
     """CSO-mAP and the average precision at each of its five distances, in percent.
 
     Detections of all images are ranked by `rank_by`, highest first, equal ones in the order given, NaN last.

@@ -103,9 +103,7 @@ class CSOMeanAP(Metric):
         matches = match_detections(predictions, truths, self.rank_by)
         ids = np.full(len(predictions), NO_ID) if image_ids is None else np.asarray(image_ids, dtype=np.int64)
         if ids.shape != (len(predictions),):
-            raise InputError(
-                f"image_ids must hold one number for each of {len(predictions)} images, got {ids.shape}"
-            )
+            raise InputError(f"image_ids must hold one number for each of {len(predictions)} images, got {ids.shape}")
         if image_ids is not None and (ids < 0).any():
             raise InputError(f"image_ids must be >= 0, got {ids.min()}")
         images = np.stack([ids, matches.truth_count, lengths(predictions)], axis=1)
@@ -127,10 +125,7 @@ class CSOMeanAP(Metric):
         ranked = hits[kept].astype(np.bool_)[ranking(keys[kept])]
         total = int(truth_count[order].sum())
         result = summarise([ranked_average_precision(column, total) for column in ranked.T])
-        return {
-            name: torch.tensor(value, dtype=torch.float64, device=self.device)
-            for name, value in result.items()
-        }
+        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in result.items()}
 
     def sync(
         self,

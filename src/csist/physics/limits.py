@@ -37,7 +37,7 @@ def cramer_rao_bound(targets: Targets, sensor: Sensor) -> Bound:
 
     >>> single = Targets(x=[5.0], y=[5.0], intensity=[235.0])
     >>> round(float(cramer_rao_bound(single, Sensor(read_noise=1.0, quantised=False)).x[0]), 4)
-    0.0068
+    0.0088
     """
     dx = np.arange(sensor.shape[1])[None, None, :] - targets.x[:, None, None]
     dy = np.arange(sensor.shape[0])[None, :, None] - targets.y[:, None, None]

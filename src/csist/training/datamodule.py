@@ -105,9 +105,7 @@ class SimulatedSource:
         if key not in self._chunks:
             number, size, rank = key
             rng = np.random.default_rng([self.seed, number, rank])
-            self._chunks[key] = self._pool.submit(
-                simulate, self.prior, self.sensor, CHUNK_BATCHES * size, rng
-            )
+            self._chunks[key] = self._pool.submit(simulate, self.prior, self.sensor, CHUNK_BATCHES * size, rng)
         return self._chunks[key]
 
     def batch(self, step: int, size: int, rank: int, world: int) -> tuple[FloatArray, FloatArray]:
@@ -161,9 +159,7 @@ class UnmixingData(lightning_package.LightningDataModule):
         steps: batches in an epoch.
     """
 
-    def __init__(
-        self, source: Source, validation: Labelled, grid: SubPixelGrid, batch_size: int, steps: int
-    ) -> None:
+    def __init__(self, source: Source, validation: Labelled, grid: SubPixelGrid, batch_size: int, steps: int) -> None:
         super().__init__()
         self.source, self.validation, self.grid = source, validation, grid
         self.batch_size, self.steps = batch_size, steps

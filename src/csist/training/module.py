@@ -23,9 +23,7 @@ FINAL_SHARE = 0.01
 """Learning rate at the end, as a share of the peak."""
 
 
-def published_loss(
-    method: GridMethod, image: Tensor, truth: Tensor, share: float = 1.0
-) -> tuple[Tensor, Tensor]:
+def published_loss(method: GridMethod, image: Tensor, truth: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
     """(discrepancy, constraint) in counts^2; their sum is minimised.
 
     mean (s_N - s)^2 and 0.01 sum_k mean (F~(F(r_k)) - r_k)^2; a method without residuals has constraint 0.
@@ -197,9 +195,7 @@ class UnmixingModule(lightning_package.LightningModule):
         return min(self.minutes_now / (self.max_minutes or np.inf), 1.0)
 
     def _warmup(self) -> float:
-        total = (
-            self.max_samples if self.max_samples is not None else self.samples_seen / max(self.progress, 1e-6)
-        )
+        total = self.max_samples if self.max_samples is not None else self.samples_seen / max(self.progress, 1e-6)
         return min(self.warmup_samples / max(total, 1.0), 0.1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -266,9 +262,7 @@ class UnmixingModule(lightning_package.LightningModule):
         """
         saved = checkpoint["csist"]
         if saved["batch_size"] != self.batch_size:
-            raise InputError(
-                f"this run was begun with batches of {saved['batch_size']} samples, got {self.batch_size}"
-            )
+            raise InputError(f"this run was begun with batches of {saved['batch_size']} samples, got {self.batch_size}")
         self.averaged.load_state_dict(saved["averaged"])
         self.best_score, self.score = saved["best_score"], saved["score"]
         self.scored_at = saved["scored_at"]

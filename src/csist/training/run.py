@@ -116,9 +116,7 @@ class Keeper(lightning_package.Callback):
         samples, began = self._first
         return (module.samples_seen - samples) / max(time.monotonic() - began, 1e-9)
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the bar."""
         if self.bar is not None and self.task is not None:
             speed, score = self._speed(pl_module), pl_module.score
@@ -313,9 +311,7 @@ def train(
     check_ratio(ratio)
     source, validation, sensor, prior = open_data(data, sensor, prior, seed, val_limit)
     torch.manual_seed(seed)
-    method: GridMethod = create_method(
-        name, sensor=sensor, ratio=ratio, pretrained=False, **dict(options or {})
-    )
+    method: GridMethod = create_method(name, sensor=sensor, ratio=ratio, pretrained=False, **dict(options or {}))
     peak = learning_rate or float(getattr(method, "learning_rate", DEFAULT_LEARNING_RATE))
     clip = gradient_clip or getattr(method, "gradient_clip", None)
 
