@@ -94,4 +94,4 @@ def speed(count: int, iterations: int, loop_images: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    write_result("ista", {"published_setting": published(2000), "choice": choose(1000), "speed": speed(2048, 300, 6)})
+    write_result("ista", {"published_setting": published(2000), "choice": choose(400), "speed": speed(2048, 300, 6)})

@@ -580,7 +580,8 @@ def _read_fits(path: Path, notes: list[str]) -> NDArray[Any]:
         raise InputError(f"cannot read {path}: FITS needs the extra `astro`, pip install 'csist[astro]'") from error
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with fits.open(path, memmap=False, lazy_load_hdus=False) as units:
+        # Opened here: astropy leaves its own file open where a header is broken.
+        with path.open("rb") as file, fits.open(file, memmap=False, lazy_load_hdus=False) as units:
             images = (u.data for u in units if u.is_image and u.header.get("NAXIS", 0) > 0 and u.data is not None)
             values = next(images, None)
     for warning in caught:
