@@ -41,7 +41,7 @@ class Sensor:
         InputError: if a number is out of its range.
 
     >>> Sensor().render(Targets(x=[5.0], y=[5.0], intensity=[200.0]))[5, 4:7].round(2).tolist()
-    [21.45, 93.21, 21.45]
+    [21.48, 93.21, 21.48]
     """
 
     psf: PSF = field(default_factory=lambda: GaussianPSF(0.5))
