@@ -227,6 +227,14 @@ def spread_mesh(mesh: FloatArray, shape: tuple[int, int], extrapolated: bool) ->
     return np.asarray(rows @ mesh @ columns.T)
 
 
+def local_scatter(values: FloatArray, side: int, otherwise: float) -> FloatArray:
+    """Clipped scatter (H, W) of the values in boxes of about `side` px; `otherwise` where nothing is valid."""
+    rows, shape = _boxes(values, side)
+    scatter = clipped_statistics(rows)[1].reshape(shape)
+    mesh = ndimage.median_filter(fill_mesh(scatter, otherwise), size=3, mode="nearest")
+    return spread_mesh(mesh, (values.shape[0], values.shape[1]), extrapolated=False)
+
+
 def estimate_background(
     frame: FloatArray,
     masked: BoolArray | None = None,
@@ -272,10 +280,7 @@ def estimate_background(
     if noise_std is not None:
         noise = np.full(frame.shape, max(noise_std, lowest))
     else:
-        rows, shape = _boxes(residual, box_sides_px[-1])
-        scatter = clipped_statistics(rows)[1].reshape(shape)
-        mesh = ndimage.median_filter(fill_mesh(scatter, lowest), size=3, mode="nearest")
-        noise = np.maximum(spread_mesh(mesh, (frame.shape[0], frame.shape[1]), extrapolated=False), lowest)
+        noise = np.maximum(local_scatter(residual, box_sides_px[-1], lowest), lowest)
     return Background(level, noise)
 
 

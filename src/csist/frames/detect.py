@@ -31,7 +31,7 @@ from scipy.spatial import KDTree
 from scipy.special import ndtri
 
 from csist.checks import InputError, check_positive
-from csist.frames.background import Background, noise_floor
+from csist.frames.background import Background, local_scatter, noise_floor
 from csist.physics.psf import PSF, GaussianPSF
 
 FloatArray = NDArray[np.float64]
@@ -263,10 +263,12 @@ def point_sources(
 
 
 def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: BoolArray | None = None) -> FloatArray:
-    """Significance (H, W) of the matched filter in white noise.
+    """Significance (H, W) of the matched filter.
 
     Each pixel is divided by its own noise first; near edges and masked pixels the filter is renormalised to what
-    it still sees, z = sum(p d / s) / sqrt(sum(p^2)) over the valid pixels.
+    it still sees, z = sum(p d / s) / sqrt(sum(p^2)) over the valid pixels. That is right in
+    white noise; where z scatters by more than 1 between the sources (correlated noise, confusion) it is divided by
+    its own clipped local scatter.
 
     Args:
         frame: (H, W) in counts.
@@ -281,7 +283,8 @@ def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: Boo
     top = oaconvolve(np.where(valid, normalised, 0.0), kernel, mode="same")
     seen = oaconvolve(valid.astype(np.float64), kernel**2, mode="same")
     # Where the centre's own share is missing there is nothing to measure.
-    return np.where(valid, top / np.sqrt(np.maximum(seen, 0.1 * (kernel**2).sum())), 0.0)
+    z = np.where(valid, top / np.sqrt(np.maximum(seen, 0.1 * (kernel**2).sum())), np.nan)
+    return np.nan_to_num(z / np.maximum(local_scatter(z, TAIL_BOX_PX, 1.0), 1.0), nan=0.0)
 
 
 def measure_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:

@@ -84,7 +84,7 @@ class Effort:
 
 
 EFFORTS = {
-    "accurate": Effort(bank=8192, scan=128, starts=16, steps=(1500, 5000, 14_000, 26_000), chains=12, samples=400),
+    "accurate": Effort(bank=8192, scan=128, starts=16, steps=(1500, 4000, 10_000, 18_000), chains=12, samples=400),
     "fast": Effort(bank=1024, scan=48, starts=4, steps=(200, 400, 1200, 2000), chains=12, samples=150),
 }
 
