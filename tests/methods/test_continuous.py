@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from csist.checks import InputError
 from csist.datasets.scenes import ScenePrior, sample_scenes
 from csist.methods.continuous import Continuous
+from csist.methods.continuous.annealing import LANES, anneal
 from csist.methods.continuous.bank import build_bank
+from csist.methods.continuous.lanes import profile_polynomials
 from csist.methods.continuous.likelihood import (
     AT_CEILING,
     AT_FLOOR,
@@ -19,8 +22,9 @@ from csist.methods.continuous.likelihood import (
     render,
     render_with_jacobian,
 )
-from csist.methods.continuous.posterior import summarise, temper
+from csist.methods.continuous.posterior import summarise
 from csist.methods.continuous.search import log_evidence
+from csist.methods.continuous.tempering import temper
 from csist.metrics import count_accuracy, cso_map
 from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
@@ -161,20 +165,69 @@ def test_laplace_evidence_equals_integration() -> None:
     assert value == pytest.approx(evidence, abs=0.3)
 
 
-def test_samples_and_their_evidence_equal_integration() -> None:
-    data, tables, variance, low, high, start, evidence, means, stds = single_target_posterior()
-    code, no_basis = np.zeros((5, 5), np.int8), np.zeros((0, 5, 5))
-    reservoir = np.random.default_rng(1).random((4000, 2)) + 1.5
-    share = np.arange(1.0, 4001.0)
+def test_annealed_samples_and_their_evidence_equal_integration() -> None:
+    data, tables, variance, low, high, _, evidence, means, stds = single_target_posterior()
+    bank = np.random.default_rng(1).random((4000, 2)) + 1.5
+    samples, values = np.empty((20 * LANES, 3)), np.empty(20 * LANES)
+    found = anneal(
+        1, low, high, False, 0.0, profile_polynomials(tables), 0, 0, data, np.zeros((5, 5), np.int8), variance, 0.0,
+        bank, np.arange(1.0, 4001.0), 1e9, 10, 20, 100, samples, values, 1,
+    )  # fmt: skip
+    assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()
+    assert samples.std(axis=0) == pytest.approx(stds, rel=0.08)
+    assert found == pytest.approx(evidence, abs=0.2)
+
+
+def test_tempered_samples_equal_integration() -> None:
+    data, tables, variance, low, high, start, _, means, stds = single_target_posterior()
     samples, values = np.empty((4000, 3)), np.empty(4000)
-    kept, sampled_evidence = temper(
-        start.reshape(1, 3), 1, low, high, False, 0.0, tables, 0, 0, no_basis, data, code, variance, 0.0,
-        np.array([1.0, 4.0, 16.0, 1e9]), reservoir, share, 40_000, 4000, samples, values, 1,
+    kept = temper(
+        start.reshape(1, 3), 1, low, high, False, 0.0, profile_polynomials(tables), 0, 0, np.zeros((0, 5, 5)), data,
+        np.zeros((5, 5), np.int8), variance, 0.0, np.array([1.0, 4.0]), 32, 2500, samples, values, 1,
     )  # fmt: skip
     assert kept == 4000
     assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()
     assert samples.std(axis=0) == pytest.approx(stds, rel=0.08)
-    assert sampled_evidence == pytest.approx(evidence, abs=0.2)
+
+
+def test_annealing_equals_weighing_many_draws_of_the_prior() -> None:
+    """Three targets inside a pixel at sigma = 5: importance sampling of 400,000 draws is the reference."""
+    sensor = Sensor(read_noise=5.0, shape=(7, 7))
+    scene = Targets(x=[2.7, 3.3, 3.2], y=[3.2, 3.3, 2.6], intensity=[230.0, 240.0, 225.0])
+    image = sensor.observe(scene, 3)
+    rng = np.random.default_rng(4)
+    x, y = (rng.uniform(2.5, 3.5, (2_000_000, 3)) for _ in range(2))
+    apart = [
+        np.hypot(x[:, a] - x[:, b], y[:, a] - y[:, b]) >= BENCHMARK.min_separation_px
+        for a, b in ((0, 1), (0, 2), (1, 2))
+    ]
+    keep = np.all(apart, axis=0).nonzero()[0][:400_000]
+    x, y, flux = x[keep], y[keep], rng.uniform(*BENCHMARK.intensity_range, (len(keep), 3))
+    misfit = np.concatenate(
+        [
+            ((sensor.render_stack(x[n], y[n], flux[n]) - image) ** 2).sum(axis=(1, 2))
+            for n in np.array_split(np.arange(len(keep)), 40)
+        ]
+    )
+    weight = np.exp(-0.5 * (misfit - misfit.min()) / (25.0 + 1 / 12))
+    assert weight.sum() ** 2 / (weight**2).sum() > 150  # the reference itself must be worth something
+    moments = {}
+    _, groups = Continuous(sensor=sensor, prior=BENCHMARK, noise_std=5.0).solve(image[None], keep_samples=True)
+    cloud = groups[0].samples
+    assert cloud.shape[1:] == (3, 3)
+    # symmetric functions of the targets do not depend on their order
+    for name, function in {
+        "flux": lambda x, y, f: f.sum(axis=1),
+        "spread": lambda x, y, f: x.var(axis=1) + y.var(axis=1),
+        "rightmost": lambda x, y, f: x.max(axis=1),
+        "lowest": lambda x, y, f: y.max(axis=1),
+    }.items():
+        values = function(x, y, flux)
+        mean = np.average(values, weights=weight)
+        moments[name] = mean, np.sqrt(np.average((values - mean) ** 2, weights=weight))
+        mine = function(*np.moveaxis(cloud, 2, 0))
+        assert mine.mean() == pytest.approx(moments[name][0], abs=0.3 * moments[name][1]), name
+        assert mine.std() == pytest.approx(moments[name][1], rel=0.25), name
 
 
 def test_summary_undoes_label_switches() -> None:
@@ -221,6 +274,29 @@ def test_same_answer_in_any_batch_order_and_thread_count(benchmark: tuple) -> No
     assert method.predict(images[::-1])[::-1] == together
     assert Continuous(prior=BENCHMARK, mode="fast", noise_std=0.0, workers=1).predict(images) == together
     assert method.predict(images[7:8]) == together[7:8]
+
+
+def test_intervals_hold_what_they_promise(benchmark: tuple) -> None:
+    images, truth = benchmark
+    found, groups = Continuous(prior=BENCHMARK, noise_std=0.0).solve(images, keep_samples=True)
+    assert found == Continuous(prior=BENCHMARK, noise_std=0.0).predict(images)
+    inside = []
+    for detections, group, scene in zip(found, groups, truth, strict=True):
+        if len(detections) != len(scene):
+            continue
+        distance = np.hypot(detections.x[:, None] - scene.x, detections.y[:, None] - scene.y)
+        mine, theirs = linear_sum_assignment(distance)
+        low, high = group.interval(0.68)[:, mine]
+        true = np.stack([scene.x, scene.y, scene.intensity], axis=1)[theirs]
+        inside.append((low <= true) & (true <= high))
+        assert group.covariance().shape == (3 * group.count, 3 * group.count)
+    assert np.concatenate(inside).mean() == pytest.approx(0.68, abs=0.09)
+
+
+def test_samples_are_kept_only_on_demand(benchmark: tuple) -> None:
+    group = Continuous(prior=BENCHMARK, mode="fast").solve(benchmark[0][:1])[1][0]
+    with pytest.raises(InputError, match="keep_samples"):
+        group.interval()
 
 
 def test_input_is_left_alone(benchmark: tuple) -> None:

@@ -29,6 +29,7 @@ from csist.methods.layers import (
     convolution,
     gradient_step,
     soft_threshold,
+    to_map,
     with_constrained,
 )
 from csist.physics.sensor import Sensor
@@ -157,7 +158,7 @@ class DISTANetStage(nn.Module):
             features = static + self.dynamic_weight * self._dynamic(kernels, stepped)
         threshold = self.threshold(features) if isinstance(self.threshold, nn.Module) else self.threshold
         both = with_constrained(features, soft_threshold(features, threshold), constrained)
-        back = self.backward_second(functional.relu(self.backward_first(both)))
+        back = to_map(self.backward_second, functional.relu(self.backward_first(both)))
         symmetry = back[len(cells) :] - stepped[:constrained] if constrained else None
         return back[: len(cells)], symmetry
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from csist.methods.layers import UnfoldedMethod, convolution, gradient_step, soft_threshold, with_constrained
+from csist.methods.layers import UnfoldedMethod, convolution, gradient_step, soft_threshold, to_map, with_constrained
 from csist.physics.sensor import Sensor
 
 CHANNELS = 32
@@ -80,7 +80,7 @@ class FISTANet(UnfoldedMethod):
             back = self.backward_second(functional.relu(self.backward_first(both)))
             if constrained:
                 residuals.append(back[len(image) :] - lifted[:constrained])
-            before, cells = cells, functional.relu(stepped + self.drop(back[: len(image)]))
+            before, cells = cells, functional.relu(stepped + to_map(self.drop, back[: len(image)]))
             weight = 1.0 - self._at("momentum", 0) / self._at("momentum", stage)
             ahead = cells + weight * (cells - before)
         return cells, residuals

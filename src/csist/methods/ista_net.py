@@ -24,6 +24,7 @@ from csist.methods.layers import (
     convolution,
     gradient_step,
     soft_threshold,
+    to_map,
     with_constrained,
 )
 from csist.physics.sensor import Sensor
@@ -50,8 +51,7 @@ class ISTANetStage(nn.Module):
         self.forward_second = convolution(CHANNELS, CHANNELS)
         self.backward_first = convolution(CHANNELS, CHANNELS)
         self.backward_second = convolution(CHANNELS, inner)
-        self.drop = convolution(CHANNELS, 1) if residual else nn.Identity()
-        self.residual = residual
+        self.drop = convolution(CHANNELS, 1) if residual else None
 
     def forward(
         self, cells: Tensor, image: Tensor, operator: SteeringOperator, constrained: int
@@ -61,10 +61,11 @@ class ISTANetStage(nn.Module):
         lifted = self.lift(stepped)
         features = self.forward_second(functional.relu(self.forward_first(lifted)))
         both = with_constrained(features, soft_threshold(features, self.threshold), constrained)
-        back = self.backward_second(functional.relu(self.backward_first(both)))
-        found = self.drop(back[: len(cells)])
+        hidden = functional.relu(self.backward_first(both))
+        back = to_map(self.backward_second, hidden) if self.drop is None else self.backward_second(hidden)
         symmetry = back[len(cells) :] - lifted[:constrained] if constrained else None
-        return (stepped + found if self.residual else found), symmetry
+        found = back[: len(cells)]
+        return (found if self.drop is None else stepped + to_map(self.drop, found)), symmetry
 
 
 class ISTANet(UnfoldedMethod):

@@ -139,6 +139,16 @@ def start_matrix(sensor: Sensor, ratio: int) -> FloatArray:
     return _start_matrix(json.dumps(sensor.to_card()), ratio)
 
 
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """No automatic half precision inside: for sums where targets nearly cancel."""
+    if torch.is_autocast_enabled(device_type):
+        with torch.autocast(device_type, enabled=False):
+            yield
+    else:
+        yield
+
+
 class UnfoldedMethod(GridMethod):
     """Base of the unfolded networks: scaling, the linear start, and the constraint terms of the loss.
 
@@ -166,7 +176,8 @@ class UnfoldedMethod(GridMethod):
 
     def linear_start(self, image: Tensor) -> Tensor:
         """s0 = Q z, (B, 1, cH, cW)."""
-        return (image.flatten(1) @ self.start.T).view(-1, 1, *self.grid.map_shape)
+        with full_precision(image.device.type):
+            return (image.flatten(1) @ self.start.T).view(-1, 1, *self.grid.map_shape)
 
     def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
         """The map, and each stage's residual of its constraint for the first `constrained` samples.
@@ -207,8 +218,16 @@ def convolution(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
 
 
 def gradient_step(operator: SteeringOperator, cells: Tensor, image: Tensor, step: Tensor) -> Tensor:
-    """The map after a gradient step, r = s - rho G^T (G s - z)."""
-    return cells - step * operator.adjoint(operator(cells) - image)
+    """The map after a gradient step, r = s - rho G^T (G s - z), in full precision."""
+    with full_precision(image.device.type):
+        return cells - step * operator.adjoint(operator(cells) - image)
+
+
+def to_map(layer: nn.Conv2d, features: Tensor) -> Tensor:
+    """The last convolution of a stage, from features to a map, in full precision."""
+    with full_precision(features.device.type):
+        mapped: Tensor = layer(features.to(layer.weight.dtype))
+        return mapped
 
 
 def with_constrained(values: Tensor, shrunk: Tensor, constrained: int) -> Tensor:

@@ -40,8 +40,6 @@ POLISHED_TO_COMPARE = 2
 """Starts polished for each of them."""
 HOPELESS = 6.0
 """Pairs whose best configuration misses so many times more than the best pair's are not polished."""
-HIGHEST_POWER = 40
-"""The hottest temperature is at most 2 to this power."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,6 @@ def search_pixel(
     evidence: FloatArray,
     places: Any,
     modes: FloatArray,
-    misfits: FloatArray,
 ) -> None:
     """Weigh the counts, and find the best pixel of each, for a group inside one pixel of a window.
 
@@ -124,13 +121,14 @@ def search_pixel(
         iterations: most iterations of a polish.
         evidence: filled, (Kmax + 1,) log evidence of 0, 1, 2, ... targets; -inf where hopeless.
         places: filled, (Kmax + 1, 2) row and column of the best pixel for each count.
-        modes, misfits: scratch, as `polish_in_pixel` fills them.
+        modes: filled, (Kmax + 1, 3 Kmax) the best mode of each count.
     """
     rows, columns = data.shape
     side = bank_images.shape[2]
     reach = side // 2
     pixels = side * side
     evidence[:] = -np.inf
+    polished = np.zeros((POLISHED_TO_COMPARE, modes.shape[1]))
     no_basis = np.zeros((0, rows, columns))
     # brightest pixel, the candidates lie around it
     top, top_row, top_column = -np.inf, 0, 0
@@ -182,10 +180,9 @@ def search_pixel(
         if not ranked[slot, 0] <= HOPELESS * ranked[0, 0] + 20.0 * variance * pixels:
             break
         count, pixel_row, pixel_column = int(ranked[slot, 1]), int(ranked[slot, 2]), int(ranked[slot, 3])
-        found = polish_in_pixel(
-            data, code, tables, variance, inverse_gain, count, pixel_row, pixel_column, flux,
-            min_separation, bank_positions, bank_images, min(4 * scan, bank_images.shape[1]), POLISHED_TO_COMPARE,
-            iterations, modes, misfits,
+        found, _ = polish_in_pixel(
+            data, code, tables, variance, inverse_gain, count, pixel_row, pixel_column, flux, min_separation,
+            bank_positions, bank_images, min(4 * scan, bank_images.shape[1]), iterations, polished,
         )  # fmt: skip
         if found == 0:
             continue
@@ -193,13 +190,14 @@ def search_pixel(
         r0, r1 = max(pixel_row - reach, 0), min(pixel_row + reach + 1, rows)
         c0, c1 = max(pixel_column - reach, 0), min(pixel_column + reach + 1, columns)
         value = log_evidence(
-            modes[0, : 3 * count].copy(), count, low, high, log_flux, tables, r0, c0, no_basis[:, r0:r1, c0:c1],
+            polished[0, : 3 * count].copy(), count, low, high, log_flux, tables, r0, c0, no_basis[:, r0:r1, c0:c1],
             data[r0:r1, c0:c1], code[r0:r1, c0:c1], variance, inverse_gain,
         )  # fmt: skip
         value += empty_outside(data, code, r0, r1, c0, c1, variance) - log_allowed[count]
         if value > evidence[count]:
             evidence[count] = value
             places[count, 0], places[count, 1] = pixel_row, pixel_column
+            modes[count] = polished[0]
 
 
 @compiled
@@ -214,31 +212,6 @@ def empty_outside(data: FloatArray, code: Any, r0: int, r1: int, c0: int, c1: in
 
 
 @compiled
-def reservoir_shares(misfits: FloatArray, variance: float, effective: float, shares: FloatArray) -> float:
-    """Fill `shares` with the running sum of the bank's tempered likelihoods; returns the temperature.
-
-    It is the lowest temperature, a power of two, at which at least `effective` configurations count.
-    """
-    lowest = misfits.min()
-    below, above = -1, HIGHEST_POWER  # the answer lies in (below, above]: more temperature, more that count
-    while True:
-        power = (below + above) // 2 if above - below > 1 else above
-        scale = -0.5 / (variance * 2.0**power)
-        total, squares = 0.0, 0.0
-        for m in range(misfits.shape[0]):
-            share = math.exp(scale * (misfits[m] - lowest))
-            total += share
-            squares += share * share
-            shares[m] = total
-        if above - below <= 1:
-            return float(2.0**power)
-        if total * total >= effective * squares:
-            above = power
-        else:
-            below = power
-
-
-@compiled
 def pixel_bounds(count: int, row: int, column: int, flux: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Bounds of all parameters of a group inside one pixel."""
     low, high = np.empty(3 * count), np.empty(3 * count)
@@ -247,6 +220,53 @@ def pixel_bounds(count: int, row: int, column: int, flux: FloatArray) -> tuple[F
         low[3 * k + 1], high[3 * k + 1] = row - 0.5, row + 0.5
         low[3 * k + 2], high[3 * k + 2] = flux[0], flux[1]
     return low, high
+
+
+@compiled
+def compare_bank(
+    data: FloatArray,
+    code: Any,
+    count: int,
+    row: int,
+    column: int,
+    flux: FloatArray,
+    bank_images: Any,
+    size: int,
+    misfits: FloatArray,
+    fluxes: FloatArray,
+) -> None:
+    """Fill `misfits` and `fluxes` for the first `size` configurations of the bank, put at the pixel (row, column).
+
+    A misfit is the squared residual at the best common flux within the bounds; infinite where nothing is seen.
+    """
+    rows, columns = data.shape
+    side = bank_images.shape[2]
+    reach = side // 2
+    window, valid = np.zeros(side * side, np.float32), np.zeros(side * side, np.float32)
+    power, whole = np.float32(0.0), True
+    for i in range(side):
+        for j in range(side):
+            r, c = row - reach + i, column - reach + j
+            if 0 <= r < rows and 0 <= c < columns and code[r, c] != IGNORED:
+                window[i * side + j], valid[i * side + j] = np.float32(data[r, c]), np.float32(1.0)
+                power += np.float32(data[r, c]) ** 2
+            else:
+                whole = False
+    for m in range(size):
+        model = bank_images[count, m].reshape(side * side)
+        cross, norm = np.float32(0.0), np.float32(0.0)
+        if whole:
+            for p in range(side * side):
+                cross += window[p] * model[p]
+                norm += model[p] * model[p]
+        else:
+            for p in range(side * side):
+                cross += window[p] * model[p]
+                norm += valid[p] * model[p] * model[p]
+        misfits[m], fluxes[m] = np.inf, flux[0]
+        if norm > np.float32(0.0):
+            fluxes[m] = min(max(cross / norm, flux[0]), flux[1])
+            misfits[m] = power + fluxes[m] * (fluxes[m] * norm - 2.0 * cross)
 
 
 @compiled
@@ -264,91 +284,40 @@ def polish_in_pixel(
     bank_positions: FloatArray,
     bank_images: Any,
     size: int,
-    starts: int,
     iterations: int,
     modes: FloatArray,
-    misfits: FloatArray,
-) -> int:
-    """Polish the `starts` configurations of the bank that fit best; returns how many modes there are.
+) -> tuple[int, float]:
+    """Climb from those of the bank's first `size` configurations that fit best, one for each row of `modes`.
 
-    Fills `modes` (starts, parameters), best first, and `misfits` (configurations,), the squared residual of
-    each configuration of the bank at its best common flux.
+    Fills `modes` (starts, parameters or more), the best first; returns how many there are, and the log likelihood
+    of the best over the patch.
     """
     rows, columns = data.shape
-    side = bank_images.shape[2]
-    reach = side // 2
+    reach = bank_images.shape[2] // 2
     r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
     c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
-    patch = data[r0:r1, c0:c1]
-    patch_code = code[r0:r1, c0:c1].copy()
-    h, w = patch.shape
-    weight, weighted = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
-    power = 0.0
-    for i in range(h):
-        for j in range(w):
-            weight[i, j] = np.float32(0.0) if patch_code[i, j] == IGNORED else np.float32(1.0)
-            weighted[i, j] = weight[i, j] * np.float32(patch[i, j])
-            power += weighted[i, j] ** 2
-    di, dj = r0 - (row - reach), c0 - (column - reach)
-    best_misfit, best_index, best_flux = np.full(starts, np.inf), np.zeros(starts, np.int64), np.zeros(starts)
-    for m in range(size):
-        cross, norm = np.float32(0.0), np.float32(0.0)
-        for i in range(h):
-            for j in range(w):
-                model = bank_images[count, m, i + di, j + dj]
-                cross += weighted[i, j] * model
-                norm += weight[i, j] * model * model
-        misfits[m] = np.inf
-        if norm <= 0.0:
-            continue
-        s = min(max(cross / norm, flux[0]), flux[1])
-        misfit = power + s * (s * norm - 2.0 * cross)
-        misfits[m] = misfit
-        if misfit < best_misfit[starts - 1]:
-            slot = starts - 1
-            while slot > 0 and misfit < best_misfit[slot - 1]:
-                best_misfit[slot], best_index[slot], best_flux[slot] = (
-                    best_misfit[slot - 1],
-                    best_index[slot - 1],
-                    best_flux[slot - 1],
-                )
-                slot -= 1
-            best_misfit[slot], best_index[slot], best_flux[slot] = misfit, m, s
+    misfits, fluxes = np.empty(size), np.empty(size)
+    compare_bank(data, code, count, row, column, flux, bank_images, size, misfits, fluxes)
     low, high = pixel_bounds(count, row, column, flux)
-    basis = np.zeros((0, h, w))
-    values = np.full(starts, -np.inf)
-    found = 0
-    theta = np.empty(3 * count)
-    for start in range(starts):
-        if best_misfit[start] == np.inf:
+    basis = np.zeros((0, r1 - r0, c1 - c0))
+    theta, best, found = np.empty(3 * count), -np.inf, 0
+    for _ in range(modes.shape[0]):
+        m = int(np.argmin(misfits))
+        if misfits[m] == np.inf:
             break
+        misfits[m] = np.inf
         for k in range(count):
-            theta[3 * k] = column + bank_positions[count, best_index[start], k, 0]
-            theta[3 * k + 1] = row + bank_positions[count, best_index[start], k, 1]
-            theta[3 * k + 2] = best_flux[start]
+            theta[3 * k] = column + bank_positions[count, m, k, 0]
+            theta[3 * k + 1] = row + bank_positions[count, m, k, 1]
+            theta[3 * k + 2] = fluxes[m]
         value, _ = maximise(
-            theta,
-            count,
-            low,
-            high,
-            min_separation,
-            tables,
-            r0,
-            c0,
-            basis,
-            patch,
-            patch_code,
-            variance,
-            inverse_gain,
-            iterations,
-            1e-3,
-        )
-        slot = found
-        while slot > 0 and value > values[slot - 1]:
-            values[slot] = values[slot - 1]
-            modes[slot] = modes[slot - 1]
-            slot -= 1
-        values[slot] = value
-        modes[slot, : 3 * count] = theta
+            theta, count, low, high, min_separation, tables, r0, c0, basis, data[r0:r1, c0:c1],
+            code[r0:r1, c0:c1].copy(), variance, inverse_gain, iterations, 1e-3,
+        )  # fmt: skip
+        modes[found, : 3 * count] = theta
+        if value > best:
+            best = value
+            modes[found, : 3 * count] = modes[0, : 3 * count]
+            modes[0, : 3 * count] = theta
         found += 1
-    return found
+    return found, best

@@ -100,13 +100,17 @@ class Continuous:
         return self.solve(images, progress)[0]
 
     def solve(
-        self, images: FloatArray, progress: Callable[[int, int], None] | None = None
+        self,
+        images: FloatArray,
+        progress: Callable[[int, int], None] | None = None,
+        keep_samples: bool = False,
     ) -> tuple[list[Targets], list[Group]]:
         """Targets and group information of each image of a stack (N, H, W) in counts, in order.
 
         Args:
             images: (N, H, W) or (H, W).
             progress: called with (images done, images in all) now and then.
+            keep_samples: give each group its posterior samples, for `Group.interval` and `Group.covariance`.
 
         Raises:
             InputError: if the stack cannot be used or holds NaN and `mask_nan` is off.
@@ -133,7 +137,7 @@ class Continuous:
 
         def solve_part(start: int) -> tuple[list[Targets], list[Group]]:
             data, codes = pixel_codes(stack[start : start + IMAGES_A_TASK], sensor)
-            return solver.solve(data - sensor.background, codes)
+            return solver.solve(data - sensor.background, codes, keep_samples)
 
         starts = range(0, len(stack), IMAGES_A_TASK)
         targets: list[Targets] = []

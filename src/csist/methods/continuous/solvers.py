@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csist.checks import InputError
 from csist.datasets.scenes import ScenePrior, flux_bounds
+from csist.methods.continuous.annealing import LANES, anneal, reservoir_shares
 from csist.methods.continuous.bank import (
-    POLISHED_TO_COMPARE,
     Bank,
     build_bank,
+    compare_bank,
     empty_outside,
     pixel_bounds,
     polish_in_pixel,
-    reservoir_shares,
     search_pixel,
 )
+from csist.methods.continuous.lanes import profile_polynomials
 from csist.methods.continuous.likelihood import (
     AT_CEILING,
     IGNORED,
@@ -29,25 +30,25 @@ from csist.methods.continuous.likelihood import (
     profile_tables,
     render,
 )
-from csist.methods.continuous.posterior import summarise, temper
+from csist.methods.continuous.posterior import summarise
 from csist.methods.continuous.search import search_free, window_bounds
+from csist.methods.continuous.tempering import temper
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
 FloatArray = NDArray[np.float64]
+LaneArray = NDArray[np.float32]
 
 CONTENDER_MARGIN = 10.0
 """Counts within so much log evidence (Laplace) of the best are sampled, and weighed by the samples."""
 
-TEMPERATURE_RATIO = 3.0
-
 POLISH_ITERATIONS = 40
 
 RESERVOIR_EFFECTIVE = 200.0
-"""Configurations of the bank that must count at the temperature at which it feeds the chains."""
+"""Configurations of the bank that must count at the temperature at which the annealing starts."""
 
-FREE_CHAINS = 3
-"""Most temperatures where targets may lie anywhere: they can pass each other, so few are needed."""
+TEMPERATURE_RATIO = 3.0
+TEMPERED_LANES = 32
 
 BACKGROUND_WIDTH = 10.0
 """An unknown background term lies within so many noise standard deviations of zero."""
@@ -69,24 +70,42 @@ class Effort:
     Args:
         bank: configurations a count in the bank.
         scan: of these, compared at each candidate pixel and count.
-        starts: configurations polished.
-        steps: sampling steps, over all chains, for 1, 2, 3, 4 and more targets.
-        chains: most temperatures, each `TEMPERATURE_RATIO` times the one before.
-        samples: samples kept.
+        blocks: population of the annealing, in `LANES`; 0 samples by tempered chains from polished modes instead.
+        moves: steps of every chain at each stage of the annealing, for each target.
+        last_moves: steps at its end.
+        records: times that the population is recorded during these.
+        starts: modes from which tempered chains start.
+        levels: their temperatures, each three times the last.
+        sweeps: their steps for 1, 2, 3, 4 and more targets.
+        samples: samples kept of theirs.
     """
 
     bank: int
     scan: int
+    blocks: int
+    moves: int
+    last_moves: int
+    records: int
     starts: int
-    steps: tuple[int, int, int, int]
-    chains: int
+    levels: int
+    sweeps: tuple[int, int, int, int]
     samples: int
+
+    def temperatures(self) -> FloatArray:
+        """Of the tempered chains, (levels,)."""
+        return np.array([TEMPERATURE_RATIO**level for level in range(self.levels)])
 
 
 EFFORTS = {
-    "accurate": Effort(bank=8192, scan=128, starts=16, steps=(1500, 4000, 10_000, 18_000), chains=12, samples=400),
-    "fast": Effort(bank=1024, scan=48, starts=4, steps=(200, 400, 1200, 2000), chains=12, samples=150),
-}
+    "accurate": Effort(
+        bank=8192, scan=128, blocks=2, moves=15, last_moves=100, records=4, starts=1, levels=4,
+        sweeps=(100, 400, 1000, 1000), samples=400,
+    ),
+    "fast": Effort(
+        bank=1024, scan=48, blocks=0, moves=0, last_moves=0, records=0, starts=8, levels=4,
+        sweeps=(20, 30, 60, 120), samples=160,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,8 @@ class Group:
         chi_squared: of the best fit, over all measured pixels of the window.
         degrees_of_freedom: measured pixels minus parameters.
         flags: bits of `Flag`.
+        samples: (m, count, 3) x, y in px and intensity in counts of the targets, in their order, drawn from the
+            posterior given the count; None unless asked for.
     """
 
     count: int
@@ -106,10 +127,40 @@ class Group:
     chi_squared: float
     degrees_of_freedom: int
     flags: Flag
+    samples: FloatArray | None = None
+
+    def covariance(self) -> FloatArray:
+        """Covariance (3 count, 3 count) of x_1, y_1, intensity_1, x_2, ... given the count.
+
+        Raises:
+            InputError: if the samples were not kept.
+        """
+        return np.atleast_2d(np.cov(self._kept().reshape(-1, 3 * self.count), rowvar=False))
+
+    def interval(self, level: float = 0.68) -> FloatArray:
+        """Central credible interval (2, count, 3), lower and upper ends of x, y and intensity of each target.
+
+        Args:
+            level: probability that it holds, 0 to 1.
+
+        Raises:
+            InputError: if the samples were not kept.
+        """
+        return np.quantile(self._kept(), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
+
+    def _kept(self) -> FloatArray:
+        if self.samples is None:
+            raise InputError("this group has no samples: ask for them by keep_samples=True")
+        return self.samples
 
 
 def describe(
-    count: int, log_evidence: FloatArray, chi_squared: float, code: NDArray[np.int8], background_terms: int
+    count: int,
+    log_evidence: FloatArray,
+    chi_squared: float,
+    code: NDArray[np.int8],
+    background_terms: int,
+    samples: FloatArray | None = None,
 ) -> Group:
     """Group information from the log evidence of each count and the best fit's chi-squared."""
     probability = np.exp(log_evidence - log_evidence.max())
@@ -124,7 +175,7 @@ def describe(
         flags |= Flag.SATURATED
     if (code == IGNORED).any():
         flags |= Flag.MASKED
-    return Group(count, probability, chi_squared, freedom, flags)
+    return Group(count, probability, chi_squared, freedom, flags, samples)
 
 
 def inverse_gain(sensor: Sensor) -> float:
@@ -135,18 +186,20 @@ def inverse_gain(sensor: Sensor) -> float:
 class _Results:
     """Arrays that the compiled solvers fill, and what becomes of them."""
 
-    def __init__(self, number: int, most: int) -> None:
+    def __init__(self, number: int, most: int, kept_samples: int) -> None:
         self.estimate, self.deviation = np.empty((number, most, 3)), np.empty((number, most, 3))
         self.score, self.evidence = np.empty((number, most)), np.empty((number, most + 1))
         self.count, self.fit = np.empty(number, np.int64), np.empty(number)
         self.trouble = np.zeros((number, most), np.int64)
+        self.clouds = np.empty((number if kept_samples else 0, kept_samples, 3 * most))
 
     def assemble(self, codes: NDArray[np.int8], background_terms: int) -> tuple[list[Targets], list[Group]]:
         """One `Targets` and one `Group` an image."""
         targets, groups = [], []
         for n, count in enumerate(self.count):
             k = int(count)
-            group = describe(k, self.evidence[n], float(self.fit[n]), codes[n], background_terms)
+            samples = self.clouds[n, :, : 3 * k].reshape(-1, k, 3) if len(self.clouds) else None
+            group = describe(k, self.evidence[n], float(self.fit[n]), codes[n], background_terms, samples)
             groups.append(group)
             trust = POOR_FIT_TRUST if Flag.POOR_FIT in group.flags else 1.0
             targets.append(
@@ -166,10 +219,10 @@ class _Results:
 
 
 @compiled
-def sample_in_pixel(
+def anneal_in_pixel(
     data: FloatArray,
     code: Any,
-    tables: FloatArray,
+    polynomials: LaneArray,
     variance: float,
     inverse_gain: float,
     count: int,
@@ -180,55 +233,38 @@ def sample_in_pixel(
     min_separation: float,
     bank_positions: FloatArray,
     bank_images: Any,
-    starts: int,
-    steps: int,
-    temperature_ratio: float,
-    most_chains: int,
-    start: FloatArray,
+    blocks: int,
+    moves: int,
+    last_moves: int,
     seed: int,
-    modes: FloatArray,
-    misfits: FloatArray,
     samples: FloatArray,
     values: FloatArray,
-) -> tuple[int, float]:
+) -> float:
     """Sample the posterior of `count` targets inside the pixel (row, column) of a window.
 
-    The chains start at the modes found from the bank (filled into `modes`, best first), or at `start`
-    (3 count,) where that is not empty.
-
     Returns:
-        how many samples were filled, and the log evidence of the count over the whole window.
+        the log evidence of the count over the whole window.
     """
     rows, columns = data.shape
     reach = bank_images.shape[2] // 2
-    size = 3 * count
-    found = polish_in_pixel(
-        data, code, tables, variance, inverse_gain, count, row, column, flux, min_separation,
-        bank_positions, bank_images, bank_images.shape[1], starts, POLISH_ITERATIONS, modes, misfits,
-    )  # fmt: skip
-    begin = modes[:found, :size].copy() if start.shape[0] == 0 else start.copy().reshape(1, size)
     r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
     c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
-    low, high = pixel_bounds(count, row, column, flux)
-    shares = np.empty(misfits.shape[0])
+    size = bank_images.shape[1]
+    misfits, fluxes, shares = np.empty(size), np.empty(size), np.empty(size)
+    compare_bank(data, code, count, row, column, flux, bank_images, size, misfits, fluxes)
     hottest = reservoir_shares(misfits, variance, RESERVOIR_EFFECTIVE, shares)
-    chains = min(max(math.ceil(math.log(hottest) / math.log(temperature_ratio)), 1), most_chains)
-    temperatures = np.empty(chains + 1)
-    for chain in range(chains):
-        temperatures[chain] = temperature_ratio**chain
-    temperatures[chains] = max(hottest, temperature_ratio ** (chains - 1))
-    reservoir = np.empty((bank_positions.shape[1], 2 * count))
-    for m in range(reservoir.shape[0]):
+    low, high = pixel_bounds(count, row, column, flux)
+    bank = np.empty((size, 2 * count))
+    for m in range(size):
         for k in range(count):
-            reservoir[m, 2 * k] = column + bank_positions[count, m, k, 0]
-            reservoir[m, 2 * k + 1] = row + bank_positions[count, m, k, 1]
-    sweeps = max(steps // chains, 5)
-    kept, log_evidence = temper(
-        begin, count, low, high, log_flux, min_separation, tables, r0, c0, np.zeros((0, r1 - r0, c1 - c0)),
-        data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance, inverse_gain, temperatures, reservoir, shares,
-        sweeps, sweeps // 5, samples, values, seed,
+            bank[m, 2 * k] = column + bank_positions[count, m, k, 0]
+            bank[m, 2 * k + 1] = row + bank_positions[count, m, k, 1]
+    log_evidence = anneal(
+        count, low, high, log_flux, min_separation, polynomials, r0, c0, data[r0:r1, c0:c1],
+        code[r0:r1, c0:c1].copy(), variance, inverse_gain, bank, shares, hottest, blocks, moves * count, last_moves, samples,
+        values, seed,
     )  # fmt: skip
-    return kept, log_evidence + empty_outside(data, code, r0, r1, c0, c1, variance)
+    return log_evidence + empty_outside(data, code, r0, r1, c0, c1, variance)
 
 
 @compiled
@@ -236,6 +272,7 @@ def _solve_in_pixel(
     images: FloatArray,
     codes: Any,
     tables: FloatArray,
+    polynomials: LaneArray,
     variance: float,
     inverse_gain: float,
     counts: Any,
@@ -246,10 +283,13 @@ def _solve_in_pixel(
     bank_images: Any,
     log_allowed: FloatArray,
     scan: int,
+    blocks: int,
+    moves: int,
+    last_moves: int,
+    records: int,
     starts: int,
-    steps: Any,
-    temperature_ratio: float,
-    most_chains: int,
+    temperatures: FloatArray,
+    sweeps: Any,
     kept_samples: int,
     estimate: FloatArray,
     deviation: FloatArray,
@@ -257,42 +297,59 @@ def _solve_in_pixel(
     evidence: FloatArray,
     found_count: Any,
     fit: FloatArray,
+    clouds: FloatArray,
 ) -> None:
     """Search, sample and summarise each window of a stack; every result array has the stack's length."""
     most = bank_positions.shape[2]
     rows, columns = images.shape[1], images.shape[2]
-    modes = np.empty((max(starts, POLISHED_TO_COMPARE), 3 * most))
     values = np.empty(kept_samples)
-    misfits = np.empty(bank_positions.shape[1])
-    places = np.empty((most + 1, 2), np.int64)
+    polished = np.empty((starts, 3 * most))
+    places, modes = np.empty((most + 1, 2), np.int64), np.empty((most + 1, 3 * most))
     work, image = np.empty((4, max(rows, columns))), np.empty((rows, columns))
     no_basis = np.zeros((0, rows, columns))
     for n in range(images.shape[0]):
         data, code = images[n], codes[n]
         search_pixel(
             data, code, tables, variance, inverse_gain, counts, flux, log_flux, min_separation,
-            bank_positions, bank_images, log_allowed, scan, POLISH_ITERATIONS, evidence[n], places, modes, misfits,
+            bank_positions, bank_images, log_allowed, scan, POLISH_ITERATIONS, evidence[n], places, modes,
         )  # fmt: skip
         best = evidence[n].max()
         contenders = (evidence[n, 1:] > best - CONTENDER_MARGIN).sum()
         winner = 0
         for count in range(1, most + 1):
-            if evidence[n, count] <= best - CONTENDER_MARGIN:
+            if evidence[n, count] <= best - CONTENDER_MARGIN or (blocks == 0 and evidence[n, count] < best):
                 continue
+            samples, kept = np.empty((kept_samples, 3 * count)), kept_samples
             row, column = places[count]
-            samples = np.empty((kept_samples, 3 * count))
-            kept, log_evidence = sample_in_pixel(
-                data, code, tables, variance, inverse_gain, count, row, column, flux, log_flux, min_separation,
-                bank_positions, bank_images, starts, steps[min(count, steps.shape[0]) - 1], temperature_ratio,
-                most_chains, np.empty(0), 1, modes, misfits, samples, values,
-            )  # fmt: skip
-            if contenders > 1:
-                evidence[n, count] = log_evidence
+            if blocks > 0:
+                log_evidence = anneal_in_pixel(
+                    data, code, polynomials, variance, inverse_gain, count, row, column, flux, log_flux,
+                    min_separation, bank_positions, bank_images, blocks, moves, last_moves, 1, samples, values,
+                )  # fmt: skip
+                if contenders > 1:
+                    evidence[n, count] = log_evidence
+            else:
+                found, _ = polish_in_pixel(
+                    data, code, tables, variance, inverse_gain, count, row, column, flux, min_separation,
+                    bank_positions, bank_images, bank_images.shape[1], POLISH_ITERATIONS, polished,
+                )  # fmt: skip
+                reach = bank_images.shape[2] // 2
+                r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
+                c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
+                low, high = pixel_bounds(count, row, column, flux)
+                kept = temper(
+                    polished[:found, : 3 * count].copy(), count, low, high, log_flux, min_separation, polynomials, r0,
+                    c0, no_basis[:, r0:r1, c0:c1], data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance,
+                    inverse_gain, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
+                    sweeps[min(count, sweeps.shape[0]) - 1], samples, values, 1,
+                )  # fmt: skip
             if winner == 0 or evidence[n, count] > evidence[n, winner]:
                 winner = count
-                render(modes[0, : 3 * count], count, tables, 0, 0, no_basis, work, image)
+                render(modes[count, : 3 * count], count, tables, 0, 0, no_basis, work, image)
                 fit[n] = -2.0 * log_likelihood(image, data, code, variance, inverse_gain)
                 summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
+                if clouds.shape[0] > 0:
+                    clouds[n, :, : 3 * count] = samples[np.arange(kept_samples) % kept]
         if winner == 0 or evidence[n, 0] > evidence[n, winner]:
             winner = 0
             fit[n] = -2.0 * evidence[n, 0]
@@ -304,6 +361,7 @@ def _solve_free(
     images: FloatArray,
     codes: Any,
     tables: FloatArray,
+    polynomials: LaneArray,
     variance: float,
     inverse_gain: float,
     basis: FloatArray,
@@ -315,9 +373,8 @@ def _solve_free(
     log_flux: bool,
     min_separation: float,
     split_px: float,
-    steps: Any,
-    temperature_ratio: float,
-    most_chains: int,
+    temperatures: FloatArray,
+    sweeps: Any,
     kept_samples: int,
     estimate: FloatArray,
     deviation: FloatArray,
@@ -326,6 +383,7 @@ def _solve_free(
     found_count: Any,
     fit: FloatArray,
     trouble: Any,
+    clouds: FloatArray,
 ) -> None:
     """As `_solve_in_pixel`, for targets anywhere in the window; `trouble` (n, Kmax) gets bits of `Flag`."""
     h, w = images.shape[1], images.shape[2]
@@ -334,10 +392,6 @@ def _solve_free(
     at_mode, converged = np.empty(most + 1), np.empty(most + 1, np.bool_)
     values = np.empty(kept_samples)
     work, image = np.empty((4, max(h, w))), np.empty((h, w))
-    no_reservoir, no_share = np.empty((0, 0)), np.empty(0)
-    temperatures = np.empty(most_chains)
-    for chain in range(most_chains):
-        temperatures[chain] = temperature_ratio**chain
     for n in range(images.shape[0]):
         data, code = images[n], codes[n]
         search_free(
@@ -358,15 +412,15 @@ def _solve_free(
             for p in range(3 * k, 3 * k + 3):
                 if mode[p] <= low[p] or mode[p] >= high[p]:
                     trouble[n, k] |= AT_BOUND
-        chains = 1 if count == 1 else most_chains
-        sweeps = steps[min(count, steps.shape[0]) - 1] // chains
         samples = np.empty((kept_samples, size))
-        kept, _ = temper(
-            mode.reshape(1, size), count, low, high, log_flux, min_separation, tables, 0, 0, basis, data, code,
-            variance, inverse_gain, temperatures[:chains], no_reservoir, no_share, sweeps, sweeps // 5, samples,
-            values, 1,
+        kept = temper(
+            mode.reshape(1, size), count, low, high, log_flux, min_separation, polynomials, 0, 0, basis, data, code,
+            variance, inverse_gain, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
+            sweeps[min(count, sweeps.shape[0]) - 1], samples, values, 1,
         )  # fmt: skip
         summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
+        if clouds.shape[0] > 0:
+            clouds[n, :, : 3 * count] = samples[np.arange(kept_samples) % kept, : 3 * count]
 
 
 class PixelSolver:
@@ -376,6 +430,7 @@ class PixelSolver:
         self.sensor, self.prior, self.effort, self.variance = sensor, prior, effort, variance
         self.flux = np.array(flux_bounds(prior, sensor, variance**0.5))
         self.tables = profile_tables(sensor.psf)
+        self.polynomials = profile_polynomials(self.tables)
         self.bank: Bank = build_bank(sensor.psf, prior, self._reach(), effort.bank)
 
     def _reach(self) -> int:
@@ -386,15 +441,22 @@ class PixelSolver:
             reach += 1
         return reach
 
-    def solve(self, images: FloatArray, codes: NDArray[np.int8]) -> tuple[list[Targets], list[Group]]:
+    def solve(
+        self, images: FloatArray, codes: NDArray[np.int8], keep_samples: bool = False
+    ) -> tuple[list[Targets], list[Group]]:
         """Targets and group information of each background-subtracted image; `codes` says what a pixel is worth."""
-        results = _Results(len(images), self.prior.count_range[1])
+        effort = self.effort
+        kept = effort.blocks * effort.records * LANES if effort.blocks else effort.samples
+        results = _Results(len(images), self.prior.count_range[1], kept if keep_samples else 0)
         _solve_in_pixel(
-            images, codes, self.tables, self.variance, inverse_gain(self.sensor), np.array(self.prior.count_range),
-            self.flux, self.prior.intensity_law == "log-uniform", self.prior.min_separation_px, self.bank.positions,
-            self.bank.images, self.bank.log_allowed, self.effort.scan, self.effort.starts,
-            np.array(self.effort.steps), TEMPERATURE_RATIO, self.effort.chains, self.effort.samples,
-            results.estimate, results.deviation, results.score, results.evidence, results.count, results.fit,
+            images, codes, self.tables, self.polynomials, self.variance, inverse_gain(self.sensor),
+            np.array(self.prior.count_range), self.flux, self.prior.intensity_law == "log-uniform",
+            self.prior.min_separation_px, self.bank.positions,
+            self.bank.images, self.bank.log_allowed, effort.scan, effort.blocks,
+            effort.moves, effort.last_moves, effort.records, effort.starts,
+            effort.temperatures(), np.array(effort.sweeps), kept,
+            results.estimate, results.deviation, results.score,
+            results.evidence, results.count, results.fit, results.clouds,
         )  # fmt: skip
         return results.assemble(codes, 0)
 
@@ -422,19 +484,22 @@ class FreeSolver:
         self.basis = np.stack([np.ones((rows, columns)), x, y])[:background_terms]
         self.terms = np.full(background_terms, BACKGROUND_WIDTH * variance**0.5)
         self.tables = profile_tables(sensor.psf)
+        self.polynomials = profile_polynomials(self.tables)
         reach = np.arange(-np.ceil(sensor.psf.radius_px), np.ceil(sensor.psf.radius_px) + 1)
         response = sensor.psf.response(reach[None, :], reach[:, None])
         self.split_px = float(np.sqrt((response * reach[None, :] ** 2).sum() / response.sum()))
 
-    def solve(self, images: FloatArray, codes: NDArray[np.int8]) -> tuple[list[Targets], list[Group]]:
+    def solve(
+        self, images: FloatArray, codes: NDArray[np.int8], keep_samples: bool = False
+    ) -> tuple[list[Targets], list[Group]]:
         """Targets and group information of each background-subtracted image; `codes` says what a pixel is worth."""
-        results = _Results(len(images), self.prior.count_range[1])
+        results = _Results(len(images), self.prior.count_range[1], self.effort.samples if keep_samples else 0)
         _solve_free(
-            images, codes, self.tables, self.variance, inverse_gain(self.sensor), self.basis,
+            images, codes, self.tables, self.polynomials, self.variance, inverse_gain(self.sensor), self.basis,
             self.prior.count_range[1], self.low, self.high, -self.terms, self.terms,
             self.prior.intensity_law == "log-uniform", self.prior.min_separation_px, self.split_px,
-            np.array(self.effort.steps), TEMPERATURE_RATIO, min(self.effort.chains, FREE_CHAINS), self.effort.samples,
-            results.estimate, results.deviation, results.score, results.evidence, results.count, results.fit,
-            results.trouble,
+            self.effort.temperatures(), np.array(self.effort.sweeps), self.effort.samples,
+            results.estimate, results.deviation, results.score, results.evidence,
+            results.count, results.fit, results.trouble, results.clouds,
         )  # fmt: skip
         return results.assemble(codes, len(self.terms))
