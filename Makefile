@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUT ?= out/demo
+STORE := out/csist-100k.h5
 
 BIN := $(VENV)/bin
 # --no-compile: Python compiles what it imports, which is a small part of what is installed.
@@ -10,6 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-com
 DEPENDENCIES := pyproject.toml constraints-cpu.txt
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:  # benchmarks side by side would time each other
 .PHONY: help demo pictures results table test lint format bench clean clean-all
 
 help:  ## list the targets
@@ -31,19 +33,30 @@ format: $(VENV)/dev.stamp  ## let ruff rewrite the files
 	$(BIN)/python -m ruff check --fix
 	$(BIN)/python -m ruff format
 
-bench: $(VENV)/dev.stamp  ## run the benchmarks of benchmarks/ (long)
-	set -e; for script in benchmarks/bench_*.py; do \
-	    [ -e "$$script" ] || continue; echo "$$script"; $(BIN)/python "$$script"; done
+# One target a benchmark, because each wants other data; a new one needs no line here unless it does, too.
+BENCHMARKS := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
+BENCH_OPTIONS_methods = --data $(STORE)
+BENCH_OPTIONS_frames_real = $(SIRST)
 
-STORE := out/csist-100k.h5
+bench: $(BENCHMARKS)  ## run the benchmarks of benchmarks/ (hours); bench-NAME runs one, SIRST=folder adds real frames
+
+bench-methods: $(STORE)
+
+.PHONY: $(BENCHMARKS)
+$(BENCHMARKS): bench-%: $(VENV)/dev.stamp
+	$(if $(filter-out frames_real,$*)$(SIRST),$(BIN)/python benchmarks/bench_$*.py $(BENCH_OPTIONS_$*),\
+	    @echo "bench-$*: left out, give SIRST=folder of the real frames")
+
 METHODS := continuous
 
-results: $(VENV)/core.stamp  ## measure METHODS on the benchmark's test split, refill the README's table (minutes)
-	mkdir -p out
-	test -e $(STORE) || $(BIN)/csist generate $(STORE)
+results: $(VENV)/core.stamp $(STORE)  ## measure METHODS on the benchmark's test split, refill the README's table (minutes)
 	set -e; for ratio in 3 5 7; do $(BIN)/csist evaluate $(STORE) --ratio $$ratio \
 	    $(addprefix --method ,$(METHODS)) --json docs/results/csist-100k-ratio-$$ratio.json; done
 	$(BIN)/python scripts/results_table.py
+
+$(STORE): | $(VENV)/core.stamp
+	mkdir -p $(@D)
+	$(BIN)/csist generate $@
 
 table: $(VENV)/core.stamp  ## refill the README's table from docs/results
 	$(BIN)/python scripts/results_table.py

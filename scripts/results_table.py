@@ -1,7 +1,7 @@
-"""Fill the README's table of results from docs/results/*.json, so that no figure is ever typed.
+"""Fill the README's tables of results from docs/results/*.json, so that no figure is ever typed.
 
-The files are what `csist evaluate --json` writes; published.json holds the literature's figures.
-Run it with `make table` or `python scripts/results_table.py [--check]`.
+The files are what `csist evaluate --json` and the scripts of benchmarks/ write; published.json holds the
+literature's figures. Run it with `make table` or `python scripts/results_table.py [--check]`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-START, END = "<!-- results:start -->", "<!-- results:end -->"
 SCORES = ("CSO-mAP", "AP05", "AP15", "AP25")
 HEADER = ("method", "grid", *SCORES, "count right", "images/s")
 PUBLISHED = "published.json"
@@ -84,17 +83,48 @@ def results_table(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def filled(readme: str, table: str) -> str:
-    """The README with the table between its markers.
+def accuracy_table(folder: Path) -> str:
+    """Markdown of the continuous method against the physical limit, one line for each noise."""
+    path = folder / "accuracy.json"
+    if not path.exists():
+        return "Not measured yet: run `python benchmarks/bench_accuracy.py`"
+    head = ("noise", "accurate", "limit, annealed", "limit, from truth", "count right", "68 % holds", "95 % holds")
+    lines = ["| " + " | ".join((*head, "score error", "fast")) + " |", "|---|" + "---:|" * (len(head) + 1)]
+    for name, row in json.loads(path.read_text())["rows"].items():
+        accurate, limit, calibration = row["accurate"], row["limit"], row["accurate"]["calibration"]
+        inside = [
+            " / ".join(f"{100 * calibration[f'inside_{level}'][axis]:.0f}" for axis in ("x", "y", "intensity"))
+            for level in ("68%", "95%")
+        ]
+        value, low, high = accurate["scores"]["CSO-mAP"]
+        cells = [
+            name,
+            f"{value:.2f} ({low:.1f} to {high:.1f})",
+            *(f"{limit[which]['CSO-mAP'][0]:.2f}" for which in ("annealed", "from_truth")),
+            f"{100 * accurate['count_accuracy']:.2f} %",
+            *inside,
+            f"{calibration['score_error']:.3f}",
+            f"{row['fast']['scores']['CSO-mAP'][0]:.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Callable[[Path], str]] = {"results": results_table, "accuracy": accuracy_table}
+
+
+def filled(readme: str, name: str, table: str) -> str:
+    """The README with the table between the markers of a section.
 
     Raises:
         ValueError: if a marker is missing.
     """
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
+    first, last = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, start, rest = readme.partition(first)
+    _, end, after = rest.partition(last)
     if not (start and end):
-        raise ValueError(f"README.md must hold {START} and {END}")
-    return f"{before}{START}\n{table}\n{END}{after}"
+        raise ValueError(f"README.md must hold {first} and {last}")
+    return f"{before}{first}\n{table}\n{last}{after}"
 
 
 def main() -> int:
@@ -103,7 +133,9 @@ def main() -> int:
     options = parser.parse_args()
     path = ROOT / "README.md"
     readme = path.read_text(encoding="utf-8")
-    wanted = filled(readme, results_table(ROOT / "docs" / "results"))
+    wanted = readme
+    for name, table in SECTIONS.items():
+        wanted = filled(wanted, name, table(ROOT / "docs" / "results"))
     if options.check and wanted != readme:
         print("README.md is out of date: run make table", file=sys.stderr)
         return 1

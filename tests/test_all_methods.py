@@ -20,7 +20,7 @@ from csist.datasets.scenes import ScenePrior
 from csist.methods import create_method
 from csist.methods.base import GridMethod
 from csist.methods.layers import UnfoldedMethod, encode_arrays, simulate, without_start
-from csist.methods.registry import METHODS
+from csist.methods.registry import METHODS, SUFFIXES
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -146,6 +146,34 @@ def test_predicts_one_targets_an_image_and_keeps_its_mode(name: str, pairs: tupl
     found = method.predict(images)
     assert len(found) == 2 and all(isinstance(each, Targets) for each in found) and method.training
     assert method.predict(images[:0]) == []
+
+
+@over_all
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_suffix_follows_and_leaves_the_number_of_cells_or_less(
+    name: str, suffix: str, pairs: tuple[Tensor, Tensor]
+) -> None:
+    torch.manual_seed(0)
+    options = getattr(method_class(name), "small_options", {})
+    method = create_method(f"{name}+{suffix}", sensor=SENSOR, pretrained=False, **options)
+    images = pairs[0][:3, 0].double().numpy()
+    found = method.predict(images, threshold=20.0)
+    cells = build(name).predict(images, threshold=20.0)
+    assert method.sensor == SENSOR and len(found) == 3
+    for targets, each in zip(found, cells, strict=True):
+        assert isinstance(targets, Targets) and len(targets) <= len(each)
+        assert np.isfinite(targets.score).all() and (targets.intensity >= 20.0).all()
+    assert method.predict(images[:0]) == []
+
+
+@over_all
+def test_the_read_out_is_chosen_by_name(name: str, pairs: tuple[Tensor, Tensor]) -> None:
+    method, images = build(name), pairs[0][:2, 0].double().numpy()
+    maps = method.predict_maps(images)
+    assert method.predict(images, readout="cells") == method.predict(images)
+    assert method.predict(images, readout="centroid") == [method.grid.centroids(cells) for cells in maps]
+    with pytest.raises(InputError, match="readout must be one of cells, centroid, got 'peak'"):
+        method.predict(images, readout="peak")
 
 
 @over_all

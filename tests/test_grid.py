@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from csist import grid as grid_module
 from csist.checks import InputError
 from csist.grid import SubPixelGrid, least_squares_start
 from csist.physics.psf import AiryPSF, GaussianPSF
@@ -49,6 +50,73 @@ def test_threshold_is_inclusive() -> None:
     cells = np.zeros((9, 9))
     cells[1, 1], cells[2, 2], cells[3, 3] = 49.999, 50.0, np.nan
     assert len(SubPixelGrid((3, 3), 3).decode(cells)) == 1
+
+
+def map_of(*cells: tuple[int, int, float]) -> np.ndarray:
+    """A map (15, 18) with (row, column, value) given."""
+    values = np.zeros((15, 18))
+    for row, column, value in cells:
+        values[row, column] = value
+    return values
+
+
+GRID = SubPixelGrid((5, 6), 3)
+
+
+@pytest.mark.parametrize(
+    ("cells", "groups"),
+    [
+        ([(4, 4, 120.0), (4, 5, 110.0)], 1),
+        ([(4, 4, 60.0), (4, 5, 60.0), (5, 4, 60.0), (5, 5, 60.0), (10, 10, 220.0)], 2),
+        ([(4, 4, 230.0), (4, 5, 240.0)], 2),
+        ([(4, 4, 230.0), (5, 5, 240.0)], 2),
+        ([(4, 4, 230.0), (5, 5, 50.0)], 1),
+        ([(4, 4, 9000.0), (4, 9, 50.0)], 2),
+        ([(4, 4, 230.0), (4, 5, 49.0), (9, 9, np.nan)], 1),
+    ],
+    ids=["halves", "quarters", "side-by-side", "corner", "faint-corner", "far", "threshold"],
+)
+def test_cells_of_one_target_are_merged(cells: list[tuple[int, int, float]], groups: int) -> None:
+    # Two halves are one target where something shows how bright a target is.
+    reference = [(13, 16, 235.0)]
+    found = GRID.centroids(map_of(*cells, *reference))
+    assert len(found) == groups + 1
+    kept = [value for _, _, value in cells + reference if value >= 50.0]
+    assert found.intensity.sum() == pytest.approx(sum(kept))
+    assert (np.diff(found.score) <= 0).all() and (found.score == found.intensity).all()
+
+
+def test_a_centroid_is_weighted_by_flux() -> None:
+    found = GRID.centroids(map_of((4, 4, 150.0), (4, 5, 50.0)))
+    assert found.x == pytest.approx(GRID.position_of([4.25])) and found.y == pytest.approx(GRID.position_of([4]))
+    assert found.intensity.tolist() == [200.0]
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(1, None), (1, 3), (6, 6), (40, None), (1, 1)])
+def test_merging_keeps_flux_and_centre_and_treats_both_axes_alike(fewest: int, most: int | None) -> None:
+    cells = np.random.default_rng(3).exponential(40.0, (12, 12))
+    grid = SubPixelGrid((4, 4), 3)
+    found = grid.centroids(cells, fewest=fewest, most=most)
+    kept = grid.decode(cells)
+    assert min(fewest, len(kept)) <= len(found) <= (len(kept) if most is None else max(most, fewest))
+    for axis in ("x", "y"):
+        centre = (getattr(found, axis) * found.intensity).sum()
+        assert centre == pytest.approx((getattr(kept, axis) * kept.intensity).sum())
+    turned = grid.centroids(cells.T, fewest=fewest, most=most)
+    assert turned.intensity == pytest.approx(found.intensity)
+    assert turned.x == pytest.approx(found.y) and turned.y == pytest.approx(found.x)
+
+
+def test_the_brightest_cells_are_merged_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = map_of((1, 1, 90.0), (5, 5, 100.0), (9, 9, 60.0), (13, 13, 110.0))
+    monkeypatch.setattr(grid_module, "MOST_CELLS", 3)
+    assert GRID.centroids(cells).intensity.tolist() == [110.0, 100.0, 90.0]
+
+
+def test_an_empty_map_has_no_centroid_and_another_shape_is_refused() -> None:
+    assert len(GRID.centroids(np.zeros((15, 18)), threshold=0.0)) == 0
+    with pytest.raises(InputError, match="a map of shape"):
+        GRID.centroids(np.zeros((15, 15)))
 
 
 @pytest.mark.parametrize("x", [-0.51, 10.5, 40.0])

@@ -67,7 +67,8 @@ def test_sample_frames_are_small_and_their_licence_is_stated() -> None:
 
 def test_readme_table_is_what_the_script_makes_of_the_results(results_table: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text()
-    assert results_table.filled(readme, results_table.results_table(ROOT / "docs" / "results")) == readme
+    for name, table in results_table.SECTIONS.items():
+        assert results_table.filled(readme, name, table(ROOT / "docs" / "results")) == readme
 
 
 def test_results_table_of_two_evaluations(results_table: ModuleType, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_results_table_of_two_evaluations(results_table: ModuleType, tmp_path: P
 
 def test_readme_markers_are_needed(results_table: ModuleType) -> None:
     with pytest.raises(ValueError, match="results:start"):
-        results_table.filled("no markers", "table")
+        results_table.filled("no markers", "results", "table")
 
 
 def test_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

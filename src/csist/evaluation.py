@@ -187,14 +187,14 @@ def evaluate(
 ) -> Evaluation:
     """Run methods on labelled images and score them, and detections that exist already.
 
-    Sensor, noise and (for the continuous method) prior are the data's own: this is what a method is worth
-    when it knows what can be known.
+    Sensor, noise and (for the continuous method and `NAME+refine`) prior are the data's own: this is what a
+    method is worth when it knows what can be known.
 
     Args:
         data: images with their truth.
-        methods: registry names.
+        methods: registry names, with a suffix or without.
         ratio: sub-pixel grid ratio of grid methods and oracle.
-        prior: for the continuous method; None for the data's.
+        prior: for the continuous method and `NAME+refine`; None for the data's.
         mode: effort of the continuous method; None for its default.
         weights: weight file, for a single trained method; None for those that come with the package.
         predictions: further detections, one `Targets` an image, by the name of their row.
@@ -236,11 +236,12 @@ def _prepare(
     weights: str | Path | None,
 ) -> tuple[str, Any]:
     """(name, ready method): all of them are built before the first one runs, so that a mistake shows at once."""
-    from csist.methods.registry import canonical_name, create_method
+    from csist.methods.registry import canonical_name, create_method, takes_prior
 
     key = canonical_name(name)
     if key != "continuous":
-        return key, create_method(key, data.sensor, ratio, weights)
+        known = {"prior": prior or data.prior} if takes_prior(key) else {}
+        return key, create_method(key, data.sensor, ratio, weights, **known)
     options: dict[str, Any] = {} if mode is None else {"mode": mode}
     noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
     return key, create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from csist.checks import InputError, check_ratio, check_shape
@@ -20,6 +21,47 @@ FloatArray = NDArray[np.float64]
 
 READ_OUT_THRESHOLD = 50.0
 """Cells below this intensity in counts are dropped by the published read-out."""
+
+SPREAD_CELLS2 = 0.4
+"""Squared distance from their centroid, in cells^2 and summed with the flux in units of the brightest cell, up to which
+two groups of cells are one target: two halves of a target in neighbouring cells have 1/4, two whole targets 1/2."""
+
+TOUCHING_CELLS2 = 2.0
+"""Squared distance in cells^2 of two cells that touch at a corner."""
+
+MOST_CELLS = 512
+"""Cells of one map that are merged, brightest first: bounds the time where a map is nothing but noise."""
+
+
+@njit(cache=True, nogil=True)
+def merge_cells(cells: FloatArray, fewest: int, most: int) -> int:
+    """Merge `cells` (n, 3), rows of column, row and flux, in place; the first so many rows that it returns remain.
+
+    Of all pairs that may merge, the one whose merging adds least to the sum of flux times squared distance from
+    the centroid is taken (Ward, J. Am. Stat. Assoc. 58, 1963), until none is left. A pair may merge if it
+    touches and adds at most `SPREAD_CELLS2` times the brightest cell, or while more than `most` remain; never
+    below `fewest`.
+    """
+    number: int = cells.shape[0]
+    allowed = SPREAD_CELLS2 * cells[:, 2].max() if number else 0.0
+    while number > max(fewest, 1):
+        least, first, second = np.inf, -1, -1
+        for a in range(number):
+            for b in range(a):
+                dx, dy = cells[a, 0] - cells[b, 0], cells[a, 1] - cells[b, 1]
+                apart = dx * dx + dy * dy
+                added = cells[a, 2] * cells[b, 2] / (cells[a, 2] + cells[b, 2]) * apart
+                if added < least and (number > most or (added <= allowed and apart <= TOUCHING_CELLS2)):
+                    least, first, second = added, b, a
+        if first < 0:
+            break
+        flux = cells[first, 2] + cells[second, 2]
+        for axis in range(2):
+            cells[first, axis] += cells[second, 2] / flux * (cells[second, axis] - cells[first, axis])
+        cells[first, 2] = flux
+        number -= 1
+        cells[second] = cells[number]
+    return number
 
 
 @dataclass(frozen=True)
@@ -78,11 +120,40 @@ class SubPixelGrid:
         Raises:
             InputError: if the map has another shape.
         """
-        if cells.shape != self.map_shape:
-            raise InputError(f"a map of shape {self.map_shape} is needed for {self}, got {cells.shape}")
+        self._check_map(cells)
         row, column = np.nonzero(cells >= threshold)
         value = cells[row, column]
         return Targets(x=self.position_of(column), y=self.position_of(row), intensity=value, score=value)
+
+    def centroids(
+        self, cells: FloatArray, threshold: float = READ_OUT_THRESHOLD, fewest: int = 1, most: int | None = None
+    ) -> Targets:
+        """One detection a group of cells that one target explains, brightest first; the score is its intensity.
+
+        Cells of at least `threshold` counts (and above 0) are merged as in `merge_cells`; the position is the
+        centroid, weighted by flux, the intensity the sum. Of more than `MOST_CELLS` the brightest are used.
+
+        Args:
+            cells: map (cH, cW) in counts.
+            threshold: in counts.
+            fewest: groups below which nothing is merged further.
+            most: groups above which cells are merged however far apart they are; None for no limit.
+
+        Raises:
+            InputError: if the map has another shape.
+        """
+        self._check_map(cells)
+        row, column = np.nonzero((cells >= threshold) & (cells > 0.0))
+        value = cells[row, column]
+        brightest = np.argsort(-value, kind="stable")[:MOST_CELLS]
+        groups = np.stack([column, row, value], axis=1).astype(np.float64)[brightest]
+        groups = groups[: merge_cells(groups, fewest, len(groups) if most is None else most)]
+        x, y, flux = groups[np.argsort(-groups[:, 2], kind="stable")].T
+        return Targets(x=self.position_of(x), y=self.position_of(y), intensity=flux, score=flux)
+
+    def _check_map(self, cells: FloatArray) -> None:
+        if cells.shape != self.map_shape:
+            raise InputError(f"a map of shape {self.map_shape} is needed for {self}, got {cells.shape}")
 
     def snap(self, targets: Targets) -> Targets:
         """The targets moved to the centres of their cells, as the best grid read-out would report them."""

@@ -149,7 +149,7 @@ def window_method(
         stack: windows (N, H, W), NaN allowed with `mask_nan`.
         dtype: type in which the values were stored.
         sensor: sensor; None for `default_sensor`.
-        prior: scene prior, for the continuous method.
+        prior: scene prior, for the continuous method and `NAME+refine`.
         method: registry name.
         mask_nan: whether NaN pixels are left out.
         noise_std: noise of a pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
@@ -158,7 +158,7 @@ def window_method(
     Raises:
         InputError: if a value or option is out of range or does not suit the method.
     """
-    from csist.methods.registry import canonical_name, create_method
+    from csist.methods.registry import canonical_name, create_method, takes_prior
 
     key = canonical_name(method)
     if noise_std is not None:
@@ -169,11 +169,14 @@ def window_method(
     if key in FRAME_METHODS:
         noise = window_noise(stack, sensor) if noise_std is None else noise_std
         return create_method(key, sensor, prior=prior, mask_nan=mask_nan, noise_std=noise, **options)
-    if prior is not None or "mode" in options:
-        name = "prior" if prior is not None else "mode"
+    if "mode" in options or (prior is not None and not takes_prior(key)):
+        name = "mode" if "mode" in options else "prior"
         raise InputError(f"{name} is for the method 'continuous', {key!r} takes none: leave it out")
     if np.isnan(stack).any():
         raise InputError(f"method {key!r} cannot leave pixels out (NaN): use the method 'continuous'")
+    if takes_prior(key):
+        noise_std = window_noise(stack, sensor) if noise_std is None else noise_std
+        options |= {} if prior is None else {"prior": prior}
     if noise_std is not None:
         sensor = replace(sensor, read_noise=noise_std)
     return create_method(key, sensor, **options)

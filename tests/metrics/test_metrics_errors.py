@@ -1,4 +1,4 @@
-"""Counts, matched errors, coverage, calibration and the bootstrap."""
+"""Counts, matched errors, coverage and calibration."""
 
 from itertools import permutations
 
@@ -146,48 +146,6 @@ def test_calibration_without_scores_is_nan():
     assert np.isnan(metrics.expected_calibration_error([NONE], [ONE]))
 
 
-def noisy_batch(seed, images=60):
-    rng = np.random.default_rng(seed)
-    truths = [random_targets(rng, n) for n in rng.integers(0, 5, images)]
-    predictions = [
-        t.replace(x=t.x + rng.normal(0, 0.1, len(t)), y=t.y + rng.normal(0, 0.1, len(t)), score=rng.random(len(t)))
-        for t in truths
-    ]
-    return predictions, truths
-
-
-def test_bootstrap_is_the_score_of_resampled_images():
-    predictions, truths = noisy_batch(11)
-    result = metrics.bootstrap_interval(predictions, truths, seed=5, resamples=40, level=0.8)
-    rng = np.random.default_rng(5)
-    drawn = []
-    for _ in range(40):
-        chosen = rng.integers(0, len(truths), len(truths))
-        again = metrics.cso_map([predictions[i] for i in chosen], [truths[i] for i in chosen])
-        drawn.append(again["CSO-mAP"])
-    np.testing.assert_allclose([result.low, result.high], np.quantile(drawn, [0.1, 0.9]), atol=1e-9)
-
-
-def test_bootstrap_contains_the_value_and_repeats():
-    predictions, truths = noisy_batch(12)
-    result = metrics.bootstrap_interval(predictions, truths, seed=1, resamples=200)
-    assert result.value == pytest.approx(metrics.cso_map(predictions, truths)["CSO-mAP"])
-    assert result.low < result.value < result.high
-    assert result == metrics.bootstrap_interval(predictions, truths, seed=1, resamples=200)
-    assert result != metrics.bootstrap_interval(predictions, truths, seed=2, resamples=200)
-    narrow = metrics.bootstrap_interval(predictions, truths, seed=1, resamples=200, level=0.5)
-    assert result.low < narrow.low < narrow.high < result.high
-
-
-def test_bootstrap_edges():
-    assert np.isnan(metrics.bootstrap_interval([ONE], [NONE], seed=0)).all()
-    assert np.isnan(metrics.bootstrap_interval([], [], seed=0)).all()
-    assert metrics.bootstrap_interval([ONE], [ONE], seed=0, resamples=5) == (100.0, 100.0, 100.0)
-    assert metrics.bootstrap_interval([NONE], [ONE], seed=0, resamples=5) == (0.0, 0.0, 0.0)
-    sparse = metrics.bootstrap_interval([ONE, NONE], [ONE, NONE], seed=0, resamples=50)
-    assert sparse == (100.0, 100.0, 100.0)  # resamples without any target have no score and are left out
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -202,8 +160,6 @@ def test_bootstrap_edges():
             "probabilities .* 230.0",
         ),
         (lambda: metrics.expected_calibration_error([ONE], [ONE], bins=0), "bins must be .* got 0"),
-        (lambda: metrics.bootstrap_interval([ONE], [ONE], seed=0, level=95), "level must .* got 95"),
-        (lambda: metrics.bootstrap_interval([ONE], [ONE], seed=0, resamples=0), "resamples must be .* got 0"),
     ],
 )
 def test_errors_name_the_value(call, message):

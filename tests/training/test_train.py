@@ -42,8 +42,10 @@ TINY: dict[str, Any] = {
 SCRIPT = """
 import sys
 from csist.physics.sensor import Sensor
+import torch
 from csist.training import train
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # as here: another number of threads sums in another order
     train("ista-net", output=sys.argv[1], batch_size=8, val_limit=8, validate_every=128,
           checkpoint_minutes=0.0, sensor=Sensor(shape=(5, 5)), options={"stages": 1}, seed=3,
           accelerator="cpu", **eval(sys.argv[2]))
@@ -105,6 +107,16 @@ def test_resumes_after_a_kill_to_the_same_bits(tmp_path: Path, undisturbed: Any)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_stops_when_asked_and_goes_on_to_the_same_bits(tmp_path: Path, undisturbed: Any) -> None:
+    answers = iter([False] * 9 + [True])
+    stopped = train(**TINY, output=tmp_path, stop_asked=lambda: next(answers))
+    assert stopped.samples == 80 and stopped.weights.is_file()
+    resumed = train(**TINY, output=tmp_path, resume=True, stop_asked=lambda: False)
+    expected = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)["state_dict"]
+    got = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    assert resumed.samples == 320 and all(torch.equal(got[key], value) for key, value in expected.items())
+
+
 def test_a_finished_run_goes_on_with_more_samples(undisturbed: Any) -> None:
     before = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)["global_step"]
     more = train(**{**TINY, "max_samples": 352}, output=undisturbed.weights.parent, resume=True)
@@ -138,6 +150,7 @@ def test_trains_on_a_store(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"method_name": "ista"}, "nothing to train"),
+        ({"method_name": "ista-net+refine"}, "nothing to train"),
         ({"method_name": "ista-nett"}, "did you mean 'ista-net'"),
         ({"max_samples": None}, "max_samples or max_minutes"),
         ({"max_samples": 0}, "max_samples must be"),
@@ -148,11 +161,15 @@ def test_trains_on_a_store(tmp_path: Path) -> None:
         ({"options": {"stagess": 1}}, "does not take stagess"),
         ({"data": "nowhere.h5"}, "nowhere.h5"),
         ({"ratio": 0}, "ratio must be"),
+        ({"options": {"stages": "two"}}, "cannot build ista-net with the options {'stages': 'two'}"),
+        ({"options": {"stages": 0}}, "has nothing to train"),
+        ({"strategy": "together"}, "strategy together"),
     ],
 )
 def test_refuses(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         train(**{**TINY, **change}, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_refuses_an_occupied_folder_and_another_batch_size(undisturbed: Any) -> None:
@@ -160,6 +177,8 @@ def test_refuses_an_occupied_folder_and_another_batch_size(undisturbed: Any) -> 
         train(**TINY, output=undisturbed.weights.parent)
     with pytest.raises(InputError, match="batches of 8"):
         train(**{**TINY, "batch_size": 16}, output=undisturbed.weights.parent, resume=True)
+    with pytest.raises(InputError, match="another method, ratio or other options"):
+        train(**{**TINY, "options": {"stages": 2}}, output=undisturbed.weights.parent, resume=True)
 
 
 def test_a_stored_source_shows_every_image_once_a_turn() -> None:

@@ -1,7 +1,8 @@
 """What every method offers: images in, one `Targets` an image out.
 
 A grid method is a torch module from image to map, (B, 1, H, W) -> (B, 1, cH, cW), both in counts; its
-read-out drops weak cells and reports the rest. A continuous method goes from image to targets directly.
+read-out drops weak cells and reports the rest, each by itself or those of one target together. A continuous
+method goes from image to targets directly.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from csist.checks import InputError
 from csist.grid import READ_OUT_THRESHOLD, SubPixelGrid
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
 FloatArray = NDArray[np.float64]
+
+READ_OUTS = {"cells": SubPixelGrid.decode, "centroid": SubPixelGrid.centroids}
+"""Ways from a map to targets, by name."""
 
 
 class Unmixer(Protocol):
@@ -66,6 +71,36 @@ class GridMethod(nn.Module):
         self.train(was_training)
         return np.concatenate(maps)
 
+    def predict(
+        self, images: FloatArray, threshold: float = READ_OUT_THRESHOLD, readout: str = "cells"
+    ) -> list[Targets]:
+        """Detections of each image; their score is their intensity on the map.
+
+        Args:
+            images: (N, H, W) in counts.
+            threshold: cells below are dropped, in counts.
+            readout: "cells", the published one: every cell left is a detection; or "centroid": those that one
+                target explains are merged, see `SubPixelGrid.centroids`.
+
+        Raises:
+            InputError: if the read-out is unknown.
+        """
+        if readout not in READ_OUTS:
+            raise InputError(f"readout must be one of {', '.join(READ_OUTS)}, got {readout!r}")
+        return [READ_OUTS[readout](self.grid, cells, threshold) for cells in self.predict_maps(images)]
+
+
+class CentroidReadOut:
+    """A grid method whose maps are read out by centroid.
+
+    Args:
+        method: the grid method.
+    """
+
+    def __init__(self, method: GridMethod) -> None:
+        self.method = method
+        self.sensor = method.sensor
+
     def predict(self, images: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
-        """Detections of each image: every cell of at least `threshold` counts, score = its value."""
-        return [self.grid.decode(cells, threshold) for cells in self.predict_maps(images)]
+        """One `Targets` for each image of a stack (N, H, W), in order; images and `threshold` are in counts."""
+        return self.method.predict(images, threshold, readout="centroid")

@@ -1,4 +1,7 @@
-"""The table of methods: a new one is one file and one line here. Nothing is imported before it is needed."""
+"""The table of methods: a new one is one file and one line here. Nothing is imported before it is needed.
+
+A grid method's name may carry a suffix, NAME+SUFFIX, that says what becomes of its map.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,27 @@ class Entry:
         summary: what it is, in one line.
         source: paper.
         trained: whether it has weights that training finds; without, it works as it is.
+        grid: whether it answers with a map, which a suffix can follow.
     """
 
     target: str
     summary: str
     source: str
     trained: bool = True
+    grid: bool = True
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """What can follow a grid method.
+
+    Args:
+        target: "module:class" under csist.methods; the class takes the grid method and its own options.
+        options: names of these; all others go to the grid method.
+    """
+
+    target: str
+    options: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Entry] = {
@@ -37,6 +55,7 @@ METHODS: dict[str, Entry] = {
         "likelihood fit in continuous coordinates with count by evidence",
         "this project",
         trained=False,
+        grid=False,
     ),
     "ista": Entry(
         "ista:ISTA",
@@ -60,18 +79,54 @@ METHODS: dict[str, Entry] = {
 }
 
 
-def canonical_name(name: str) -> str:
-    """The registry's spelling of a method name; hyphens and underscores are equal.
+SUFFIXES: dict[str, Suffix] = {
+    "centroid": Suffix("base:CentroidReadOut"),
+    "refine": Suffix("refine:Refined", options=("prior", "workers")),
+}
+"""`centroid` merges the cells of one target, `refine` climbs from there in continuous coordinates."""
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """The registry's spelling of a method name, and its suffix; hyphens and underscores are equal.
 
     Raises:
-        InputError: if no such method exists; names the closest one.
+        InputError: if no such method or suffix exists, naming the closest method or all suffixes, or if the
+            method gives no map.
+
+    >>> split_name("ISTA_Net+refine"), split_name("ista")
+    (('ista-net', 'refine'), ('ista', None))
     """
-    key = name.strip().lower().replace("_", "-")
-    if key in METHODS:
-        return key
-    close = difflib.get_close_matches(key, METHODS, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"these exist: {', '.join(METHODS)}"
-    raise InputError(f"unknown method {name!r}: {hint}")
+    key, plus, suffix = name.strip().lower().replace("_", "-").partition("+")
+    if key not in METHODS:
+        close = difflib.get_close_matches(key, METHODS, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0] + plus + suffix!r}?" if close else f"these exist: {', '.join(METHODS)}"
+        raise InputError(f"unknown method {name!r}: {hint}")
+    if not plus:
+        return key, None
+    if suffix not in SUFFIXES:
+        raise InputError(f"unknown suffix {suffix!r} of method {name!r}: use {' or '.join(SUFFIXES)}, or leave it out")
+    if not METHODS[key].grid:
+        raise InputError(f"method {key!r} has no grid, so nothing can follow it: leave out '+{suffix}'")
+    return key, suffix
+
+
+def canonical_name(name: str) -> str:
+    """The registry's spelling of a method name, with its suffix if it has one.
+
+    Raises:
+        InputError: as `split_name`.
+    """
+    return "+".join(filter(None, split_name(name)))
+
+
+def takes_prior(name: str) -> bool:
+    """Whether a method, with its suffix, takes a scene prior.
+
+    Raises:
+        InputError: as `split_name`.
+    """
+    key, suffix = split_name(name)
+    return not METHODS[key].grid if suffix is None else "prior" in SUFFIXES[suffix].options
 
 
 def list_methods() -> list[str]:
@@ -89,20 +144,22 @@ def create_method(
     """Build a method by name.
 
     Args:
-        name: a name of `list_methods`.
+        name: a name of `list_methods`, or NAME+SUFFIX with a grid method and a suffix of `SUFFIXES`.
         sensor: default: Gaussian PSF of 0.5 px, 11 x 11 px.
         ratio: sub-pixel grid ratio; continuous methods ignore it.
         pretrained: None loads the trained weights that belong to sensor and ratio, False builds the method
             untrained, a path loads that weight file.
-        **options: the method's own options.
+        **options: the method's own options, and the suffix's.
 
     Raises:
         InputError: if the name or an option is unknown, or weights are asked for that do not exist.
     """
-    key = canonical_name(name)
+    key, suffix = split_name(name)
+    if suffix is not None:
+        own = {option: options.pop(option) for option in SUFFIXES[suffix].options if option in options}
+        return _class(SUFFIXES[suffix].target)(create_method(key, sensor, ratio, pretrained, **options), **own)
     entry = METHODS[key]
-    module, _, attribute = entry.target.partition(":")
-    factory = getattr(importlib.import_module(f"csist.methods.{module}"), attribute)
+    factory = _class(entry.target)
     if pretrained is not False and entry.trained:
         # Imported here: building without weights needs no weight file format.
         from csist.checkpoint import load_method
@@ -115,6 +172,12 @@ def create_method(
         raise InputError(f"method {key!r} has no weights to load: leave pretrained out, got {str(pretrained)!r}")
     sensor = sensor or Sensor()
     return _with_options(key, options, partial(factory, sensor=sensor, ratio=check_ratio(ratio), **options))
+
+
+def _class(target: str) -> Any:
+    """The class at "module:class" under csist.methods."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(f"csist.methods.{module}"), attribute)
 
 
 def _with_options(key: str, options: dict[str, Any], build: Callable[[], Any]) -> Any:

@@ -5,16 +5,18 @@ The functions need NumPy and SciPy only; PyTorch is imported when `CSOMeanAP`, `
 
 from typing import TYPE_CHECKING, Any
 
+from csist.metrics.bootstrap import Interval, bootstrap_difference, bootstrap_interval, bootstrap_scores
 from csist.metrics.errors import (
-    Interval,
     MatchErrors,
     ReliabilityCurve,
-    bootstrap_interval,
+    binned_reliability,
     count_accuracy,
     coverage,
     error_summary,
     expected_calibration_error,
+    interval_coverage,
     match_errors,
+    mean_deviation,
     reliability_curve,
 )
 from csist.metrics.functional import (
@@ -41,14 +43,19 @@ __all__ = [
     "PrecisionRecallCurve",
     "ReliabilityCurve",
     "average_precision",
+    "binned_reliability",
+    "bootstrap_difference",
     "bootstrap_interval",
+    "bootstrap_scores",
     "count_accuracy",
     "coverage",
     "cso_map",
     "error_summary",
     "expected_calibration_error",
+    "interval_coverage",
     "match_detections",
     "match_errors",
+    "mean_deviation",
     "precision_recall_curve",
     "psnr",
     "reliability_curve",

@@ -16,12 +16,10 @@ from scipy.optimize import linear_sum_assignment
 
 from csist.checks import InputError, check_positive
 from csist.metrics.functional import (
-    CSO_DISTANCES_PX,
     FloatArray,
     IntArray,
     check_pair,
     column,
-    envelope_area,
     lengths,
     match_detections,
     paired_indices,
@@ -236,6 +234,25 @@ class ReliabilityCurve(NamedTuple):
     """Number of detections in the bin."""
 
 
+def binned_reliability(score: FloatArray, right: NDArray[np.bool_], bins: int = CALIBRATION_BINS) -> ReliabilityCurve:
+    """Stated probabilities (N,) against how often they were right (N,), in bins of equal mass.
+
+    Equal scores share a bin, so that the result does not depend on their order.
+    """
+    if not score.size:
+        return ReliabilityCurve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    middle = (np.cumsum(size) - 0.5 * size)[group]  # number of scores below, equal ones counted half
+    part = (middle * bins / len(score)).astype(np.int64)
+    count = np.bincount(part, minlength=bins)
+    filled = count > 0
+    return ReliabilityCurve(
+        score=np.bincount(part, weights=score, minlength=bins)[filled] / count[filled],
+        right=np.bincount(part, weights=right, minlength=bins)[filled] / count[filled],
+        detections=count[filled].astype(np.int64),
+    )
+
+
 def reliability_curve(
     predictions: Sequence[Targets],
     truths: Sequence[Targets],
@@ -260,18 +277,7 @@ def reliability_curve(
     outside = (score < 0) | (score > 1)
     if outside.any():
         raise InputError(f"calibration needs scores that are probabilities in [0, 1], got {score[outside][0]}")
-    if not score.size:
-        return ReliabilityCurve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
-    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
-    middle = (np.cumsum(size) - 0.5 * size)[group]  # number of scores below, equal ones counted half
-    part = (middle * bins / len(score)).astype(np.int64)
-    count = np.bincount(part, minlength=bins)
-    filled = count > 0
-    return ReliabilityCurve(
-        score=np.bincount(part, weights=score, minlength=bins)[filled] / count[filled],
-        right=np.bincount(part, weights=right, minlength=bins)[filled] / count[filled],
-        detections=count[filled].astype(np.int64),
-    )
+    return binned_reliability(score, right, bins)
 
 
 def expected_calibration_error(
@@ -299,74 +305,43 @@ def expected_calibration_error(
     >>> expected_calibration_error([Targets(x=[5.0], y=[5.1], intensity=[230], score=[0.75])], [truth])
     0.25
     """
-    curve = reliability_curve(predictions, truths, distance_px, bins)
+    return mean_deviation(reliability_curve(predictions, truths, distance_px, bins))
+
+
+def mean_deviation(curve: ReliabilityCurve) -> float:
+    """Mean over a reliability curve's detections of |stated - observed| probability; NaN if there are none."""
     if not curve.detections.size:
         return float("nan")
     return float(np.average(np.abs(curve.score - curve.right), weights=curve.detections))
 
 
-class Interval(NamedTuple):
-    """A value with the bounds of its interval, all in the unit of the value."""
+def interval_coverage(
+    predictions: Sequence[Targets], intervals: Sequence[FloatArray], truths: Sequence[Targets]
+) -> dict[str, float]:
+    """Share of targets inside their interval, by `x`, `y` and `intensity`, where the count is right.
 
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap_interval(
-    predictions: Sequence[Targets],
-    truths: Sequence[Targets],
-    seed: int | np.random.Generator,
-    level: float = 0.95,
-    resamples: int = 1000,
-    rank_by: str = "score",
-) -> Interval:
-    """CSO-mAP in percent with the percentile interval of a bootstrap over images.
-
-    Images are what is drawn, since the detections of one image are not independent. Nothing is matched anew:
-    a resample only gives each image the number of times it was drawn as a weight.
+    Detections and targets are paired as by `match_errors`, however far apart they are.
 
     Args:
         predictions: detections, one `Targets` an image.
+        intervals: (2, k, 3) lower and upper ends of x, y and intensity of each detection, one array an image.
         truths: true targets, one `Targets` an image.
-        seed: seed or generator of the resampling.
-        level: share of the resamples inside the interval, between 0 and 1.
-        resamples: number of resamples.
-        rank_by: "score" or "intensity", as for `cso_map`.
 
     Returns:
-        Value and interval; NaN without any true target.
+        Shares from 0 to 1; NaN without any pair.
 
     Raises:
-        InputError: if the batches do not fit, or level or resamples are out of range.
+        InputError: if the batches do not fit.
     """
-    if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, got {level}")
-    if int(resamples) != resamples or resamples < 1:
-        raise InputError(f"resamples must be a whole number >= 1, got {resamples}")
-    matches = match_detections(predictions, truths, rank_by)
-    rng = np.random.default_rng(seed)
-    images = len(matches.truth_count)
-    ranked_image = matches.image[matches.order]
-    positions = [np.flatnonzero(matches.hits(distance_px)[matches.order]) for distance_px in CSO_DISTANCES_PX]
-
-    def score(weight: FloatArray) -> float:
-        ranked_weight = weight[ranked_image]
-        seen = np.cumsum(ranked_weight)
-        total = float(weight @ matches.truth_count)
-        return float(np.mean([envelope_area(seen[hit], ranked_weight[hit], total) for hit in positions]))
-
-    value = score(np.ones(images))
-    if np.isnan(value):
-        return Interval(value, value, value)
-    drawn = np.array(
-        [
-            score(np.bincount(rng.integers(0, images, images), minlength=images).astype(np.float64))
-            for _ in range(int(resamples))
-        ]
-    )
-    drawn = drawn[~np.isnan(drawn)]  # a resample may hold no target at all: it has no CSO-mAP
-    if not drawn.size:
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(drawn, [0.5 * (1 - level), 0.5 * (1 + level)])
-    return Interval(value, float(low), float(high))
+    if len(intervals) != len(predictions):
+        raise InputError(f"{len(predictions)} images but intervals of {len(intervals)}")
+    right = [n for n, (found, true) in enumerate(zip(predictions, truths, strict=True)) if len(found) == len(true)]
+    errors = match_errors([predictions[n] for n in right], [truths[n] for n in right])
+    inside = np.zeros((len(errors.image), 3), dtype=bool)
+    for pair, (place, found, true) in enumerate(zip(errors.image, errors.prediction, errors.truth, strict=True)):
+        low, high = np.asarray(intervals[right[place]])[:, found]
+        target = truths[right[place]]
+        value = np.array([target.x[true], target.y[true], target.intensity[true]])
+        inside[pair] = (low <= value) & (value <= high)
+    shares = inside.mean(axis=0) if len(inside) else np.full(3, np.nan)
+    return dict(zip(("x", "y", "intensity"), shares.tolist(), strict=True))

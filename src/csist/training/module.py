@@ -258,9 +258,16 @@ class UnmixingModule(lightning_package.LightningModule):
         """Go on from a checkpoint.
 
         Raises:
-            InputError: if it was made with another batch size, so that the samples seen would not agree.
+            InputError: if it was made with another batch size, so that the samples seen would not agree, or of
+                another method or other options.
         """
         saved = checkpoint["csist"]
+        theirs, ours = (
+            {key: value.shape for key, value in state.items()}
+            for state in (checkpoint["state_dict"], self.state_dict())
+        )
+        if theirs != ours:
+            raise InputError("this run was begun with another method, ratio or other options: resume it with its own")
         if saved["batch_size"] != self.batch_size:
             raise InputError(f"this run was begun with batches of {saved['batch_size']} samples, got {self.batch_size}")
         self.averaged.load_state_dict(saved["averaged"])

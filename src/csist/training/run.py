@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as lightning_package
-import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from csist.checkpoint import describe_machine, make_card, read_card, save_weights
+from csist.checkpoint import describe_machine, read_card
 from csist.checks import InputError, check_positive, check_ratio
 from csist.datasets.scenes import ScenePrior
+from csist.io import one_line
 from csist.methods.base import GridMethod
 from csist.methods.registry import METHODS, canonical_name, create_method
-from csist.metrics import bootstrap_interval
 from csist.physics.sensor import Sensor
 from csist.training.datamodule import UnmixingData, open_data
+from csist.training.keeper import Keeper
 from csist.training.module import UnmixingModule
 
-logger = logging.getLogger("csist.training")
-
 DEFAULT_LEARNING_RATE = 1e-3
-CHECKPOINT = "last.ckpt"
 EPOCHS_PER_VALIDATION = 4
-INTERVAL_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,7 @@ class TrainingResult:
         samples: samples seen, all sessions together.
         minutes: training time, all sessions together.
         score: CSO-mAP in percent of those weights on the validation images.
+        first_process: whether this process speaks for all that shared the work.
     """
 
     weights: Path
@@ -53,150 +48,7 @@ class TrainingResult:
     samples: int
     minutes: float
     score: float
-
-
-class Keeper(lightning_package.Callback):
-    """Validates, keeps the best weights, writes checkpoints and shows progress.
-
-    Args:
-        output: folder of the files.
-        name: registry name of the method.
-        options: options that the method was built with.
-        training: what the card says of the training, besides samples and minutes.
-        validation_steps: steps between two validations.
-        checkpoint_minutes: least time between two checkpoints.
-        half: store weights in half precision.
-        progress_bar: show a bar with the time left.
-    """
-
-    def __init__(
-        self,
-        output: Path,
-        name: str,
-        options: Mapping[str, Any],
-        training: Mapping[str, Any],
-        validation_steps: int,
-        checkpoint_minutes: float,
-        half: bool,
-        progress_bar: bool,
-    ) -> None:
-        self.output, self.name, self.options, self.training = output, name, options, training
-        self.validation_steps, self.checkpoint_minutes, self.half = validation_steps, checkpoint_minutes, half
-        self.bar: Progress | None = None
-        if progress_bar:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, TextColumn("{task.fields[facts]}"))
-        self.task: TaskID | None = None
-        self._saved = time.monotonic()
-        self._first = (0, time.monotonic())
-
-    @property
-    def checkpoint(self) -> Path:
-        """The file that a resumed run starts from."""
-        return self.output / CHECKPOINT
-
-    def weights_path(self, module: UnmixingModule) -> Path:
-        """The weight file."""
-        return self.output / f"{self.name}-c{module.method.ratio}.safetensors"
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Start the bar."""
-        self._first = (pl_module.samples_seen, time.monotonic())
-        self._saved = time.monotonic()
-        if self.bar is not None and trainer.is_global_zero:
-            self.bar.start()
-            self.task = self.bar.add_task(self.name, total=1.0, completed=pl_module.progress, facts="")
-
-    def _speed(self, module: UnmixingModule) -> float:
-        samples, began = self._first
-        return (module.samples_seen - samples) / max(time.monotonic() - began, 1e-9)
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the bar."""
-        if self.bar is not None and self.task is not None:
-            speed, score = self._speed(pl_module), pl_module.score
-            facts = f"{pl_module.samples_seen:,} samples, {speed:.0f}/s, CSO-mAP {score:.2f}"
-            self.bar.update(self.task, completed=pl_module.progress, facts=facts)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Validate every few epochs; write a checkpoint when the last one is old enough or the run ends."""
-        ends = trainer.should_stop or trainer.global_step >= trainer.max_steps > 0
-        # By steps, not by epochs: a resumed run must validate where an undisturbed one does.
-        due = trainer.global_step // self.validation_steps > pl_module.scored_at // self.validation_steps
-        if due and not ends:
-            self.score(trainer, pl_module)
-        old = time.monotonic() - self._saved >= 60.0 * self.checkpoint_minutes
-        # Every process must take part in a save, so the first one decides.
-        if trainer.strategy.broadcast(due or old or ends):
-            self.save(trainer, pl_module)
-
-    def score(self, trainer: Any, module: UnmixingModule) -> None:
-        """Measure CSO-mAP, log it, and keep the weights if they are the best so far."""
-        if module.scored_at == trainer.global_step:
-            return
-        module.scored_at = trainer.global_step
-        if trainer.is_global_zero:
-            score = module.validate_now()
-            logged = {"cso_map": score, "samples": module.samples_seen, "minutes": module.minutes}
-            for each in trainer.loggers:
-                each.log_metrics(logged, step=trainer.global_step)
-            logger.info(
-                "%s: %s samples, %.1f min, %.1f samples/s, CSO-mAP %.2f (best %.2f)",
-                self.name, f"{module.samples_seen:,}", module.minutes, self._speed(module), score,
-                max(score, module.best_score),
-            )  # fmt: skip
-            if score > module.best_score:
-                module.best_score = score
-                self.export(module)
-        module.best_score = trainer.strategy.broadcast(module.best_score)
-
-    def export(self, module: UnmixingModule) -> dict[str, Any]:
-        """Write the averaged weights and their card."""
-        with module.averaged.applied():
-            found = module.method.predict(np.asarray(module.validation.images, dtype=np.float64))
-            interval = bootstrap_interval(found, module.validation.truths(), INTERVAL_SEED, resamples=200)
-            card = make_card(
-                self.name,
-                module.method.sensor,
-                module.method.ratio,
-                self.options,
-                {**self.training, "samples": module.samples_seen, "minutes": round(module.minutes, 2)},
-                {
-                    "cso_map": round(interval.value, 3),
-                    "interval_95": [round(interval.low, 3), round(interval.high, 3)],
-                    "split": "val",
-                    "images": len(module.validation.images),
-                },
-            )
-            save_weights(self.weights_path(module), module.method, card, self.half)
-        return card
-
-    def save(self, trainer: Any, module: UnmixingModule) -> None:
-        """Write the checkpoint under a temporary name and give it its own when it is complete."""
-        temporary = self.checkpoint.with_name(f".{CHECKPOINT}.tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            if temporary.is_file():
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-            temporary.replace(self.checkpoint)
-        trainer.strategy.barrier()
-        self._saved = time.monotonic()
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Score the last weights."""
-        self.score(trainer, pl_module)
-        self.save(trainer, pl_module)
-
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Stop the bar, also after an error."""
-        if self.bar is not None:
-            self.bar.stop()
+    first_process: bool = True
 
 
 @contextmanager
@@ -248,6 +100,7 @@ def train(
     sensor: Sensor | None = None,
     prior: ScenePrior | None = None,
     progress_bar: bool = False,
+    stop_asked: Callable[[], bool] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train a grid method and write its weights.
@@ -286,7 +139,9 @@ def train(
         half: store the weights in half precision.
         sensor: sensor of simulated scenes; default: the benchmark's. A store has its own.
         prior: of simulated scenes; default: the benchmark's.
-        progress_bar: show a bar with the time left.
+        progress_bar: show a bar with the time left on standard error, where that is a terminal.
+        stop_asked: asked after each step; once it answers True the run ends as if its time were up, with a
+            checkpoint.
         options: the method's options.
 
     Returns:
@@ -296,7 +151,7 @@ def train(
         InputError: if an argument is out of range or unknown, or the checkpoint belongs to another training.
     """
     name = canonical_name(method_name)
-    if not METHODS[name].trained:
+    if name not in METHODS or not METHODS[name].trained:
         raise InputError(f"method {name!r} has nothing to train")
     if max_samples is None and max_minutes is None:
         raise InputError("give max_samples or max_minutes, or both")
@@ -311,7 +166,12 @@ def train(
     check_ratio(ratio)
     source, validation, sensor, prior = open_data(data, sensor, prior, seed, val_limit)
     torch.manual_seed(seed)
-    method: GridMethod = create_method(name, sensor=sensor, ratio=ratio, pretrained=False, **dict(options or {}))
+    try:
+        method: GridMethod = create_method(name, sensor=sensor, ratio=ratio, pretrained=False, **dict(options or {}))
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"cannot build {name} with the options {dict(options or {})}: {one_line(error)}") from error
+    if next(method.parameters(), None) is None:
+        raise InputError(f"{name} with the options {dict(options or {})} has nothing to train")
     peak = learning_rate or float(getattr(method, "learning_rate", DEFAULT_LEARNING_RATE))
     clip = gradient_clip or getattr(method, "gradient_clip", None)
 
@@ -320,7 +180,6 @@ def train(
     total_steps = -1 if max_samples is None else -(-max_samples // step_size)
     steps = max(1, validate_every // EPOCHS_PER_VALIDATION // step_size)
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     described = {
         "seed": seed, "data": "simulated" if data is None else Path(data).name, "prior": prior.to_card(),
         "batch_size": step_size, "learning_rate": peak, "schedule": schedule, "ema_decay": ema_decay,
@@ -339,33 +198,44 @@ def train(
         checkpoint_minutes,
         half,
         progress_bar,
+        stop_asked,
     )
     start = keeper.checkpoint if resume and keeper.checkpoint.is_file() else None
     if start is None and keeper.checkpoint.is_file():
         raise InputError(f"{folder} holds an earlier training: resume it (--resume) or choose another folder")
     with _quiet():
-        trainer = lightning_package.Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy=strategy,
-            precision=precision,  # type: ignore[arg-type]
-            max_steps=total_steps,
-            max_epochs=-1,
-            gradient_clip_val=clip,
-            callbacks=[keeper],
-            logger=[
-                CSVLogger(folder, name="csv", version=""),
-                TensorBoardLogger(folder, name="tensorboard", version=""),
-            ],
-            log_every_n_steps=10,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
+        try:
+            trainer = lightning_package.Trainer(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
+                strategy=strategy,
+                precision=precision,  # type: ignore[arg-type]
+                max_steps=total_steps,
+                max_epochs=-1,
+                gradient_clip_val=clip,
+                callbacks=[keeper],
+                logger=[
+                    CSVLogger(folder, name="csv", version=""),
+                    TensorBoardLogger(folder, name="tensorboard", version=""),
+                ],
+                log_every_n_steps=10,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+            )
+        except (MisconfigurationException, ValueError) as error:
+            chosen = f"accelerator {accelerator}, devices {devices}, strategy {strategy}, precision {precision}"
+            raise InputError(f"cannot train with {chosen}: {one_line(error)}") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {folder}: {error.strerror}") from error
         trainer.fit(module, UnmixingData(source, validation, method.grid, batch_size, steps), ckpt_path=start)
     path = keeper.weights_path(module)
     card = read_card(path)
-    return TrainingResult(path, card, module.samples_seen, module.minutes, card["score"]["cso_map"])
+    return TrainingResult(
+        path, card, module.samples_seen, module.minutes, card["score"]["cso_map"], trainer.is_global_zero
+    )

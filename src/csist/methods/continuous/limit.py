@@ -1,24 +1,28 @@
-"""The physical limit on a benchmark: what the exact posterior would score, count and pixel known."""
+"""The physical limit on a benchmark: what the exact posterior would score, count known."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csist.checks import InputError, check_stack
-from csist.datasets.scenes import ScenePrior, flux_bounds
+from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous.annealing import LANES, reservoir_shares
-from csist.methods.continuous.bank import build_bank, compare_bank, pixel_bounds
+from csist.methods.continuous.bank import compare_bank, pixel_bounds
 from csist.methods.continuous.likelihood import compiled
 from csist.methods.continuous.method import pixel_codes
 from csist.methods.continuous.posterior import summarise
+from csist.methods.continuous.search import search_free, window_bounds
 from csist.methods.continuous.solvers import (
     EFFORTS,
     RESERVOIR_EFFECTIVE,
+    FreeSolver,
     PixelSolver,
     anneal_in_pixel,
     inverse_gain,
@@ -34,7 +38,12 @@ LEVELS = 32
 """Temperatures of the chains from the truth."""
 HOTTER = 1000.0
 """Their highest temperature beyond the one at which many configurations of the bank count: nearly the prior."""
-BLOCKS = 16
+BLOCKS = 8
+RECORDS = 4
+FREE_TEMPERATURES = np.array([2.0**level for level in range(16)])
+"""Where targets may lie anywhere."""
+STEPS_A_MOVE = 65_000
+"""`steps` for each move a stage and target of the annealing, at which both sets cost about the same."""
 
 
 @compiled
@@ -75,13 +84,55 @@ def _sample_one(
             values, 2,
         )  # fmt: skip
     else:
-        kept = BLOCKS * LANES
+        kept = RECORDS * BLOCKS * LANES
         samples, values = np.empty((kept, 3 * count)), np.empty(kept)
-        moves = max(steps // (30 * kept), 1)
+        moves = max(steps // STEPS_A_MOVE, 1)
         anneal_in_pixel(
             data, code, polynomials, variance, inverse_of_gain, count, row, column, flux, log_flux, min_separation,
-            bank_positions, bank_images, BLOCKS, moves, 2 * moves, 3, samples, values,
+            bank_positions, bank_images, BLOCKS, moves, 10 * moves, 3, samples, values,
         )  # fmt: skip
+    summarise(samples, values, kept, count, estimate, deviation, score)
+
+
+@compiled
+def _sample_free(
+    data: FloatArray,
+    code: NDArray[np.int8],
+    tables: FloatArray,
+    polynomials: NDArray[np.float32],
+    variance: float,
+    inverse_of_gain: float,
+    target_low: FloatArray,
+    target_high: FloatArray,
+    log_flux: bool,
+    min_separation: float,
+    split_px: float,
+    steps: int,
+    truth: FloatArray,
+    from_truth: bool,
+    estimate: FloatArray,
+    deviation: FloatArray,
+    score: FloatArray,
+) -> None:
+    count = truth.shape[0]
+    no_basis, no_terms = np.zeros((0, *data.shape)), np.zeros(0)
+    start = truth.copy().reshape(3 * count)
+    if not from_truth:
+        evidence, at_mode = np.empty(count + 1), np.empty(count + 1)
+        modes, converged = np.zeros((count + 1, 3 * count)), np.empty(count + 1, np.bool_)
+        search_free(
+            data, code, tables, variance, inverse_of_gain, no_basis, 0, 0, count, target_low, target_high, no_terms,
+            no_terms, log_flux, min_separation, split_px, evidence, modes, at_mode, converged,
+        )  # fmt: skip
+        if evidence[count] > -np.inf:  # else the search saw no use for so many, and the truth has to start both
+            start = modes[count].copy()
+    low, high = window_bounds(count, target_low, target_high, no_terms, no_terms)
+    samples, values = np.empty((SAMPLES, 3 * count)), np.empty(SAMPLES)
+    kept = temper(
+        start.reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, 0, 0, no_basis, data,
+        code, variance, inverse_of_gain, FREE_TEMPERATURES, LANES, max(steps // LANES, 5), samples,
+        values, 2 if from_truth else 3,
+    )  # fmt: skip
     summarise(samples, values, kept, count, estimate, deviation, score)
 
 
@@ -90,23 +141,24 @@ def posterior_limit(
     truths: list[Targets],
     sensor: Sensor,
     prior: ScenePrior,
-    steps: int = 100_000,
+    steps: int = 500_000,
     bank_size: int = 8192,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Targets], list[Targets]]:
-    """What the posterior says of each image when count and pixel are known, from two independent sets of chains.
+    """What the posterior says of each image when the count is known, from two independent sets of chains.
 
-    One set starts at the truth and crosses between modes by parallel tempering up to nearly the prior; the
-    other is annealed from the prior, without knowing the truth. Where they score alike the limit is that
-    score, else it lies between: a chain that starts at the truth and does not move flatters, a population that
-    has lost a mode falls short.
+    For a group inside one pixel, which is known as well, one set starts at the truth and crosses between modes by
+    parallel tempering up to nearly the prior; the other is annealed from the prior, without knowing the truth.
+    Where targets may lie anywhere both are tempered, from the truth and from the modes of the search. Where the
+    sets score alike the limit is that score, else it lies between: a chain that starts at the truth and does not
+    move flatters, one that has lost a mode falls short.
 
     Args:
         images: (N, H, W) in counts.
-        truths: true targets of each image, all inside one pixel.
+        truths: true targets of each image.
         sensor: gives PSF, noise and clipping.
-        prior: single-pixel scene prior.
+        prior: scene prior.
         steps: sampling steps for each image and set.
         bank_size: configurations from which the annealing starts.
         workers: threads.
@@ -116,17 +168,28 @@ def posterior_limit(
         targets by the chains from the truth, and by those from the found modes.
 
     Raises:
-        InputError: if the prior is not single-pixel, or the numbers of images and scenes differ.
+        InputError: if the numbers of images and scenes differ.
     """
     stack = check_stack(images)
-    if not prior.single_pixel:
-        raise InputError("the posterior limit is for priors whose group lies inside one pixel, such as csist-100k")
     if len(stack) != len(truths):
         raise InputError(f"{len(stack)} images but {len(truths)} scenes")
     variance = float(sensor.noise_variance(max(sensor.background, 0.0)))
-    solver = PixelSolver(sensor, prior, EFFORTS["accurate"], variance)
-    bank = build_bank(sensor.psf, prior, solver.bank.images.shape[2] // 2, bank_size)
-    flux = np.array(flux_bounds(prior, sensor))
+    sensor = sensor.with_shape((stack.shape[1], stack.shape[2]))
+    effort, log_flux = EFFORTS["accurate"], prior.intensity_law == "log-uniform"
+    sample: Any
+    before: tuple[Any, ...]
+    after: tuple[Any, ...]
+    if prior.single_pixel:
+        solver = PixelSolver(sensor, prior, replace(effort, bank=bank_size), variance)
+        sample, before = _sample_one, (solver.polynomials, variance, inverse_gain(sensor), solver.flux)
+        after = (solver.bank.positions, solver.bank.images, steps)
+    else:
+        free = FreeSolver(sensor, prior, effort, variance, 0)
+        sample, before = (
+            _sample_free,
+            (free.tables, free.polynomials, variance, inverse_gain(sensor), free.low, free.high),
+        )
+        after = (free.split_px, steps)
 
     def one(n: int) -> tuple[Targets, Targets]:
         count = len(truths[n])
@@ -137,10 +200,9 @@ def posterior_limit(
         found = []
         for from_truth in (True, False):
             estimate, deviation, score = np.empty((count, 3)), np.empty((count, 3)), np.empty(count)
-            _sample_one(
-                data[0] - sensor.background, codes[0], solver.polynomials, variance, inverse_gain(sensor), flux,
-                prior.intensity_law == "log-uniform", prior.min_separation_px, bank.positions, bank.images,
-                steps, scene, from_truth, estimate, deviation, score,
+            sample(
+                data[0] - sensor.background, codes[0], *before, log_flux, prior.min_separation_px, *after, scene,
+                from_truth, estimate, deviation, score,
             )  # fmt: skip
             x, y, intensity = estimate.T
             found.append(Targets(x, y, intensity, score, *deviation.T))

@@ -25,12 +25,13 @@ SHIFT_WIDTH_PX = 0.25
 def _align(sample: FloatArray, count: int, reference: FloatArray, distance: FloatArray, scratch: FloatArray) -> None:
     """Reorder the targets of `sample` to those of `reference`: closest pairs first, then exchanges that help.
 
-    What remains is nearly always the assignment with the least sum of distances, which is how truths are
+    What remains is nearly always the assignment with the least sum of squared distances, which is how truths are
     assigned to detections when errors are measured; only then do the samples' spreads describe those errors.
     """
     for a in range(count):
         for b in range(count):
-            distance[a, b] = math.hypot(sample[3 * a] - reference[3 * b], sample[3 * a + 1] - reference[3 * b + 1])
+            dx, dy = sample[3 * a] - reference[3 * b], sample[3 * a + 1] - reference[3 * b + 1]
+            distance[a, b] = dx * dx + dy * dy
     place = np.full(count, -1)
     used = np.zeros(count, np.bool_)
     for _ in range(count):

@@ -261,8 +261,8 @@ def anneal_in_pixel(
             bank[m, 2 * k + 1] = row + bank_positions[count, m, k, 1]
     log_evidence = anneal(
         count, low, high, log_flux, min_separation, polynomials, r0, c0, data[r0:r1, c0:c1],
-        code[r0:r1, c0:c1].copy(), variance, inverse_gain, bank, shares, hottest, blocks, moves * count, last_moves, samples,
-        values, seed,
+        code[r0:r1, c0:c1].copy(), variance, inverse_gain, bank, shares, hottest, blocks, moves * count,
+        last_moves, samples, values, seed,
     )  # fmt: skip
     return log_evidence + empty_outside(data, code, r0, r1, c0, c1, variance)
 

@@ -1,0 +1,112 @@
+"""`continuous` against the physical limit: rounding only, three noise levels, and 8-bit images that clip.
+
+For each dataset: CSO-mAP and count accuracy of both modes on the whole split, calibration of scores, counts
+and credible intervals, and the posterior limit on the first images with the paired difference to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import write_result
+from csist import metrics
+from csist.datasets import generate
+from csist.evaluation import LabelledImages, read_labelled
+from csist.methods.continuous import Continuous, Group
+from csist.methods.continuous.limit import posterior_limit
+from csist.targets import Targets
+
+DATASETS: dict[str, dict[str, Any]] = {
+    "rounding only": {},
+    "sigma 1": {"noise_std": 1.0},
+    "sigma 2": {"noise_std": 2.0},
+    "sigma 5": {"noise_std": 5.0},
+    "8 bit, clipped": {"bits": 8, "clip": True},
+}
+LEVELS = (0.68, 0.95)
+RESAMPLES = 1000
+
+
+def open_dataset(folder: Path, name: str, split: str, limit: int | None) -> LabelledImages:
+    """One of `DATASETS`, generated in `folder` where it is missing."""
+    path = folder / f"csist-{name.replace(' ', '-').replace(',', '')}.h5"
+    if not path.exists():
+        generate(path, **DATASETS[name])
+    return read_labelled(path, split, limit)
+
+
+def calibration(found: list[Targets], groups: list[Group], truths: list[Targets]) -> dict[str, Any]:
+    """How honest scores, counts and intervals are, all together and by number of targets."""
+    stated = np.array([group.count_probability[group.count] for group in groups])
+    right = np.array([group.count == len(true) for group, true in zip(groups, truths, strict=True)])
+    result: dict[str, Any] = {
+        "score_error": metrics.expected_calibration_error(found, truths),
+        "count_error": metrics.mean_deviation(metrics.binned_reliability(stated, right)),
+    }
+    for level in LEVELS:
+        intervals = [group.interval(level) for group in groups]
+        result[f"inside_{level:.0%}"] = metrics.interval_coverage(found, intervals, truths)
+        for count in sorted({len(true) for true in truths}):
+            chosen = [n for n, true in enumerate(truths) if len(true) == count]
+            result[f"inside_{level:.0%}_{count}_targets"] = metrics.interval_coverage(
+                [found[n] for n in chosen], [intervals[n] for n in chosen], [truths[n] for n in chosen]
+            )
+    return result
+
+
+def measure(data: LabelledImages, mode: str) -> tuple[dict[str, Any], list[Targets]]:
+    """Figures of one mode, and its detections."""
+    method = Continuous(sensor=data.sensor, prior=data.prior, mode=mode, noise_std=data.sensor.read_noise)
+    method.predict(data.images[:2])
+    began = time.perf_counter()
+    found = method.predict(data.images)
+    seconds = time.perf_counter() - began
+    kept = min(len(data), 3000)
+    _, groups = method.solve(data.images[:kept], keep_samples=True)
+    scores = metrics.bootstrap_scores(found, data.truths, 0, resamples=RESAMPLES)
+    return {
+        "images": len(data),
+        "scores": {name: list(interval) for name, interval in scores.items()},
+        "count_accuracy": metrics.count_accuracy(found, data.truths),
+        "images_per_second": len(data) / seconds,
+        "calibration_images": kept,
+        "calibration": calibration(found[:kept], groups, data.truths[:kept]),
+    }, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("out/data"), help="folder of the datasets")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, default=None, help="images of each dataset")
+    parser.add_argument("--limit-images", type=int, default=3000, help="images for the posterior limit")
+    parser.add_argument("--limit-steps", type=int, default=500_000)
+    parser.add_argument("--name", default="accuracy", help="of the result file")
+    arguments = parser.parse_args()
+    arguments.data.mkdir(parents=True, exist_ok=True)
+    rows = {}
+    for name in DATASETS:
+        data = open_dataset(arguments.data, name, arguments.split, arguments.limit)
+        row: dict[str, Any] = {"sensor": data.sensor.to_card()}
+        accurate: list[Targets] = []
+        for mode in ("fast", "accurate"):
+            row[mode], accurate = measure(data, mode)
+        part = min(len(data), arguments.limit_images)
+        truths, images = data.truths[:part], data.images[:part]
+        chains = posterior_limit(images, truths, data.sensor, data.prior, steps=arguments.limit_steps)
+        row["limit"] = {"images": part, "steps": arguments.limit_steps}
+        for label, found in zip(("from_truth", "annealed"), chains, strict=True):
+            score = metrics.bootstrap_interval(found, truths, 0, resamples=RESAMPLES)
+            behind = metrics.bootstrap_difference(accurate[:part], found, truths, 0, resamples=RESAMPLES)
+            row["limit"][label] = {"CSO-mAP": list(score), "accurate_minus_limit": list(behind)}
+        rows[name] = row
+        write_result(arguments.name, {"split": arguments.split, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""`csist convert`: datasets and tables from one form into another."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csist.checks import InputError
+from csist.cli.output import make_console, progress, report_written, same_file
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Store, folder of a GrokCSO dataset, or table of targets.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, store (.h5), or table (.csv, .parquet).")],
+) -> None:
+    """Convert a dataset (store <-> GrokCSO folder) or a table of targets (CSV <-> Parquet)."""
+    from csist.io import TABLE_SUFFIXES, check_writable, read_targets_table, targets_table, write_table
+
+    if source.suffix.lower() in TABLE_SUFFIXES and not source.is_dir():
+        if same_file(source, out):
+            raise InputError(f"cannot write {out}: it is the input, give another name")
+        check_writable(out, TABLE_SUFFIXES)
+        table = targets_table([(*key, targets) for key, targets in read_targets_table(source).items()])
+        write_table(table, out)
+        make_console().print(f"{out}: {len(table)} targets", soft_wrap=True)
+        return
+    from csist.datasets import convert as convert_dataset
+    from csist.datasets import load
+
+    begun = time.perf_counter()
+    with progress() as report:
+        convert_dataset(source, out, lambda done, total: report("converting", done, total))
+    report_written(out, load(source if out.is_dir() else out).splits, time.perf_counter() - begun)

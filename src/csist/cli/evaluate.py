@@ -1,0 +1,147 @@
+"""`csist evaluate`: methods and tables of targets, scored on a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from csist.checks import InputError
+from csist.cli.options import (
+    DataArgument,
+    JsonOption,
+    LimitOption,
+    ModeOption,
+    PlotOption,
+    PriorOption,
+    RatioOption,
+    SplitOption,
+    WeightsOption,
+    check_mode,
+)
+from csist.cli.output import check_outputs, data_line, interval_cell, make_console, number, progress, write_json
+
+if TYPE_CHECKING:
+    from csist.targets import Targets
+
+
+def evaluate(
+    data: DataArgument,
+    split: SplitOption = "test",
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="See `csist methods`; may be given several times.")
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option("--predictions", help="Table that `csist unmix` wrote, to be scored as well."),
+    ] = None,
+    ratio: RatioOption = 3,
+    limit: LimitOption = None,
+    mode: ModeOption = None,
+    prior: PriorOption = None,
+    weights: WeightsOption = None,
+    oracle: Annotated[bool, typer.Option(help="Add what no read-out of the grid can exceed.")] = True,
+    resamples: Annotated[int, typer.Option("--resamples", help="Resamples of the intervals; 0 for none.")] = 1000,
+    json_target: JsonOption = None,
+    plot: PlotOption = None,
+) -> None:
+    """Score methods on a dataset: CSO-mAP, counts, errors, calibration, speed.
+
+    Sensor, noise and prior are the dataset's own. Without --method and --predictions, `continuous` is scored.
+    """
+    from csist import evaluation
+    from csist.checks import check_ratio
+    from csist.datasets.scenes import ScenePrior
+    from csist.methods.registry import canonical_name
+
+    names = [canonical_name(name) for name in (method or ([] if predictions else ["continuous"]))]
+    if len(set(names)) < len(names):
+        raise InputError(f"a method is given twice: {', '.join(names)}")
+    if weights is not None and len(names) != 1:
+        raise InputError(f"--weights {weights} needs exactly one --method, got {len(names)}")
+    if resamples < 0:
+        raise InputError(f"resamples must be a whole number >= 0, got {resamples}")
+    check_mode(mode)
+    check_ratio(ratio)
+    chosen = None if prior is None else ScenePrior.named(prior)
+    sources = [data, *(predictions or [])]
+    check_outputs(sources, json_target, plot)
+    if plot is not None:
+        from csist.plots import check_picture
+
+        check_picture(plot)
+    with progress() as report:
+        images = evaluation.read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
+        given = {path.name: evaluation.read_predictions(path, images) for path in predictions or []}
+        result = evaluation.evaluate(
+            images, names, ratio, prior=chosen, mode=mode, weights=weights, predictions=given, oracle=oracle,
+            resamples=resamples, progress=report,
+        )  # fmt: skip
+    if plot is not None:
+        _draw_evaluation(result, images.truths, plot)
+    if json_target is not None:
+        write_json(result.to_dict(), json_target)
+    if json_target != "-":
+        _report_evaluation(result)
+
+
+def _draw_evaluation(result: Any, truths: list[Targets], path: Path) -> None:
+    from csist.metrics import match_detections, precision_recall_curve, reliability_curve
+    from csist.plots import evaluation_panel, save_figure
+
+    distance_px = 0.15  # the middle one of the five
+    shown = {row["name"]: result.predictions[row["name"]] for row in result.rows}
+    curves = {
+        name: precision_recall_curve(match_detections(found, truths), distance_px) for name, found in shown.items()
+    }
+    reliability = {
+        row["name"]: reliability_curve(shown[row["name"]], truths) for row in result.rows if row["calibration"]
+    }
+    title = data_line(result.data | {"path": Path(result.data["path"]).name})
+    save_figure(evaluation_panel(result.rows, curves, distance_px, reliability, title), path)
+
+
+def _report_evaluation(result: Any) -> None:
+    from csist.evaluation import SCORE_NAMES
+
+    console = make_console()
+    console.print(data_line(result.data), soft_wrap=True)
+    scores = Table(box=None, pad_edge=False, title_justify="left")
+    for heading in ("", SCORE_NAMES[0], "95 % interval", *SCORE_NAMES[1:], "by intensity"):
+        scores.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for row in result.rows:
+        interval = "-" if row["interval"] is None else interval_cell(row["interval"], ".1f")
+        rest = [number(row[name], ".2f") for name in SCORE_NAMES[1:]]
+        scores.add_row(
+            row["name"],
+            number(row["CSO-mAP"], ".2f"),
+            interval,
+            *rest,
+            number(row["by_intensity"]["CSO-mAP"], ".2f"),
+        )
+    console.print(scores)
+    console.print()
+    details = Table(box=None, pad_edge=False)
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "count %": lambda row: number(row["count_accuracy"], ".2f"),
+        "missed": lambda row: number(row["errors"]["missed"], "d"),
+        "spurious": lambda row: number(row["errors"]["spurious"], "d"),
+        "rms px": lambda row: number(row["errors"]["distance_rms"], ".4f"),
+        "flux rms %": lambda row: number(100 * row["errors"]["intensity_rms"], ".2f"),
+        "PSNR dB": lambda row: number(row.get("psnr"), ".2f"),
+        "SSIM": lambda row: number(row.get("ssim"), ".4f"),
+        "calibration": lambda row: number((row["calibration"] or {}).get("expected_calibration_error"), ".3f"),
+        "x in 1 std %": lambda row: number(100 * (row["coverage"] or {}).get("x_within_1", float("nan")), ".1f"),
+        "images/s": lambda row: number(row.get("images_per_second"), ".0f"),
+    }
+    cells = {name: [make(row) for row in result.rows] for name, make in columns.items()}
+    used = [name for name, values in cells.items() if set(values) != {"-"}]
+    details.add_column("")
+    for name in used:
+        details.add_column(name, justify="right", no_wrap=True)
+    for place, row in enumerate(result.rows):
+        details.add_row(row["name"], *(cells[name][place] for name in used))
+    console.print(details)

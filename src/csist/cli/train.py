@@ -1,0 +1,244 @@
+"""`csist train`: from a method's name to a weight file, in sessions that can be cut off and resumed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from csist.checks import InputError
+from csist.cli.options import JsonOption, PriorOption, RatioOption, SensorOption, read_sensor
+from csist.cli.output import (
+    InterruptedRunError,
+    check_outputs,
+    complain,
+    interval_cell,
+    make_console,
+    number,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from csist.training import TrainingResult
+
+NEEDED = ("lightning", "tensorboard")
+"""Packages of the extra `train`."""
+
+OWN_OPTIONS = ("name", "sensor", "ratio", "pretrained")
+"""Names that --option may not set, because the command does."""
+
+PYTHON_WORDS = {"True": True, "False": False, "None": None}
+
+
+def train(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="See `csist methods`; one that needs training.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Store (.h5) to train on.", show_default="simulated scenes")
+    ] = None,
+    ratio: RatioOption = 3,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the results.", show_default="runs/METHOD")
+    ] = None,
+    max_samples: Annotated[
+        int | None, typer.Option("--max-samples", help="Samples in all; the schedule ends there.")
+    ] = None,
+    max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="End this session after so long.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="Option of the method; may be given several times."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights, the order and the simulated scenes.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Samples a step, of one process.")] = 64,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Peak.", show_default="the method's own")
+    ] = None,
+    schedule: Annotated[str, typer.Option("--schedule", help="stable or one-cycle.")] = "stable",
+    warmup_samples: Annotated[
+        int, typer.Option("--warmup-samples", help="Samples over which the learning rate rises.")
+    ] = 6_400,
+    decay: Annotated[float, typer.Option("--decay", help="Last part, over which the stable schedule falls.")] = 0.2,
+    gradient_clip: Annotated[
+        float | None,
+        typer.Option("--gradient-clip", help="Largest norm of the gradient.", show_default="the method's own"),
+    ] = None,
+    ema_decay: Annotated[float, typer.Option("--ema-decay", help="Of the averaged weights, a step.")] = 0.999,
+    constraint_share: Annotated[
+        float, typer.Option("--constraint-share", help="Part of a batch whose constraint terms are computed.")
+    ] = 1.0,
+    devices: Annotated[int, typer.Option("--devices", help="Processes or accelerators on each machine.")] = 1,
+    num_nodes: Annotated[int, typer.Option("--num-nodes", help="Machines.")] = 1,
+    strategy: Annotated[str, typer.Option("--strategy", help="How they share the work: auto or ddp.")] = "auto",
+    accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="32-true, 16-mixed or bf16-mixed.")] = "32-true",
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in half precision.")] = False,
+    val_limit: Annotated[int, typer.Option("--val-limit", help="Validation images.")] = 1000,
+    validate_every: Annotated[int, typer.Option("--validate-every", help="Samples between validations.")] = 12_800,
+    checkpoint_minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", help="Least time between two checkpoints.")
+    ] = 2.0,
+    sensor: SensorOption = None,
+    prior: PriorOption = None,
+    json_target: JsonOption = None,
+) -> None:
+    """Train a method that learns, and write its weights, checkpoint and logs to a folder.
+
+    Without --data, new scenes are simulated for ever, by --sensor and --prior or as in the benchmark. Give
+    --max-samples or --max-minutes, or both. Ctrl-C ends the session with a checkpoint; the same command with
+    --resume goes on from there.
+    """
+    from csist.datasets.scenes import ScenePrior
+    from csist.methods.registry import canonical_name
+
+    name = canonical_name(method)
+    chosen = _method_options(option or [])
+    card = None if sensor is None else read_sensor(sensor)[0]
+    law = None if prior is None else ScenePrior.named(prior)
+    check_outputs([] if data is None else [data], json_target)
+    _check_extra()
+    from csist.training import train as run
+
+    folder = Path("runs") / name if output is None else output
+    with _lines_of_log(), _interruptible(folder) as stop_asked:
+        result = run(
+            name, data, ratio, folder, max_samples=max_samples, max_minutes=max_minutes, resume=resume, seed=seed,
+            batch_size=batch_size, learning_rate=learning_rate, schedule=schedule, devices=devices,
+            num_nodes=num_nodes, strategy=strategy, accelerator=accelerator, precision=precision,
+            val_limit=val_limit, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
+            gradient_clip=gradient_clip, ema_decay=ema_decay, warmup_samples=warmup_samples, decay=decay,
+            constraint_share=constraint_share, half=half, sensor=card, prior=law, progress_bar=True,
+            stop_asked=stop_asked, options=chosen,
+        )  # fmt: skip
+    if not result.first_process:
+        return
+    if stop_asked() and (max_samples is None or result.samples < max_samples):
+        raise InterruptedRunError(_how_to_resume(folder, result.samples))
+    if json_target is not None:
+        write_json(_figures(result), json_target)
+    if json_target != "-":
+        _report_training(result)
+
+
+def _check_extra() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"training needs {' and '.join(missing)}, of the extra `train`: pip install 'csist[train]'")
+
+
+def _method_options(given: Sequence[str]) -> dict[str, Any]:
+    """Options of the method from NAME=VALUE; a value is read as JSON or as one of Python's words, else as text."""
+    options: dict[str, Any] = {}
+    for each in given:
+        name, sign, text = each.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign or not name.isidentifier():
+            raise InputError(f"--option must be NAME=VALUE, such as stages=2, got {each!r}")
+        if name in OWN_OPTIONS:
+            raise InputError(f"--option cannot set {name}, got {each!r}: see csist train --help for its own option")
+        if name in options:
+            raise InputError(f"--option {name} is given twice: leave one out")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = PYTHON_WORDS.get(text, text)
+    return options
+
+
+@contextmanager
+def _lines_of_log() -> Iterator[None]:
+    """What the training logs (a line a validation), on standard error."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # Looked up anew each time: the bar puts its own stream there, which keeps the lines above it.
+            typer.echo(record.getMessage(), err=True)
+
+    logger, handler = logging.getLogger("csist.training"), Lines()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into an answer to be asked for after a step; the second one ends at once.
+
+    Yields:
+        Whether there was one.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    pressed = told = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stop_asked() -> bool:
+        nonlocal told
+        if pressed and not told:
+            told = True
+            complain("ending this session with a checkpoint and a score; Ctrl-C again ends it at once")
+        return pressed
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield stop_asked
+    except (KeyboardInterrupt, SystemExit) as error:  # the training library turns Ctrl-C into an exit
+        raise InterruptedRunError(_how_to_resume(folder, None)) from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _how_to_resume(folder: Path, samples: int | None) -> str:
+    from csist.training.keeper import CHECKPOINT
+
+    if not (folder / CHECKPOINT).is_file():
+        return f"interrupted: {folder} holds no checkpoint yet, begin anew"
+    done = "the work up to the last checkpoint is" if samples is None else f"all {samples} samples are"
+    return f"interrupted: {done} in {folder / CHECKPOINT}, go on by the same command with --resume"
+
+
+def _figures(result: TrainingResult) -> dict[str, Any]:
+    card = result.card
+    return {
+        "method": card["method"],
+        "ratio": card["ratio"],
+        "cso_map": result.score,
+        "interval_95": card["score"]["interval_95"],
+        "validation_images": card["score"]["images"],
+        "samples": result.samples,
+        "minutes": result.minutes,
+        "weights": str(result.weights),
+        "card": card,
+    }
+
+
+def _report_training(result: TrainingResult) -> None:
+    figures = _figures(result)
+    score = f"{number(figures['cso_map'], '.2f')} ({interval_cell(figures['interval_95'], '.1f')})"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for row in (
+        ("method", f"{figures['method']}, ratio {figures['ratio']}"),
+        ("CSO-mAP", f"{score} on {figures['validation_images']} validation images"),
+        ("samples", f"{figures['samples']}"),
+        ("minutes", f"{figures['minutes']:.1f}"),
+        ("weights", str(figures["weights"])),
+    ):
+        table.add_row(*row)
+    make_console().print(table)

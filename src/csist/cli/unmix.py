@@ -1,0 +1,256 @@
+"""`csist unmix`: images in, a table of targets out; a bad file of a batch does not stop the others."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from csist.checks import InputError
+from csist.cli.options import (
+    JsonOption,
+    ModeOption,
+    NoiseOption,
+    PlotOption,
+    PriorOption,
+    RatioOption,
+    SensorOption,
+    WeightsOption,
+)
+from csist.cli.output import (
+    FAILURE,
+    INTERNAL_ERROR,
+    InterruptedRunError,
+    check_outputs,
+    complain,
+    make_console,
+    progress,
+    show_traceback,
+    write_json,
+)
+from csist.cli.unmix_settings import Settings, make_settings
+from csist.cli.unmix_solve import Block, solve_file
+from csist.cli.unmix_tally import Tally, draw_unmixed, groups_table
+
+if TYPE_CHECKING:
+    from csist.io import TableWriter
+
+
+def unmix(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT", help="Images (PNG, TIFF, FITS, NPY, NPZ, HDF5 store) or folders."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table of targets (.csv).")] = Path("targets.csv"),
+    method: Annotated[str, typer.Option("--method", help="See `csist methods`.")] = "continuous",
+    mode: ModeOption = None,
+    prior: PriorOption = None,
+    sensor: SensorOption = None,
+    psf_sigma: Annotated[
+        float | None, typer.Option("--psf-sigma", help="Gaussian PSF: standard deviation in px.")
+    ] = None,
+    psf: Annotated[
+        Path | None,
+        typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle."),
+    ] = None,
+    psf_oversampling: Annotated[
+        int, typer.Option("--psf-oversampling", help="Samples a pixel of the measured PSF.")
+    ] = 1,
+    noise_std: NoiseOption = None,
+    background: Annotated[float | None, typer.Option("--background", help="Background of windows in counts.")] = None,
+    mask_nan: Annotated[
+        bool, typer.Option("--mask-nan", help="Leave out NaN pixels of windows instead of refusing them.")
+    ] = False,
+    ratio: RatioOption = 3,
+    weights: WeightsOption = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
+    ] = None,
+    plot: PlotOption = None,
+    json_target: JsonOption = None,
+) -> None:
+    """Find the point targets of images and write them to a table.
+
+    An image of at most 16 px a side, or a stack of such, is a window: it holds one group. Anything larger is a
+    frame, where groups are looked for first. Without sensor options, windows are taken with a Gaussian PSF of
+    0.5 px and no background, and the noise is estimated.
+    """
+    from csist.io import TABLE_SUFFIXES, TableWriter, check_writable, write_table
+
+    if str(output) == "-":
+        output = Path("/dev/stdout")
+    settings = make_settings(
+        method,
+        ratio,
+        mode,
+        prior,
+        sensor,
+        psf_sigma,
+        psf,
+        psf_oversampling,
+        noise_std,
+        background,
+        mask_nan,
+        weights,
+    )
+    tally = Tally()
+    files = _input_files(inputs, tally)
+    check_outputs([path for _, path in files], json_target, output, groups, plot)
+    if groups is not None:
+        check_writable(groups, TABLE_SUFFIXES)
+    if plot is not None:
+        from csist.plots import check_picture
+
+        check_picture(plot)
+    begun = time.perf_counter()
+    writer = TableWriter(output)
+    try:
+        with writer as table, progress() as report:
+            _unmix_files(files, settings, table, tally, report, plot is not None)
+            if groups is not None:
+                write_table(groups_table(tally.groups), groups)
+    except BaseException as error:
+        _after_the_break(error, writer, output, tally, groups)
+        raise
+    if plot is not None:
+        draw_unmixed(tally, plot)
+    _report_unmixed(tally, output, time.perf_counter() - begun, json_target)
+    if tally.failed:
+        raise typer.Exit(FAILURE)
+
+
+def _input_files(inputs: Sequence[Path], tally: Tally) -> list[tuple[str, Path]]:
+    """(name in the table, path) of every image file; the path as typed where two inputs hold the same name."""
+    from csist.io import read_frames
+
+    found: list[tuple[str, Path]] = []
+    for given in inputs:
+        reader = read_frames(given)
+        for line in reader.notes:
+            name, _, text = line.rpartition(": ")
+            tally.note(text, name)
+        found += reader.files
+    paths = [os.path.realpath(path) for _, path in found]
+    for place, (_, path) in enumerate(found):
+        if paths[place] in paths[:place]:
+            raise InputError(f"{path} is given twice: leave one out")
+    names = [name for name, _ in found]
+    return [(name if names.count(name) == 1 else str(path), path) for name, path in found]
+
+
+def _unmix_files(
+    files: Sequence[tuple[str, Path]],
+    settings: Settings,
+    table: TableWriter,
+    tally: Tally,
+    report: Callable[[str, float, float], None],
+    pictured: bool,
+) -> None:
+    """Unmix file by file; in a batch a bad file is told of and the others go on."""
+    from csist.io import read_image
+    from csist.unmixing import is_window
+
+    for place, (name, path) in enumerate(files):
+        report(name, place, len(files))
+        blocks: Iterator[Block] | None = None
+        while True:
+            try:
+                if blocks is None:
+                    stack = read_image(path, name)
+                    for text in stack.notes:
+                        tally.note(text, name)
+                    if settings.background is not None and not is_window(stack.shape):
+                        tally.note("--background is for windows, that of a frame is measured", name)
+                    blocks = solve_file(stack, settings)
+                block = next(blocks, None)
+            except Exception as error:
+                message = _file_message(path, error)
+                if len(files) == 1:
+                    raise (InputError if isinstance(error, InputError) else RuntimeError)(message) from error
+                complain(message)
+                tally.failed.append({"path": str(path), "error": message})
+                break
+            if block is None:
+                tally.files += 1
+                break
+            for index, targets in enumerate(block.targets):
+                table.append(name, block.start + index, targets)
+            tally.images += len(block.targets)
+            tally.targets += sum(map(len, block.targets))
+            tally.masked += block.masked
+            tally.groups += [{"image": name, **row} for row in block.groups]
+            if pictured:
+                tally.keep_view(block, is_window(stack.shape))
+            report(name, place + (block.start + len(block.targets)) / len(stack), len(files))
+
+
+def _file_message(path: Path, error: Exception) -> str:
+    """One line that names the file and says what is wrong with it."""
+    from csist.io import one_line
+
+    said = one_line(error)
+    if isinstance(error, MemoryError):
+        said = "it does not fit into the memory"
+    elif not isinstance(error, InputError | OSError):
+        show_traceback()
+        said = f"{INTERNAL_ERROR}: {type(error).__name__}: {said}"
+    return said if str(path) in said else f"{path}: {said}"
+
+
+def _after_the_break(
+    error: BaseException, writer: TableWriter, output: Path, tally: Tally, groups: Path | None
+) -> None:
+    """Leave what is complete under a name that says so, or nothing at all."""
+    kept = writer.partial_path != output and writer.partial_path.exists()
+    if kept and not tally.images:
+        writer.partial_path.unlink(missing_ok=True)
+        kept = False
+    where = f"the {tally.images} images done so far are in {writer.partial_path}" if kept else "nothing was written"
+    if not isinstance(error, KeyboardInterrupt):
+        if kept and isinstance(error, InputError | RuntimeError):
+            raise type(error)(f"{error}; {where}") from error
+        return
+    if kept and groups is not None:
+        from csist.io import write_text
+
+        partial = groups.with_name(groups.name + ".partial")
+        write_text(groups_table(tally.groups).to_csv(index=False, lineterminator="\n"), partial)
+        where += f" and {partial}"
+    raise InterruptedRunError(f"interrupted: {where}") from error
+
+
+def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str | None) -> None:
+    figures = {
+        "files": tally.files,
+        "failed": tally.failed,
+        "images": tally.images,
+        "targets": tally.targets,
+        "masked_pixels": tally.masked,
+        "seconds": round(seconds, 3),
+        "warnings": tally.warnings,
+        "output": str(output),
+    }
+    if json_target is not None:
+        write_json(figures, json_target)
+    if json_target == "-":
+        return
+    # The table must not run into the targets themselves.
+    console = make_console(stderr=str(output) == "/dev/stdout")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = [("files", f"{tally.files}"), ("images", f"{tally.images}"), ("targets", f"{tally.targets}")]
+    if tally.failed:
+        rows.insert(1, ("failed", f"{len(tally.failed)}"))
+    if tally.masked:
+        rows.append(("masked pixels", f"{tally.masked}"))
+    rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in tally.warnings:
+        console.print(f"note: {line}", soft_wrap=True)

@@ -1,0 +1,126 @@
+"""What the options of `csist unmix` say, checked before the work begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csist.checks import InputError
+from csist.cli.options import check_mode, read_sensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from csist.datasets.scenes import ScenePrior
+    from csist.io import ImageStack
+    from csist.physics.psf import PSF
+    from csist.physics.sensor import Sensor
+
+    FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options of `csist unmix` say, checked once; None where they say nothing."""
+
+    method: str
+    ratio: int
+    mode: str | None
+    prior: ScenePrior | None
+    sensor: Sensor | None
+    psf: PSF | None
+    background: float | None
+    noise_std: float | None
+    mask_nan: bool
+    weights: Path | None
+
+    def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
+        """The sensor of these images: a card, what the file states, or the default, with the options on top."""
+        from csist.unmixing import default_sensor
+
+        sensor = self.sensor or stack.sensor or default_sensor(images, stack.data.dtype)
+        if self.psf is not None:
+            sensor = replace(sensor, psf=self.psf)
+        if self.background is not None:
+            sensor = replace(sensor, background=self.background)
+        return sensor
+
+    def noise_for(self, stack: ImageStack) -> float | None:
+        """The noise in counts if an option or the file states it; None if it is to be estimated."""
+        if self.noise_std is None and self.sensor is None and stack.sensor is not None:
+            return stack.sensor.read_noise
+        return self.noise_std
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """Arguments of `create_method` that were given."""
+        from csist.unmixing import FRAME_METHODS
+
+        options: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
+        if self.method not in FRAME_METHODS:
+            options |= {"ratio": self.ratio, "pretrained": self.weights}
+        return options
+
+
+def make_settings(
+    method: str,
+    ratio: int,
+    mode: str | None,
+    prior: str | None,
+    sensor: Path | None,
+    psf_sigma: float | None,
+    psf: Path | None,
+    psf_oversampling: int,
+    noise_std: float | None,
+    background: float | None,
+    mask_nan: bool,
+    weights: Path | None,
+) -> Settings:
+    """The options of `csist unmix`, checked.
+
+    Raises:
+        InputError: if a value is out of range or a file cannot be used.
+    """
+    from csist.checks import check_not_negative, check_ratio
+    from csist.datasets.scenes import ScenePrior
+    from csist.methods.registry import canonical_name
+    from csist.physics.psf import GaussianPSF
+
+    check_mode(mode)
+    card, stated_noise = (None, None) if sensor is None else read_sensor(sensor)
+    if psf is not None and psf_sigma is not None:
+        raise InputError(f"give --psf {psf} or --psf-sigma {psf_sigma}, not both")
+    chosen: PSF | None = None
+    if psf_sigma is not None:
+        chosen = GaussianPSF(psf_sigma)
+    elif psf is not None:
+        chosen = _read_psf(psf, psf_oversampling)
+    if background is not None and abs(background) == float("inf"):
+        raise InputError(f"background must be finite, got {background}")
+    return Settings(
+        method=canonical_name(method),
+        ratio=check_ratio(ratio),
+        mode=mode,
+        prior=None if prior is None else ScenePrior.named(prior),
+        sensor=card,
+        psf=chosen,
+        background=background,
+        noise_std=stated_noise if noise_std is None else check_not_negative("noise_std", noise_std),
+        mask_nan=mask_nan,
+        weights=weights,
+    )
+
+
+def _read_psf(path: Path, oversampling: int) -> PSF:
+    from csist.io import read_image
+    from csist.physics.psf import SampledPSF
+
+    stack = read_image(path)
+    if len(stack) != 1:
+        raise InputError(f"cannot use the PSF {path}: it holds {len(stack)} images, give one")
+    try:
+        return SampledPSF(stack[0], oversampling)
+    except InputError as error:
+        raise InputError(f"cannot use the PSF {path}: {error}") from error

@@ -1,0 +1,175 @@
+"""One image with what was found in it, and how it is drawn on axes.
+
+Axes are in pixels: x to the right, y downwards, pixel centres at integers, as everywhere in this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from csist.checks import InputError, check_stack
+from csist.plots.style import DETECTION, ERROR, TRUTH
+from csist.targets import Targets
+
+FloatArray = NDArray[np.float64]
+
+OUTLINE_PT = 0.9
+"""Dark rim of what is drawn over images, which may be as bright as the mark."""
+LARGEST_CIRCLE_PT = 15.0
+SMALLEST_CIRCLE_PT = 5.0
+MANY_TARGETS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """An image, or a part of one, with what was found in it: one row of a picture.
+
+    Args:
+        image: measured values in counts, (H, W); NaN is drawn as a gap.
+        model: what the detections (and the background) explain, in counts, (H, W).
+        targets: detections in coordinates of the whole image.
+        truth: true targets, if they are known.
+        title: what to write over the row.
+        origin: (row, column) of the first pixel in the whole image.
+    """
+
+    image: FloatArray = field(repr=False)
+    model: FloatArray = field(repr=False)
+    targets: Targets
+    truth: Targets | None = None
+    title: str = ""
+    origin: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        for name in ("image", "model"):
+            object.__setattr__(self, name, check_stack(getattr(self, name), name)[0])
+        if self.image.shape != self.model.shape:
+            raise InputError(f"image and model must have the same shape, got {self.image.shape} and {self.model.shape}")
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """(left, right, bottom, top) in px for imshow with row 0 on top."""
+        (row, column), (rows, columns) = self.origin, self.image.shape
+        return column - 0.5, column + columns - 0.5, row + rows - 0.5, row - 0.5
+
+    @property
+    def residual(self) -> FloatArray:
+        """Image minus model in counts."""
+        return self.image - self.model
+
+
+def cut_out(view: View, x: float, y: float, side: int, title: str = "") -> View:
+    """The part of `side` x `side` px around a point, moved so that it lies inside the image."""
+    rows, columns = view.image.shape
+    row = int(np.clip(round(y) - side // 2, 0, max(rows - side, 0)))
+    column = int(np.clip(round(x) - side // 2, 0, max(columns - side, 0)))
+    part = slice(row, row + side), slice(column, column + side)
+
+    def inside(targets: Targets) -> Targets:
+        return targets[
+            (targets.x > column - 0.5)
+            & (targets.x < column + side - 0.5)
+            & (targets.y > row - 0.5)
+            & (targets.y < row + side - 0.5)
+        ]
+
+    truth = None if view.truth is None else inside(view.truth)
+    return View(view.image[part], view.model[part], inside(view.targets), truth, title, (row, column))
+
+
+def outline(linewidth: float) -> list[Any]:
+    """Path effects that give a line of `linewidth` pt a dark rim."""
+    return [withStroke(linewidth=linewidth + OUTLINE_PT, foreground="#202020")]
+
+
+def largest_flux(batches: Iterable[Targets]) -> float:
+    """Largest finite flux of all targets in counts, 1 where there is none."""
+    flux = np.concatenate([np.zeros(0), *[targets.intensity for targets in batches]])
+    return float(flux[np.isfinite(flux)].max(initial=0.0)) or 1.0
+
+
+def levels_of(view: View) -> Normalize:
+    """One grey scale for image and model: they are there to be compared."""
+    values = np.concatenate([view.image[np.isfinite(view.image)], view.model[np.isfinite(view.model)]])
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    return Normalize(low, high if high > low else low + 1.0)
+
+
+def frame_levels(frame: FloatArray) -> Normalize:
+    """Without the few brightest and darkest pixels, which would leave the rest flat."""
+    values = frame[np.isfinite(frame)]
+    low, high = np.percentile(values, [0.5, 99.6]) if values.size else (0.0, 1.0)
+    return Normalize(float(low), float(high) if high > low else float(low) + 1.0)
+
+
+def show(figure: Figure | SubFigure, axis: Axes, view: View, values: FloatArray, levels: Normalize, title: str) -> None:
+    """Draw `values` (H, W) in counts, which lie where the view's image does, in grey."""
+    drawn = axis.imshow(values, cmap="gray", norm=levels, extent=view.extent, interpolation="nearest")
+    _finish(figure, axis, drawn, title)
+
+
+def show_residual(figure: Figure | SubFigure, axis: Axes, view: View, title: str) -> None:
+    """Draw image minus model on a scale that is symmetric about 0."""
+    residual = view.residual
+    largest = float(np.nanmax(np.abs(residual), initial=0.0)) or 1.0
+    drawn = axis.imshow(
+        residual, cmap="PuOr_r", vmin=-largest, vmax=largest, extent=view.extent, interpolation="nearest"
+    )
+    _finish(figure, axis, drawn, title)
+
+
+def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str) -> None:
+    axis.set_facecolor("#D3E2EC")  # where the image has no value
+    axis.set_xlabel("x in px")
+    axis.set_ylabel("y in px")
+    for line in (axis.xaxis, axis.yaxis):
+        line.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=2))
+    for spine in axis.spines.values():
+        spine.set_visible(True)
+    if title:
+        axis.set_title(title)
+    bar = figure.colorbar(drawn, ax=axis, fraction=0.046, pad=0.03, shrink=0.85)
+    bar.ax.tick_params(labelsize=7)
+    bar.locator = MaxNLocator(nbins=5)
+    bar.update_ticks()
+    bar.outline.set_linewidth(0.5)
+    bar.ax.set_title("counts", fontsize=7, pad=5, loc="left")
+
+
+def mark(axis: Axes, view: View, largest: float, errors: bool) -> PathCollection:
+    """Detections as circles whose area follows the flux, errors as ellipses, true targets as crosses."""
+    targets, truth = view.targets, view.truth
+    limits = axis.get_xlim(), axis.get_ylim()
+    if truth is not None and len(truth):
+        axis.scatter(truth.x, truth.y, s=38, marker="x", c=TRUTH, linewidths=1.4, zorder=4, path_effects=outline(1.4))
+    flux = np.nan_to_num(np.clip(targets.intensity, 0.0, None))
+    # A picture full of rings shows no image any more.
+    thin = 0.6 if len(targets) > MANY_TARGETS else 1.0
+    diameter = thin * np.clip(LARGEST_CIRCLE_PT * np.sqrt(flux / largest), SMALLEST_CIRCLE_PT, LARGEST_CIRCLE_PT)
+    drawn = axis.scatter(
+        targets.x, targets.y, s=diameter**2, facecolors="none", edgecolors=DETECTION, linewidths=1.2 * thin, zorder=5,
+        path_effects=outline(1.2 * thin),
+    )  # fmt: skip
+    if errors:
+        for target in targets:
+            x_std, y_std = float(target.x_std[0]), float(target.y_std[0])
+            if np.isfinite(x_std) and np.isfinite(y_std):
+                centre = float(target.x[0]), float(target.y[0])
+                axis.add_patch(
+                    Ellipse(centre, 2 * x_std, 2 * y_std, facecolor=ERROR, alpha=0.55, linewidth=0, zorder=3)
+                )
+    axis.set_xlim(limits[0])
+    axis.set_ylim(limits[1])
+    return drawn

@@ -1,0 +1,73 @@
+"""The style of every picture, and how pictures are written.
+
+Colours are those of Okabe and Ito ("Color Universal Design", 2008), which people with any colour vision can
+tell apart. Figures are made without pyplot, so nothing global is touched and no display is needed.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from csist.io import atomic_path, check_writable
+
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
+GREY = "#8C8C8C"
+LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+LINE_STYLES = ("-", "--", ":")
+
+DETECTION, ERROR, TRUTH = ORANGE, ORANGE, SKY
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "csist",
+}
+
+DPI = 150
+
+
+def styled() -> AbstractContextManager[None]:
+    """A context in which figures are made in this style."""
+    settings: Any = STYLE  # matplotlib's stubs want each key spelled out as a type
+    return rc_context(settings)
+
+
+def check_picture(path: str | Path) -> Path:
+    """Return the path if a picture can be written there.
+
+    Raises:
+        InputError: if its name does not end in .png, .svg or .pdf or it cannot be written.
+    """
+    return check_writable(path, PICTURE_SUFFIXES)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the suffix; complete or not at all, the same bytes every time.
+
+    Raises:
+        InputError: if the suffix is another one or the path cannot be written.
+    """
+    path = check_picture(path)
+    kind = path.suffix.lower()[1:]
+    # Without these two, the file would hold the time at which it was made.
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with styled(), atomic_path(path) as partial:
+        figure.savefig(partial, format=kind, dpi=DPI, metadata=metadata)

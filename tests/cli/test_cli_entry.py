@@ -1,0 +1,55 @@
+"""The command as a whole: help, version, start-up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_helpers import Run
+from typer.testing import CliRunner
+
+import csist
+from csist.cli import app
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["unmix"], ["evaluate"], ["methods"], ["generate"], ["convert"], ["train"], ["limits"]]
+)
+def test_help(command: list[str]) -> None:
+    said = CliRunner().invoke(app, [*command, "--help"])
+    assert said.exit_code == 0
+    assert "--help" in said.output
+
+
+def test_no_command_shows_the_help(run: Run) -> None:
+    code, out, err = run()
+    assert (code, err) == (2, "")
+    assert "unmix" in out
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"csist {csist.__version__}\n", "")
+
+
+def test_a_reader_that_has_had_enough(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "csist", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait(timeout=60)
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    heavy = ("torch", "numba", "h5py", "matplotlib", "pandas", "scipy", "lightning")
+    code = f"import sys; from csist.cli import main; main(['--help']);print([m for m in {heavy} if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "[]"

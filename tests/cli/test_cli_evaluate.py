@@ -1,0 +1,117 @@
+"""`csist evaluate`: figures of methods and tables, and one line for data that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_helpers import PRIOR, QUICK, SENSOR, STACK, Run, refused
+from PIL import Image
+
+import csist
+from csist.datasets import generate, load, write_store
+from csist.datasets.dataset import SplitArrays
+
+
+def test_evaluate_scores_methods_and_predictions(run: Run, store: Path) -> None:
+    assert run("unmix", store, "--prior", "csist-100k", "--mode", "fast", "-o", "found.csv")[0] == 0
+    code, out, err = run(
+        "evaluate", store, "--method", "continuous", "--method", "fista", "--ratio", "2", "--mode", "fast",
+        "--predictions", "found.csv",
+        "--resamples", "50", "--json", "figures.json", "--plot", "figures.png",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    figures = json.loads(Path("figures.json").read_text())
+    assert (figures["data"]["images"], figures["ratio"]) == (4, 2)
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert list(rows) == [
+        "continuous", "fista", "found.csv", "oracle, ratio 2, by intensity", "oracle, ratio 2, by closeness",
+    ]  # fmt: skip
+    split = load(store)["test"]
+    direct = csist.unmix(split.images, split.sensor, PRIOR, mode="fast", noise_std=1.0)
+    expected = csist.metrics.cso_map(direct, split.targets)
+    for name in ("continuous", "found.csv"):
+        assert {key: rows[name][key] for key in expected} == expected
+        assert rows[name]["calibration"]["expected_calibration_error"] >= 0
+        assert rows[name]["coverage"]["x_within_1"] >= 0
+    assert rows["continuous"]["images_per_second"] > 0
+    assert rows["fista"]["psnr"] > 0
+    assert 0 < rows["fista"]["ssim"] <= 1
+    assert rows["fista"]["calibration"] is None
+    assert rows["oracle, ratio 2, by closeness"]["count_accuracy"] == 100.0
+    low, high = rows["continuous"]["interval"]
+    assert low <= rows["continuous"]["CSO-mAP"] <= high
+    for word in ("CSO-mAP", "AP05", "by intensity", "count %", "PSNR dB", "images/s"):
+        assert word in out
+    assert Path("figures.png").stat().st_size > 1000
+
+
+def test_evaluate_reads_a_grokcso_folder(run: Run, tmp_path: Path) -> None:
+    generate(tmp_path / "folder", 20, seed=1, layout="grokcso")
+    images = tmp_path / "folder" / "test" / "cso_img"
+    assert run("unmix", images, *QUICK, "-o", "found.csv")[0] == 0
+    truth = csist.datasets.read_grokcso(tmp_path / "folder").splits["test"]
+    code, out, _ = run("evaluate", "folder", "--predictions", "found.csv", "--json", "-", "--resamples", "0")
+    assert code == 0
+    row = json.loads(out)["rows"][0]
+    assert row["detections"] == truth.count.sum()
+    assert row["count_accuracy"] == 100.0
+    assert row["interval"] is None
+
+
+def test_the_limit_takes_the_first_images(run: Run, store: Path) -> None:
+    code, out, _ = run(
+        "evaluate", store, "--limit", "2", "--mode", "fast", "--resamples", "0", "--no-oracle", "--json", "-"
+    )
+    assert code == 0
+    figures = json.loads(out)
+    assert (figures["data"]["images"], figures["data"]["images_in_split"]) == (2, 4)
+    assert [row["name"] for row in figures["rows"]] == ["continuous"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.h5"], "nowhere.h5"),
+        (["DATA", "--split", "best"], "has no split 'best'"),
+        (["DATA", "--limit", "0"], "limit must be a whole number >= 1, got 0"),
+        (["DATA", "--method", "ista", "--method", "ista"], "given twice"),
+        (["DATA", "--method", "lista"], "no trained weights of lista"),
+        (["DATA", "--method", "nothing-like-it-at-all"], "unknown method"),
+        (["DATA", "--weights", "w.safetensors", "--predictions", "a.csv"], "needs exactly one --method"),
+        (["DATA", "--predictions", "nowhere.csv"], "nowhere.csv"),
+        (["DATA", "--predictions", "far.csv"], "far.csv has targets of image data.h5, frame 4"),
+        (["DATA", "--predictions", "two.csv"], "two.csv has targets of 2 files"),
+        (["DATA", "--plot", "missing/a.png"], "missing/a.png"),
+        (["DATA", "--ratio", "0"], "ratio"),
+        (["text.h5"], "text.h5: it is not an HDF5 file"),
+        (["text.txt"], "text.txt"),
+        (["empty"], "cannot evaluate on empty"),
+        (["bomb"], "CSO0.xml"),
+        (["lacking"], "CSO0.xml lacks the field coordinate/brightness"),
+        (["vacant.h5", "--split", "train"], "holds no image"),
+    ],
+)  # fmt: skip
+def test_bad_data_gets_one_line(run: Run, store: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "text.h5").write_text("not HDF5")
+    (tmp_path / "text.txt").write_text("no data")
+    (tmp_path / "empty").mkdir()
+    rows = "image,frame,x,y,intensity\n"
+    (tmp_path / "far.csv").write_text(rows + "data.h5,4,1,1,1\n")
+    (tmp_path / "two.csv").write_text(rows + "a.h5,0,1,1,1\nb.h5,0,1,1,1\n")
+    for name, text in (
+        ("bomb", '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>'),
+        ("lacking", "<annotation><size><width>11</width><height>11</height></size><sigma>0.5</sigma>"
+         "<object><coordinate><xc>5</xc><yc>5</yc></coordinate></object></annotation>"),
+    ):  # fmt: skip
+        for part in ("cso_img", "Annotations"):
+            (tmp_path / name / part).mkdir(parents=True)
+        Image.fromarray(STACK[0].clip(0).astype(np.uint16)).save(tmp_path / name / "cso_img" / "image_0.png")
+        (tmp_path / name / "Annotations" / "CSO0.xml").write_text(text)
+    nothing = SplitArrays(np.zeros((0, 11, 11), np.uint16), np.zeros((0, 5, 3)), np.zeros(0, np.int64))
+    write_store(tmp_path / "vacant.h5", {"train": nothing}, SENSOR)
+    before = sorted(tmp_path.iterdir())
+    refused(run("evaluate", *(str(store) if each == "DATA" else each for each in arguments)), said)
+    assert sorted(tmp_path.iterdir()) == before

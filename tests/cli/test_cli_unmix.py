@@ -1,0 +1,224 @@
+"""`csist unmix`: what it writes and what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from cli_helpers import (
+    HEADER,
+    PRIOR,
+    QUICK,
+    SCENES,
+    SENSOR,
+    SPOTS,
+    STACK,
+    Run,
+    frame,
+    lines,
+    refused,
+    rows_of,
+    windows,
+)
+from PIL import Image
+
+import csist
+from csist import unmixing
+from csist.datasets import load
+from csist.io import read_targets_table
+
+
+def test_a_stack_becomes_a_table(run: Run, tmp_path: Path) -> None:
+    windows(tmp_path / "stack.npy")
+    code, out, err = run("unmix", "stack.npy", "-o", "found.csv", *QUICK)
+    assert (code, err) == (0, "")
+    assert "images      5" in out
+    assert lines("found.csv")[0] == HEADER
+    found = read_targets_table("found.csv")
+    direct = csist.unmix(STACK, prior=PRIOR, mode="fast", noise_std=1.0)
+    assert found == {("stack.npy", i): targets for i, targets in enumerate(direct)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.csv", "stack.npy"]
+
+
+def test_every_format_and_a_folder(run: Run, tmp_path: Path) -> None:
+    image = STACK[1].clip(0).astype(np.uint16)
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(image).save(folder / "a10.png")
+    tifffile.imwrite(folder / "a2.tif", image)
+    np.save(folder / "sub" / "b.npy", image)
+    np.savez(folder / "c.npz", image=image)
+    (folder / "notes.txt").write_text("not an image")
+    code, out, _ = run("unmix", folder, *QUICK, "--json", "summary.json")
+    assert code == 0
+    rows = rows_of("targets.csv")
+    assert list(dict.fromkeys(row["image"] for row in rows)) == ["a2.tif", "a10.png", "c.npz", "sub/b.npy"]
+    assert {row["frame"] for row in rows} == {"0"}
+    assert len({row["x"] for row in rows}) == len(SCENES[1])  # the same answer for each
+    assert "1 other files left out (.txt)" in out
+    summary = json.loads(Path("summary.json").read_text())
+    assert (summary["files"], summary["images"], summary["targets"]) == (4, 4, 4 * len(SCENES[1]))
+    assert summary["failed"] == []
+
+
+def test_colour_is_noted(run: Run, tmp_path: Path) -> None:
+    colour = np.zeros((11, 11, 3), np.uint8)
+    colour[5, 5] = (200, 100, 0)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    code, out, _ = run("unmix", "colour.png", *QUICK)
+    assert code == 0
+    assert "note: colour.png: colour turned into luminance" in out
+
+
+def test_a_store_brings_its_sensor_and_truth(run: Run, store: Path) -> None:
+    code, _, _ = run("unmix", store, "--prior", "csist-100k", "--mode", "fast", "--plot", "a.png")
+    assert code == 0
+    split = load(store)["test"]
+    direct = csist.unmix(split.images, split.sensor, PRIOR, mode="fast", noise_std=1.0)
+    assert list(read_targets_table("targets.csv").values()) == direct
+    with Image.open("a.png") as picture:
+        assert min(picture.size) > 400
+
+
+def test_inputs_of_the_same_name_are_told_apart(run: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        windows(tmp_path / name / "a.npy", 1)
+    assert run("unmix", "one", "two", *QUICK)[0] == 0
+    assert {key[0] for key in read_targets_table("targets.csv")} == {"one/a.npy", "two/a.npy"}
+    refused(run("unmix", "one", "one/a.npy", *QUICK), "one/a.npy", "given twice")
+
+
+def test_the_table_of_groups(run: Run, tmp_path: Path) -> None:
+    windows(tmp_path / "stack.npy")
+    assert run("unmix", "stack.npy", *QUICK, "--groups", "groups.csv")[0] == 0
+    groups = pd.read_csv("groups.csv")
+    assert list(groups.columns) == [
+        "image", "frame", "group", "count", "chi_squared", "degrees_of_freedom", "flags",
+        "p_0", "p_1", "p_2", "p_3", "p_4", "p_5",
+    ]  # fmt: skip
+    assert groups["count"].tolist() == [len(scene) for scene in SCENES]
+    np.testing.assert_allclose(groups.filter(like="p_").sum(axis=1), 1.0)
+
+
+def test_standard_output_holds_the_table_alone(tmp_path: Path) -> None:
+    windows(tmp_path / "stack.npy", 1)
+    command = [sys.executable, "-m", "csist", "unmix", "stack.npy", "-o", "-", *QUICK]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert said.stdout.splitlines()[0] == HEADER
+    assert all(line.startswith("stack.npy,0,") for line in said.stdout.splitlines()[1:])
+    assert "/dev/stdout" in said.stderr
+
+
+def test_json_on_standard_output_is_json_alone(run: Run, tmp_path: Path) -> None:
+    windows(tmp_path / "stack.npy", 1)
+    code, out, _ = run("unmix", "stack.npy", *QUICK, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["images"] == 1
+
+
+def test_masked_pixels_are_counted(run: Run, tmp_path: Path) -> None:
+    holed = STACK[:2].copy()
+    holed[1, 0, :3] = np.nan
+    np.save(tmp_path / "holed.npy", holed)
+    code, out, _ = run("unmix", "holed.npy", *QUICK, "--mask-nan")
+    assert code == 0
+    assert "masked pixels  3" in out
+    refused(run("unmix", "holed.npy", *QUICK), "holed.npy: image 1 holds NaN in 3 pixels", "--mask-nan")
+
+
+def test_a_sensor_card_and_options_on_top(run: Run, tmp_path: Path) -> None:
+    sensor = csist.Sensor(csist.GaussianPSF(0.8), background=20.0, read_noise=1.0)
+    np.save(tmp_path / "a.npy", np.stack([sensor.observe(scene, 1) for scene in SCENES[:2]]))
+    (tmp_path / "card.json").write_text(json.dumps(sensor.to_card()))
+    options = ("--prior", "csist-100k", "--mode", "fast")
+    assert run("unmix", "a.npy", *options, "--sensor", "card.json", "-o", "1.csv")[0] == 0
+    typed = ("--psf-sigma", "0.8", "--background", "20", "--noise-std", "1")
+    assert run("unmix", "a.npy", *options, *typed, "-o", "2.csv")[0] == 0
+    assert lines("1.csv") == lines("2.csv")
+
+
+def test_a_measured_psf(run: Run, tmp_path: Path) -> None:
+    truth = csist.Targets(x=[3.0, 7.2], y=[5.1, 5.4], intensity=[240.0, 500.0])
+    np.save(tmp_path / "a.npy", SENSOR.observe(truth, 1))
+    offset = np.arange(-20, 21) / 5
+    np.save(tmp_path / "psf.npy", csist.GaussianPSF(0.5).response(offset[None, :], offset[:, None]))
+    options = ("--mode", "fast", "--noise-std", "1", "--psf", "psf.npy", "--psf-oversampling", "5")
+    assert run("unmix", "a.npy", *options)[0] == 0
+    found = read_targets_table("targets.csv")["a.npy", 0]
+    np.testing.assert_allclose(np.sort(found.x), truth.x, atol=0.05)
+
+
+def test_what_is_done_is_kept_when_a_file_breaks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "sky.npy", np.stack([frame(), frame()]))
+    real, calls = unmixing.solve_frame, []
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise ZeroDivisionError("at home")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(unmixing, "solve_frame", broken)
+    result = run("unmix", "sky.npy", "--mode", "fast")
+    refused(result, "sky.npy: internal error", "the 1 images done so far are in targets.csv.partial", code=1)
+    assert lines("targets.csv.partial")[0] == HEADER
+    assert {row["frame"] for row in rows_of("targets.csv.partial")} == {"0"}
+
+
+def test_grid_methods(run: Run, tmp_path: Path) -> None:
+    windows(tmp_path / "stack.npy", 1)
+    assert run("unmix", "stack.npy", "--method", "fista", "--ratio", "1", "--plot", "a.svg")[0] == 0
+    row = rows_of("targets.csv")[0]
+    assert (row["x_std"], row["flags"], row["group"]) == ("", "0", "")
+
+
+def test_frames(run: Run, tmp_path: Path) -> None:
+    frames = np.stack([frame(0), frame(1)])
+    frames[1, 5:7, 50:55] = np.nan
+    np.save(tmp_path / "sky.npy", frames)
+    options = ("--psf-sigma", "1.1", "--mode", "fast", "--background", "3")
+    code, out, err = run("unmix", "sky.npy", *options, "--plot", "sky.png", "--groups", "groups.csv")
+    assert (code, err) == (0, "")
+    assert "masked pixels  10" in out
+    assert "note: sky.npy: --background is for windows" in out
+    found = read_targets_table("targets.csv")
+    for index in range(2):
+        targets = found["sky.npy", index]
+        near = np.hypot(targets.x[:, None] - SPOTS.x, targets.y[:, None] - SPOTS.y).min(axis=0)
+        assert near.max() < 0.3
+    direct = csist.unmix(frames, psf=1.1, mode="fast")
+    assert found == {("sky.npy", i): targets for i, targets in enumerate(direct)}
+    groups = pd.read_csv("groups.csv")
+    assert {"column", "row", "peaks", "significance", "count", "chi_squared", "flags", "p_0"} <= set(groups.columns)
+    assert groups.groupby("frame")["count"].sum().tolist() == [len(found["sky.npy", i]) for i in range(2)]
+    with Image.open("sky.png") as picture:
+        assert min(picture.size) > 400
+
+
+def test_windows_and_frames_in_one_batch(run: Run, tmp_path: Path) -> None:
+    windows(tmp_path / "a.npy", 1)
+    np.save(tmp_path / "b.npy", frame())
+    assert run("unmix", "a.npy", "b.npy", "--mode", "fast")[0] == 0
+    assert {name for name, _ in read_targets_table("targets.csv")} == {"a.npy", "b.npy"}
+
+
+def test_bad_frames_get_one_line(run: Run, tmp_path: Path) -> None:
+    infinite, empty = np.stack([frame(), frame()]), np.stack([frame(), frame()])
+    infinite[1, 4, 4] = -np.inf
+    empty[1] = np.nan
+    for name, array in (("sky", frame()), ("infinite", infinite), ("empty", empty)):
+        np.save(tmp_path / f"{name}.npy", array)
+    before = sorted(tmp_path.iterdir())
+    refused(run("unmix", "infinite.npy"), "infinite.npy holds 1 infinite values")
+    refused(run("unmix", "sky.npy", "--method", "ista"), "sky.npy: method 'ista' unmixes windows of at most 16 px")
+    refused(run("unmix", "sky.npy", "--prior", "csist-100k"), "sky.npy: a frame needs a prior")
+    refused(run("unmix", "empty.npy", "--mode", "fast"), "empty.npy: frame 1 holds nothing but NaN")
+    assert sorted(tmp_path.iterdir()) == before

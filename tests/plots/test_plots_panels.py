@@ -1,0 +1,86 @@
+"""Pictures of unmixed images: coordinates, marks, and nothing that covers a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from csist import plots
+from csist.checks import InputError
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
+
+SENSOR = Sensor(read_noise=2.0)
+TRUTH = Targets(x=[4.8, 5.3, 5.1], y=[5.0, 4.9, 5.45], intensity=[230.0, 240.0, 225.0])
+FOUND = TRUTH.replace(x=TRUTH.x + 0.03, x_std=[0.05] * 3, y_std=[0.04] * 3, score=[0.9, 0.8, 0.95], group=[0, 0, 0])
+IMAGE = SENSOR.observe(TRUTH, 1)
+MODEL = SENSOR.render(FOUND)
+
+FRAME_SENSOR = Sensor(psf=GaussianPSF(1.2), shape=(90, 120), background=100.0, read_noise=3.0)
+FRAME_TARGETS = Targets(
+    x=[2.0, 60.0, 61.5, 118.0, 30.0], y=[2.0, 40.0, 41.0, 88.0, 70.0], intensity=[900.0, 3000.0, 2000.0, 800.0, 150.0],
+    group=[0, 1, 1, 2, -1],
+)  # fmt: skip
+
+
+def views() -> list[plots.View]:
+    return [
+        plots.View(IMAGE, MODEL, FOUND, TRUTH, "stack.npy, image 12: 3 targets"),
+        plots.View(IMAGE, SENSOR.render(Targets.empty()), Targets.empty(), None, "stack.npy, image 13: 0 targets"),
+    ]
+
+
+def frame(targets: Targets = FRAME_TARGETS) -> Figure:
+    image = FRAME_SENSOR.observe(FRAME_TARGETS, 2)
+    image[10:12, 20:30] = np.nan
+    return plots.frame_panel(image, targets, FRAME_SENSOR.render(targets), title="sky.fits: 5 targets")
+
+
+FIGURES = {
+    "window": lambda: plots.unmixing_panel(IMAGE, FOUND, MODEL, TRUTH, "window.png: 3 targets"),
+    "gallery": lambda: plots.window_gallery(views()),
+    "spread": lambda: plots.unmixing_panel(IMAGE, Targets(x=[0, 10], y=[0, 10], intensity=[9, 900]), MODEL),
+    "nothing": lambda: plots.unmixing_panel(np.zeros((3, 3)), Targets.empty(), np.zeros((3, 3))),
+    "frame": frame,
+    "frame without targets": lambda: frame(Targets.empty()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_covers_another(name: str, covered_texts: Callable[[Figure], list[tuple[str, str]]]) -> None:
+    assert covered_texts(FIGURES[name]()) == []
+
+
+def test_axes_are_those_of_the_image() -> None:
+    axis = FIGURES["window"]().axes[0]
+    assert axis.get_xlim() == (-0.5, 10.5)
+    assert axis.get_ylim() == (10.5, -0.5)  # y downwards
+
+
+def test_a_cut_keeps_frame_coordinates_and_what_lies_inside() -> None:
+    whole = plots.View(np.arange(80.0 * 90).reshape(80, 90), np.zeros((80, 90)), FRAME_TARGETS)
+    part = plots.cut_out(whole, 60.0, 40.0, 21)
+    assert part.origin == (30, 50)
+    assert part.extent == (49.5, 70.5, 50.5, 29.5)
+    assert part.targets == FRAME_TARGETS[[1, 2]]
+    assert part.image[0, 0] == whole.image[30, 50]
+    assert plots.cut_out(whole, 0.0, 79.0, 21).origin == (59, 0)
+
+
+def test_circle_areas_follow_the_flux() -> None:
+    found = Targets(x=[3, 7], y=[3, 7], intensity=[400, 100])
+    circles = plots.unmixing_panel(IMAGE, found, MODEL).axes[0].collections[-1]
+    first, second = circles.get_sizes()
+    assert first / second == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: plots.window_gallery([]), lambda: plots.unmixing_panel(IMAGE, FOUND, MODEL[1:])]
+)
+def test_nothing_to_draw_is_refused(make: Callable[[], Figure]) -> None:
+    with pytest.raises(InputError):
+        make()
