@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from plots_helpers import covered_texts
 
 from csist import plots
 from csist.checks import InputError
@@ -59,7 +60,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_covers_another(name: str, covered_texts: Callable[[Figure], list[tuple[str, str]]]) -> None:
+def test_no_text_covers_another(name: str) -> None:
     assert covered_texts(FIGURES[name]()) == []
 
 

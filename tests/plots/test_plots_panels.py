@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from plots_helpers import covered_texts
 
 from csist import plots
 from csist.checks import InputError
@@ -51,7 +52,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_covers_another(name: str, covered_texts: Callable[[Figure], list[tuple[str, str]]]) -> None:
+def test_no_text_covers_another(name: str) -> None:
     assert covered_texts(FIGURES[name]()) == []
 
 

@@ -1,16 +1,14 @@
 """What the tests of pictures share."""
 
-from collections.abc import Callable
 from itertools import combinations
 
-import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 
-def _covered_texts(figure: Figure) -> list[tuple[str, str]]:
+def covered_texts(figure: Figure) -> list[tuple[str, str]]:
     """Pairs of texts that overlap when the figure is drawn."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -27,8 +25,3 @@ def _covered_texts(figure: Figure) -> list[tuple[str, str]]:
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in unseen]
     boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer()).shrunk(0.95, 0.7)) for t in texts]
     return [(a, b) for (a, first), (b, second) in combinations(boxes, 2) if first.overlaps(second)]
-
-
-@pytest.fixture(scope="session")
-def covered_texts() -> Callable[[Figure], list[tuple[str, str]]]:
-    return _covered_texts
