@@ -32,6 +32,7 @@ def test_every_public_name_resolves() -> None:
     assert {
         "unmix", "Targets", "Flag", "GaussianPSF", "AiryPSF", "SampledPSF", "Sensor", "ScenePrior", "sample_scenes",
         "SubPixelGrid", "list_methods", "create_method", "metrics", "datasets", "__version__", "InputError",
+        "calibrate",
     } == set(csist.__all__)  # fmt: skip
     for name in csist.__all__:
         assert getattr(csist, name) is getattr(csist, name)

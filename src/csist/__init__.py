@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from csist.checks import InputError
     from csist.datasets.scenes import ScenePrior, sample_scenes
     from csist.grid import SubPixelGrid
+    from csist.methods.continuous.calibrate import calibrate
     from csist.methods.registry import create_method, list_methods
     from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
     from csist.physics.sensor import Sensor
@@ -27,6 +28,7 @@ __all__ = [
     "SubPixelGrid",
     "Targets",
     "__version__",
+    "calibrate",
     "create_method",
     "datasets",
     "list_methods",
@@ -46,6 +48,7 @@ _HOMES = {
     "Sensor": "physics.sensor",
     "SubPixelGrid": "grid",
     "Targets": "targets",
+    "calibrate": "methods.continuous.calibrate",
     "create_method": "methods.registry",
     "list_methods": "methods.registry",
     "sample_scenes": "datasets.scenes",

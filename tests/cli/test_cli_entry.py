@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 import csist
 from csist.cli import app
+from csist.cli.output import uninterrupted
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,15 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = f"import sys; from csist.cli import main; main(['--help']);print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "[]"
+
+
+def test_ctrl_c_waits_for_the_end_of_what_belongs_together() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("the rest")
+    assert done == ["the rest"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with uninterrupted():
+        done.append("undisturbed")
+    assert len(done) == 2

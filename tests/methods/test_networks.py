@@ -15,7 +15,6 @@ from csist.grid import SubPixelGrid
 from csist.methods import create_method
 from csist.methods.dista_net import DISTANet, DynamicThreshold, convolve_each
 from csist.methods.layers import (
-    SteeringOperator,
     encode_arrays,
     simulate,
     soft_threshold,
@@ -23,6 +22,7 @@ from csist.methods.layers import (
     without_start,
 )
 from csist.methods.lista import hard_threshold, select_and_shrink
+from csist.methods.operator import SteeringOperator
 from csist.physics.psf import AiryPSF, GaussianPSF
 from csist.physics.sensor import Sensor
 

@@ -17,7 +17,9 @@ import torch
 from csist.checkpoint import load_state, read_card
 from csist.checks import InputError
 from csist.datasets import dataset
+from csist.datasets.scenes import ScenePrior
 from csist.methods import create_method
+from csist.methods.crop import Cropper
 from csist.physics.sensor import Sensor
 
 pytest.importorskip("lightning")
@@ -223,3 +225,22 @@ def test_averaged_weights_follow_and_step_aside() -> None:
 def test_importing_csist_training_does_not_import_lightning() -> None:
     code = "import sys, csist.training; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+def test_windows_come_first_and_whole_images_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    forward = Cropper.forward
+
+    def noted(self: Cropper, truth: torch.Tensor) -> Any:
+        seen.append(self.size)
+        return forward(self, truth)
+
+    monkeypatch.setattr(Cropper, "forward", noted)
+    trained = train(**{**TINY, "sensor": Sensor(shape=(7, 7))}, output=tmp_path, window=5, window_share=0.75)
+    assert seen == [5] * 30  # of 40 steps
+    assert trained.card["training"]["window"] == 5 and trained.card["training"]["window_share"] == 0.75
+
+
+def test_windows_need_groups_inside_one_pixel(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="window needs groups inside one pixel"):
+        train(**TINY, output=tmp_path, window=3, prior=ScenePrior.flat())

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from csist.checks import InputError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 DEBUG_VARIABLE = "CSIST_DEBUG"
 """Set to anything, the traceback of an error is shown as well."""
@@ -61,6 +65,25 @@ def progress() -> Iterator[Callable[[str, float, float], None]]:
             bar.update(task, description=what[-40:], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of this context, so that what belongs together is done together."""
+    pressed = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _json_ready(value: Any) -> Any:

@@ -76,6 +76,13 @@ def train(
     constraint_share: Annotated[
         float, typer.Option("--constraint-share", help="Part of a batch whose constraint terms are computed.")
     ] = 1.0,
+    window: Annotated[
+        int | None,
+        typer.Option("--window", help="Side in px of windows around the groups to train on first: less to compute."),
+    ] = None,
+    window_share: Annotated[
+        float, typer.Option("--window-share", help="Part of the training on windows; the rest sees whole images.")
+    ] = 0.8,
     devices: Annotated[int, typer.Option("--devices", help="Processes or accelerators on each machine.")] = 1,
     num_nodes: Annotated[int, typer.Option("--num-nodes", help="Machines.")] = 1,
     strategy: Annotated[str, typer.Option("--strategy", help="How they share the work: auto or ddp.")] = "auto",
@@ -116,7 +123,8 @@ def train(
             num_nodes=num_nodes, strategy=strategy, accelerator=accelerator, precision=precision,
             val_limit=val_limit, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
             gradient_clip=gradient_clip, ema_decay=ema_decay, warmup_samples=warmup_samples, decay=decay,
-            constraint_share=constraint_share, half=half, sensor=card, prior=law, progress_bar=True,
+            constraint_share=constraint_share, window=window, window_share=window_share, half=half, sensor=card,
+            prior=law, progress_bar=True,
             stop_asked=stop_asked, options=chosen,
         )  # fmt: skip
     if not result.first_process:

@@ -31,6 +31,7 @@ from csist.cli.output import (
     make_console,
     progress,
     show_traceback,
+    uninterrupted,
     write_json,
 )
 from csist.cli.unmix_settings import Settings, make_settings
@@ -179,12 +180,13 @@ def _unmix_files(
             if block is None:
                 tally.files += 1
                 break
-            for index, targets in enumerate(block.targets):
-                table.append(name, block.start + index, targets)
-            tally.images += len(block.targets)
-            tally.targets += sum(map(len, block.targets))
-            tally.masked += block.masked
-            tally.groups += [{"image": name, **row} for row in block.groups]
+            with uninterrupted():  # table, groups and summary must tell of the same images
+                for index, targets in enumerate(block.targets):
+                    table.append(name, block.start + index, targets)
+                tally.images += len(block.targets)
+                tally.targets += sum(map(len, block.targets))
+                tally.masked += block.masked
+                tally.groups += [{"image": name, **row} for row in block.groups]
             if pictured:
                 tally.keep_view(block, is_window(stack.shape))
             report(name, place + (block.start + len(block.targets)) / len(stack), len(files))

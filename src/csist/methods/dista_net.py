@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from csist.checks import InputError
+from csist.methods.crop import Crop
 from csist.methods.layers import (
     INPUT_SCALE,
-    SteeringOperator,
     UnfoldedMethod,
     convolution,
     gradient_step,
@@ -32,6 +32,7 @@ from csist.methods.layers import (
     to_map,
     with_constrained,
 )
+from csist.methods.operator import SteeringOperator
 from csist.physics.sensor import Sensor
 
 CHANNELS = 64
@@ -147,13 +148,14 @@ class DISTANetStage(nn.Module):
         return convolve_each(stepped, kernels.detach() if self.published_code else kernels).sigmoid()
 
     def forward(
-        self, cells: Tensor, image: Tensor, operator: SteeringOperator, constrained: int
+        self, cells: Tensor, image: Tensor, operator: SteeringOperator, constrained: int, crop: Crop | None
     ) -> tuple[Tensor, Tensor | None]:
         """The next map, and the residual of the symmetry for the first `constrained` samples."""
         stepped = gradient_step(operator, cells, image, self.step)
         features = self.forward_second(functional.relu(self.forward_first(stepped)))
         if self.kernel_maker is not None:
-            kernels = self.kernel_maker(cells.flatten(1)).view(-1, 3, 3)
+            whole = cells if crop is None else crop.embed(cells)
+            kernels = self.kernel_maker(whole.flatten(1)).view(-1, 3, 3)
             static = (1.0 - self.dynamic_weight) * features
             features = static + self.dynamic_weight * self._dynamic(kernels, stepped)
         threshold = self.threshold(features) if isinstance(self.threshold, nn.Module) else self.threshold
@@ -208,7 +210,7 @@ class DISTANet(UnfoldedMethod):
             self.batch_size = 1
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+    def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
         """The map and the residuals of the symmetry, one a stage.
 
         Raises:
@@ -216,10 +218,10 @@ class DISTANet(UnfoldedMethod):
         """
         if self.published_code and len(image) not in (1, CHANNELS):
             raise InputError(f"published_code=True runs with batches of 1 or {CHANNELS} only, got {len(image)}")
-        cells = self.linear_start(image)
+        cells, image, operator = self.begin(image, crop)
         residuals = []
         for stage in self.stages:
-            cells, residual = stage(cells, image, self.operator, constrained)
+            cells, residual = stage(cells, image, operator, constrained, crop)
             if residual is not None:
                 residuals.append(residual)
         return cells, residuals

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from csist.methods.crop import Crop
 from csist.methods.layers import UnfoldedMethod, convolution, gradient_step, soft_threshold, to_map, with_constrained
 from csist.physics.sensor import Sensor
 
@@ -67,12 +68,13 @@ class FISTANet(UnfoldedMethod):
         slope, offset = self.get_parameter(f"{name}_slope"), self.get_parameter(f"{name}_offset")
         return functional.softplus(slope * stage + offset)
 
-    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+    def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
         """The map and the residuals of the symmetry, one a stage."""
-        cells = ahead = self.linear_start(image)
+        cells, image, operator = self.begin(image, crop)
+        ahead = cells
         residuals = []
         for stage in range(self.stages):
-            stepped = gradient_step(self.operator, ahead, image, self._at("step", stage))
+            stepped = gradient_step(operator, ahead, image, self._at("step", stage))
             lifted = self.lift(stepped)
             features = self.forward_second(functional.relu(self.forward_first(lifted)))
             shrunk = soft_threshold(features, self._at("threshold", stage))

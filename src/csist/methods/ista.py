@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from csist.checks import InputError, check_not_negative, check_positive
 from csist.methods.base import GridMethod
-from csist.methods.layers import SteeringOperator, start_matrix
+from csist.methods.layers import start_matrix
+from csist.methods.operator import SteeringOperator
 from csist.physics.sensor import Sensor
 
 BLOCK = 128

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from csist.methods.crop import Crop
 from csist.methods.layers import (
-    SteeringOperator,
     UnfoldedMethod,
     convolution,
     gradient_step,
@@ -27,6 +27,7 @@ from csist.methods.layers import (
     to_map,
     with_constrained,
 )
+from csist.methods.operator import SteeringOperator
 from csist.physics.sensor import Sensor
 
 CHANNELS = 32
@@ -86,12 +87,12 @@ class ISTANet(UnfoldedMethod):
         self.stages = nn.ModuleList(ISTANetStage(self.residual, step) for _ in range(stages))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+    def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
         """The map and the residuals of the symmetry, one a stage."""
-        cells = self.linear_start(image)
+        cells, image, operator = self.begin(image, crop)
         residuals = []
         for stage in self.stages:
-            cells, residual = stage(cells, image, self.operator, constrained)
+            cells, residual = stage(cells, image, operator, constrained)
             if residual is not None:
                 residuals.append(residual)
         return cells, residuals

@@ -1,4 +1,4 @@
-"""Parts that the unfolded networks share: the sensor as an operator, thresholds, the linear start.
+"""Parts that the unfolded networks share: thresholds, the linear start, the stages' common steps.
 
 Maps and images are (B, 1, rows, columns) tensors. Inside a network both are divided by one fixed scale, so
 that a target is about 1; what comes in and goes out is in counts.
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from csist.datasets.scenes import ScenePrior, sample_scene_arrays
 from csist.grid import SubPixelGrid, least_squares_start
 from csist.methods.base import GridMethod
-from csist.physics.psf import GaussianPSF
+from csist.methods.crop import Crop
+from csist.methods.operator import SteeringOperator
 from csist.physics.sensor import Sensor
 
 FloatArray = NDArray[np.float64]
@@ -33,54 +34,6 @@ START_PAIRS = 4000
 """Fewest training pairs behind the linear start; 16 a pixel where that is more."""
 
 START_SEED = 20_250_519
-
-
-class SteeringOperator(nn.Module):
-    """G of z = G s: the sensor's response to a map, without background, and its adjoint.
-
-    A Gaussian PSF is separable, G s = A S B^T with A (H, cH) and B (W, cW): 16 times fewer products than the
-    dense (H W, cH cW) matrix at ratio 3, which serves every other PSF.
-
-    Args:
-        sensor: PSF and image shape.
-        ratio: sub-pixel grid ratio.
-        dtype: of the buffers, which are not part of the state: sensor and ratio give them back.
-    """
-
-    rows: Tensor
-    columns: Tensor
-    matrix: Tensor
-
-    def __init__(self, sensor: Sensor, ratio: int, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        grid = SubPixelGrid(sensor.shape, ratio)
-        self.shape, self.map_shape = grid.shape, grid.map_shape
-        self.separable = isinstance(sensor.psf, GaussianPSF)
-        if self.separable:
-            rows, columns = grid.steering_factors(sensor.psf)
-            self.register_buffer("rows", torch.as_tensor(rows, dtype=dtype), persistent=False)
-            self.register_buffer("columns", torch.as_tensor(columns, dtype=dtype), persistent=False)
-            self.lipschitz = float((np.linalg.norm(rows, 2) * np.linalg.norm(columns, 2)) ** 2)
-        else:
-            matrix = grid.steering_matrix(sensor.psf)
-            self.register_buffer("matrix", torch.as_tensor(matrix, dtype=dtype), persistent=False)
-            self.lipschitz = float(np.linalg.norm(matrix, 2) ** 2)
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """G s: images (B, 1, H, W) of maps (B, 1, cH, cW)."""
-        if self.separable:
-            return self.rows @ (cells @ self.columns.T)
-        return (cells.flatten(1) @ self.matrix.T).view(-1, 1, *self.shape)
-
-    def adjoint(self, image: Tensor) -> Tensor:
-        """G^T z: maps (B, 1, cH, cW) of images (B, 1, H, W)."""
-        if self.separable:
-            return self.rows.T @ (image @ self.columns)
-        return (image.flatten(1) @ self.matrix).view(-1, 1, *self.map_shape)
-
-    def dense(self) -> Tensor:
-        """G itself, (H W, cH cW), row-major on both sides."""
-        return torch.kron(self.rows, self.columns) if self.separable else self.matrix
 
 
 def soft_threshold(values: Tensor, threshold: Tensor | float) -> Tensor:
@@ -179,14 +132,22 @@ class UnfoldedMethod(GridMethod):
         with full_precision(image.device.type):
             return (image.flatten(1) @ self.start.T).view(-1, 1, *self.grid.map_shape)
 
-    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
+    def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
         """The map, and each stage's residual of its constraint for the first `constrained` samples.
 
         Args:
             image: (B, 1, H, W), scaled.
             constrained: 0 asks for no residuals: the list is then empty.
+            crop: where given, only these windows of the map are computed.
         """
         raise NotImplementedError
+
+    def begin(self, image: Tensor, crop: Crop | None) -> tuple[Tensor, Tensor, SteeringOperator]:
+        """The start s0, the measurement z and the operator G of an unfolding: of whole images, or of windows."""
+        cells = self.linear_start(image)
+        if crop is None:
+            return cells, image, self.operator
+        return crop.map(cells), crop.image(image), crop.operator
 
     def _scaled(self, image: Tensor) -> Tensor:
         return (image - self.sensor.background) / self.input_scale
@@ -195,16 +156,19 @@ class UnfoldedMethod(GridMethod):
         """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts."""
         return self.unfold(self._scaled(image), 0)[0] * self.input_scale
 
-    def forward_with_residuals(self, image: Tensor, share: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+    def forward_with_residuals(
+        self, image: Tensor, share: float = 1.0, crop: Crop | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The map and the residuals that the published loss punishes, in counts; for training.
 
         Args:
             image: (B, 1, H, W) in counts.
+            crop: where given, both are of these windows only.
             share: part of the batch, its first samples, whose residuals are computed. The mean over a part is
                 an unbiased estimate of the mean over the batch and costs less.
         """
         count = min(len(image), max(1, round(share * len(image))))
-        cells, residuals = self.unfold(self._scaled(image), count)
+        cells, residuals = self.unfold(self._scaled(image), count, crop)
         return cells * self.input_scale, [residual * self.input_scale for residual in residuals]
 
 

@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from csist.checks import InputError
+from csist.methods.crop import Crop
 from csist.methods.layers import UnfoldedMethod, soft_threshold
 from csist.physics.sensor import Sensor
 
@@ -86,8 +88,14 @@ class _DenseMethod(UnfoldedMethod):
         explained: Tensor = self.operator(vector.view(-1, 1, *self.grid.map_shape))
         return (image - explained).flatten(1)
 
-    def unfold(self, image: Tensor, constrained: int) -> tuple[Tensor, list[Tensor]]:
-        """The map; these networks have no constraint."""
+    def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The map; these networks have no constraint, and their matrices fit whole images only.
+
+        Raises:
+            InputError: if windows are asked for.
+        """
+        if crop is not None:
+            raise InputError(f"{type(self).__name__} cannot be trained on windows: its matrices fit whole images only")
         return self._iterate(image, image.flatten(1) @ self.start.T).view(-1, 1, *self.grid.map_shape), []
 
     def _iterate(self, image: Tensor, vector: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from csist.checks import InputError
 from csist.methods.base import GridMethod
+from csist.methods.crop import Crop, Cropper
 from csist.methods.layers import UnfoldedMethod
 from csist.metrics import cso_map
 from csist.training.datamodule import Labelled
@@ -23,7 +24,9 @@ FINAL_SHARE = 0.01
 """Learning rate at the end, as a share of the peak."""
 
 
-def published_loss(method: GridMethod, image: Tensor, truth: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+def published_loss(
+    method: GridMethod, image: Tensor, truth: Tensor, share: float = 1.0, crop: Crop | None = None
+) -> tuple[Tensor, Tensor]:
     """(discrepancy, constraint) in counts^2; their sum is minimised.
 
     mean (s_N - s)^2 and 0.01 sum_k mean (F~(F(r_k)) - r_k)^2; a method without residuals has constraint 0.
@@ -33,14 +36,21 @@ def published_loss(method: GridMethod, image: Tensor, truth: Tensor, share: floa
         image: (B, 1, H, W) in counts.
         truth: true maps (B, 1, cH, cW) in counts.
         share: part of the batch whose residuals are computed.
+        crop: where given, the loss is that of these windows: the mean over the whole map, were all else zero.
 
     Source: Zhang & Ghanem, ISTA-Net, CVPR 2018, eq. 11-12.
     """
+    part = 1.0
+    if crop is not None:
+        cells = truth.shape[2:].numel()
+        truth = crop.map(truth)
+        part = truth.shape[2:].numel() / cells
     if not isinstance(method, UnfoldedMethod):
-        return ((method(image) - truth) ** 2).mean(), image.new_zeros(())
-    cells, residuals = method.forward_with_residuals(image, share)
+        found = method(image if crop is None else crop.image(image))
+        return part * ((found - truth) ** 2).mean(), image.new_zeros(())
+    found, residuals = method.forward_with_residuals(image, share, crop)
     constraint = sum(((residual**2).mean() for residual in residuals), image.new_zeros(()))
-    return ((cells - truth) ** 2).mean(), method.constraint_weight * constraint
+    return part * ((found - truth) ** 2).mean(), part * method.constraint_weight * constraint
 
 
 def learning_rate_share(progress: float, warmup: float, decay: float, schedule: str) -> float:
@@ -128,6 +138,9 @@ class UnmixingModule(lightning_package.LightningModule):
         decay: part of the training over which the "stable" schedule falls.
         ema_decay: of the averaged weights.
         constraint_share: part of a batch whose constraint residuals are computed.
+        window: side in px of the windows around the groups that the first part of the training sees; None: it
+            sees whole images all the time.
+        window_share: that first part.
 
     Raises:
         InputError: if a value is out of range.
@@ -146,6 +159,8 @@ class UnmixingModule(lightning_package.LightningModule):
         decay: float = 0.2,
         ema_decay: float = 0.999,
         constraint_share: float = 1.0,
+        window: int | None = None,
+        window_share: float = 0.8,
     ) -> None:
         super().__init__()
         if schedule not in SCHEDULES:
@@ -154,6 +169,7 @@ class UnmixingModule(lightning_package.LightningModule):
             ("decay", decay),
             ("ema_decay", ema_decay),
             ("constraint_share", constraint_share),
+            ("window_share", window_share),
         ):
             if not 0.0 < value <= 1.0:
                 raise InputError(f"{name} must be above 0 and at most 1, got {value}")
@@ -164,6 +180,8 @@ class UnmixingModule(lightning_package.LightningModule):
         self.learning_rate, self.schedule, self.decay = learning_rate, schedule, decay
         self.warmup_samples = warmup_samples
         self.constraint_share = constraint_share
+        self.cropper = None if window is None else Cropper(method.sensor, method.ratio, window)
+        self.window_share = window_share
         self.averaged = AveragedWeights(method, ema_decay)
         self.best_score = -np.inf
         self.score = float("nan")
@@ -218,7 +236,10 @@ class UnmixingModule(lightning_package.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The published loss of one batch, in counts^2."""
         image, truth = batch
-        discrepancy, constraint = published_loss(self.method, image, truth, self.constraint_share)
+        crop = None
+        if self.cropper is not None and self.progress < self.window_share:
+            crop = self.cropper(truth)
+        discrepancy, constraint = published_loss(self.method, image, truth, self.constraint_share, crop)
         self.log("discrepancy", discrepancy.detach())
         self.log("constraint", constraint.detach())
         return discrepancy + constraint

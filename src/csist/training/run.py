@@ -96,6 +96,8 @@ def train(
     warmup_samples: int = 6_400,
     decay: float = 0.2,
     constraint_share: float = 1.0,
+    window: int | None = None,
+    window_share: float = 0.8,
     half: bool = False,
     sensor: Sensor | None = None,
     prior: ScenePrior | None = None,
@@ -136,6 +138,9 @@ def train(
         warmup_samples: samples over which the learning rate rises; at most a tenth of the training.
         decay: part of the training over which the "stable" schedule falls.
         constraint_share: part of each batch whose constraint terms are computed.
+        window: side in px of windows around the groups; the first part `window_share` of the training sees these
+            instead of whole images, which costs less. For convolutional methods and groups inside one pixel.
+        window_share: that first part, 0 to 1.
         half: store the weights in half precision.
         sensor: sensor of simulated scenes; default: the benchmark's. A store has its own.
         prior: of simulated scenes; default: the benchmark's.
@@ -159,12 +164,14 @@ def train(
         ("max_samples", max_samples), ("max_minutes", max_minutes), ("learning_rate", learning_rate),
         ("gradient_clip", gradient_clip), ("batch_size", batch_size), ("val_limit", val_limit),
         ("validate_every", validate_every), ("devices", devices), ("num_nodes", num_nodes),
-        ("warmup_samples", warmup_samples),
+        ("warmup_samples", warmup_samples), ("window", window),
     ):  # fmt: skip
         if value is not None:
             check_positive(label, value)
     check_ratio(ratio)
     source, validation, sensor, prior = open_data(data, sensor, prior, seed, val_limit)
+    if window is not None and not prior.single_pixel:
+        raise InputError("window needs groups inside one pixel (single_pixel of the prior): leave it out")
     torch.manual_seed(seed)
     try:
         method: GridMethod = create_method(name, sensor=sensor, ratio=ratio, pretrained=False, **dict(options or {}))
@@ -183,11 +190,14 @@ def train(
     described = {
         "seed": seed, "data": "simulated" if data is None else Path(data).name, "prior": prior.to_card(),
         "batch_size": step_size, "learning_rate": peak, "schedule": schedule, "ema_decay": ema_decay,
-        "constraint_share": constraint_share, "max_samples": max_samples, "machine": describe_machine(),
+        "constraint_share": constraint_share, "window": window,
+        "window_share": None if window is None else window_share, "max_samples": max_samples,
+        "machine": describe_machine(),
     }  # fmt: skip
     module = UnmixingModule(
         method, validation, step_size, max_samples, max_minutes, peak, schedule,
         warmup_samples=warmup_samples, decay=decay, ema_decay=ema_decay, constraint_share=constraint_share,
+        window=window, window_share=window_share,
     )  # fmt: skip
     keeper = Keeper(
         folder,
