@@ -597,18 +597,26 @@ def _read_fits(path: Path, notes: list[str]) -> NDArray[Any]:
     return values
 
 
+def npz_member(path: Path, names: Sequence[str]) -> str:
+    """Which of the arrays of an NPZ file holds its images.
+
+    Raises:
+        InputError: if that is not clear.
+    """
+    chosen = names if len(names) == 1 else [name for name in ("images", "image") if name in names]
+    if not chosen:
+        held = ", ".join(names) or "nothing"
+        raise InputError(f"{path} must hold one array, or one called image or images; it holds {held}")
+    return chosen[0]
+
+
 def _read_npy(path: Path, notes: list[str]) -> NDArray[Any]:
     with path.open("rb") as file:
         if file.read(2) != b"PK":  # what a zip archive begins with
             return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
-            names = list(archive.files)
-            chosen = names if len(names) == 1 else [name for name in ("images", "image") if name in names]
-            if not chosen:
-                held = ", ".join(names) or "nothing"
-                raise InputError(f"{path} must hold one array, or one called image or images; it holds {held}")
-            return np.asarray(archive[chosen[0]])
+            return np.asarray(archive[npz_member(path, list(archive.files))])
 
 
 _READERS: dict[str, Callable[[Path, list[str]], NDArray[Any]]] = {

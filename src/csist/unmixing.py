@@ -137,13 +137,39 @@ def window_method(
     sensor: Sensor | None = None,
     prior: ScenePrior | None = None,
     method: str = "continuous",
-    mask_nan: bool = False,
-    noise_std: float | None = None,
     **options: Any,
 ) -> Any:
     """The method that unmixes these windows, with everything that depends on the whole stack settled.
 
     Parts of the stack can then be given to it one after the other: the answers are the same.
+
+    Args:
+        stack: windows (N, H, W), NaN allowed with `mask_nan`.
+        dtype: type in which the values were stored.
+        sensor: sensor; None for `default_sensor`.
+        prior: scene prior, for the continuous method and `NAME+refine`.
+        method: registry name.
+        **options: further arguments of `window_recipe`.
+
+    Raises:
+        InputError: if a value or option is out of range or does not suit the method.
+    """
+    from csist.methods.registry import create_method
+
+    return create_method(**window_recipe(stack, dtype, sensor, prior, method, **options))
+
+
+def window_recipe(
+    stack: FloatArray,
+    dtype: np.dtype[Any],
+    sensor: Sensor | None = None,
+    prior: ScenePrior | None = None,
+    method: str = "continuous",
+    mask_nan: bool = False,
+    noise_std: float | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The arguments of `create_method` that make `window_method`, for where the method itself is made elsewhere.
 
     Args:
         stack: windows (N, H, W), NaN allowed with `mask_nan`.
@@ -158,7 +184,7 @@ def window_method(
     Raises:
         InputError: if a value or option is out of range or does not suit the method.
     """
-    from csist.methods.registry import canonical_name, create_method, takes_prior
+    from csist.methods.registry import canonical_name, takes_prior
 
     key = canonical_name(method)
     if noise_std is not None:
@@ -168,7 +194,8 @@ def window_method(
     sensor = sensor.with_shape((stack.shape[1], stack.shape[2]))
     if key in FRAME_METHODS:
         noise = window_noise(stack, sensor) if noise_std is None else noise_std
-        return create_method(key, sensor, prior=prior, mask_nan=mask_nan, noise_std=noise, **options)
+        known = {"prior": prior, "mask_nan": mask_nan, "noise_std": noise}
+        return {"name": key, "sensor": sensor, **known, **options}
     if "mode" in options or (prior is not None and not takes_prior(key)):
         name = "mode" if "mode" in options else "prior"
         raise InputError(f"{name} is for the method 'continuous', {key!r} takes none: leave it out")
@@ -179,7 +206,7 @@ def window_method(
         options |= {} if prior is None else {"prior": prior}
     if noise_std is not None:
         sensor = replace(sensor, read_noise=noise_std)
-    return create_method(key, sensor, **options)
+    return {"name": key, "sensor": sensor, **options}
 
 
 def window_noise(stack: FloatArray, sensor: Sensor) -> float:

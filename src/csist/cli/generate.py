@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from csist import cluster
+from csist.cli.engine import EngineOption, SchedulerOption, WorkersOption, cluster_client
 from csist.cli.options import PriorOption, SensorOption, read_sensor
 from csist.cli.output import progress, report_written
 
@@ -24,6 +28,9 @@ def generate(
     layout: Annotated[str, typer.Option("--layout", help="store or grokcso (PNG and XML).")] = "store",
     prior: PriorOption = "csist-100k",
     sensor: SensorOption = None,
+    engine: EngineOption = "local",
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Make a dataset; the default is the benchmark CSIST-100K."""
     from csist.datasets import generate as make
@@ -33,10 +40,11 @@ def generate(
     law = ScenePrior.named(prior or "csist-100k")
     card = None if sensor is None else read_sensor(sensor)[0]
     begun = time.perf_counter()
-    with progress() as report:
+    with cluster_client(engine, scheduler, workers) as client, progress() as report:
         path = make(
             out, count, seed, sensor=card, prior=law, bits=bits, clip=clip, noise_std=noise_std, layout=layout,
             progress=lambda done, total: report("generating", done, total),
+            starmap=itertools.starmap if client is None else partial(cluster.starmap, client),
         )  # fmt: skip
     sizes = load(path).splits if layout == "store" else split_sizes(count)
     report_written(path, sizes, time.perf_counter() - begun)

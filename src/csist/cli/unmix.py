@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from rich.table import Table
 
 from csist.checks import InputError
+from csist.cli.engine import EngineOption, SchedulerOption, WorkersOption, cluster_client
 from csist.cli.options import (
     JsonOption,
     ModeOption,
@@ -35,10 +37,13 @@ from csist.cli.output import (
     write_json,
 )
 from csist.cli.unmix_settings import Settings, make_settings
-from csist.cli.unmix_solve import Block, solve_file
+from csist.cli.unmix_solve import OpenFile, open_file
 from csist.cli.unmix_tally import Tally, draw_unmixed, groups_table
+from csist.cluster import ClusterError
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from csist.io import TableWriter
 
 
@@ -73,6 +78,9 @@ def unmix(
         Path | None,
         typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
     ] = None,
+    engine: EngineOption = "local",
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
 ) -> None:
@@ -111,14 +119,15 @@ def unmix(
         check_picture(plot)
     begun = time.perf_counter()
     writer = TableWriter(output)
-    try:
-        with writer as table, progress() as report:
-            _unmix_files(files, settings, table, tally, report, plot is not None)
-            if groups is not None:
-                write_table(groups_table(tally.groups), groups)
-    except BaseException as error:
-        _after_the_break(error, writer, output, tally, groups)
-        raise
+    with cluster_client(engine, scheduler, workers) as client:
+        try:
+            with writer as table, progress() as report:
+                _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
+                if groups is not None:
+                    write_table(groups_table(tally.groups), groups)
+        except BaseException as error:
+            _after_the_break(error, writer, output, tally, groups)
+            raise
     if plot is not None:
         draw_unmixed(tally, plot)
     _report_unmixed(tally, output, time.perf_counter() - begun, json_target)
@@ -145,31 +154,40 @@ def _input_files(inputs: Sequence[Path], tally: Tally) -> list[tuple[str, Path]]
     return [(name if names.count(name) == 1 else str(path), path) for name, path in found]
 
 
+def _openers(
+    files: Sequence[tuple[str, Path]], settings: Settings, client: Client | None
+) -> Iterator[Callable[[], OpenFile]]:
+    """A function for each file, in order, that opens it to be unmixed here or on the cluster."""
+    if client is None:
+        return (partial(open_file, path, name, settings) for name, path in files)
+    from csist.cli.unmix_cluster import open_on_cluster
+
+    return open_on_cluster(client, files, settings)
+
+
 def _unmix_files(
     files: Sequence[tuple[str, Path]],
-    settings: Settings,
+    openers: Iterator[Callable[[], OpenFile]],
     table: TableWriter,
     tally: Tally,
     report: Callable[[str, float, float], None],
     pictured: bool,
 ) -> None:
     """Unmix file by file; in a batch a bad file is told of and the others go on."""
-    from csist.io import read_image
     from csist.unmixing import is_window
 
-    for place, (name, path) in enumerate(files):
+    for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
         report(name, place, len(files))
-        blocks: Iterator[Block] | None = None
+        opened: OpenFile | None = None
         while True:
             try:
-                if blocks is None:
-                    stack = read_image(path, name)
-                    for text in stack.notes:
+                if opened is None:
+                    opened = open_next()
+                    for text in opened.notes:
                         tally.note(text, name)
-                    if settings.background is not None and not is_window(stack.shape):
-                        tally.note("--background is for windows, that of a frame is measured", name)
-                    blocks = solve_file(stack, settings)
-                block = next(blocks, None)
+                block = next(opened.blocks, None)
+            except ClusterError:  # the other files fail too
+                raise
             except Exception as error:
                 message = _file_message(path, error)
                 if len(files) == 1:
@@ -188,8 +206,8 @@ def _unmix_files(
                 tally.masked += block.masked
                 tally.groups += [{"image": name, **row} for row in block.groups]
             if pictured:
-                tally.keep_view(block, is_window(stack.shape))
-            report(name, place + (block.start + len(block.targets)) / len(stack), len(files))
+                tally.keep_view(block, is_window(opened.shape))
+            report(name, place + (block.start + len(block.targets)) / opened.shape[0], len(files))
 
 
 def _file_message(path: Path, error: Exception) -> str:
@@ -215,7 +233,7 @@ def _after_the_break(
         kept = False
     where = f"the {tally.images} images done so far are in {writer.partial_path}" if kept else "nothing was written"
     if not isinstance(error, KeyboardInterrupt):
-        if kept and isinstance(error, InputError | RuntimeError):
+        if kept and isinstance(error, InputError | RuntimeError | ClusterError):
             raise type(error)(f"{error}; {where}") from error
         return
     if kept and groups is not None:

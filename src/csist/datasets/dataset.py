@@ -9,8 +9,9 @@ The canonical form of the benchmark is noise-free, rounded to whole counts and n
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,6 +42,8 @@ else:
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) now and then."""
+Starmap = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
+"""Calls a function with each tuple of arguments and gives the results in order, as `itertools.starmap` does."""
 
 FORMAT = "csist-store"
 SCHEMA_VERSION = 1
@@ -191,6 +194,7 @@ def generate(
     noise_std: float | None = None,
     layout: str = "store",
     progress: Progress | None = None,
+    starmap: Starmap = itertools.starmap,
 ) -> Path:
     """Draw scenes, render them and write a dataset with the splits of `split_sizes`.
 
@@ -209,6 +213,8 @@ def generate(
         noise_std: read noise in counts; None for the sensor's own.
         layout: "store" (HDF5) or "grokcso" (the published PNG + XML).
         progress: called with (images done, images in all).
+        starmap: how every 2000 images are drawn; `functools.partial(csist.cluster.starmap, client)` draws them on a
+            Dask cluster, with the same result.
 
     Returns:
         The path.
@@ -232,10 +238,10 @@ def generate(
         grokcso.check_storable(sensor)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             scratch = Path(folder) / "scratch.h5"
-            _generate_store(scratch, int(count), int(seed), sensor, prior, width, _part(progress, 0.0, 0.2))
+            _generate_store(scratch, int(count), int(seed), sensor, prior, width, _part(progress, 0.0, 0.2), starmap)
             grokcso.write_grokcso(load(scratch), path, progress=_part(progress, 0.2, 1.0))
         return path
-    _generate_store(check_store_path(path), int(count), int(seed), sensor, prior, width, progress)
+    _generate_store(check_store_path(path), int(count), int(seed), sensor, prior, width, progress, starmap)
     return path
 
 
@@ -247,27 +253,50 @@ def _generate_store(
     prior: ScenePrior,
     width: int | None,
     progress: Progress | None,
+    starmap: Starmap,
 ) -> None:
     dtype = _storage(sensor, width)
-    sizes = split_sizes(count)
+    chunks = {
+        name: [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
+        for name, size in split_sizes(count).items()
+    }
+    seeds = zip(SPLITS, np.random.SeedSequence(seed).spawn(len(SPLITS)), strict=True)
+    drawn = iter(
+        starmap(
+            _draw_chunk,
+            (
+                (prior, sensor, dtype, stop - start, grandchild)
+                for name, child in seeds
+                for (start, stop), grandchild in zip(chunks[name], child.spawn(len(chunks[name])), strict=True)
+            ),
+        )
+    )
     done = 0
     with _new_store(path, sensor, prior, seed) as file:
-        for name, child in zip(SPLITS, np.random.SeedSequence(seed).spawn(len(SPLITS)), strict=True):
-            size = sizes[name]
+        for name, parts in chunks.items():
+            size = parts[-1][1] if parts else 0
             group = _create_split(file, name, size, sensor.shape, dtype, prior.count_range[1])
-            for start, grandchild in zip(range(0, size, CHUNK), child.spawn(-(-size // CHUNK)), strict=True):
-                stop = min(start + CHUNK, size)
-                rng = np.random.default_rng(grandchild)
-                targets, number = sample_scene_arrays(prior, sensor, stop - start, rng)
-                x, y, intensity = np.nan_to_num(targets, nan=0.0).transpose(2, 0, 1)
-                images = sensor.measure(sensor.render_stack(x, y, intensity), rng)
-                _check_fit(images, dtype)
-                group["image"][start:stop] = images.astype(dtype)
-                group["targets"][start:stop] = targets
-                group["count"][start:stop] = number
+            for start, stop in parts:
+                group["image"][start:stop], group["targets"][start:stop], group["count"][start:stop] = next(drawn)
                 done += stop - start
                 if progress is not None:
                     progress(done, count)
+
+
+def _draw_chunk(
+    prior: ScenePrior, sensor: Sensor, dtype: np.dtype[Any], count: int, seed: np.random.SeedSequence
+) -> tuple[NDArray[Any], FloatArray, NDArray[np.int64]]:
+    """Images as stored, targets and count of so many scenes, see `SplitArrays`.
+
+    Raises:
+        InputError: if values do not fit the storage type.
+    """
+    rng = np.random.default_rng(seed)
+    targets, number = sample_scene_arrays(prior, sensor, count, rng)
+    x, y, intensity = np.nan_to_num(targets, nan=0.0).transpose(2, 0, 1)
+    images = sensor.measure(sensor.render_stack(x, y, intensity), rng)
+    _check_fit(images, dtype)
+    return images.astype(dtype), targets, number
 
 
 def write_store(

@@ -1,0 +1,51 @@
+"""The options that say where the work is done: in this process, or on a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from csist.checks import InputError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+ENGINES = ("local", "dask")
+
+EngineOption = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or dask for a cluster.")]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="Dask scheduler, tcp://HOST:PORT.", show_default="processes on this machine"),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Processes on this machine.", show_default="one a core")
+]
+
+
+@contextmanager
+def cluster_client(engine: str, scheduler: str | None, workers: int | None) -> Iterator[Client | None]:
+    """The connection to the cluster that the options name; None where the work is done in this process.
+
+    Raises:
+        InputError: if the options are out of range or contradict each other.
+        ClusterError: if the cluster cannot be used.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be a whole number >= 1, got {workers}")
+    if engine == "local":
+        for name, value in (("scheduler", scheduler), ("workers", workers)):
+            if value is not None:
+                raise InputError(f"--{name} {value} is for a cluster: add --engine dask, or leave it out")
+        yield None
+        return
+    if scheduler is not None and workers is not None:
+        raise InputError(f"the cluster at {scheduler} has workers of its own: leave out --workers {workers}")
+    from csist.cluster import connected
+
+    with connected(scheduler, workers) as client:
+        yield client
