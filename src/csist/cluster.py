@@ -59,18 +59,19 @@ class Answer:
             InputError: if every worker that took the task died of it.
             ClusterError: if the scheduler or the last worker is gone.
         """
-        from distributed import CancelledError, wait
+        from distributed import CancelledError
         from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         try:
-            while not self.future.done():
+            while True:
                 try:
-                    wait(self.future, timeout=PATIENCE_S)
+                    return self.future.result(timeout=PATIENCE_S)
                 except TimeoutError:
+                    if self.future.status == "error":  # the task's own
+                        raise
                     if not _threads(self.client):
                         raise ClusterError("no worker is left in the cluster: start some and run it again") from None
-            return self.future.result()
         except KilledWorker as error:
             raise InputError(
                 f"{error.allowed_failures + 1} workers died while they had the same part: "
@@ -110,7 +111,9 @@ def connected(address: str | None = None, workers: int | None = None) -> Iterato
         raise InputError("a Dask cluster needs the extra `cluster`: pip install 'csist[cluster]'") from error
     with ExitStack() as ends, _quiet():
         place: Any = address
+        timeout = CONNECT_S
         if address is None:
+            timeout = PATIENCE_S
             place = ends.enter_context(
                 distributed.LocalCluster(
                     n_workers=workers or os.cpu_count() or 1,
@@ -123,8 +126,8 @@ def connected(address: str | None = None, workers: int | None = None) -> Iterato
             with warnings.catch_warnings():
                 # Of every package that differs; those that matter are checked below.
                 warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
-                client = ends.enter_context(distributed.Client(place, timeout=CONNECT_S, set_as_default=False))
-            client.wait_for_workers(1, timeout=CONNECT_S)
+                client = ends.enter_context(distributed.Client(place, timeout=timeout, set_as_default=False))
+            client.wait_for_workers(1, timeout=timeout)
         except TimeoutError as error:
             raise ClusterError(
                 f"the Dask scheduler at {address} has no worker: start some with `dask worker {address}`"

@@ -1,0 +1,233 @@
+"""`--engine dask`: the bytes of one process from several, whatever happens to them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_helpers import HEADER, QUICK, STACK, Run, frame, lines, refused, windows
+
+from csist import cluster
+from csist.cli import unmix_cluster
+from csist.cli.unmix_cluster import Slice
+from csist.cluster import ClusterError, Task
+
+distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Two worker processes of one thread each."""
+    quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **quiet) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def dask(client: Any) -> tuple[str, ...]:
+    return "--engine", "dask", "--scheduler", client.scheduler.address
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unmix_cluster, "WINDOWS_A_TASK", 3)
+
+
+# --- the same bytes ---------------------------------------------------------------------------------------
+
+
+def make_inputs(folder: Path, store: Path) -> None:
+    """Stacks of windows with their noise to be estimated, a store, frames, and a folder of both and a bad file."""
+    np.save(folder / "stack.npy", np.concatenate([STACK] * 4))
+    np.savez_compressed(folder / "stack.npz", STACK)
+    np.save(folder / "frames.npy", np.stack([frame(0), frame(1), frame(2)]))
+    (folder / "folder").mkdir()
+    for number in (10, 9, 2):
+        np.save(folder / "folder" / f"{number}.npy", STACK[number % 5])
+    np.save(folder / "folder" / "5.npy", np.full((2, 11, 11), np.nan))
+    np.save(folder / "folder" / "frame.npy", frame(3))
+    (folder / "store.h5").symlink_to(store)
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [
+        (("stack.npy", "stack.npz", "store.h5"), ("--prior", "csist-100k", "--plot", "p.png")),
+        (("frames.npy", "folder"), ("--background", "0", "--plot", "p.png")),
+        (("stack.npy",), ("--method", "ista+refine")),
+        (("stack.npy",), ("--method", "fista")),
+    ],
+)
+def test_same_as_in_one_process(
+    run: Run, dask: tuple[str, ...], store: Path, tmp_path: Path, inputs: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    make_inputs(tmp_path, store)
+    if "--method" not in options:
+        options = (*options, "--mode", "fast", "--groups", "g.csv")
+    tables, said = [], []
+    for engine in ((), dask):
+        code, out, err = run("unmix", *inputs, *options, *engine)
+        tables.append([Path(name).read_bytes() for name in ("targets.csv", "g.csv", "p.png") if Path(name).exists()])
+        said.append((code, err, [line for line in out.splitlines() if "seconds" not in line]))
+    assert len(tables[0][0].splitlines()) > 5
+    assert tables[0] == tables[1]
+    assert said[0] == said[1]
+    assert said[0][0] == ("folder" in inputs)  # the file of NaN
+
+
+def test_generate_gives_the_same_file(run: Run, dask: tuple[str, ...]) -> None:
+    options = ("--count", "2300", "--seed", "4", "--noise-std", "2")
+    assert run("generate", "here.h5", *options)[0] == 0
+    assert run("generate", "there.h5", *options, *dask)[0] == 0
+    assert Path("here.h5").read_bytes() == Path("there.h5").read_bytes()
+    refused(run("generate", "a.h5", "--count", "9", "--bits", "8", *dask), "pixel values go from")
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_a_killed_worker_changes_nothing(run: Run, client: Any, dask: tuple[str, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "stack.npy", np.concatenate([STACK] * 60))
+    assert run("unmix", "stack.npy", *QUICK, "-o", "here.csv")[0] == 0
+    client.wait_for_workers(2)
+    victim = next(iter(client.run(os.getpid).values()))
+    partial, rows_before = tmp_path / "there.csv.partial", []
+
+    def kill() -> None:
+        while not (partial.exists() and len(lines(partial)) > 20):
+            time.sleep(0.005)
+        os.kill(victim, signal.SIGKILL)
+        rows_before.append(len(lines(partial)))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    code, _, err = run("unmix", "stack.npy", *QUICK, "-o", "there.csv", *dask)
+    killer.join()
+    assert (code, err) == (0, "")
+    assert 20 < rows_before[0] < len(lines("there.csv"))
+    assert Path("there.csv").read_bytes() == Path("here.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_a_worker_that_sees_another_file(
+    run: Run, dask: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows(tmp_path / "a.npy")
+    path, size = tmp_path / "a.npy", (tmp_path / "a.npy").stat().st_size
+    parts = [Slice(path, size, 0, 3), Slice(path, size + 1, 3, 5)]
+    monkeypatch.setattr(unmix_cluster, "_slices", lambda *_: iter(parts))
+    said = f"a.npy has {size} bytes, not {size + 1}"
+    refused(run("unmix", "a.npy", *QUICK, *dask), said, "the 3 images done so far are in targets.csv.partial", code=1)
+    with pytest.raises(ClusterError, match=r"the worker on .* does not see the same file"):
+        Slice(tmp_path / "none.npy", 9, 0, 1).read()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere", "foo://x:1"])
+def test_no_scheduler_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    windows(tmp_path / "a.npy", 1)
+    result = run("unmix", "a.npy", *QUICK, "--engine", "dask", "--scheduler", address)
+    refused(result, f"no Dask scheduler answers at {address}", code=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--engine", "spark"], "engine must be local or dask, got 'spark'"),
+        (["--scheduler", "tcp://a:1"], "--scheduler tcp://a:1 is for a cluster: add --engine dask"),
+        (["--workers", "2"], "--workers 2 is for a cluster"),
+        (["--engine", "dask", "--workers", "0"], "workers must be a whole number >= 1, got 0"),
+        (["--engine", "dask", "--workers", "2", "--scheduler", "tcp://a:1"], "leave out --workers 2"),
+    ],
+)
+@pytest.mark.parametrize("command", [("unmix", "a.npy"), ("generate", "a.h5")])
+def test_bad_use_gets_one_line(
+    run: Run, tmp_path: Path, command: tuple[str, ...], options: list[str], said: str
+) -> None:
+    windows(tmp_path / "a.npy", 1)
+    refused(run(*command, *options), said)
+
+
+def test_a_missing_extra_says_how_to_install_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    refused(run("generate", "a.h5", "--engine", "dask"), "pip install 'csist[cluster]'")
+
+
+class FakeClient:
+    """Remembers what was submitted; `said` is what its workers answer when asked for their versions."""
+
+    def __init__(self, **said: Any) -> None:
+        self.said = said
+        self.submitted: list[int] = []
+
+    def submit(self, function: Any, number: int, pure: bool) -> int:
+        self.submitted.append(number)
+        return number
+
+    def nthreads(self) -> dict[str, int]:
+        return {"a": 1, "b": 2}
+
+    def get_versions(self, packages: list[str]) -> dict[str, Any]:
+        mine = {"packages": {"csist": "1.0"}}
+        here = {"python": f"{sys.version_info.major}.{sys.version_info.minor}.99.final.0"}
+        worker = {"host": here, "packages": {"csist": "1.0"}} | self.said
+        return {"client": mine, "workers": {"tcp://w:1": worker}}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"packages": {"csist": None}}, "the worker tcp://w:1 has no csist, this is csist 1.0"),
+        ({"packages": {"csist": "0.9"}}, "has csist 0.9"),
+        ({"host": {"python": "3.8.1.final.0"}}, "has Python 3.8, this is"),
+    ],
+)
+def test_other_versions_on_a_worker(said: dict[str, Any], message: str) -> None:
+    cluster._check_workers(FakeClient())
+    with pytest.raises(ClusterError, match=message):
+        cluster._check_workers(FakeClient(**said))
+
+
+def test_tasks_in_flight_are_few_and_keep_their_order() -> None:
+    client = FakeClient()
+    steps = ((number, Task(abs, (number,)) if number % 10 else "no task") for number in range(200))
+    for place, (number, what) in enumerate(cluster.begun(client, steps)):
+        assert number == place
+        assert what == "no task" if number % 10 == 0 else what.future == number
+        assert len([each for each in client.submitted if each > number]) <= 2 * 3
+    assert list(cluster.begun(client, [])) == []
+
+
+def test_ctrl_c_of_the_whole_process_group(tmp_path: Path) -> None:
+    np.save(tmp_path / "long.npy", np.concatenate([STACK] * 20_000))
+    command = [sys.executable, "-m", "csist", "unmix", "long.npy", *QUICK, "--engine", "dask", "--workers", "1"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    partial = tmp_path / "targets.csv.partial"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not (partial.exists() and partial.stat().st_size > 200):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("csist: interrupted: the ")
+    assert lines(partial)[0] == HEADER
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.npy", "targets.csv.partial"]
