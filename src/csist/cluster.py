@@ -144,13 +144,15 @@ def connected(address: str | None = None, workers: int | None = None) -> Iterato
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No log lines of Dask: a worker that comes or goes is its business, what matters is raised."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_workers(client: Client) -> None:

@@ -68,16 +68,13 @@ def make_inputs(folder: Path, store: Path) -> None:
     [
         (("stack.npy", "stack.npz", "store.h5"), ("--prior", "csist-100k", "--plot", "p.png")),
         (("frames.npy", "folder"), ("--background", "0", "--plot", "p.png")),
-        (("stack.npy",), ("--method", "ista+refine")),
-        (("stack.npy",), ("--method", "fista")),
     ],
 )
 def test_same_as_in_one_process(
     run: Run, dask: tuple[str, ...], store: Path, tmp_path: Path, inputs: tuple[str, ...], options: tuple[str, ...]
 ) -> None:
     make_inputs(tmp_path, store)
-    if "--method" not in options:
-        options = (*options, "--mode", "fast", "--groups", "g.csv")
+    options = (*options, "--mode", "fast", "--groups", "g.csv")
     tables, said = [], []
     for engine in ((), dask):
         code, out, err = run("unmix", *inputs, *options, *engine)
@@ -87,6 +84,15 @@ def test_same_as_in_one_process(
     assert tables[0] == tables[1]
     assert said[0] == said[1]
     assert said[0][0] == ("folder" in inputs)  # the file of NaN
+
+
+def test_batches_of_a_grid_method_are_the_same_ones(run: Run, dask: tuple[str, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "stack.npy", np.concatenate([STACK] * 52))  # more than one task
+    tables = []
+    for engine in ((), dask):
+        assert run("unmix", "stack.npy", "--method", "fista+refine", *engine)[0] == 0
+        tables.append(Path("targets.csv").read_bytes())
+    assert tables[0] == tables[1]
 
 
 def test_generate_gives_the_same_file(run: Run, dask: tuple[str, ...]) -> None:

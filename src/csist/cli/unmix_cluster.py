@@ -19,6 +19,7 @@ from uuid import uuid4
 from csist.checks import InputError
 from csist.cli.unmix_settings import Settings
 from csist.cli.unmix_solve import (
+    WINDOWS_A_BATCH,
     Block,
     OpenFile,
     check_frames,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-WINDOWS_A_TASK = 128
+WINDOWS_A_TASK = WINDOWS_A_BATCH
 
 
 @dataclass(frozen=True)
