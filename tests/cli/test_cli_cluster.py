@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from cli_helpers import HEADER, QUICK, STACK, Run, frame, lines, refused, windows
 
+import csist
 from csist import cluster
 from csist.cli import unmix_cluster
 from csist.cli.unmix_cluster import Slice
+from csist.cli.unmix_solve import whole_batches
 from csist.cluster import ClusterError, Task
 
 distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
@@ -86,13 +88,21 @@ def test_same_as_in_one_process(
     assert said[0][0] == ("folder" in inputs)  # the file of NaN
 
 
-def test_batches_of_a_grid_method_are_the_same_ones(run: Run, dask: tuple[str, ...], tmp_path: Path) -> None:
-    np.save(tmp_path / "stack.npy", np.concatenate([STACK] * 52))  # more than one task
+def test_a_grid_method(run: Run, dask: tuple[str, ...], tmp_path: Path) -> None:
+    windows(tmp_path / "stack.npy")
     tables = []
     for engine in ((), dask):
-        assert run("unmix", "stack.npy", "--method", "fista+refine", *engine)[0] == 0
+        assert run("unmix", "stack.npy", "--method", "ista", *engine)[0] == 0
         tables.append(Path("targets.csv").read_bytes())
     assert tables[0] == tables[1]
+
+
+def test_parts_are_whole_batches() -> None:
+    ista = csist.create_method("ista")
+    for method in (ista, csist.create_method("ista+refine"), csist.create_method("ista+centroid")):
+        assert whole_batches(method, 32) == ista.batch_size
+        assert whole_batches(method, ista.batch_size + 1) == 2 * ista.batch_size
+    assert whole_batches(csist.create_method("continuous"), 32) == 32
 
 
 def test_generate_gives_the_same_file(run: Run, dask: tuple[str, ...]) -> None:

@@ -19,7 +19,6 @@ from uuid import uuid4
 from csist.checks import InputError
 from csist.cli.unmix_settings import Settings
 from csist.cli.unmix_solve import (
-    WINDOWS_A_BATCH,
     Block,
     OpenFile,
     check_frames,
@@ -30,6 +29,7 @@ from csist.cli.unmix_solve import (
     store_truths,
     unmix_frame,
     unmix_windows,
+    whole_batches,
     window_arguments,
     window_view,
 )
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-WINDOWS_A_TASK = WINDOWS_A_BATCH
+WINDOWS_A_TASK = 128
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str) ->
 
     images = np.array(stack[:])
     recipe = window_recipe(images, **window_arguments(stack, images, settings))
-    _method(run, **recipe)  # what cannot be made should show here, not on a worker
+    method = _method(run, **recipe)  # what cannot be made shows here, not on a worker
     truths = store_truths(stack.path) if stack.kind == "store" else None
     name, count, sensor = stack.name, len(stack), recipe["sensor"]
-    for part in _slices(stack, WINDOWS_A_TASK):
+    for part in _slices(stack, whole_batches(method, WINDOWS_A_TASK)):
 
         def draw(image: FloatArray, index: int, found: Targets, start: int = part.start) -> View:
             truth = None if truths is None else truths[start + index]

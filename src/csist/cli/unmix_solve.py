@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 GROUP_PLACE = ("column", "row", "peaks", "significance")
 """Where a group of a frame is; columns of the table of groups that windows do not have."""
 
-WINDOWS_A_BATCH = 256
-"""A grid method takes so many windows at a time, and its last bits depend on which they are. With blocks of whole
-batches they are always the same ones, however long the blocks."""
-
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -78,13 +74,12 @@ def _solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
     """The windows of a file in blocks of about a second: progress, and no long wait after Ctrl-C."""
     import numpy as np
 
-    from csist.methods.continuous import Continuous
     from csist.unmixing import window_method
 
     images = np.array(stack[:])  # a mapped file's array is read-only, which torch does not take
     method = window_method(images, **window_arguments(stack, images, settings))
     truths = store_truths(stack.path) if stack.kind == "store" else None
-    start, size = 0, 32 if isinstance(method, Continuous) else WINDOWS_A_BATCH
+    start, size = 0, whole_batches(method, 32)
     while start < len(images):
         block = images[start : start + size]
         begun = time.perf_counter()
@@ -97,8 +92,17 @@ def _solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
 
         yield Block(start, found, groups, masked, view)
         start += len(block)
-        if time.perf_counter() - begun < 0.5:
-            size = min(2 * size, 4096)
+        if time.perf_counter() - begun < 0.5 and size < 4096:
+            size *= 2
+
+
+def whole_batches(method: Any, windows: int) -> int:
+    """At least so many windows, and whole batches of a grid method.
+
+    Its last bits depend on which windows are in a batch; in blocks of whole batches they are always the same.
+    """
+    batch = getattr(getattr(method, "method", method), "batch_size", 1)
+    return -(-windows // batch) * int(batch)
 
 
 def window_arguments(stack: ImageStack, images: FloatArray, settings: Settings) -> dict[str, Any]:
