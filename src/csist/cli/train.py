@@ -54,6 +54,9 @@ def train(
     ] = None,
     max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="End this session after so long.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="Weight file of this method to begin from (.safetensors).")
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="Option of the method; may be given several times."),
@@ -124,8 +127,7 @@ def train(
             val_limit=val_limit, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
             gradient_clip=gradient_clip, ema_decay=ema_decay, warmup_samples=warmup_samples, decay=decay,
             constraint_share=constraint_share, window=window, window_share=window_share, half=half, sensor=card,
-            prior=law, progress_bar=True,
-            stop_asked=stop_asked, options=chosen,
+            prior=law, progress_bar=True, stop_asked=stop_asked, options=chosen, start=start,
         )  # fmt: skip
     if not result.first_process:
         return

@@ -276,7 +276,7 @@ def _add_products(along_y: LaneArray, along_x: LaneArray, first: bool, image: La
 
 
 @compiled
-def _render(problem: Problem, state: LaneArray, work: Work) -> None:
+def render_lanes(problem: Problem, state: LaneArray, work: Work) -> None:
     """Fill work.image (h, w, lanes) with what each lane's parameters (size, lanes) expect."""
     image, along_y, along_x, flux, basis = work.image, work.along_y, work.along_x, work.flux, problem.basis
     h, w, lanes = image.shape
@@ -306,7 +306,7 @@ def _render(problem: Problem, state: LaneArray, work: Work) -> None:
 @compiled
 def log_likelihoods(problem: Problem, state: LaneArray, work: Work, value: LaneArray) -> None:
     """Fill `value` (lanes,) with the log likelihood of each lane of `state` (size, lanes)."""
-    _render(problem, state, work)
+    render_lanes(problem, state, work)
     image, data = work.image, problem.data
     h, w, lanes = image.shape
     if problem.plain:
@@ -398,7 +398,7 @@ def step_shapes(
         power: (lanes,) inverse temperatures.
         floor: (lanes,).
     """
-    _render(problem, state, work)
+    render_lanes(problem, state, work)
     _curvatures(problem, work)
     _jacobian(problem, derived, state, work)
     information = work.information

@@ -27,6 +27,7 @@ from csist.methods.continuous.lanes import (
     uniform,
 )
 from csist.methods.continuous.likelihood import compiled
+from csist.methods.continuous.rounding import draw_by_rounding
 
 FloatArray = NDArray[np.float64]
 LaneArray = NDArray[np.float32]
@@ -85,6 +86,7 @@ def temper(
     code: Any,
     variance: float,
     inverse_gain: float,
+    rounded: float,
     temperatures: FloatArray,
     lanes: int,
     sweeps: int,
@@ -103,6 +105,7 @@ def temper(
         polynomials: of `profile_polynomials`.
         row, column: frame coordinates of the window's first pixel.
         basis: background terms (terms, h, w).
+        rounded: noise in counts before rounding, for `draw_by_rounding`.
         temperatures: rising; their number divides `lanes`.
     """
     size, levels = starts.shape[1], temperatures.shape[0]
@@ -154,4 +157,5 @@ def temper(
                     from_lane(state, replica * levels, count, log_flux, row, column, samples[kept])
                     values[kept] = value[replica * levels]
                     kept += 1
+    draw_by_rounding(problem, rounded, samples[:kept], values[:kept], row, column, state, value, work)
     return kept
