@@ -268,7 +268,7 @@ def test_suffixes_in_the_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ista+yolo", {}, "unknown suffix 'yolo' of method 'ista[+]yolo': use centroid or refine"),
+        ("ista+peak", {}, "unknown suffix 'peak' of method 'ista[+]peak': use centroid or refine or yolo"),
         ("ista+", {}, "unknown suffix ''"),
         ("ista+refine+refine", {}, "unknown suffix 'refine[+]refine'"),
         ("istaa+refine", {}, "did you mean 'ista[+]refine'"),
