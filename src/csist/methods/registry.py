@@ -86,6 +86,9 @@ SUFFIXES: dict[str, Suffix] = {
 """`centroid` merges the cells of one target, `refine` climbs from there in continuous coordinates."""
 
 
+RUNTIMES = ("torch", "onnx")
+
+
 def split_name(name: str) -> tuple[str, str | None]:
     """The registry's spelling of a method name, and its suffix; hyphens and underscores are equal.
 
@@ -139,6 +142,7 @@ def create_method(
     sensor: Sensor | None = None,
     ratio: int = 3,
     pretrained: bool | str | Path | None = None,
+    runtime: str = "torch",
     **options: Any,
 ) -> Any:
     """Build a method by name.
@@ -149,15 +153,25 @@ def create_method(
         ratio: sub-pixel grid ratio; continuous methods ignore it.
         pretrained: None loads the trained weights that belong to sensor and ratio, False builds the method
             untrained, a path loads that weight file.
+        runtime: what computes the map of a grid method: "torch", or "onnx" for onnxruntime, which also takes the
+            path of a file that `csist export` wrote.
         **options: the method's own options, and the suffix's.
 
     Raises:
-        InputError: if the name or an option is unknown, or weights are asked for that do not exist.
+        InputError: if the name, an option or the runtime is unknown, or weights are asked for that do not exist.
     """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
     key, suffix = split_name(name)
     if suffix is not None:
         own = {option: options.pop(option) for option in SUFFIXES[suffix].options if option in options}
-        return _class(SUFFIXES[suffix].target)(create_method(key, sensor, ratio, pretrained, **options), **own)
+        return _class(SUFFIXES[suffix].target)(create_method(key, sensor, ratio, pretrained, runtime, **options), **own)
+    if runtime == "onnx":
+        from csist.export import onnx_method
+
+        return onnx_method(key, sensor, check_ratio(ratio), pretrained, options)
+    if isinstance(pretrained, str | Path) and Path(pretrained).suffix == ".onnx":
+        raise InputError(f"{pretrained} is an exported graph: run it with runtime='onnx' (--runtime onnx)")
     entry = METHODS[key]
     factory = _class(entry.target)
     if pretrained is not False and entry.trained:
