@@ -234,7 +234,7 @@ def test_damaged_and_foreign_files_of_authors_are_refused(tmp_path: Path) -> Non
             create_method("dista-net", SENSOR, pretrained=tmp_path / f"{name}.pth")
         assert "\n" not in str(caught.value)
     torch.save({"state_dict": {"backbone.weight": torch.zeros(2)}}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match="not a published DISTA-Net weight file: it holds 'backbone.weight'"):
+    with pytest.raises(InputError, match=r"not a published DISTA-Net weight file: it holds 'backbone\.weight'"):
         create_method("dista-net", SENSOR, pretrained=tmp_path / "other.pth", stages=1)
     two = {f"{prefix}fcs.0.lambda_step": torch.zeros(1) for prefix in ("generator.", "generator_ema.")}
     torch.save({"state_dict": two}, tmp_path / "two.pth")
