@@ -1,6 +1,7 @@
 """What every grid method of the registry must do; a new line in the registry is tested here by itself.
 
-A method may declare `small_options`, the options of a quick version, on its class.
+A method may declare `small_options`, the options of a quick version, on its class, and what does not apply to it:
+`exportable = False` where no fixed graph computes it; `trained=False` in the table where it has nothing to train.
 """
 
 from __future__ import annotations
@@ -127,6 +128,25 @@ def test_saved_weights_give_the_same_answer(name: str, pairs: tuple[Tensor, Tens
     path = save_weights(tmp_path / "weights", method, make_card(name, SENSOR, 3, options))
     loaded = create_method(name, sensor=SENSOR, ratio=3, pretrained=path).eval()
     assert torch.equal(loaded(pairs[0][:2]), method(pairs[0][:2]))
+
+
+@over_all
+@torch.no_grad()
+def test_onnxruntime_gives_the_same_map_for_every_batch(name: str, pairs: tuple[Tensor, Tensor]) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra `export`")
+    from csist.export import to_onnx
+    from csist.methods.onnx_method import OnnxMethod, open_session
+
+    method = build(name).eval()
+    if not method.exportable:
+        with pytest.raises(InputError, match=f"cannot export '{name}'"):
+            to_onnx(method, {"method": name}, None)
+        return
+    graph = OnnxMethod(open_session(to_onnx(method, {"method": name}, None)), SENSOR, 3, SENSOR.background)
+    for size in (1, 2, 3):
+        image = pairs[0][:size]
+        expected = method(image)
+        torch.testing.assert_close(graph(image), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 @over_all

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import signal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from csist.checks import InputError
+from csist.checks import InputError, check_packages
 from csist.cli.options import JsonOption, PriorOption, RatioOption, SensorOption, read_sensor
 from csist.cli.output import (
     InterruptedRunError,
@@ -115,7 +114,7 @@ def train(
     card = None if sensor is None else read_sensor(sensor)[0]
     law = None if prior is None else ScenePrior.named(prior)
     check_outputs([] if data is None else [data], json_target)
-    _check_extra()
+    check_packages("training", NEEDED, "train")
     from csist.training import train as run
 
     folder = Path("runs") / name if output is None else output
@@ -137,12 +136,6 @@ def train(
         write_json(_figures(result), json_target)
     if json_target != "-":
         _report_training(result)
-
-
-def _check_extra() -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"training needs {' and '.join(missing)}, of the extra `train`: pip install 'csist[train]'")
 
 
 def _method_options(given: Sequence[str]) -> dict[str, Any]:

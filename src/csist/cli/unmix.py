@@ -19,6 +19,7 @@ from csist.cli.options import (
     PlotOption,
     PriorOption,
     RatioOption,
+    RuntimeOption,
     SensorOption,
     WeightsOption,
 )
@@ -69,6 +70,7 @@ def unmix(
     ] = False,
     ratio: RatioOption = 3,
     weights: WeightsOption = None,
+    runtime: RuntimeOption = "torch",
     groups: Annotated[
         Path | None,
         typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
@@ -99,6 +101,7 @@ def unmix(
         background,
         mask_nan,
         weights,
+        runtime,
     )
     tally = Tally()
     files = _input_files(inputs, tally)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
-from csist.cli.options import check_mode, read_sensor
+from csist.cli.options import check_mode, check_runtime, read_sensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,7 @@ class Settings:
     noise_std: float | None
     mask_nan: bool
     weights: Path | None
+    runtime: str
 
     def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
         """The sensor of these images: a card, what the file states, or the default, with the options on top."""
@@ -60,7 +61,7 @@ class Settings:
 
         options: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
         if self.method not in FRAME_METHODS:
-            options |= {"ratio": self.ratio, "pretrained": self.weights}
+            options |= {"ratio": self.ratio, "pretrained": self.weights, "runtime": self.runtime}
         return options
 
 
@@ -77,6 +78,7 @@ def make_settings(
     background: float | None,
     mask_nan: bool,
     weights: Path | None,
+    runtime: str,
 ) -> Settings:
     """The options of `csist unmix`, checked.
 
@@ -89,6 +91,8 @@ def make_settings(
     from csist.physics.psf import GaussianPSF
 
     check_mode(mode)
+    key = canonical_name(method)
+    check_runtime(runtime, [key])
     card, stated_noise = (None, None) if sensor is None else read_sensor(sensor)
     if psf is not None and psf_sigma is not None:
         raise InputError(f"give --psf {psf} or --psf-sigma {psf_sigma}, not both")
@@ -100,7 +104,7 @@ def make_settings(
     if background is not None and abs(background) == float("inf"):
         raise InputError(f"background must be finite, got {background}")
     return Settings(
-        method=canonical_name(method),
+        method=key,
         ratio=check_ratio(ratio),
         mode=mode,
         prior=None if prior is None else ScenePrior.named(prior),
@@ -110,6 +114,7 @@ def make_settings(
         noise_std=stated_noise if noise_std is None else check_not_negative("noise_std", noise_std),
         mask_nan=mask_nan,
         weights=weights,
+        runtime=runtime,
     )
 
 

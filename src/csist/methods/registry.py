@@ -95,6 +95,9 @@ SUFFIXES: dict[str, Suffix] = {
 map to a detector of objects (extra `yolo`, AGPL-3.0)."""
 
 
+RUNTIMES = ("torch", "onnx")
+
+
 def split_name(name: str) -> tuple[str, str | None]:
     """The registry's spelling of a method name, and its suffix; hyphens and underscores are equal.
 
@@ -148,6 +151,7 @@ def create_method(
     sensor: Sensor | None = None,
     ratio: int = 3,
     pretrained: bool | str | Path | None = None,
+    runtime: str = "torch",
     **options: Any,
 ) -> Any:
     """Build a method by name.
@@ -158,17 +162,27 @@ def create_method(
         ratio: sub-pixel grid ratio; continuous methods ignore it.
         pretrained: None loads the trained weights that belong to sensor and ratio, False builds the method
             untrained, a path loads that weight file.
+        runtime: what computes the map of a grid method: "torch", or "onnx" for onnxruntime, which also takes the
+            path of a file that `csist export` wrote.
         **options: the method's own options, and the suffix's.
 
     Raises:
-        InputError: if the name or an option is unknown, or weights are asked for that do not exist.
+        InputError: if the name, an option or the runtime is unknown, or weights are asked for that do not exist.
     """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
     key, suffix = split_name(name)
     if suffix is not None:
         own = {option: options.pop(option) for option in SUFFIXES[suffix].options if option in options}
         return _class(f"csist.{SUFFIXES[suffix].target}")(
-            create_method(key, sensor, ratio, pretrained, **options), **own
+            create_method(key, sensor, ratio, pretrained, runtime, **options), **own
         )
+    if runtime == "onnx":
+        from csist.export import onnx_method
+
+        return onnx_method(key, sensor, check_ratio(ratio), pretrained, options)
+    if isinstance(pretrained, str | Path) and Path(pretrained).suffix == ".onnx":
+        raise InputError(f"{pretrained} is an exported graph: run it with runtime='onnx' (--runtime onnx)")
     entry = METHODS[key]
     factory = _class(f"csist.methods.{entry.target}")
     if pretrained is not False and entry.trained:
