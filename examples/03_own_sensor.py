@@ -32,7 +32,8 @@ def main(out: Path) -> None:
         found = csist.unmix(image, sensor, mode="fast")
         flags = csist.Flag(int(np.bitwise_or.reduce(found.flags)))
         print(f"{title}: {len(found)} targets, flags {flags.name or 'none'}")
-        views.append(View(image, sensor.render(found), found, truth, title))
+        model = np.minimum(sensor.render(found), sensor.ceiling)
+        views.append(View(image, model, found, truth, title))
     save_figure(window_gallery(views), out / "03_own_sensor.png")
 
 

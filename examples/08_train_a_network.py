@@ -1,7 +1,7 @@
 """A small ISTA-Net, trained for seconds.
 
-Three stages and small windows, so that it learns something while you watch. Its map is compared with the true one, and
-with that of FISTA, which is not trained. For a network that is good, train the full one for hours with `csist train`.
+Three stages and small windows, so that it learns while you watch: its map of one image before and after, beside
+the true one. For a network that is good, train the full one for hours with `csist train`.
 """
 
 import sys
@@ -29,11 +29,11 @@ def main(out: Path) -> None:
             validate_every=SAMPLES, accelerator="cpu",
         )  # fmt: skip
         network = csist.create_method("ista-net", SENSOR, pretrained=result.weights)
-    fista = csist.create_method("fista", SENSOR)
+    untrained = csist.create_method("ista-net", SENSOR, pretrained=False, stages=3)
     truths = csist.sample_scenes(csist.ScenePrior.csist_100k(), SENSOR, 64, seed=5)
     images = np.stack([SENSOR.observe(truth, seed) for seed, truth in enumerate(truths)])
     true = np.stack([network.grid.encode(truth) for truth in truths])
-    maps = {"FISTA, not trained": fista.predict_maps(images), "the network": network.predict_maps(images)}
+    maps = {"before training": untrained.predict_maps(images), "after training": network.predict_maps(images)}
     for name, cells in maps.items():
         print(f"{name}: PSNR {psnr(cells, true):.1f} dB")
     chosen = next(k for k, truth in enumerate(truths) if len(truth) == 3)

@@ -150,8 +150,8 @@ def metric_example() -> str:
                 *("hit" if hits[distance][place] else "-" for distance in CSO_DISTANCES_PX),
             ]
         )  # fmt: skip
-    within = [f"within {distance:g}" for distance in CSO_DISTANCES_PX]
-    head = ["rank", "score", "image", "(x, y)", "nearest", "distance px", *within]
+    within = [f"{distance:.2f}" for distance in CSO_DISTANCES_PX]
+    head = ["rank", "score", "image", "(x, y) px", "nearest", "apart px", *within]
     curve = precision_recall_curve(matches, CSO_DISTANCES_PX[-1])
     steps = [
         [str(rank), f"{recall:.3f}", f"{precision:.3f}", f"{envelope:.3f}"]

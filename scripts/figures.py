@@ -144,6 +144,7 @@ def metric() -> Figure:
     """The worked example of the metric's page."""
     found, truths = worked_example()
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.08)
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1.0))
     _draw_matches(left, found[0], truths[0])
     matches = match_detections(found, truths)
