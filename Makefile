@@ -12,7 +12,7 @@ DEPENDENCIES := pyproject.toml constraints-cpu.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # benchmarks side by side would time each other
-.PHONY: help demo pictures results table test lint format bench yolo clean clean-all
+.PHONY: help demo pictures docs results table test lint format bench yolo clean clean-all
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,8 +75,13 @@ $(STORE): | $(VENV)/core.stamp
 table: $(VENV)/core.stamp  ## refill the README's table from docs/results
 	$(BIN)/python scripts/results_table.py
 
-pictures: $(VENV)/core.stamp  ## redraw the pictures of the README
+pictures: $(VENV)/dev.stamp  ## redraw the pictures of the README and of the documentation
 	$(BIN)/python examples/demo.py out/pictures --picture docs/images/demo.png
+	$(BIN)/python scripts/figures.py
+	set -e; for example in examples/[0-9]*.py; do $(BIN)/python $$example docs/images/gallery; done
+
+docs: $(VENV)/dev.stamp  ## build the documentation into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The stamps make a second run skip the installation until the dependencies change.
 $(VENV)/core.stamp: $(DEPENDENCIES) | $(BIN)/python
@@ -99,7 +104,7 @@ $(BIN)/python:
 	    echo "$(PYTHON) -m venv failed (Debian and Ubuntu: install python3-venv)." >&2; exit 1; }
 
 clean:  ## remove build products and caches, compiled Numba code among them
-	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist out site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
 clean-all: clean  ## the same, and the environments
