@@ -122,7 +122,7 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
         def stop(request: gr.Request) -> None:
             sessions.stop(str(request.session_hash))
 
-        def receive(received: str | None, request: gr.Request) -> list[Any]:
+        def receive(received: str, request: gr.Request) -> list[Any]:
             return _receive(sessions, str(request.session_hash), received)
 
         def leave(request: gr.Request) -> None:
@@ -131,7 +131,7 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
         running = run.click(
             unmix, chosen, outputs, concurrency_limit=SIMULTANEOUS, show_progress="hidden", api_visibility="private"
         )
-        run.click(None, None, None, js=_SHOW_STATUS, api_visibility="private")
+        run.click(None, None, status, js=_SHOW_WAITING, api_visibility="private")
         # The address becomes the link that restores the settings.
         running.then(None, None, None, js=_KEEP_LINK, api_visibility="private")
         cancel.click(stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
@@ -150,10 +150,12 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
     return blocks
 
 
-_SHOW_STATUS = """() => {
+_SHOW_WAITING = """() => {
   // On a phone the controls fill the screen.
   if (window.innerWidth < 800) document.querySelector('#action').scrollIntoView({behavior: 'smooth'});
+  return '<p role="status">Waiting for the server.</p>';
 }"""
+"""Said by the browser itself: work may have to wait in line."""
 
 _KEEP_LINK = """() => {
   const link = document.querySelector('#results nav a:last-of-type');
@@ -168,11 +170,9 @@ def _controls() -> tuple[dict[str, Any], dict[str, gr.Group], gr.File, gr.HTML]:
     groups: dict[str, gr.Group] = {}
 
     def number(name: str, label: str, info: str, whole: bool = False) -> None:
-        low, high = LIMITS[name]
-        controls[name] = gr.Number(
-            getattr(start, name), label=label, info=info, minimum=low, maximum=high, precision=0 if whole else None,
-            min_width=130,
-        )  # fmt: skip
+        # Without limits of its own: `Settings` says in a sentence what is wrong.
+        precision = 0 if whole else None
+        controls[name] = gr.Number(getattr(start, name), label=label, info=info, precision=precision, min_width=130)
 
     def slider(name: str, label: str, step: float) -> None:
         low, high = LIMITS[name]
@@ -249,11 +249,8 @@ def _restore(parameters: dict[str, str]) -> list[Any]:
     ]
 
 
-def _receive(sessions: Sessions, session: str, received: str | None) -> list[Any]:
+def _receive(sessions: Sessions, session: str, received: str) -> list[Any]:
     """Take the file that was dropped; the drop zone is empty again for the next one."""
-    unchanged = [gr.update()] * 2
-    if received is None:
-        return [None, gr.update(), *unchanged, *[gr.update()] * 5, gr.update()]
     path = sessions.keep(session, Path(received))
     try:
         stack = open_upload(path)

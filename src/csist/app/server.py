@@ -80,7 +80,7 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
     with TemporaryDirectory(prefix="csist-app-") as folder:
         # Before Gradio is imported: it reads both then.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "received")
         try:
             from starlette.middleware import Middleware
 
@@ -91,7 +91,7 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
         from csist.app.sessions import Sessions
 
         over, opened = threading.Event(), threading.Event()
-        blocks = build(Sessions(Path(folder)), opened.set)
+        blocks = build(Sessions(Path(folder) / "sessions"), opened.set)
         signal.signal(signal.SIGTERM, lambda *_: over.set())
         try:
             _, address, _ = blocks.launch(
