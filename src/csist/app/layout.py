@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 TITLE = "csist: what is hidden in one infrared blob"
 
-SIMULTANEOUS = 2
+SIMULTANEOUS = 4
 """Users whose images are unmixed at the same time; others wait in line."""
 
 STYLE_SHEET = """
@@ -55,6 +55,7 @@ STYLE_SHEET = """
 .csist-grid h3 { font-size: 1.05rem; margin: 0; }
 .csist-scroll { overflow-x: auto; max-height: 24rem; overflow-y: auto; }
 .csist-scroll table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
+.csist-scroll table, .csist-scroll tr { border: 0 !important; }
 .csist-scroll th, .csist-scroll td { padding: .2rem .5rem; text-align: right; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) !important; }
 .csist-scroll .text { text-align: left; }
@@ -131,7 +132,7 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
         running = run.click(
             unmix, chosen, outputs, concurrency_limit=SIMULTANEOUS, show_progress="hidden", api_visibility="private"
         )
-        run.click(None, None, status, js=_SHOW_WAITING, api_visibility="private")
+        run.click(None, None, None, js=_SHOW_STATUS, api_visibility="private")
         # The address becomes the link that restores the settings.
         running.then(None, None, None, js=_KEEP_LINK, api_visibility="private")
         cancel.click(stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
@@ -150,12 +151,10 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
     return blocks
 
 
-_SHOW_WAITING = """() => {
+_SHOW_STATUS = """() => {
   // On a phone the controls fill the screen.
   if (window.innerWidth < 800) document.querySelector('#action').scrollIntoView({behavior: 'smooth'});
-  return '<p role="status">Waiting for the server.</p>';
 }"""
-"""Said by the browser itself: work may have to wait in line."""
 
 _KEEP_LINK = """() => {
   const link = document.querySelector('#results nav a:last-of-type');
