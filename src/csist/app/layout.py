@@ -60,6 +60,7 @@ STYLE_SHEET = """
   border: 0 !important; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) !important; }
 .csist-scroll .text { text-align: left; }
 #action { max-width: 28rem; }
+#held { padding: .4rem .8rem; }
 .csist-links { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; margin-top: 1rem; }
 .csist-links a { text-decoration: underline; }
 .csist-links a:focus-visible, .csist-scroll:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
@@ -187,7 +188,7 @@ def _controls() -> tuple[dict[str, Any], dict[str, gr.Group], gr.File, gr.HTML]:
             f"{LARGEST_UPLOAD_MPX} million pixels",
             file_types=list(UPLOAD_SUFFIXES), height=130, elem_id="drop",
         )  # fmt: skip
-        held = gr.HTML(page.notice("No file yet."), padding=True, elem_id="held")
+        held = gr.HTML(page.notice("No file yet."), elem_id="held")
         number("frame", "Image of the file", "Counted from 0.", whole=True)
     with gr.Group(visible=False) as groups["benchmark"]:
         slider("windows", "Windows", 1)
