@@ -16,17 +16,17 @@ from contextlib import contextmanager
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from csist.checks import InputError
 from csist.io import atomic_path, one_line
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CARD_VERSION = 1
 METADATA_KEY = "csist"
@@ -58,6 +58,8 @@ def package_version() -> str:
 
 def describe_machine() -> dict[str, Any]:
     """CPU model, threads used by torch, accelerator and torch version."""
+    import torch
+
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -118,6 +120,8 @@ def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], h
     Raises:
         InputError: if `half` is asked for and a value does not fit.
     """
+    from safetensors.torch import save_file
+
     path = Path(path)
     if path.suffix != SUFFIX:
         path = path.with_name(path.name + SUFFIX)
@@ -244,6 +248,9 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: if the file does not exist, is damaged, or holds other things than tensors.
     """
+    import torch
+    from torch import Tensor
+
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no weight file {path}")

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,6 +112,7 @@ def unmix_frame(
     psf_error: float | None = None,
     box_sides_px: tuple[int, ...] | None = None,
     workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Targets, list[FrameGroup]]:
     """Targets of a whole frame in frame coordinates, and what is known of each blob.
 
@@ -131,6 +134,7 @@ def unmix_frame(
             variance grows with the light); None: 0.2 where the PSF is guessed, else 0.
         box_sides_px: sides of the background's boxes in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         workers: threads; the result does not depend on it.
+        progress: called with (blobs done, blobs in all) now and then; an exception of its own ends the work.
 
     Raises:
         InputError: if the frame has no valid pixel, is not one image, or an option is out of range.
@@ -179,7 +183,7 @@ def unmix_frame(
         guessed=guessed,
         psf_error=check_not_negative("psf_error", (PSF_ERROR if guessed else 0.0) if psf_error is None else psf_error),
     )
-    return job.solve(workers or os.cpu_count() or 1)
+    return job.solve(workers or os.cpu_count() or 1, progress)
 
 
 def unmix_window(
@@ -248,7 +252,9 @@ class _Job:
     def margin_px(self) -> int:
         return int(np.ceil(3.0 * self.sigma_px)) + 2
 
-    def solve(self, workers: int) -> tuple[Targets, list[FrameGroup]]:
+    def solve(
+        self, workers: int, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[Targets, list[FrameGroup]]:
         """Targets and group information of all blobs, the most significant blob first."""
         if not len(self.peaks):
             return Targets.empty(), []
@@ -260,7 +266,13 @@ class _Job:
         blobs = [np.flatnonzero(labels == label) for label in order]
         tree = KDTree(self.peaks.positions)
         with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(lambda number: self._blob(number, blobs[number], tree), range(len(blobs))))
+            results = []
+            solved = pool.map(lambda number: self._blob(number, blobs[number], tree), range(len(blobs)))
+            with closing(solved):  # type: ignore[type-var]  # a generator: closed, it calls off what has not begun
+                for result in solved:
+                    results.append(result)
+                    if progress is not None:
+                        progress(len(results), len(blobs))
         return Targets.concatenate(targets for targets, _ in results), [group for _, group in results]
 
     def _window(self, members: IntArray) -> tuple[slice, slice]:
