@@ -319,7 +319,7 @@ def test_missing_unknown_and_empty_inputs(tmp_path: Path) -> None:
     for name, said in (
         ("a.jpg", "unknown suffix '.jpg'"),
         ("a", "unknown suffix ''"),
-        ("a.mp4", r"csist\[video\]"),
+        ("a.mp4", "frame by frame"),
     ):
         (tmp_path / name).write_bytes(b"x")
         fails(tmp_path / name, said)
