@@ -17,13 +17,14 @@ import pstats
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import write_result
 from scipy import ndimage
 
+from common import write_result
 from csist.frames import unmix_frame
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -69,6 +70,22 @@ def serve() -> None:
         print(cpu_seconds(scene(int(line))), flush=True)
 
 
+def seconds_elsewhere(source: Path, seeds: Iterable[int]) -> Iterator[float]:
+    """What `cpu_seconds` is with another checkout's code, one frame at a time."""
+    with subprocess.Popen(
+        [sys.executable, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(source)},
+    ) as process:  # fmt: skip
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("no pipes")
+        process.stdout.readline()
+        for seed in seeds:
+            process.stdin.write(f"{seed}\n")
+            process.stdin.flush()
+            yield float(process.stdout.readline())
+        process.stdin.close()
+
+
 def profile(frame: np.ndarray) -> dict[str, float]:
     """Milliseconds of one frame by part; the unmixing runs in this thread, where the profiler sees it."""
     profiler = cProfile.Profile(time.process_time)
@@ -89,25 +106,15 @@ def main() -> None:
     if arguments.serve:
         serve()
         return
-    other = None
-    if arguments.against is not None:
-        other = subprocess.Popen(
-            [sys.executable, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(arguments.against)},
-        )  # fmt: skip
-        assert other.stdin is not None and other.stdout is not None
-        other.stdout.readline()
+    seeds = range(1, arguments.frames + 1)
     cpu_seconds(scene(0))  # compiles, fills caches
-    own, others = [], []
-    for seed in range(1, arguments.frames + 1):
-        own.append(cpu_seconds(scene(seed)))
-        if other is not None:
-            other.stdin.write(f"{seed}\n")
-            other.stdin.flush()
-            others.append(float(other.stdout.readline()))
-    if other is not None:
-        other.stdin.close()
-        other.wait()
+    if arguments.against is None:
+        own, others = [cpu_seconds(scene(seed)) for seed in seeds], []
+    else:
+        elsewhere = seconds_elsewhere(arguments.against, seeds)
+        own, others = (
+            list(each) for each in zip(*((cpu_seconds(scene(k)), next(elsewhere)) for k in seeds), strict=True)
+        )
     seconds = float(np.median(own))
     result: dict[str, Any] = {
         "frame_px": [SHAPE[1], SHAPE[0]],

@@ -461,6 +461,9 @@ def _read_png(path: Path, notes: list[str]) -> NDArray[Any]:
     if depth == 16 and colour_type != _PNG_GREY:
         # Pillow would drop the lower eight bits without a word.
         raise InputError(f"cannot read {path}: a 16-bit PNG must be grey, save it without colour and transparency")
+    columns, rows = (int.from_bytes(header[start : start + 4], "big") for start in (16, 20))
+    if Image.MAX_IMAGE_PIXELS is not None and rows * columns > Image.MAX_IMAGE_PIXELS:
+        raise InputError(f"cannot read {path}: {rows} x {columns} px are too many for a PNG, save it as TIFF or NPY")
     if depth < 8 and colour_type == _PNG_GREY:
         notes.append(f"{depth}-bit grey scaled to 0-255")
     with warnings.catch_warnings():

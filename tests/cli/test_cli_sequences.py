@@ -86,6 +86,9 @@ def test_without_sequence_a_folder_is_a_set_of_images(run: Run, tmp_path: Path) 
     assert {row["frame"] for row in rows_of("targets.csv")} == {"0"}
     assert run("unmix", "folder", "--sequence", *FAST)[0] == 0
     assert {(row["image"], row["frame"]) for row in rows_of("targets.csv")} == {("f0.png", "0"), ("f1.png", "1")}
+    as_folder(flight(1), tmp_path / "other")
+    assert run("unmix", "folder", "other", "--sequence", *FAST)[0] == 0
+    assert {row["image"] for row in rows_of("targets.csv")} == {"folder/f0.png", "folder/f1.png", "other/f0.png"}
 
 
 def test_workers_change_nothing(run: Run, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_saturated_and_masked_sources_are_left_out():
     ],
 )
 def test_frames_without_sources_are_refused_politely(frame):
-    with pytest.raises(InputError, match=r"only 0 isolated bright .* --psf-sigma"):
+    with pytest.raises(InputError, match=r"only 0 isolated bright .*--psf-sigma"):
         estimate_psf(frame)
     with pytest.raises(InputError, match="--psf-sigma"):
         unmix_frame(frame, psf="auto")

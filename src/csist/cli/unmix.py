@@ -208,7 +208,7 @@ def _unmix_files(
                 tally.files += 1
                 break
             with uninterrupted():  # table, groups and summary must tell of the same images
-                image = _image_name(path, name, block.name)
+                image = _image_name(path, name, block.name, len(files) > 1)
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets)
                     if tally.tracks is not None and not is_window(stack.shape):
@@ -235,9 +235,11 @@ def _open(path: Path, name: str) -> ImageStack | FrameSequence:
     return sequence_of_video(path, name) if image_kind(path) == "video" else read_image(path, name)
 
 
-def _image_name(path: Path, name: str, own: str | None) -> str:
-    """Name in the table: that of the file, or of a folder's image."""
-    return own if own is not None and path.is_dir() else name
+def _image_name(path: Path, name: str, own: str | None, several: bool) -> str:
+    """Name in the table: that of the file, or of a folder's image, with the folder where there are several inputs."""
+    if own is None or not path.is_dir():
+        return name
+    return f"{name}/{own}" if several else own
 
 
 def _file_message(path: Path, error: Exception) -> str:

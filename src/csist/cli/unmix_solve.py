@@ -118,10 +118,17 @@ def psf_row(sigma_px: float, sigma_px_std: float, sources: int) -> dict[str, Any
     return {"sigma_px": sigma_px, "sigma_px_std": sigma_px_std, "sources": sources}
 
 
-def solve_file(stack: ImageStack | FrameSequence, settings: Settings) -> Iterator[Block]:
-    """All images of a file or sequence; what is wrong with a file's values shows before the first one is unmixed."""
+def _check_frames(stack: ImageStack) -> None:
+    """Read all frames once, which finds infinities, and refuse one without a value."""
     import numpy as np
 
+    for index, frame in enumerate(stack):
+        if np.isnan(frame).all():
+            raise InputError(f"{stack.path}: frame {index} holds nothing but NaN, remove it")
+
+
+def solve_file(stack: ImageStack | FrameSequence, settings: Settings) -> Iterator[Block]:
+    """All images of a file or sequence; what is wrong with a file's values shows before the first one is unmixed."""
     from csist.cli.unmix_sequence import solve_sequence
     from csist.io import ImageStack
     from csist.sequences import sequence_of_stack
@@ -141,7 +148,5 @@ def solve_file(stack: ImageStack | FrameSequence, settings: Settings) -> Iterato
         yield from _solve_windows(stack, settings)
         return
     check_frame_method(settings.method)
-    for index, frame in enumerate(stack):  # reading it finds infinities
-        if np.isnan(frame).all():
-            raise InputError(f"{stack.path}: frame {index} holds nothing but NaN, remove it")
+    _check_frames(stack)
     yield from solve_sequence(sequence_of_stack(stack), settings)
