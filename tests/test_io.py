@@ -315,16 +315,21 @@ def test_bad_arrays(tmp_path: Path) -> None:
 
 def test_missing_unknown_and_empty_inputs(tmp_path: Path) -> None:
     fails(tmp_path / "none.png", "there is no file or folder")
-    fails(tmp_path, "holds no image: PNG, TIFF, FITS, NPY, NPZ and HDF5")
+    fails(tmp_path, "holds no image: PNG, TIFF, FITS, NPY, NPZ, HDF5 stores and video")
     for name, said in (
         ("a.jpg", "unknown suffix '.jpg'"),
         ("a", "unknown suffix ''"),
-        ("a.mp4", r"csist\[video\]"),
+        ("a.mp4", "frame by frame"),
     ):
         (tmp_path / name).write_bytes(b"x")
         fails(tmp_path / name, said)
     with pytest.raises(InputError, match="it is a folder"):
         read_image(tmp_path)
+    Image.fromarray(GREY16).save(tmp_path / "huge.png")
+    header = bytearray((tmp_path / "huge.png").read_bytes())
+    header[16:24] = 2 * (16384).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(header)
+    fails(tmp_path / "huge.png", "16384 x 16384 px are too many for a PNG, save it as TIFF or NPY")
     with pytest.raises(InputError, match="no such file"):
         read_image(tmp_path / "none.png")
 

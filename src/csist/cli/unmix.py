@@ -35,18 +35,23 @@ from csist.cli.output import (
     uninterrupted,
     write_json,
 )
+from csist.cli.unmix_sequence import TrackRows
 from csist.cli.unmix_settings import Settings, make_settings
 from csist.cli.unmix_solve import Block, solve_file
 from csist.cli.unmix_tally import Tally, draw_unmixed, groups_table
 
 if TYPE_CHECKING:
-    from csist.io import TableWriter
+    from csist.io import ImageStack, TableWriter
+    from csist.sequences import FrameSequence
+
+SHOWN_PSFS = 4
+"""Measured PSFs in the printed summary; the JSON has all."""
 
 
 def unmix(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT", help="Images (PNG, TIFF, FITS, NPY, NPZ, HDF5 store) or folders."),
+        typer.Argument(metavar="INPUT", help="Images (PNG, TIFF, FITS, NPY, NPZ, HDF5 store), videos or folders."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table of targets (.csv).")] = Path("targets.csv"),
     method: Annotated[str, typer.Option("--method", help="See `csist methods`.")] = "continuous",
@@ -58,7 +63,7 @@ def unmix(
     ] = None,
     psf: Annotated[
         Path | None,
-        typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle."),
+        typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle; or auto."),
     ] = None,
     psf_oversampling: Annotated[
         int, typer.Option("--psf-oversampling", help="Samples a pixel of the measured PSF.")
@@ -75,6 +80,15 @@ def unmix(
         Path | None,
         typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
     ] = None,
+    sequence: Annotated[bool, typer.Option("--sequence", help="Take every folder as one sequence of frames.")] = False,
+    temporal: Annotated[
+        int | None,
+        typer.Option("--temporal", help="Subtract what stood still in the last so many frames (fixed camera)."),
+    ] = None,
+    tracks: Annotated[
+        Path | None, typer.Option("--tracks", help="Link the frames' targets into tracks, table (.csv).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Threads; frames are shared out to them.")] = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
 ) -> None:
@@ -102,12 +116,15 @@ def unmix(
         mask_nan,
         weights,
         runtime,
+        temporal,
+        workers,
     )
-    tally = Tally()
-    files = _input_files(inputs, tally)
-    check_outputs([path for _, path in files], json_target, output, groups, plot)
-    if groups is not None:
-        check_writable(groups, TABLE_SUFFIXES)
+    tally = Tally(tracks=None if tracks is None else TrackRows())
+    files = _input_files(inputs, tally, sequence)
+    check_outputs([path for _, path in files], json_target, output, groups, tracks, plot)
+    for table_path in (groups, tracks):
+        if table_path is not None:
+            check_writable(table_path, TABLE_SUFFIXES)
     if plot is not None:
         from csist.plots import check_picture
 
@@ -119,6 +136,8 @@ def unmix(
             _unmix_files(files, settings, table, tally, report, plot is not None)
             if groups is not None:
                 write_table(groups_table(tally.groups), groups)
+            if tracks is not None and tally.tracks is not None:
+                write_table(tally.tracks.table(), tracks)
     except BaseException as error:
         _after_the_break(error, writer, output, tally, groups)
         raise
@@ -129,12 +148,18 @@ def unmix(
         raise typer.Exit(FAILURE)
 
 
-def _input_files(inputs: Sequence[Path], tally: Tally) -> list[tuple[str, Path]]:
-    """(name in the table, path) of every image file; the path as typed where two inputs hold the same name."""
+def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tuple[str, Path]]:
+    """(name in the table, path) of every image file; the path as typed where two inputs hold the same name.
+
+    With `sequence` a folder is one item.
+    """
     from csist.io import read_frames
 
     found: list[tuple[str, Path]] = []
     for given in inputs:
+        if sequence and given.is_dir():
+            found.append((given.resolve().name, given))
+            continue
         reader = read_frames(given)
         for line in reader.notes:
             name, _, text = line.rpartition(": ")
@@ -157,7 +182,6 @@ def _unmix_files(
     pictured: bool,
 ) -> None:
     """Unmix file by file; in a batch a bad file is told of and the others go on."""
-    from csist.io import read_image
     from csist.unmixing import is_window
 
     for place, (name, path) in enumerate(files):
@@ -166,13 +190,16 @@ def _unmix_files(
         while True:
             try:
                 if blocks is None:
-                    stack = read_image(path, name)
+                    stack = _open(path, name)
                     for text in stack.notes:
                         tally.note(text, name)
                     if settings.background is not None and not is_window(stack.shape):
                         tally.note("--background is for windows, that of a frame is measured", name)
                     blocks = solve_file(stack, settings)
                 block = next(blocks, None)
+                if block is None:
+                    for text in stack.notes:  # more of them may come while frames are read
+                        tally.note(text, name)
             except Exception as error:
                 message = _file_message(path, error)
                 if len(files) == 1:
@@ -184,15 +211,38 @@ def _unmix_files(
                 tally.files += 1
                 break
             with uninterrupted():  # table, groups and summary must tell of the same images
+                image = _image_name(path, name, block.name, len(files) > 1)
                 for index, targets in enumerate(block.targets):
-                    table.append(name, block.start + index, targets)
+                    table.append(image, block.start + index, targets)
+                    if tally.tracks is not None and not is_window(stack.shape):
+                        tally.tracks.add(name, block.start + index, targets)
                 tally.images += len(block.targets)
                 tally.targets += sum(map(len, block.targets))
                 tally.masked += block.masked
-                tally.groups += [{"image": name, **row} for row in block.groups]
+                tally.groups += [{"image": image, **row} for row in block.groups]
+                if block.psf is not None:
+                    tally.psfs.append({"image": name, **block.psf})
             if pictured:
                 tally.keep_view(block, is_window(stack.shape))
-            report(name, place + (block.start + len(block.targets)) / len(stack), len(files))
+            done = (block.start + len(block.targets)) / len(stack) if len(stack) else 0.0
+            report(name, place + min(done, 1.0), len(files))
+
+
+def _open(path: Path, name: str) -> ImageStack | FrameSequence:
+    """A file's images, or the sequence that a folder or video is."""
+    from csist.io import image_kind, read_image
+    from csist.sequences import sequence_of_folder, sequence_of_video
+
+    if path.is_dir():
+        return sequence_of_folder(path)
+    return sequence_of_video(path, name) if image_kind(path) == "video" else read_image(path, name)
+
+
+def _image_name(path: Path, name: str, own: str | None, several: bool) -> str:
+    """Name in the table: that of the file, or of a folder's image, with the folder where there are several inputs."""
+    if own is None or not path.is_dir():
+        return name
+    return f"{name}/{own}" if several else own
 
 
 def _file_message(path: Path, error: Exception) -> str:
@@ -231,12 +281,15 @@ def _after_the_break(
 
 
 def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str | None) -> None:
+    tracks = None if tally.tracks is None else int(tally.tracks.table()["track"].nunique())
     figures = {
         "files": tally.files,
         "failed": tally.failed,
         "images": tally.images,
         "targets": tally.targets,
         "masked_pixels": tally.masked,
+        **({"psf": tally.psfs} if tally.psfs else {}),
+        **({} if tracks is None else {"tracks": tracks}),
         "seconds": round(seconds, 3),
         "warnings": tally.warnings,
         "output": str(output),
@@ -253,6 +306,10 @@ def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str
         rows.insert(1, ("failed", f"{len(tally.failed)}"))
     if tally.masked:
         rows.append(("masked pixels", f"{tally.masked}"))
+    for psf in tally.psfs[:SHOWN_PSFS]:
+        rows.append(("PSF", f"sigma {psf['sigma_px']:.3f} +- {psf['sigma_px_std']:.3f} px, {psf['sources']} sources"))
+    if tracks is not None:
+        rows.append(("tracks", f"{tracks}"))
     rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]
     for row in rows:
         table.add_row(*row)

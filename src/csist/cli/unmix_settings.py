@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
+MEASURED_PSF = "auto"
+"""Given as the PSF: measure it. A file of that name is ./auto."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the options of `csist unmix` say, checked once; None where they say nothing."""
@@ -36,6 +40,9 @@ class Settings:
     mask_nan: bool
     weights: Path | None
     runtime: str
+    psf_measured: bool = False
+    temporal: int | None = None
+    workers: int | None = None
 
     def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
         """The sensor of these images: a card, what the file states, or the default, with the options on top."""
@@ -62,6 +69,8 @@ class Settings:
         options: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
         if self.method not in FRAME_METHODS:
             options |= {"ratio": self.ratio, "pretrained": self.weights, "runtime": self.runtime}
+        elif self.workers is not None:
+            options["workers"] = self.workers
         return options
 
 
@@ -79,6 +88,8 @@ def make_settings(
     mask_nan: bool,
     weights: Path | None,
     runtime: str,
+    temporal: int | None = None,
+    workers: int | None = None,
 ) -> Settings:
     """The options of `csist unmix`, checked.
 
@@ -96,13 +107,18 @@ def make_settings(
     card, stated_noise = (None, None) if sensor is None else read_sensor(sensor)
     if psf is not None and psf_sigma is not None:
         raise InputError(f"give --psf {psf} or --psf-sigma {psf_sigma}, not both")
+    measured = str(psf) == MEASURED_PSF
     chosen: PSF | None = None
     if psf_sigma is not None:
         chosen = GaussianPSF(psf_sigma)
-    elif psf is not None:
+    elif psf is not None and not measured:
         chosen = _read_psf(psf, psf_oversampling)
     if background is not None and abs(background) == float("inf"):
         raise InputError(f"background must be finite, got {background}")
+    if temporal is not None and temporal < 3:
+        raise InputError(f"temporal must be a whole number of frames >= 3, got {temporal}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be a whole number >= 1, got {workers}")
     return Settings(
         method=key,
         ratio=check_ratio(ratio),
@@ -115,6 +131,9 @@ def make_settings(
         mask_nan=mask_nan,
         weights=weights,
         runtime=runtime,
+        psf_measured=measured,
+        temporal=temporal,
+        workers=workers,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from csist.io import ImageStack
     from csist.plots import View
+    from csist.sequences import FrameSequence
     from csist.targets import Targets
 
     FloatArray = NDArray[np.float64]
@@ -34,6 +35,10 @@ class Block:
     masked: int
     view: Callable[[int], View]
     """Picture of an image, by its place in the block."""
+    name: str | None = None
+    """Of the image, where a sequence has one for each frame."""
+    psf: dict[str, Any] | None = None
+    """What was found out about the PSF; the first block of a file has it."""
 
 
 def _solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
@@ -45,8 +50,16 @@ def _solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
     from csist.unmixing import window_method
 
     images = np.array(stack[:])  # a mapped file's array is read-only, which torch does not take
+    sensor, psf = settings.sensor_for(stack, images), None
+    if settings.psf_measured:
+        from csist.methods.continuous.calibrate import calibrate
+
+        found_out = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
+        level = found_out.background if settings.background is None else settings.background
+        sensor = replace(found_out.sensor, background=level)
+        psf = psf_row(found_out.sigma_px, found_out.sigma_px_std, found_out.images_used)
     method = window_method(
-        images, stack.data.dtype, settings.sensor_for(stack, images), settings.prior, settings.method,
+        images, stack.data.dtype, sensor, settings.prior, settings.method,
         mask_nan=settings.mask_nan, noise_std=settings.noise_for(stack), **settings.method_options,
     )  # fmt: skip
     truths = _store_truths(stack)
@@ -57,7 +70,7 @@ def _solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
         groups: list[dict[str, Any]] = []
         if isinstance(method, Continuous):
             found, known = method.solve(block)
-            groups = [{"frame": start + i, "group": 0, **_group_row(group)} for i, group in enumerate(known)]
+            groups = [{"frame": start + i, "group": 0, **group_row(group)} for i, group in enumerate(known)]
         else:
             found = method.predict(block)
 
@@ -65,9 +78,9 @@ def _solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
             model = method.sensor.render(found[index])
             truth = None if truths is None else truths[start + index]
             number = f", image {start + index}" if len(images) > 1 else ""
-            return View(block[index], model, found[index], truth, f"{stack.name}{number}: {_count(found[index])}")
+            return View(block[index], model, found[index], truth, f"{stack.name}{number}: {count_text(found[index])}")
 
-        yield Block(start, found, groups, int(np.isnan(block).sum()), view)
+        yield Block(start, found, groups, int(np.isnan(block).sum()), view, psf=psf if start == 0 else None)
         start += len(block)
         if time.perf_counter() - begun < 0.5:
             size = min(2 * size, 4096)
@@ -81,11 +94,12 @@ def _store_truths(stack: ImageStack) -> list[Targets] | None:
     return load(stack.path)["test"].targets
 
 
-def _count(targets: Targets) -> str:
+def count_text(targets: Targets) -> str:
+    """How many targets, in words."""
     return f"{len(targets)} target{'' if len(targets) == 1 else 's'}"
 
 
-def _group_row(group: Any) -> dict[str, Any]:
+def group_row(group: Any) -> dict[str, Any]:
     """Columns of the table of groups, from what a solver knows of one."""
     probability = {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
     place = {name: getattr(group, name) for name in GROUP_PLACE if hasattr(group, name)}
@@ -99,40 +113,40 @@ def _group_row(group: Any) -> dict[str, Any]:
     }
 
 
-def solve_file(stack: ImageStack, settings: Settings) -> Iterator[Block]:
-    """All images of a file; what is wrong with its values shows before the first one is unmixed."""
+def psf_row(sigma_px: float, sigma_px_std: float, sources: int) -> dict[str, Any]:
+    """What is told of a measured PSF."""
+    return {"sigma_px": sigma_px, "sigma_px_std": sigma_px_std, "sources": sources}
+
+
+def _check_frames(stack: ImageStack) -> None:
+    """Read all frames once, which finds infinities, and refuse one without a value."""
     import numpy as np
 
-    from csist.unmixing import check_frame_method, is_window
+    for index, frame in enumerate(stack):
+        if np.isnan(frame).all():
+            raise InputError(f"{stack.path}: frame {index} holds nothing but NaN, remove it")
+
+
+def solve_file(stack: ImageStack | FrameSequence, settings: Settings) -> Iterator[Block]:
+    """All images of a file or sequence; what is wrong with a file's values shows before the first one is unmixed."""
+    from csist.cli.unmix_sequence import solve_sequence
+    from csist.io import ImageStack
+    from csist.sequences import sequence_of_stack
+    from csist.unmixing import WINDOW_SIDE_PX, check_frame_method, is_window
+
+    if not isinstance(stack, ImageStack):
+        if is_window(stack.shape):
+            raise InputError(
+                f"{stack.path} holds windows of {stack.shape[1]} x {stack.shape[2]} px, a sequence needs frames larger "
+                f"than {WINDOW_SIDE_PX} px: leave out --sequence, or save them as one .npy stack"
+            )
+        check_frame_method(settings.method)
+        yield from solve_sequence(stack, settings)
+        return
 
     if is_window(stack.shape):
         yield from _solve_windows(stack, settings)
         return
     check_frame_method(settings.method)
-    for index, frame in enumerate(stack):  # reading it finds infinities
-        if np.isnan(frame).all():
-            raise InputError(f"{stack.path}: frame {index} holds nothing but NaN, remove it")
-    yield from _solve_frames(stack, settings)
-
-
-def _solve_frames(stack: ImageStack, settings: Settings) -> Iterator[Block]:
-    """The frames of a file, one by one."""
-    from csist.plots import View
-    from csist.unmixing import count_masked, frame_model, solve_frame
-
-    sensor = settings.sensor or stack.sensor
-    options = {**settings.method_options, "noise_std": settings.noise_std, "psf": settings.psf}
-    for index in range(len(stack)):
-        frame = stack[index]
-        try:
-            found, known = solve_frame(frame, sensor, settings.prior, **options)
-        except InputError as error:
-            raise InputError(f"frame {index}: {error}" if len(stack) > 1 else str(error)) from error
-        groups = [{"frame": index, "group": group.number, **_group_row(group)} for group in known]
-
-        def view(_: int, index: int = index, frame: FloatArray = frame, found: Targets = found) -> View:
-            number = f", frame {index}" if len(stack) > 1 else ""
-            model = frame_model(frame, found, sensor, settings.psf)
-            return View(frame, model, found, None, f"{stack.name}{number}: {_count(found)}")
-
-        yield Block(index, [found], groups, count_masked(frame, sensor, settings.psf), view)
+    _check_frames(stack)
+    yield from solve_sequence(sequence_of_stack(stack), settings)

@@ -92,18 +92,15 @@ def profile_polynomials(tables: FloatArray) -> LaneArray:
     """
     axes, ranks, _, _, offsets = tables.shape
     nodes = 0.5 * np.polynomial.chebyshev.chebpts1(4 * DEGREE)
-    values = np.empty((len(nodes), offsets))
-    polynomials = np.empty((axes, ranks, offsets, DEGREE + 1), np.float32)
+    values = np.empty((len(nodes), axes, ranks, offsets))
     for axis in range(axes):
         for rank in range(ranks):
-            for value, node in zip(values, nodes, strict=True):
+            for value, node in zip(values[:, axis, rank], nodes, strict=True):
                 profile(tables[axis, rank], node, -(offsets // 2), value)
-            fitted = np.polynomial.chebyshev.chebfit(2.0 * nodes, values, DEGREE)
-            for offset in range(offsets):
-                powers = np.polynomial.chebyshev.cheb2poly(fitted[:, offset])
-                powers = np.pad(powers, (0, DEGREE + 1 - len(powers)))
-                polynomials[axis, rank, offset] = powers * 2.0 ** np.arange(DEGREE + 1)
-    return polynomials
+    # At Chebyshev's nodes and this degree a fit of plain powers is well conditioned.
+    powers = np.polynomial.polynomial.polyfit(2.0 * nodes, values.reshape(len(nodes), -1), DEGREE)
+    polynomials = powers.T * 2.0 ** np.arange(DEGREE + 1)
+    return polynomials.reshape(axes, ranks, offsets, DEGREE + 1).astype(np.float32)
 
 
 @compiled
