@@ -147,7 +147,8 @@ def unmix_frame(
             measured ("auto"), else 0.
         box_sides_px: sides of the background's boxes in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         workers: threads; the result does not depend on it.
-        progress: called with (blobs done, blobs in all) now and then; an exception of its own ends the work.
+        progress: called with (blobs done, blobs in all) now and then, tile by tile in a very large frame; an
+            exception of its own ends the work.
 
     Raises:
         InputError: if the frame has no valid pixel, is not one image, or an option is out of range, or if the PSF
@@ -171,13 +172,13 @@ def unmix_frame(
         settled: dict[str, Any] = {
             "sensor": sensor, "prior": prior, "mode": mode, "noise_std": noise_std, "psf": psf,
             "false_alarm_rate": false_alarm_rate, "detector": detector, "psf_error": psf_error,
-            "box_sides_px": box_sides_px, "workers": workers,
+            "box_sides_px": box_sides_px, "workers": workers, "progress": progress,
         }  # fmt: skip
         level = find_ceiling(image) if ceiling is None else ceiling
         return unmix_tiles(image, lambda part: _unmix_part(part, level, **settled))
     return _unmix_part(
         image, ceiling, sensor, prior, mode, noise_std, psf, false_alarm_rate, detector, psf_error, box_sides_px,
-        workers,
+        workers, progress,
     )  # fmt: skip
 
 
@@ -209,6 +210,7 @@ def _unmix_part(
     psf_error: float | None,
     box_sides_px: tuple[int, ...] | None,
     workers: int | None,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[Targets, list[FrameGroup]]:
     """`unmix_frame` with its options settled."""
     pixels = mask_pixels(image, ceiling, psf)

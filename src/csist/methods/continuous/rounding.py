@@ -142,4 +142,4 @@ def draw_by_rounding(
             running += weight[source]
         samples[m] = old[source]
         values[m] = old_values[source]
-    return highest + math.log(total / kept)
+    return float(highest) + math.log(total / kept)
