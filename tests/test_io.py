@@ -30,6 +30,7 @@ from csist.io import (
     atomic_path,
     check_new_folder,
     check_writable,
+    image_kind,
     natural_key,
     read_frames,
     read_image,
@@ -395,13 +396,17 @@ def test_every_real_image_reads() -> None:
     pytest.importorskip("astropy", reason="FITS needs the extra `astro`")
     reader = read_frames(REAL)
     kinds = {"png": 0, "fits": 0, "npy": 0}
-    for stack in reader:
+    colour: list[str] = []
+    for name, path in reader.files:
+        if image_kind(path) == "video":  # read frame by frame, by csist.sequences
+            continue
+        stack = read_image(path, name)
         kinds[stack.kind] += 1
+        colour += [name for note in stack.notes if "luminance" in note]
         assert np.isfinite(stack[0]).mean() > 0.99
         assert np.nanstd(stack[0]) >= 0
     assert kinds == {"png": 271, "fits": 2, "npy": 2}
-    colour = [note for note in reader.notes if "luminance" in note]
-    assert colour == ["sirst/images/Misc_121.png and 4 more: colour turned into luminance, 0.299 R + 0.587 G + 0.114 B"]
+    assert len(colour) == 5 and colour[0] == "sirst/images/Misc_121.png"
     raw = only(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png")[0]
     with Image.open(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png") as image:
         np.testing.assert_array_equal(raw, np.asarray(image))

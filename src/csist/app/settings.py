@@ -67,7 +67,8 @@ def working_methods() -> list[str]:
     names: list[str] = []
     for name, entry in METHODS.items():
         if not entry.trained or name in trained:
-            names += [name, *(f"{name}+{suffix}" for suffix in SUFFIXES if entry.grid)]
+            follows = [suffix for suffix, what in SUFFIXES.items() if entry.grid and not what.trained]
+            names += [name, *(f"{name}+{suffix}" for suffix in follows)]
     return names
 
 
