@@ -226,29 +226,6 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[...
         assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name
 
 
-def test_keys_are_enough(visit: Callable[..., sync_api.Page]) -> None:
-    page = visit()
-    reached: list[str] = []
-    focused = "document.activeElement.closest('[id]')?.id + ' ' + document.activeElement.value"
-    page.keyboard.press("Tab")
-    while "example" not in page.evaluate(focused) and len(reached) < 50:
-        reached.append(page.evaluate(focused))
-        page.keyboard.press("Tab")
-    for name in ("Benchmark windows", "Build a group"):
-        page.keyboard.press("ArrowDown")
-        sync_api.expect(page.get_by_label(name)).to_be_checked(timeout=PATIENCE_MS)
-    page.get_by_text("Separation of neighbours").wait_for()
-    while page.evaluate("document.activeElement.id") != "run" and len(reached) < 50:
-        reached.append(page.evaluate(focused))
-        page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    assert "what was put in" in finished(page)
-    while "Link" not in page.evaluate("document.activeElement.innerText") and len(reached) < 80:
-        reached.append(page.evaluate(focused))
-        page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.innerText") == "Link to these settings", reached
-
-
 def test_two_users_at_once_see_their_own(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
     one, two = visit("/?mode=fast"), visit("/?mode=fast&background=500&noise_std=40")
     drop(one, frame_file(tmp_path))
