@@ -402,11 +402,13 @@ def test_every_real_image_reads() -> None:
             continue
         stack = read_image(path, name)
         kinds[stack.kind] += 1
-        colour += [name for note in stack.notes if "luminance" in note]
+        colour += [f"{name}: {note}" for note in stack.notes if "luminance" in note]
         assert np.isfinite(stack[0]).mean() > 0.99
         assert np.nanstd(stack[0]) >= 0
     assert kinds == {"png": 271, "fits": 2, "npy": 2}
-    assert len(colour) == 5 and colour[0] == "sirst/images/Misc_121.png"
+    assert len(colour) == 5
+    assert colour[0] == "sirst/images/Misc_121.png: colour turned into luminance, 0.299 R + 0.587 G + 0.114 B"
+    assert len({line.partition(": ")[2] for line in colour}) == 1
     raw = only(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png")[0]
     with Image.open(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png") as image:
         np.testing.assert_array_equal(raw, np.asarray(image))
