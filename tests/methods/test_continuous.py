@@ -184,7 +184,8 @@ def test_tempered_samples_equal_integration() -> None:
     samples, values = np.empty((4000, 3)), np.empty(4000)
     kept = temper(
         start.reshape(1, 3), 1, low, high, False, 0.0, profile_polynomials(tables), 0, 0, np.zeros((0, 5, 5)), data,
-        np.zeros((5, 5), np.int8), variance, 0.0, NOT_EXACT, np.array([1.0, 4.0]), 32, 2500, samples, values, 1,
+        np.zeros((5, 5), np.int8), variance, 0.0, NOT_EXACT, np.array([1.0, 4.0]), 32, 2500, 0.2, samples,
+        values, 1,
     )  # fmt: skip
     assert kept == 4000
     assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()

@@ -72,7 +72,7 @@ def test_without_noise_it_leaves_the_grid_and_finds_the_truth(
 ) -> None:
     found = refined([PAIR], sensor, sensor.render(PAIR)[None], ratio)[0]
     start = SubPixelGrid(sensor.shape, ratio).snap(PAIR)
-    assert max(abs(start.x - PAIR.x)) > 3 * tolerance_px
+    assert max(abs(start.x - PAIR.x)) > 2 * tolerance_px
     assert found.x == pytest.approx(PAIR.x, abs=tolerance_px)
     assert found.y == pytest.approx(PAIR.y, abs=tolerance_px)
     assert found.intensity == pytest.approx(PAIR.intensity, rel=tolerance)

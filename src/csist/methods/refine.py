@@ -35,7 +35,7 @@ from csist.methods.continuous.method import IMAGES_A_TASK, pixel_codes
 from csist.methods.continuous.posterior import summarise
 from csist.methods.continuous.rounding import noise_before_rounding
 from csist.methods.continuous.solvers import describe, inverse_gain
-from csist.methods.continuous.tempering import temper
+from csist.methods.continuous.tempering import BURN_SHARE, temper
 from csist.targets import Flag, Targets
 
 FloatArray = NDArray[np.float64]
@@ -131,8 +131,8 @@ def _climb_and_sample(
         kept = temper(
             starts, count, least, most, log_flux, min_separation, polynomials, 0, 0, no_basis,
             images[n], codes[n], variances[n] * excess, inverse_gain * excess, rounded,
-            TEMPERATURES[:1] if count == 1 else TEMPERATURES, LANES, SWEEPS[min(count, len(SWEEPS)) - 1], samples,
-            values, 1,
+            TEMPERATURES[:1] if count == 1 else TEMPERATURES, LANES, SWEEPS[min(count, len(SWEEPS)) - 1],
+            BURN_SHARE, samples, values, 1,
         )  # fmt: skip
         summarise(samples, values, kept, count, theta[n], deviation[n], score[n])
 

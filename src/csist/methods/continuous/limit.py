@@ -35,10 +35,12 @@ from csist.targets import Targets
 FloatArray = NDArray[np.float64]
 
 SAMPLES = 2000
-LEVELS = 32
+LEVELS = 16
 """Temperatures of the chains from the truth."""
-HOTTER = 1000.0
+HOTTER = 30.0
 """Their highest temperature beyond the one at which many configurations of the bank count: nearly the prior."""
+BURN_SHARE = 0.5
+"""Of the sweeps, in which the chains from the truth forget it."""
 BLOCKS = 8
 RECORDS = 4
 FREE_TEMPERATURES = np.array([2.0**level for level in range(16)])
@@ -83,7 +85,7 @@ def _sample_one(
             truth.copy().reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, r0, c0,
             np.zeros((0, r1 - r0, c1 - c0)), data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance,
             inverse_of_gain, rounded, hottest ** (np.arange(LEVELS) / (LEVELS - 1.0)), LANES, max(steps // LANES, 5),
-            samples, values, 2,
+            BURN_SHARE, samples, values, 2,
         )  # fmt: skip
     else:
         kept = RECORDS * BLOCKS * LANES
@@ -133,7 +135,8 @@ def _sample_free(
     samples, values = np.empty((SAMPLES, 3 * count)), np.empty(SAMPLES)
     kept = temper(
         start.reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, 0, 0, no_basis, data,
-        code, variance, inverse_of_gain, rounded, FREE_TEMPERATURES, LANES, max(steps // LANES, 5), samples,
+        code, variance, inverse_of_gain, rounded, FREE_TEMPERATURES, LANES, max(steps // LANES, 5), BURN_SHARE,
+        samples,
         values, 2 if from_truth else 3,
     )  # fmt: skip
     summarise(samples, values, kept, count, estimate, deviation, score)

@@ -33,7 +33,7 @@ from csist.methods.continuous.likelihood import (
 from csist.methods.continuous.posterior import summarise
 from csist.methods.continuous.rounding import noise_before_rounding
 from csist.methods.continuous.search import search_free, window_bounds
-from csist.methods.continuous.tempering import temper
+from csist.methods.continuous.tempering import BURN_SHARE, temper
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
@@ -344,7 +344,7 @@ def _solve_in_pixel(
                     polished[:found, : 3 * count].copy(), count, low, high, log_flux, min_separation, polynomials, r0,
                     c0, no_basis[:, r0:r1, c0:c1], data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance,
                     inverse_gain, rounded, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
-                    sweeps[min(count, sweeps.shape[0]) - 1], samples, values, 1,
+                    sweeps[min(count, sweeps.shape[0]) - 1], BURN_SHARE, samples, values, 1,
                 )  # fmt: skip
             if winner == 0 or evidence[n, count] > evidence[n, winner]:
                 winner = count
@@ -420,7 +420,7 @@ def _solve_free(
         kept = temper(
             mode.reshape(1, size), count, low, high, log_flux, min_separation, polynomials, 0, 0, basis, data, code,
             variance, inverse_gain, rounded, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
-            sweeps[min(count, sweeps.shape[0]) - 1], samples, values, 1,
+            sweeps[min(count, sweeps.shape[0]) - 1], BURN_SHARE, samples, values, 1,
         )  # fmt: skip
         summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
         if clouds.shape[0] > 0:
