@@ -12,7 +12,7 @@ DEPENDENCIES := pyproject.toml constraints-cpu.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # benchmarks side by side would time each other
-.PHONY: help demo pictures results table test lint format bench clean clean-all
+.PHONY: help demo pictures docs results table test lint format bench yolo clean clean-all
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ format: $(VENV)/dev.stamp  ## let ruff rewrite the files
 	$(BIN)/python -m ruff format
 
 # One target a benchmark, because each wants other data; a new one needs no line here unless it does, too.
-BENCHMARKS := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
+BENCHMARKS := $(patsubst benchmarks/bench_%.py,bench-%,$(filter-out %/bench_yolo.py,$(wildcard benchmarks/bench_*.py)))
 BENCH_OPTIONS_methods = --data $(STORE)
 BENCH_OPTIONS_frames_real = $(SIRST)
 
@@ -46,6 +46,20 @@ bench-methods: $(STORE)
 $(BENCHMARKS): bench-%: $(VENV)/dev.stamp
 	$(if $(filter-out frames_real,$*)$(SIRST),$(BIN)/python benchmarks/bench_$*.py $(BENCH_OPTIONS_$*),\
 	    @echo "bench-$*: left out, give SIRST=folder of the real frames")
+
+# YOLO is under another licence (AGPL-3.0) and needs a torch that has its torchvision: it gets its own environment.
+YOLO_VENV := .venv-yolo
+YOLO_PACKAGES := torch==2.14.1 torchvision==0.29.1 ultralytics
+YOLO_MINUTES := 30
+
+yolo: $(YOLO_VENV)/yolo.stamp $(STORE)  ## maps read out by YOLO11n; own environment of 5 GB; YOLO_MINUTES=30 a method
+	$(YOLO_VENV)/bin/python benchmarks/bench_yolo.py --data $(STORE) --minutes $(YOLO_MINUTES) $(YOLO_OPTIONS)
+
+$(YOLO_VENV)/yolo.stamp: pyproject.toml
+	@echo "Installing csist and YOLO into $(YOLO_VENV) (once; several minutes)"
+	test -x $(YOLO_VENV)/bin/python || $(PYTHON) -m venv $(YOLO_VENV)
+	$(YOLO_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile $(YOLO_PACKAGES) -e .
+	@touch $@
 
 METHODS := continuous
 
@@ -61,8 +75,13 @@ $(STORE): | $(VENV)/core.stamp
 table: $(VENV)/core.stamp  ## refill the README's table from docs/results
 	$(BIN)/python scripts/results_table.py
 
-pictures: $(VENV)/core.stamp  ## redraw the pictures of the README
+pictures: $(VENV)/dev.stamp  ## redraw the pictures of the README and of the documentation
 	$(BIN)/python examples/demo.py out/pictures --picture docs/images/demo.png
+	$(BIN)/python scripts/figures.py
+	set -e; for example in examples/[0-9]*.py; do $(BIN)/python $$example docs/images/gallery; done
+
+docs: $(VENV)/dev.stamp  ## build the documentation into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The stamps make a second run skip the installation until the dependencies change.
 $(VENV)/core.stamp: $(DEPENDENCIES) | $(BIN)/python
@@ -85,8 +104,8 @@ $(BIN)/python:
 	    echo "$(PYTHON) -m venv failed (Debian and Ubuntu: install python3-venv)." >&2; exit 1; }
 
 clean:  ## remove build products and caches, compiled Numba code among them
-	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist out site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
-clean-all: clean  ## the same, and the environment
-	rm -rf $(VENV)
+clean-all: clean  ## the same, and the environments
+	rm -rf $(VENV) $(YOLO_VENV)

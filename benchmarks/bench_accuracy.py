@@ -28,6 +28,9 @@ DATASETS: dict[str, dict[str, Any]] = {
     "sigma 5": {"noise_std": 5.0},
     "8 bit, clipped": {"bits": 8, "clip": True},
 }
+LIMIT_STEPS = {"rounding only": 2_000_000}
+"""Where the two sets of chains need more than `LIMIT_STEPS_ELSEWHERE` to agree."""
+LIMIT_STEPS_ELSEWHERE = 700_000
 LEVELS = (0.68, 0.95)
 RESAMPLES = 1000
 
@@ -85,7 +88,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=None, help="images of each dataset")
     parser.add_argument("--limit-images", type=int, default=3000, help="images for the posterior limit")
-    parser.add_argument("--limit-steps", type=int, default=500_000)
+    parser.add_argument("--limit-steps", type=int, default=None, help="default: enough for each dataset")
     parser.add_argument("--name", default="accuracy", help="of the result file")
     arguments = parser.parse_args()
     arguments.data.mkdir(parents=True, exist_ok=True)
@@ -98,8 +101,9 @@ def main() -> None:
             row[mode], accurate = measure(data, mode)
         part = min(len(data), arguments.limit_images)
         truths, images = data.truths[:part], data.images[:part]
-        chains = posterior_limit(images, truths, data.sensor, data.prior, steps=arguments.limit_steps)
-        row["limit"] = {"images": part, "steps": arguments.limit_steps}
+        steps = arguments.limit_steps or LIMIT_STEPS.get(name, LIMIT_STEPS_ELSEWHERE)
+        chains = posterior_limit(images, truths, data.sensor, data.prior, steps=steps)
+        row["limit"] = {"images": part, "steps": steps}
         for label, found in zip(("from_truth", "annealed"), chains, strict=True):
             score = metrics.bootstrap_interval(found, truths, 0, resamples=RESAMPLES)
             behind = metrics.bootstrap_difference(accurate[:part], found, truths, 0, resamples=RESAMPLES)

@@ -8,18 +8,17 @@ table must be the same bytes as that of one process without a cluster.
 
 from __future__ import annotations
 
-import logging
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from distributed import LocalCluster
 
 from common import write_result
 from csist import ScenePrior, Sensor, sample_scenes
 from csist.cli import main
+from csist.cluster import local_cluster
 
 WORKERS = (1, 2)
 
@@ -48,8 +47,7 @@ def compare(count: int, mode: str) -> dict[str, object]:
         make_windows(many, count)
         seconds_of(folder / "local.csv", many, mode)
         for workers in WORKERS:
-            quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
-            with LocalCluster(n_workers=workers, threads_per_worker=1, **quiet) as cluster:
+            with local_cluster(workers) as cluster:
                 engine = ("--engine", "dask", "--scheduler", cluster.scheduler_address)
                 seconds_of(folder / "warm.csv", few, mode, *engine)
                 table = folder / f"{workers}.csv"

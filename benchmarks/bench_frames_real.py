@@ -36,7 +36,6 @@ from csist.frames.detect import (
     find_peaks,
     keep_strongest,
     matched_map,
-    point_sources,
     tail_significance,
 )
 from csist.io import read_image
@@ -122,8 +121,7 @@ def matched(frame: FloatArray) -> FloatArray:
 def contrast(frame: FloatArray) -> FloatArray:
     pixels = mask_pixels(frame)
     background = estimate_background(frame, pixels.masked)
-    sources = point_sources(frame, background, pixels.masked, UNKNOWN_PSF_SCALES_PX, None)
-    return contrast_map(frame, UNKNOWN_PSF_SCALES_PX, pixels.masked, background.level, sources)
+    return contrast_map(frame, UNKNOWN_PSF_SCALES_PX, pixels.masked, background.level)
 
 
 def directions(frame: FloatArray) -> FloatArray:

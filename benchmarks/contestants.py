@@ -129,26 +129,18 @@ def dista_net(
         return maps
 
     def facts() -> dict[str, Any]:
+        from csist.methods.cost import multiply_adds
+
         images = torch.zeros(COUNTED_BATCH, 1, *data.sensor.shape)
         return {
             "weights": weights,
             "parameters": sum(each.numel() for each in method.parameters()),
-            "multiply_adds_per_image": network_multiply_adds(method, images),
+            "multiply_adds_per_image": multiply_adds(method, images),
             "multiply_adds_source": "torch.utils.flop_counter / 2",
         }
 
     read_out = partial(_decode, method.grid)
     return Runner(run, read_out, batch + len(data) % batch, facts)
-
-
-def network_multiply_adds(network: Any, images: Any) -> float:
-    """Multiply-adds for an image, counted on a batch (B, 1, H, W); element-wise work is not counted."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.forward(images)
-    return float(counter.get_total_flops() / 2 / len(images))
 
 
 def ista(data: LabelledImages, conditions: Conditions) -> Runner:

@@ -1,6 +1,7 @@
 """What every grid method of the registry must do; a new line in the registry is tested here by itself.
 
-A method may declare `small_options`, the options of a quick version, on its class.
+A method may declare `small_options`, the options of a quick version, on its class, and what does not apply to it:
+`exportable = False` where no fixed graph computes it; `trained=False` in the table where it has nothing to train.
 """
 
 from __future__ import annotations
@@ -131,6 +132,25 @@ def test_saved_weights_give_the_same_answer(name: str, pairs: tuple[Tensor, Tens
 
 @over_all
 @torch.no_grad()
+def test_onnxruntime_gives_the_same_map_for_every_batch(name: str, pairs: tuple[Tensor, Tensor]) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra `export`")
+    from csist.export import to_onnx
+    from csist.methods.onnx_method import OnnxMethod, open_session
+
+    method = build(name).eval()
+    if not method.exportable:
+        with pytest.raises(InputError, match=f"cannot export '{name}'"):
+            to_onnx(method, {"method": name}, None)
+        return
+    graph = OnnxMethod(open_session(to_onnx(method, {"method": name}, None)), SENSOR, 3, SENSOR.background)
+    for size in (1, 2, 3):
+        image = pairs[0][:size]
+        expected = method(image)
+        torch.testing.assert_close(graph(image), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@over_all
+@torch.no_grad()
 def test_works_in_double_precision(name: str, pairs: tuple[Tensor, Tensor]) -> None:
     method = build(name).eval()
     single = method(pairs[0][:2])
@@ -149,7 +169,7 @@ def test_predicts_one_targets_an_image_and_keeps_its_mode(name: str, pairs: tupl
 
 
 @over_all
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [name for name, suffix in SUFFIXES.items() if not suffix.trained])
 def test_every_suffix_follows_and_leaves_the_number_of_cells_or_less(
     name: str, suffix: str, pairs: tuple[Tensor, Tensor]
 ) -> None:

@@ -157,3 +157,11 @@ def test_least_squares_start_is_the_normal_equations() -> None:
 def test_bad_ratio(ratio: float) -> None:
     with pytest.raises(InputError, match="ratio must be a whole number >= 1"):
         SubPixelGrid((11, 11), ratio)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 5])
+def test_coordinates_on_the_map_undo_positions_and_round_to_cells(ratio: int) -> None:
+    grid = SubPixelGrid((11, 11), ratio)
+    x = np.random.default_rng(0).uniform(-0.5, 10.5, 200)
+    np.testing.assert_allclose(grid.position_of(grid.coordinate_of(x)), x, atol=1e-12)
+    np.testing.assert_array_equal(np.floor(grid.coordinate_of(x) + 0.5), grid.cell_of(x))

@@ -7,29 +7,43 @@ search of pretrained weights. Weights that come with the package lie in its fold
 from __future__ import annotations
 
 import json
-import pickle
 import platform
+import re
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from csist.checks import InputError
-from csist.io import atomic_path
+from csist.io import atomic_path, one_line
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CARD_VERSION = 1
 METADATA_KEY = "csist"
 SUFFIX = ".safetensors"
 PICKLES = (".pt", ".pth", ".ckpt")
+RECORDS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Int32", "Int64", "Float32", "Float64")),
+    "builtins.getattr",
+)
+"""What frameworks (MMEngine) put beside the weights: their logs. Read as `_Ignored`, never as what they name."""
 HALF_LIMIT = 65504.0
 SIGMA_TOLERANCE_PX = 1e-6
 
@@ -44,6 +58,8 @@ def package_version() -> str:
 
 def describe_machine() -> dict[str, Any]:
     """CPU model, threads used by torch, accelerator and torch version."""
+    import torch
+
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -104,6 +120,8 @@ def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], h
     Raises:
         InputError: if `half` is asked for and a value does not fit.
     """
+    from safetensors.torch import save_file
+
     path = Path(path)
     if path.suffix != SUFFIX:
         path = path.with_name(path.name + SUFFIX)
@@ -179,15 +197,60 @@ def check_card(path: str | Path, card: Mapping[str, Any], method: str, sensor: S
         raise InputError(f"{path} was trained for another sensor ({_describe(trained)}), got {_describe(sensor)}")
 
 
+class _Ignored:
+    """Stands in for an object of a foreign package: takes everything and does nothing."""
+
+    def __new__(cls, *_: object) -> _Ignored:
+        """An empty object, whatever the arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None:
+        """Forget the state."""
+
+
+def _stand_in(name: str) -> type[_Ignored]:
+    module, _, attribute = name.rpartition(".")
+    return type(attribute, (_Ignored,), {"__module__": module, "__qualname__": attribute})
+
+
+_lock = threading.Lock()
+
+
+@contextmanager
+def _records_ignored() -> Iterator[None]:
+    """Restricted loading passes over the logs of frameworks in here; afterwards it knows what it knew before."""
+    from torch import serialization
+
+    with _lock:  # torch keeps one list for all threads
+        before = serialization.get_safe_globals()
+        serialization.add_safe_globals([_stand_in(name) for name in RECORDS])
+        try:
+            yield
+        finally:
+            serialization.clear_safe_globals()
+            serialization.add_safe_globals(before)
+
+
+def _reason(error: BaseException) -> str:
+    """What the restricted loading objects to, in a few words."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found:
+        return f"it holds {found[1]}, which is no tensor and could run code"
+    return one_line(error)[:200]
+
+
 def load_state(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a weight file: safetensors, or a pickle of plain tensors (.pt, .pth, .ckpt).
 
     Pickles are opened with `weights_only=True`: they cannot run code. A state under the key "state_dict" is
-    taken out.
+    taken out, as training frameworks wrap it; of what they put beside it, logs are passed over.
 
     Raises:
         InputError: if the file does not exist, is damaged, or holds other things than tensors.
     """
+    import torch
+    from torch import Tensor
+
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no weight file {path}")
@@ -198,15 +261,12 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _records_ignored():
             # A pickle of another protocol is either read or refused; torch's advice to report it helps nobody.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"{path} is damaged or holds more than plain tensors: {reason[0] if reason else error!r}"
-        ) from error
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise InputError(f"{path} is damaged or holds more than plain tensors: {_reason(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -223,14 +283,31 @@ def load_into(module: nn.Module, path: str | Path) -> None:
         InputError: if names or shapes do not fit, besides what `load_state` raises.
     """
     state = load_state(path)
+    wanted = module.state_dict()
     translate = getattr(module, "translate_published", None)
-    if translate is not None and Path(path).suffix in PICKLES and not set(state) & set(module.state_dict()):
-        state = translate(state)
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} does not fit this method: {reason[:300]}") from error
+    if translate is not None and Path(path).suffix in PICKLES and not set(state) & set(wanted):
+        try:
+            state = translate(state)
+        except InputError as error:
+            raise InputError(f"cannot use {path}: {error}") from error
+    odd = _misfit(state, wanted)
+    if odd:
+        raise InputError(f"{path} does not fit this method: {odd}")
+    module.load_state_dict(state, strict=True)
+
+
+def _misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """The first thing that keeps a state from fitting, in words; None where it fits."""
+    strange = [name for name in state if name not in wanted]
+    missing = [name for name in wanted if name not in state]
+    if strange or missing:
+        parts = [f"it holds {strange[0]!r}"] if strange else []
+        parts += [f"it lacks {missing[0]!r}"] if missing else []
+        return f"{' and '.join(parts)} ({len(strange)} names too many, {len(missing)} missing)"
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            return f"{name!r} has shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+    return None
 
 
 def weights_folder() -> Path:
@@ -310,7 +387,9 @@ def load_method(
         path = find_pretrained(name, sensor or Sensor(), ratio)
     if Path(path).suffix in PICKLES:
         # The file says nothing of itself and may lack the linear start: build as asked, let the shapes speak.
-        method = factory(sensor=sensor or Sensor(), ratio=ratio, **options)
+        find = getattr(factory, "published_options", None)
+        known = {} if find is None else find(load_state(path))
+        method = factory(sensor=sensor or Sensor(), ratio=ratio, **{**known, **options})
         load_into(method, path)
         return method
     card = read_card(path)

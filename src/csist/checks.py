@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,6 +33,22 @@ def check_not_negative(name: str, value: float) -> float:
     if not (np.isfinite(value) and value >= 0):
         raise InputError(f"{name} must be a finite number >= 0, got {value}")
     return float(value)
+
+
+def check_packages(what: str, names: Sequence[str], extra: str) -> None:
+    """Check that the packages of an extra are installed.
+
+    Args:
+        what: that needs them, the first words of the message.
+        names: packages.
+        extra: of csist, that brings them.
+
+    Raises:
+        InputError: if one is missing.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"{what} needs {' and '.join(missing)}, of the extra `{extra}`: pip install 'csist[{extra}]'")
 
 
 def check_ratio(ratio: int) -> int:

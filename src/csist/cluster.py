@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 CONNECT_S = 5.0
 """Seconds that a scheduler has to answer, and then to have a worker."""
@@ -114,14 +116,7 @@ def connected(address: str | None = None, workers: int | None = None) -> Iterato
         timeout = CONNECT_S
         if address is None:
             timeout = PATIENCE_S
-            place = ends.enter_context(
-                distributed.LocalCluster(
-                    n_workers=workers or os.cpu_count() or 1,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                )
-            )
+            place = ends.enter_context(local_cluster(workers or os.cpu_count() or 1))
         try:
             with warnings.catch_warnings():
                 # Of every package that differs; those that matter are checked below.
@@ -139,6 +134,38 @@ def connected(address: str | None = None, workers: int | None = None) -> Iterato
             ) from error
         _check_workers(client)
         yield client
+
+
+def local_cluster(workers: int) -> LocalCluster:
+    """A cluster of processes on this machine, of one thread each; nothing outside the machine can reach it.
+
+    Ctrl-C of a terminal goes to every process in it, but only this one knows what is to be kept.
+    """
+    from distributed import LocalCluster
+
+    # The thread that starts the workers, and restarts them, is made here and inherits what is blocked.
+    with _without_interrupts():
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            # Dask opens its port for figures even without a dashboard, otherwise at one fixed number.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            silence_logs=logging.CRITICAL,
+        )
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits for the end of this context; threads and processes that are started in it never get it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # started with the first worker, it would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

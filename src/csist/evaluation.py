@@ -179,6 +179,7 @@ def evaluate(
     prior: ScenePrior | None = None,
     mode: str | None = None,
     weights: str | Path | None = None,
+    runtime: str = "torch",
     predictions: Mapping[str, Sequence[Targets]] | None = None,
     oracle: bool = True,
     resamples: int = 1000,
@@ -197,6 +198,7 @@ def evaluate(
         prior: for the continuous method and `NAME+refine`; None for the data's.
         mode: effort of the continuous method; None for its default.
         weights: weight file, for a single trained method; None for those that come with the package.
+        runtime: what computes the maps of grid methods, see `create_method`.
         predictions: further detections, one `Targets` an image, by the name of their row.
         oracle: whether to add the reference rows.
         resamples: resamples of the bootstrap intervals; 0 for none.
@@ -207,7 +209,7 @@ def evaluate(
         InputError: if a method, an option or a batch does not fit.
     """
     check_ratio(ratio)
-    runs = [_prepare(name, data, ratio, prior, mode, weights) for name in methods]
+    runs = [_prepare(name, data, ratio, prior, mode, weights, runtime) for name in methods]
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[Targets]] = {}
 
@@ -234,6 +236,7 @@ def _prepare(
     prior: ScenePrior | None,
     mode: str | None,
     weights: str | Path | None,
+    runtime: str,
 ) -> tuple[str, Any]:
     """(name, ready method): all of them are built before the first one runs, so that a mistake shows at once."""
     from csist.methods.registry import canonical_name, create_method, takes_prior
@@ -241,7 +244,7 @@ def _prepare(
     key = canonical_name(name)
     if key != "continuous":
         known = {"prior": prior or data.prior} if takes_prior(key) else {}
-        return key, create_method(key, data.sensor, ratio, weights, **known)
+        return key, create_method(key, data.sensor, ratio, weights, runtime, **known)
     options: dict[str, Any] = {} if mode is None else {"mode": mode}
     noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
     return key, create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)

@@ -93,8 +93,12 @@ class SubPixelGrid:
         return np.floor(self.ratio * (np.asarray(position, dtype=np.float64) + 0.5)).astype(np.int64)
 
     def position_of(self, cell: ArrayLike) -> FloatArray:
-        """Coordinate in px of the centre of a cell, along one axis."""
+        """Coordinate in px of the centre of a cell, along one axis; between centres, of a fraction of a cell."""
         return (np.asarray(cell, dtype=np.float64) + 0.5) / self.ratio - 0.5
+
+    def coordinate_of(self, position: ArrayLike) -> FloatArray:
+        """Position on the map, in cells and fractions, of a coordinate in px, along one axis: undoes `position_of`."""
+        return (np.asarray(position, dtype=np.float64) + 0.5) * self.ratio - 0.5
 
     def encode(self, targets: Targets) -> FloatArray:
         """Map [row, column] of intensities, shape `map_shape`; targets in one cell add up.

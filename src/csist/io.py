@@ -461,6 +461,9 @@ def _read_png(path: Path, notes: list[str]) -> NDArray[Any]:
     if depth == 16 and colour_type != _PNG_GREY:
         # Pillow would drop the lower eight bits without a word.
         raise InputError(f"cannot read {path}: a 16-bit PNG must be grey, save it without colour and transparency")
+    columns, rows = (int.from_bytes(header[start : start + 4], "big") for start in (16, 20))
+    if Image.MAX_IMAGE_PIXELS is not None and rows * columns > Image.MAX_IMAGE_PIXELS:
+        raise InputError(f"cannot read {path}: {rows} x {columns} px are too many for a PNG, save it as TIFF or NPY")
     if depth < 8 and colour_type == _PNG_GREY:
         notes.append(f"{depth}-bit grey scaled to 0-255")
     with warnings.catch_warnings():
@@ -638,12 +641,13 @@ _KINDS = {
     ".npz": "npz",
     ".h5": "store",
     ".hdf5": "store",
+    **dict.fromkeys(VIDEO_SUFFIXES, "video"),
 }
-_FORMATS = "PNG, TIFF, FITS, NPY, NPZ and HDF5 stores"
+_FORMATS = "PNG, TIFF, FITS, NPY, NPZ, HDF5 stores and video"
 
 
 def image_kind(path: str | Path) -> str | None:
-    """The format that a file's suffix says: png, tiff, fits, npy, npz or store; None for others."""
+    """The format that a file's suffix says: png, tiff, fits, npy, npz, store or video; None for others."""
     name = Path(path).name.lower()
     return next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), None)
 
@@ -660,18 +664,16 @@ def read_image(path: str | Path, name: str | None = None) -> ImageStack:
         name: name to give it, the file name if None.
 
     Raises:
-        InputError: if the file is missing, of an unknown format, damaged, empty or not an image.
+        InputError: if the file is missing, of an unknown format, a video (see `csist.sequences`), damaged, empty or
+            not an image.
     """
     path = Path(path)
     kind = image_kind(path)
     if not path.is_file():
         raise InputError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
+    if kind == "video":
+        raise InputError(f"cannot read the video {path} as a whole: it is read frame by frame, by `csist unmix`")
     if kind is None:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            raise InputError(
-                f"cannot read {path}: video needs the extra `video`, pip install 'csist[video]', "
-                "or save its frames as PNG into a folder"
-            )
         raise InputError(f"cannot read {path}: unknown suffix {path.suffix!r}; {_FORMATS} can be read")
     name = path.name if name is None else name
     if kind == "store":

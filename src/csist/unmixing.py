@@ -309,8 +309,16 @@ def _light(shape: tuple[int, ...], targets: Targets, psf: PSF) -> FloatArray:
 
 def count_masked(frame: FloatArray, sensor: Sensor | None = None, psf: PSF | None = None) -> int:
     """Number of pixels that `solve_frame` leaves out: NaN, dead and hot ones."""
-    from csist.frames.background import mask_pixels
+    from csist.frames.background import find_ceiling, mask_pixels
+    from csist.frames.tiles import tiles
 
     if psf is None and sensor is not None:
         psf = sensor.psf
-    return int(mask_pixels(frame, _ceiling(sensor), psf).masked.sum())
+    ceiling = _ceiling(sensor)
+    if ceiling is None:
+        ceiling = find_ceiling(frame)
+    whole = (frame.shape[0], frame.shape[1])
+    parts = (frame[tile.part] for tile in tiles(whole, margin=0))
+    return sum(
+        part.size if np.isnan(part).all() else int(mask_pixels(part, ceiling, psf).masked.sum()) for part in parts
+    )

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import bench_methods
-from contestants import CONTESTANTS, Conditions, ista_multiply_adds, network_multiply_adds
+from contestants import CONTESTANTS, Conditions, ista_multiply_adds
 from csist.checks import InputError
 from csist.datasets import generate
 from csist.evaluation import LabelledImages, read_labelled
@@ -46,11 +46,6 @@ def test_without_dista_net_there_is_no_ratio() -> None:
     rows = [bench_methods.summarise(OURS, [passed(1.0)])]
     assert bench_methods.add_ratios(rows) is None
     assert rows[0]["ratio_to_dista_net"] is None
-
-
-def test_multiply_adds_of_a_convolution() -> None:
-    layer = torch.nn.Conv2d(1, 4, 3, padding=1, bias=False)
-    assert network_multiply_adds(layer, torch.zeros(3, 1, 5, 6)) == 5 * 6 * 9 * 4
 
 
 def test_multiply_adds_of_ista_are_those_of_its_products() -> None:

@@ -151,7 +151,13 @@ def test_sigma_is_measured():
 def test_same_answer_with_any_number_of_workers_and_input_left_alone():
     _, frame = grid_scene(9, shape=(64, 80))
     before = frame.copy()
-    one, two = (unmix_frame(frame, psf=PSF, mode="fast", workers=n)[0] for n in (1, 2))
+    told: list[tuple[int, int]] = []
+    one, two = (
+        unmix_frame(frame, psf=PSF, mode="fast", workers=n, progress=lambda *amounts: told.append(amounts))[0]
+        for n in (1, 2)
+    )
+    blobs = len(np.unique(one.group))
+    assert told == 2 * [(done, blobs) for done in range(1, blobs + 1)]
     assert one == two
     np.testing.assert_array_equal(frame, before)
 

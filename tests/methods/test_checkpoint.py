@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+import types
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -132,6 +136,110 @@ def test_published_weights_load_from_a_pickle(tmp_path: Path) -> None:
     loaded = create_method("dista-net", SENSOR, pretrained=tmp_path / "theirs.pth", stages=1, published_code=True)
     assert loaded.stages[0].step.item() == 0.25
     assert torch.equal(loaded.stages[0].forward_second.weight, method.stages[0].forward_second.weight)
+
+
+# --- the authors' files -----------------------------------------------------------------------------------
+
+
+def their_file(path: Path, prefix: str = "", cells: int = 225, stages: int = 2, **beside: Any) -> Path:
+    """A file with the authors' names and shapes as MMEngine writes it, `beside` next to the weights."""
+    shapes = {
+        "lambda_step": (1,), "conv1_forward": (64, 1, 3, 3), "conv2_forward": (64, 64, 3, 3),
+        "conv1_backward": (64, 64, 3, 3), "conv2_backward": (1, 64, 3, 3),
+        "w1.weight": (256, cells), "w1.bias": (256,), "w2.weight": (9, 256), "w2.bias": (9,),
+        "att.convl.weight": (64, 1, 3, 3), "att.convl.bias": (64,), "att.conv0_s.weight": (32, 64, 1, 1),
+        "att.conv0_s.bias": (32,), "att.conv1_s.weight": (32, 64, 1, 1), "att.conv1_s.bias": (32,),
+        "att.conv_squeeze.weight": (2, 2, 3, 3), "att.conv_squeeze.bias": (2,),
+        "att.conv_m.weight": (64, 32, 1, 1), "att.conv_m.bias": (64,),
+    }  # fmt: skip
+    state = OrderedDict(
+        (f"{prefix}fcs.{stage}.{name}", torch.full(shape, 0.01))
+        for stage in range(stages)
+        for name, shape in shapes.items()
+    )
+    torch.save({"meta": {"epoch": 3, "time": "20250101"}, "state_dict": state, **beside}, path)
+    return path
+
+
+@pytest.fixture
+def framework(monkeypatch: pytest.MonkeyPatch) -> type:
+    """A class of the name under which MMEngine pickles its logs; gone when the file is read."""
+    module = types.ModuleType("mmengine.logging.history_buffer")
+
+    class HistoryBuffer:
+        def __init__(self) -> None:
+            self.log_history, self.count_history = np.arange(3.0), np.arange(3)
+            self.statistics = {"mean": np.float64(1.0)}
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
+    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return HistoryBuffer
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "generator.", "module.editor."])
+def test_the_authors_file_loads_from_a_framework_s_wrapper(
+    prefix: str, framework: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = {"log_scalars": OrderedDict({"train/loss": framework()}), "runtime_info": OrderedDict(epoch=3)}
+    path = their_file(tmp_path / "theirs.pth", prefix, message_hub=hub, optimizer={"state": {}, "lr": 1e-4})
+    monkeypatch.delitem(sys.modules, framework.__module__)
+    before = set(torch.serialization.get_safe_globals())
+    method = create_method("dista-net", SENSOR, pretrained=path)
+    assert method.published_code and len(method.stages) == 2
+    assert all(bool((p == 0.01).all()) for p in method.parameters())
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "sensor", "ratio", "options", "message"),
+    [
+        ("dista-net", SENSOR, 5, {}, "for maps of 225 cells, this method's have 25 x 25: give the ratio"),
+        ("dista-net", Sensor(shape=(5, 6)), 3, {}, "for maps of 225 cells, this method's have 15 x 18: .* shape"),
+        ("dista-net", SENSOR, 3, {"stages": 3}, "weights are of 2 stages, got stages=3"),
+        ("dista-net", SENSOR, 3, {"published_code": False}, "build the method with published_code=True"),
+        ("ista-net", SENSOR, 3, {}, r"does not fit this method: it holds 'fcs.0.lambda_step' and it lacks"),
+    ],
+)
+def test_the_authors_file_must_fit(
+    name: str, sensor: Sensor, ratio: int, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = their_file(tmp_path / "theirs.pth")
+    with pytest.raises(InputError, match=message) as caught:
+        create_method(name, sensor, ratio, pretrained=path, **options)
+    assert "theirs.pth" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_code_beside_the_authors_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = their_file(tmp_path / "theirs.pth", message_hub={"log": Evil()})
+    with pytest.raises(InputError, match=r"theirs\.pth .* it holds \S*(pathlib|Path)\S*, .* could run code"):
+        create_method("dista-net", SENSOR, pretrained=path)
+    # What stands in for a framework's names cannot be used to reach others either.
+    reach = b"cbuiltins\ngetattr\n(cbuiltins\ngetattr\nS'__globals__'\ntR(S'x'\ntR."
+    (tmp_path / "reach.pth").write_bytes(reach)
+    with pytest.raises(InputError, match="damaged or holds more than plain tensors"):
+        checkpoint.load_state(tmp_path / "reach.pth")
+    assert not (tmp_path / "opened-carelessly").exists()
+
+
+def test_damaged_and_foreign_files_of_authors_are_refused(tmp_path: Path) -> None:
+    whole = their_file(tmp_path / "theirs.pth").read_bytes()
+    contents = {"half": whole[: len(whole) // 2], "empty": b"", "page": b"<!DOCTYPE html><html></html>"}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.pth").write_bytes(content)
+        with pytest.raises(InputError, match="damaged or holds more than plain tensors") as caught:
+            create_method("dista-net", SENSOR, pretrained=tmp_path / f"{name}.pth")
+        assert "\n" not in str(caught.value)
+    torch.save({"state_dict": {"backbone.weight": torch.zeros(2)}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"not a published DISTA-Net weight file: it holds 'backbone\.weight'"):
+        create_method("dista-net", SENSOR, pretrained=tmp_path / "other.pth", stages=1)
+    two = {f"{prefix}fcs.0.lambda_step": torch.zeros(1) for prefix in ("generator.", "generator_ema.")}
+    torch.save({"state_dict": two}, tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"holds several networks \(generator\., generator_ema\.\)"):
+        create_method("dista-net", SENSOR, pretrained=tmp_path / "two.pth")
 
 
 def test_finds_the_pretrained_weights_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from csist.methods.continuous.likelihood import (
     render_with_jacobian,
 )
 from csist.methods.continuous.posterior import summarise
+from csist.methods.continuous.rounding import NOT_EXACT
 from csist.methods.continuous.search import log_evidence
 from csist.methods.continuous.tempering import temper
 from csist.metrics import count_accuracy, cso_map
@@ -171,7 +172,7 @@ def test_annealed_samples_and_their_evidence_equal_integration() -> None:
     samples, values = np.empty((20 * LANES, 3)), np.empty(20 * LANES)
     found = anneal(
         1, low, high, False, 0.0, profile_polynomials(tables), 0, 0, data, np.zeros((5, 5), np.int8), variance, 0.0,
-        bank, np.arange(1.0, 4001.0), 1e9, 10, 20, 100, samples, values, 1,
+        NOT_EXACT, bank, np.arange(1.0, 4001.0), 1e9, 10, 20, 100, samples, values, 1,
     )  # fmt: skip
     assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()
     assert samples.std(axis=0) == pytest.approx(stds, rel=0.08)
@@ -183,7 +184,8 @@ def test_tempered_samples_equal_integration() -> None:
     samples, values = np.empty((4000, 3)), np.empty(4000)
     kept = temper(
         start.reshape(1, 3), 1, low, high, False, 0.0, profile_polynomials(tables), 0, 0, np.zeros((0, 5, 5)), data,
-        np.zeros((5, 5), np.int8), variance, 0.0, np.array([1.0, 4.0]), 32, 2500, samples, values, 1,
+        np.zeros((5, 5), np.int8), variance, 0.0, NOT_EXACT, np.array([1.0, 4.0]), 32, 2500, 0.2, samples,
+        values, 1,
     )  # fmt: skip
     assert kept == 4000
     assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 import csist
 from csist import evaluation
@@ -19,7 +18,7 @@ from csist.grid import SubPixelGrid
 from csist.methods import create_method, list_methods, refine
 from csist.methods.base import CentroidReadOut, GridMethod
 from csist.methods.ista import ISTA
-from csist.methods.refine import MOST_TARGETS, REACH_CELLS, Refined, probability_within
+from csist.methods.refine import MOST_TARGETS, REACH_PX, Refined
 from csist.methods.registry import canonical_name, split_name, takes_prior
 from csist.physics.psf import AiryPSF, GaussianPSF
 from csist.physics.sensor import Sensor
@@ -63,8 +62,8 @@ def benchmark_images(count: int, seed: int) -> tuple[list[Targets], FloatArray]:
         (replace(EXACT, background=40.0), 2e-3, 2e-3),
         # The likelihood leaves the rings of an Airy pattern out.
         (replace(EXACT, psf=AiryPSF(1.3)), 6e-3, 1e-2),
-        # Noise that grows with the light pulls the mode off the truth by the logarithm of its variance.
-        (replace(EXACT, gain=2.0), 6e-3, 4e-2),
+        # Noise that grows with the light widens the posterior, and its logarithm pulls it off the truth.
+        (replace(EXACT, gain=2.0), 1.5e-2, 4e-2),
     ],
     ids=["plain", "background", "airy", "gain"],
 )
@@ -73,7 +72,7 @@ def test_without_noise_it_leaves_the_grid_and_finds_the_truth(
 ) -> None:
     found = refined([PAIR], sensor, sensor.render(PAIR)[None], ratio)[0]
     start = SubPixelGrid(sensor.shape, ratio).snap(PAIR)
-    assert max(abs(start.x - PAIR.x)) > 3 * tolerance_px
+    assert max(abs(start.x - PAIR.x)) > 2 * tolerance_px
     assert found.x == pytest.approx(PAIR.x, abs=tolerance_px)
     assert found.y == pytest.approx(PAIR.y, abs=tolerance_px)
     assert found.intensity == pytest.approx(PAIR.intensity, rel=tolerance)
@@ -96,13 +95,12 @@ def test_errors_are_those_of_the_numeric_fisher_information() -> None:
             columns.append(difference.ravel() / (2 * step))
     jacobian = np.stack(columns, axis=1)
     information = jacobian.T @ jacobian / (1.0 + 1.0 / 12.0)
-    information[range(4), range(4)] += 12.0 / (2.0 * REACH_CELLS / 3.0) ** 2
+    information[range(4), range(4)] += 12.0 / (2.0 * REACH_PX) ** 2
     expected = np.sqrt(np.diag(np.linalg.inv(information))).reshape(3, 2)
     for name, errors in zip(("x_std", "y_std", "intensity_std"), expected, strict=True):
         stated = np.stack([getattr(targets, name) for targets in found])
-        # Where chi-squared is above its mean they grow a little, so the smallest one is Fisher's.
-        assert stated.min(axis=0) == pytest.approx(errors, rel=0.1)
-        assert np.median(stated, axis=0) == pytest.approx(errors, rel=0.2)
+        # Where chi-squared is above its mean they grow a little.
+        assert np.median(stated, axis=0) == pytest.approx(errors, rel=0.15)
     assert np.std([t.x - PAIR.x for t in found], axis=0) == pytest.approx(expected[0], rel=0.4)
 
 
@@ -116,20 +114,6 @@ def test_noise_that_nobody_stated_shows_in_the_errors() -> None:
     assert not any((targets.flags & Flag.POOR_FIT).any() for targets in honest)
 
 
-@pytest.mark.parametrize("radius", [0.05, 0.25, 2.0])
-def test_probability_within_a_circle(radius: float) -> None:
-    assert probability_within(0.04, 0.04, 0.0, radius) == pytest.approx(chi2.cdf(radius**2 / 0.04, 2), rel=1e-9)
-    covariance = np.array([[0.05, 0.02], [0.02, 0.03]])
-    side = np.linspace(-radius, radius, 801)
-    x, y = np.meshgrid(side, side)
-    inverse = np.linalg.inv(covariance)
-    density = np.exp(-0.5 * (inverse[0, 0] * x * x + 2 * inverse[0, 1] * x * y + inverse[1, 1] * y * y))
-    density /= 2 * np.pi * np.sqrt(np.linalg.det(covariance))
-    expected = density[np.hypot(x, y) <= radius].sum() * (side[1] - side[0]) ** 2
-    assert probability_within(0.05, 0.03, 0.02, radius) == pytest.approx(expected, rel=1e-2)
-    assert probability_within(1e-300, 0.0, 0.0, radius) == pytest.approx(1.0)
-
-
 def test_a_lone_target_is_surer_than_a_pair_hard_to_tell_apart() -> None:
     scene = Targets(x=[1.0, 7.0, 7.45], y=[1.0, 6.0, 6.3], intensity=[150.0, 240.0, 240.0])
     sensor = Sensor(shape=(9, 11), read_noise=2.0)
@@ -141,7 +125,7 @@ def test_a_lone_target_is_surer_than_a_pair_hard_to_tell_apart() -> None:
     assert found.intensity[np.argmin(found.x)] < found.intensity.max()
 
 
-def test_positions_stay_within_a_cell_and_inside_the_image() -> None:
+def test_positions_stay_near_their_cell_and_inside_the_image() -> None:
     grid = SubPixelGrid((11, 11), 3)
     scenes, images = benchmark_images(30, 50)
     # Maps of other images: nothing fits, every target is pushed about.
@@ -150,7 +134,7 @@ def test_positions_stay_within_a_cell_and_inside_the_image() -> None:
     starts = [grid.centroids(cells) for cells in maps]
     for targets, start in zip(found, starts, strict=True):
         near = np.maximum(abs(targets.x[:, None] - start.x), abs(targets.y[:, None] - start.y)).min(axis=1, initial=9)
-        assert (near <= REACH_CELLS / 3 + 1e-9).all()
+        assert (near <= REACH_PX + 1e-9).all()
         assert (targets.intensity > 0).all()
         assert ((targets.x >= -0.5) & (targets.x <= 10.5) & (targets.y >= -0.5) & (targets.y <= 10.5)).all()
     assert any((targets.flags & Flag.AT_BOUND).any() for targets in found)
@@ -197,7 +181,7 @@ def test_a_prior_without_width_is_taken_at_its_word() -> None:
     prior = ScenePrior(count_range=(1, 3), intensity_range=(200.0, 200.0))
     scene = Targets(x=[3.3], y=[4.1], intensity=[200.0])
     found = refined([scene], EXACT, EXACT.render(scene)[None], prior=prior)[0]
-    assert found.intensity.tolist() == [200.0] and found.intensity_std[0] < 1e-3
+    assert found.intensity == pytest.approx(200.0) and found.intensity_std[0] < 1e-3
     assert found.x == pytest.approx([3.3], abs=2e-3)
 
 
@@ -268,7 +252,7 @@ def test_suffixes_in_the_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ista+yolo", {}, "unknown suffix 'yolo' of method 'ista[+]yolo': use centroid or refine"),
+        ("ista+peak", {}, "unknown suffix 'peak' of method 'ista[+]peak': use centroid or refine or yolo"),
         ("ista+", {}, "unknown suffix ''"),
         ("ista+refine+refine", {}, "unknown suffix 'refine[+]refine'"),
         ("istaa+refine", {}, "did you mean 'ista[+]refine'"),

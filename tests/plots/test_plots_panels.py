@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from plots_helpers import covered_texts
 
 from csist import plots
@@ -41,6 +44,14 @@ def frame(targets: Targets = FRAME_TARGETS) -> Figure:
     return plots.frame_panel(image, targets, FRAME_SENSOR.render(targets), title="sky.fits: 5 targets")
 
 
+SAMPLES = np.random.default_rng(3).normal([4.9, 5.1, 230.0], [0.05, 0.05, 3.0], (200, 3, 3))
+
+
+def overview(targets: Targets) -> Figure:
+    view = plots.View(FRAME_SENSOR.observe(FRAME_TARGETS, 2), FRAME_SENSOR.render(targets), targets)
+    return plots.frame_overview(view, plots.group_views(view))
+
+
 FIGURES = {
     "window": lambda: plots.unmixing_panel(IMAGE, FOUND, MODEL, TRUTH, "window.png: 3 targets"),
     "gallery": lambda: plots.window_gallery(views()),
@@ -48,6 +59,10 @@ FIGURES = {
     "nothing": lambda: plots.unmixing_panel(np.zeros((3, 3)), Targets.empty(), np.zeros((3, 3))),
     "frame": frame,
     "frame without targets": lambda: frame(Targets.empty()),
+    "group": lambda: plots.group_panel(views()[0], SAMPLES),
+    "group without targets": lambda: plots.group_panel(views()[1]),
+    "overview": lambda: overview(FRAME_TARGETS),
+    "overview without targets": lambda: overview(Targets.empty()),
 }
 
 
@@ -85,3 +100,38 @@ def test_circle_areas_follow_the_flux() -> None:
 def test_nothing_to_draw_is_refused(make: Callable[[], Figure]) -> None:
     with pytest.raises(InputError):
         make()
+
+
+def test_samples_are_drawn_where_they_lie() -> None:
+    close_up = plots.group_panel(views()[0], SAMPLES).axes[1]
+    offsets = close_up.collections[0].get_offsets()
+    assert np.array_equal(np.sort(offsets[:, 0]), np.sort(SAMPLES[..., 0].ravel()))
+    assert np.array_equal(np.sort(offsets[:, 1]), np.sort(SAMPLES[..., 1].ravel()))
+
+
+def test_group_views_are_the_brightest_groups_and_do_not_overlap() -> None:
+    whole = plots.View(np.zeros((90, 120)), np.zeros((90, 120)), FRAME_TARGETS)
+    views = plots.group_views(whole, most=2)
+    assert [view.title for view in views] == ["A", "B"]
+    assert views[0].targets == FRAME_TARGETS[[1, 2]] and views[1].targets == FRAME_TARGETS[[0]]
+    assert plots.group_views(plots.View(np.zeros((9, 9)), np.zeros((9, 9)), Targets.empty())) == []
+
+
+def test_a_sheet_holds_every_picture_in_its_place() -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    pictures = []
+    for colour, size in zip(colours, [(20, 10), (30, 12), (8, 6)], strict=True):
+        file = io.BytesIO()
+        Image.new("RGB", size, colour).save(file, "png")
+        pictures.append(file.getvalue())
+    sheet = Image.open(io.BytesIO(plots.contact_sheet(pictures, columns=2)))
+    assert sheet.size == (50, 18)
+    assert [sheet.getpixel(place) for place in ((0, 0), (20, 0), (0, 12))] == colours
+    with pytest.raises(InputError):
+        plots.contact_sheet([])
+
+
+def test_a_figure_as_png_is_that_of_the_file(tmp_path: Path) -> None:
+    plots.save_figure(FIGURES["group"](), tmp_path / "group.png")
+    drawn, saved = Image.open(io.BytesIO(plots.figure_png(FIGURES["group"]()))), Image.open(tmp_path / "group.png")
+    assert drawn.tobytes() == saved.tobytes()

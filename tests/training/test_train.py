@@ -244,3 +244,11 @@ def test_windows_come_first_and_whole_images_last(tmp_path: Path, monkeypatch: p
 def test_windows_need_groups_inside_one_pixel(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="window needs groups inside one pixel"):
         train(**TINY, output=tmp_path, window=3, prior=ScenePrior.flat())
+
+
+def test_begins_from_given_weights(tmp_path: Path, undisturbed: Any) -> None:
+    short = {**TINY, "max_samples": 8, "learning_rate": 1e-12}
+    trained = train(**short, output=tmp_path, start=undisturbed.weights)
+    assert trained.card["training"]["start"]["samples"] == undisturbed.card["training"]["samples"]
+    one, other = load_state(trained.weights), load_state(undisturbed.weights)
+    assert all(torch.allclose(one[key], other[key], atol=1e-6) for key in other)

@@ -20,14 +20,16 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option("--scheduler", help="Dask scheduler, tcp://HOST:PORT.", show_default="processes on this machine"),
 ]
-WorkersOption = Annotated[
-    int | None, typer.Option("--workers", help="Processes on this machine.", show_default="one a core")
-]
 
 
 @contextmanager
 def cluster_client(engine: str, scheduler: str | None, workers: int | None) -> Iterator[Client | None]:
     """The connection to the cluster that the options name; None where the work is done in this process.
+
+    Args:
+        engine: one of `ENGINES`.
+        scheduler: address of a cluster; None for one on this machine, which ends with the work.
+        workers: processes of the latter; None for one a core.
 
     Raises:
         InputError: if the options are out of range or contradict each other.
@@ -38,9 +40,8 @@ def cluster_client(engine: str, scheduler: str | None, workers: int | None) -> I
     if workers is not None and workers < 1:
         raise InputError(f"workers must be a whole number >= 1, got {workers}")
     if engine == "local":
-        for name, value in (("scheduler", scheduler), ("workers", workers)):
-            if value is not None:
-                raise InputError(f"--{name} {value} is for a cluster: add --engine dask, or leave it out")
+        if scheduler is not None:
+            raise InputError(f"--scheduler {scheduler} is for a cluster: add --engine dask, or leave it out")
         yield None
         return
     if scheduler is not None and workers is not None:

@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from csist.checks import InputError
+from csist.cli.app import app as app_command
 from csist.cli.convert import convert
 from csist.cli.evaluate import evaluate
+from csist.cli.export import export
 from csist.cli.generate import generate
 from csist.cli.limits import limits
 from csist.cli.methods import methods
@@ -58,7 +60,7 @@ def _root(
         raise typer.Exit(BAD_USE)
 
 
-for command in (unmix, evaluate, train, limits, methods, generate, convert):
+for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export):
     app.command()(command)
 
 

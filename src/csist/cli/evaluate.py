@@ -18,9 +18,11 @@ from csist.cli.options import (
     PlotOption,
     PriorOption,
     RatioOption,
+    RuntimeOption,
     SplitOption,
     WeightsOption,
     check_mode,
+    check_runtime,
 )
 from csist.cli.output import check_outputs, data_line, interval_cell, make_console, number, progress, write_json
 
@@ -43,6 +45,7 @@ def evaluate(
     mode: ModeOption = None,
     prior: PriorOption = None,
     weights: WeightsOption = None,
+    runtime: RuntimeOption = "torch",
     oracle: Annotated[bool, typer.Option(help="Add what no read-out of the grid can exceed.")] = True,
     resamples: Annotated[int, typer.Option("--resamples", help="Resamples of the intervals; 0 for none.")] = 1000,
     json_target: JsonOption = None,
@@ -65,6 +68,7 @@ def evaluate(
     if resamples < 0:
         raise InputError(f"resamples must be a whole number >= 0, got {resamples}")
     check_mode(mode)
+    check_runtime(runtime, names)
     check_ratio(ratio)
     chosen = None if prior is None else ScenePrior.named(prior)
     sources = [data, *(predictions or [])]
@@ -77,8 +81,8 @@ def evaluate(
         images = evaluation.read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
         given = {path.name: evaluation.read_predictions(path, images) for path in predictions or []}
         result = evaluation.evaluate(
-            images, names, ratio, prior=chosen, mode=mode, weights=weights, predictions=given, oracle=oracle,
-            resamples=resamples, progress=report,
+            images, names, ratio, prior=chosen, mode=mode, weights=weights, runtime=runtime,
+            predictions=given, oracle=oracle, resamples=resamples, progress=report,
         )  # fmt: skip
     if plot is not None:
         _draw_evaluation(result, images.truths, plot)

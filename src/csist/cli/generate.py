@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from csist import cluster
-from csist.cli.engine import EngineOption, SchedulerOption, WorkersOption, cluster_client
+from csist.checks import InputError
+from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import PriorOption, SensorOption, read_sensor
 from csist.cli.output import progress, report_written
 
@@ -30,13 +31,15 @@ def generate(
     sensor: SensorOption = None,
     engine: EngineOption = "local",
     scheduler: SchedulerOption = None,
-    workers: WorkersOption = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes, with --engine dask.")] = None,
 ) -> None:
     """Make a dataset; the default is the benchmark CSIST-100K."""
     from csist.datasets import generate as make
     from csist.datasets import load, split_sizes
     from csist.datasets.scenes import ScenePrior
 
+    if engine == "local" and workers is not None:
+        raise InputError(f"--workers {workers} is for a cluster: add --engine dask, or leave it out")
     law = ScenePrior.named(prior or "csist-100k")
     card = None if sensor is None else read_sensor(sensor)[0]
     begun = time.perf_counter()

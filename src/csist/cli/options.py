@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,10 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weight file of a trained method, instead of the package's own."),
 ]
+RuntimeOption = Annotated[
+    str,
+    typer.Option("--runtime", help="What computes the maps of a grid method: torch, or onnx (onnxruntime)."),
+]
 JsonOption = Annotated[
     str | None,
     typer.Option("--json", help="Write the figures as JSON to this file, or - for standard output."),
@@ -45,6 +50,21 @@ def check_mode(mode: str | None) -> None:
     """
     if mode not in (None, "accurate", "fast"):
         raise InputError(f"mode must be accurate or fast, got {mode!r}")
+
+
+def check_runtime(runtime: str, methods: Sequence[str]) -> None:
+    """Check what computes the maps of these methods, given by their registry names.
+
+    Raises:
+        InputError: if there is no such runtime, or a method has no map and another than the usual one is asked for.
+    """
+    from csist.methods.registry import METHODS, RUNTIMES, split_name
+
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
+    for name in methods:
+        if runtime != RUNTIMES[0] and not METHODS[split_name(name)[0]].grid:
+            raise InputError(f"--runtime {runtime} is for methods on the grid, {name!r} has none: leave it out")
 
 
 def read_sensor(path: Path) -> tuple[Sensor, float | None]:

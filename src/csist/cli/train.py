@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import signal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from csist.checks import InputError
+from csist.checks import InputError, check_packages
 from csist.cli.options import JsonOption, PriorOption, RatioOption, SensorOption, read_sensor
 from csist.cli.output import (
     InterruptedRunError,
@@ -54,6 +53,9 @@ def train(
     ] = None,
     max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="End this session after so long.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="Weight file of this method to begin from (.safetensors).")
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="Option of the method; may be given several times."),
@@ -112,7 +114,7 @@ def train(
     card = None if sensor is None else read_sensor(sensor)[0]
     law = None if prior is None else ScenePrior.named(prior)
     check_outputs([] if data is None else [data], json_target)
-    _check_extra()
+    check_packages("training", NEEDED, "train")
     from csist.training import train as run
 
     folder = Path("runs") / name if output is None else output
@@ -124,8 +126,7 @@ def train(
             val_limit=val_limit, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
             gradient_clip=gradient_clip, ema_decay=ema_decay, warmup_samples=warmup_samples, decay=decay,
             constraint_share=constraint_share, window=window, window_share=window_share, half=half, sensor=card,
-            prior=law, progress_bar=True,
-            stop_asked=stop_asked, options=chosen,
+            prior=law, progress_bar=True, stop_asked=stop_asked, options=chosen, start=start,
         )  # fmt: skip
     if not result.first_process:
         return
@@ -135,12 +136,6 @@ def train(
         write_json(_figures(result), json_target)
     if json_target != "-":
         _report_training(result)
-
-
-def _check_extra() -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"training needs {' and '.join(missing)}, of the extra `train`: pip install 'csist[train]'")
 
 
 def _method_options(given: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from csist.checks import InputError
-from csist.cli.engine import EngineOption, SchedulerOption, WorkersOption, cluster_client
+from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
     JsonOption,
     ModeOption,
@@ -21,6 +21,7 @@ from csist.cli.options import (
     PlotOption,
     PriorOption,
     RatioOption,
+    RuntimeOption,
     SensorOption,
     WeightsOption,
 )
@@ -36,6 +37,7 @@ from csist.cli.output import (
     uninterrupted,
     write_json,
 )
+from csist.cli.unmix_sequence import TrackRows
 from csist.cli.unmix_settings import Settings, make_settings
 from csist.cli.unmix_solve import OpenFile, open_file
 from csist.cli.unmix_tally import Tally, draw_unmixed, groups_table
@@ -46,11 +48,14 @@ if TYPE_CHECKING:
 
     from csist.io import TableWriter
 
+SHOWN_PSFS = 4
+"""Measured PSFs in the printed summary; the JSON has all."""
+
 
 def unmix(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT", help="Images (PNG, TIFF, FITS, NPY, NPZ, HDF5 store) or folders."),
+        typer.Argument(metavar="INPUT", help="Images (PNG, TIFF, FITS, NPY, NPZ, HDF5 store), videos or folders."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table of targets (.csv).")] = Path("targets.csv"),
     method: Annotated[str, typer.Option("--method", help="See `csist methods`.")] = "continuous",
@@ -62,7 +67,7 @@ def unmix(
     ] = None,
     psf: Annotated[
         Path | None,
-        typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle."),
+        typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle; or auto."),
     ] = None,
     psf_oversampling: Annotated[
         int, typer.Option("--psf-oversampling", help="Samples a pixel of the measured PSF.")
@@ -74,13 +79,25 @@ def unmix(
     ] = False,
     ratio: RatioOption = 3,
     weights: WeightsOption = None,
+    runtime: RuntimeOption = "torch",
     groups: Annotated[
         Path | None,
         typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
     ] = None,
+    sequence: Annotated[bool, typer.Option("--sequence", help="Take every folder as one sequence of frames.")] = False,
+    temporal: Annotated[
+        int | None,
+        typer.Option("--temporal", help="Subtract what stood still in the last so many frames (fixed camera)."),
+    ] = None,
+    tracks: Annotated[
+        Path | None, typer.Option("--tracks", help="Link the frames' targets into tracks, table (.csv).")
+    ] = None,
     engine: EngineOption = "local",
     scheduler: SchedulerOption = None,
-    workers: WorkersOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Threads; frames are shared out to them. With --engine dask: processes."),
+    ] = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
 ) -> None:
@@ -94,6 +111,8 @@ def unmix(
 
     if str(output) == "-":
         output = Path("/dev/stdout")
+    if engine == "dask":
+        _check_independent(sequence, temporal, tracks)
     settings = make_settings(
         method,
         ratio,
@@ -107,12 +126,16 @@ def unmix(
         background,
         mask_nan,
         weights,
+        runtime,
+        temporal,
+        workers,
     )
-    tally = Tally()
-    files = _input_files(inputs, tally)
-    check_outputs([path for _, path in files], json_target, output, groups, plot)
-    if groups is not None:
-        check_writable(groups, TABLE_SUFFIXES)
+    tally = Tally(tracks=None if tracks is None else TrackRows())
+    files = _input_files(inputs, tally, sequence)
+    check_outputs([path for _, path in files], json_target, output, groups, tracks, plot)
+    for table_path in (groups, tracks):
+        if table_path is not None:
+            check_writable(table_path, TABLE_SUFFIXES)
     if plot is not None:
         from csist.plots import check_picture
 
@@ -122,9 +145,11 @@ def unmix(
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
-                _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
+                _unmix_files(files, settings, client, table, tally, report, plot is not None)
                 if groups is not None:
                     write_table(groups_table(tally.groups), groups)
+                if tracks is not None and tally.tracks is not None:
+                    write_table(tally.tracks.table(), tracks)
         except BaseException as error:
             _after_the_break(error, writer, output, tally, groups)
             raise
@@ -135,12 +160,29 @@ def unmix(
         raise typer.Exit(FAILURE)
 
 
-def _input_files(inputs: Sequence[Path], tally: Tally) -> list[tuple[str, Path]]:
-    """(name in the table, path) of every image file; the path as typed where two inputs hold the same name."""
+def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None) -> None:
+    """Check that every image can be unmixed without those before it.
+
+    Raises:
+        InputError: if an option needs these.
+    """
+    given = {"--sequence": sequence, "--temporal": temporal is not None, "--tracks": tracks is not None}
+    for option in [name for name, is_given in given.items() if is_given]:
+        raise InputError(f"{option} takes frames one after the other, on one machine: leave out --engine dask")
+
+
+def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tuple[str, Path]]:
+    """(name in the table, path) of every image file; the path as typed where two inputs hold the same name.
+
+    With `sequence` a folder is one item.
+    """
     from csist.io import read_frames
 
     found: list[tuple[str, Path]] = []
     for given in inputs:
+        if sequence and given.is_dir():
+            found.append((given.resolve().name, given))
+            continue
         reader = read_frames(given)
         for line in reader.notes:
             name, _, text = line.rpartition(": ")
@@ -154,20 +196,10 @@ def _input_files(inputs: Sequence[Path], tally: Tally) -> list[tuple[str, Path]]
     return [(name if names.count(name) == 1 else str(path), path) for name, path in found]
 
 
-def _openers(
-    files: Sequence[tuple[str, Path]], settings: Settings, client: Client | None
-) -> Iterator[Callable[[], OpenFile]]:
-    """A function for each file, in order, that opens it to be unmixed here or on the cluster."""
-    if client is None:
-        return (partial(open_file, path, name, settings) for name, path in files)
-    from csist.cli.unmix_cluster import open_on_cluster
-
-    return open_on_cluster(client, files, settings)
-
-
 def _unmix_files(
     files: Sequence[tuple[str, Path]],
-    openers: Iterator[Callable[[], OpenFile]],
+    settings: Settings,
+    client: Client | None,
     table: TableWriter,
     tally: Tally,
     report: Callable[[str, float, float], None],
@@ -176,7 +208,8 @@ def _unmix_files(
     """Unmix file by file; in a batch a bad file is told of and the others go on."""
     from csist.unmixing import is_window
 
-    for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
+    openers = zip(files, _openers(files, settings, client), strict=True)
+    for place, ((name, path), open_next) in enumerate(openers):
         report(name, place, len(files))
         opened: OpenFile | None = None
         while True:
@@ -185,7 +218,12 @@ def _unmix_files(
                     opened = open_next()
                     for text in opened.notes:
                         tally.note(text, name)
+                    if settings.background is not None and not is_window(opened.shape):
+                        tally.note("--background is for windows, that of a frame is measured", name)
                 block = next(opened.blocks, None)
+                if block is None:
+                    for text in opened.notes:  # more of them may come while frames are read
+                        tally.note(text, name)
             except ClusterError:  # the other files fail too
                 raise
             except Exception as error:
@@ -199,15 +237,39 @@ def _unmix_files(
                 tally.files += 1
                 break
             with uninterrupted():  # table, groups and summary must tell of the same images
+                image = _image_name(path, name, block.name, len(files) > 1)
                 for index, targets in enumerate(block.targets):
-                    table.append(name, block.start + index, targets)
+                    table.append(image, block.start + index, targets)
+                    if tally.tracks is not None and not is_window(opened.shape):
+                        tally.tracks.add(name, block.start + index, targets)
                 tally.images += len(block.targets)
                 tally.targets += sum(map(len, block.targets))
                 tally.masked += block.masked
-                tally.groups += [{"image": name, **row} for row in block.groups]
+                tally.groups += [{"image": image, **row} for row in block.groups]
+                if block.psf is not None:
+                    tally.psfs.append({"image": name, **block.psf})
             if pictured:
                 tally.keep_view(block, is_window(opened.shape))
-            report(name, place + (block.start + len(block.targets)) / opened.shape[0], len(files))
+            done = (block.start + len(block.targets)) / opened.shape[0] if opened.shape[0] else 0.0
+            report(name, place + min(done, 1.0), len(files))
+
+
+def _openers(
+    files: Sequence[tuple[str, Path]], settings: Settings, client: Client | None
+) -> Iterator[Callable[[], OpenFile]]:
+    """A function for each file, in order, that opens it to be unmixed here or on the cluster."""
+    if client is None:
+        return (partial(open_file, path, name, settings) for name, path in files)
+    from csist.cli.unmix_cluster import open_on_cluster
+
+    return open_on_cluster(client, files, settings)
+
+
+def _image_name(path: Path, name: str, own: str | None, several: bool) -> str:
+    """Name in the table: that of the file, or of a folder's image, with the folder where there are several inputs."""
+    if own is None or not path.is_dir():
+        return name
+    return f"{name}/{own}" if several else own
 
 
 def _file_message(path: Path, error: Exception) -> str:
@@ -246,12 +308,15 @@ def _after_the_break(
 
 
 def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str | None) -> None:
+    tracks = None if tally.tracks is None else int(tally.tracks.table()["track"].nunique())
     figures = {
         "files": tally.files,
         "failed": tally.failed,
         "images": tally.images,
         "targets": tally.targets,
         "masked_pixels": tally.masked,
+        **({"psf": tally.psfs} if tally.psfs else {}),
+        **({} if tracks is None else {"tracks": tracks}),
         "seconds": round(seconds, 3),
         "warnings": tally.warnings,
         "output": str(output),
@@ -268,6 +333,10 @@ def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str
         rows.insert(1, ("failed", f"{len(tally.failed)}"))
     if tally.masked:
         rows.append(("masked pixels", f"{tally.masked}"))
+    for psf in tally.psfs[:SHOWN_PSFS]:
+        rows.append(("PSF", f"sigma {psf['sigma_px']:.3f} +- {psf['sigma_px_std']:.3f} px, {psf['sources']} sources"))
+    if tracks is not None:
+        rows.append(("tracks", f"{tracks}"))
     rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]
     for row in rows:
         table.add_row(*row)

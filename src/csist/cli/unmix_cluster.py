@@ -17,20 +17,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from csist.checks import InputError
+from csist.cli.unmix_sequence import frame_view, settle_frames, unmix_frame
 from csist.cli.unmix_settings import Settings
 from csist.cli.unmix_solve import (
     Block,
     OpenFile,
     check_frames,
-    file_notes,
-    frame_arguments,
-    frame_view,
     image_name,
+    settle_windows,
     store_truths,
-    unmix_frame,
     unmix_windows,
     whole_batches,
-    window_arguments,
     window_view,
 )
 from csist.cluster import ClusterError, Task, begun
@@ -92,19 +89,21 @@ class _Part:
 
     Args:
         images: where they are.
-        draw: picture of an image (H, W) from its place in the part and its targets.
+        draw: picture of an image (H, W) from its place in the file and its targets.
+        psf: what was found out about the PSF of the file.
     """
 
     images: Slice
     draw: Callable[[FloatArray, int, Targets], View]
+    psf: dict[str, Any] | None
 
     def block(self, found: list[Targets], groups: list[dict[str, Any]], masked: int) -> Block:
         """What the task found; a picture reads its image again, so that none is kept."""
 
         def view(index: int) -> View:
-            return self.draw(self.images.read()[index], index, found[index])
+            return self.draw(self.images.read()[index], self.images.start + index, found[index])
 
-        return Block(self.images.start, found, groups, masked, view)
+        return Block(self.images.start, found, groups, masked, view, psf=None if self.images.start else self.psf)
 
 
 Step = tuple[tuple[int, _Part | None], Any]
@@ -142,7 +141,7 @@ def _blocks(steps: Iterator[Step]) -> Iterator[Block]:
 
 def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[Step]:
     """The steps of all files, in order; an error is one of them, because the files behind it go on."""
-    from csist.io import read_image
+    from csist.io import image_kind, read_image
     from csist.unmixing import is_window
 
     if settings.weights is not None:
@@ -150,8 +149,13 @@ def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[St
     run = uuid4().hex
     for file, (name, path) in enumerate(files):
         try:
+            if image_kind(path) == "video":
+                raise InputError(
+                    f"{path} is a video, which is read from its start by one process: leave out --engine dask, "
+                    "or save its frames as images"
+                )
             stack = read_image(path, name)
-            yield (file, None), (stack.shape, file_notes(stack, settings))
+            yield (file, None), (stack.shape, stack.notes)
             if is_window(stack.shape):
                 yield from _window_steps(file, stack, settings, run)
             else:
@@ -167,36 +171,29 @@ def _slices(stack: ImageStack, images: int) -> Iterator[Slice]:
 
 
 def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str) -> Iterator[Step]:
-    import numpy as np
-
-    from csist.unmixing import window_recipe
-
-    images = np.array(stack[:])
-    recipe = window_recipe(images, **window_arguments(stack, images, settings))
+    recipe, psf = settle_windows(stack, settings)[1:]
     method = _method(run, **recipe)  # what cannot be made shows here, not on a worker
-    truths = store_truths(stack.path) if stack.kind == "store" else None
-    name, count, sensor = stack.name, len(stack), recipe["sensor"]
+    truths = store_truths(stack)
+
+    def draw(image: FloatArray, index: int, found: Targets) -> View:
+        truth = None if truths is None else truths[index]
+        return window_view(image_name(stack.name, "image", index, len(stack)), image, found, recipe["sensor"], truth)
+
     for part in _slices(stack, whole_batches(method, WINDOWS_A_TASK)):
-
-        def draw(image: FloatArray, index: int, found: Targets, start: int = part.start) -> View:
-            truth = None if truths is None else truths[start + index]
-            return window_view(image_name(name, "image", start + index, count), image, found, sensor, truth)
-
-        yield (file, _Part(part, draw)), Task(_unmix_windows, (part, run, recipe))
+        yield (file, _Part(part, draw, psf)), Task(_unmix_windows, (part, run, recipe))
 
 
 def _frame_steps(file: int, stack: ImageStack, settings: Settings) -> Iterator[Step]:
-    check_frames(stack, settings)
-    arguments = frame_arguments(stack, settings)
-    name, count = stack.name, len(stack)
+    from csist.sequences import sequence_of_stack
+
+    check_frames(stack, settings.method)
+    arguments, psf = settle_frames(sequence_of_stack(stack), settings)
+
+    def draw(image: FloatArray, index: int, found: Targets) -> View:
+        return frame_view(image_name(stack.name, "frame", index, len(stack)), image, found, arguments)
+
     for part in _slices(stack, 1):
-
-        def draw(image: FloatArray, _: int, found: Targets, start: int = part.start) -> View:
-            return frame_view(
-                image_name(name, "frame", start, count), image, found, arguments["sensor"], arguments["psf"]
-            )
-
-        yield (file, _Part(part, draw)), Task(_unmix_frame, (part, count, arguments))
+        yield (file, _Part(part, draw, psf)), Task(_unmix_frame, (part, len(stack), arguments))
 
 
 # --- on a worker ------------------------------------------------------------------------------------------

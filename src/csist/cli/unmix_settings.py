@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
-from csist.cli.options import check_mode, read_sensor
+from csist.cli.options import check_mode, check_runtime, read_sensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from csist.physics.sensor import Sensor
 
     FloatArray = NDArray[np.float64]
+
+
+MEASURED_PSF = "auto"
+"""Given as the PSF: measure it. A file of that name is ./auto."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Settings:
     noise_std: float | None
     mask_nan: bool
     weights: Path | None
+    runtime: str
+    psf_measured: bool = False
+    temporal: int | None = None
+    workers: int | None = None
 
     def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
         """The sensor of these images: a card, what the file states, or the default, with the options on top."""
@@ -60,7 +68,9 @@ class Settings:
 
         options: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
         if self.method not in FRAME_METHODS:
-            options |= {"ratio": self.ratio, "pretrained": self.weights}
+            options |= {"ratio": self.ratio, "pretrained": self.weights, "runtime": self.runtime}
+        elif self.workers is not None:
+            options["workers"] = self.workers
         return options
 
 
@@ -77,6 +87,9 @@ def make_settings(
     background: float | None,
     mask_nan: bool,
     weights: Path | None,
+    runtime: str,
+    temporal: int | None = None,
+    workers: int | None = None,
 ) -> Settings:
     """The options of `csist unmix`, checked.
 
@@ -89,18 +102,25 @@ def make_settings(
     from csist.physics.psf import GaussianPSF
 
     check_mode(mode)
+    key = canonical_name(method)
+    check_runtime(runtime, [key])
     card, stated_noise = (None, None) if sensor is None else read_sensor(sensor)
     if psf is not None and psf_sigma is not None:
         raise InputError(f"give --psf {psf} or --psf-sigma {psf_sigma}, not both")
+    measured = str(psf) == MEASURED_PSF
     chosen: PSF | None = None
     if psf_sigma is not None:
         chosen = GaussianPSF(psf_sigma)
-    elif psf is not None:
+    elif psf is not None and not measured:
         chosen = _read_psf(psf, psf_oversampling)
     if background is not None and abs(background) == float("inf"):
         raise InputError(f"background must be finite, got {background}")
+    if temporal is not None and temporal < 3:
+        raise InputError(f"temporal must be a whole number of frames >= 3, got {temporal}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be a whole number >= 1, got {workers}")
     return Settings(
-        method=canonical_name(method),
+        method=key,
         ratio=check_ratio(ratio),
         mode=mode,
         prior=None if prior is None else ScenePrior.named(prior),
@@ -110,6 +130,10 @@ def make_settings(
         noise_std=stated_noise if noise_std is None else check_not_negative("noise_std", noise_std),
         mask_nan=mask_nan,
         weights=weights,
+        runtime=runtime,
+        psf_measured=measured,
+        temporal=temporal,
+        workers=workers,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csist.cli.unmix_sequence import TrackRows
 from csist.cli.unmix_solve import GROUP_PLACE, Block
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Tally:
     groups: list[dict[str, Any]] = field(default_factory=list)
     windows: list[tuple[int, View]] = field(default_factory=list)
     frame: tuple[float, View] | None = None
+    psfs: list[dict[str, Any]] = field(default_factory=list)
+    tracks: TrackRows | None = None
 
     def note(self, text: str, name: str) -> None:
         """Remember something that the user should know about a file."""

@@ -84,6 +84,9 @@ def split_sizes(count: int) -> dict[str, int]:
 
     One image alone goes to test, the second one to train.
 
+    Args:
+        count: number of images in all.
+
     >>> split_sizes(100_000), split_sizes(3)
     ({'train': 80000, 'val': 10000, 'test': 10000}, {'train': 1, 'val': 1, 'test': 1})
     """
@@ -484,6 +487,9 @@ class Store:
 
 def load(path: str | Path) -> Store:
     """Open a store; nothing but its description is read yet.
+
+    Args:
+        path: the file (.h5).
 
     Raises:
         InputError: if the file is missing, not a store of this or an older version, cut short or damaged.

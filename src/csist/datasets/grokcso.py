@@ -83,7 +83,15 @@ class Convention:
 
 @dataclass(frozen=True, eq=False)
 class GrokCSOData:
-    """What `read_grokcso` found: arrays by split, and what all of them have in common."""
+    """What `read_grokcso` found: arrays by split, and what all of them have in common.
+
+    Args:
+        splits: images and targets by the split's name.
+        convention: how the coordinates of the files are meant.
+        sensor: the sensor that made the images.
+        prior: law of the scenes.
+        seed: the seed that made them; None where the files do not say.
+    """
 
     splits: dict[str, SplitArrays]
     convention: Convention
@@ -100,7 +108,11 @@ class _Annotation:
 
 
 def is_grokcso(path: str | Path) -> bool:
-    """Whether a folder has the published layout."""
+    """Whether a folder has the published layout.
+
+    Args:
+        path: the folder.
+    """
     return bool(_split_folders(Path(path)))
 
 
@@ -432,6 +444,11 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
 
 def convert(source: str | Path, destination: str | Path, progress: Progress | None = None) -> Path:
     """Convert a store (.h5) to the GrokCSO layout (a folder), or the other way round; the source decides.
+
+    Args:
+        source: store or folder.
+        destination: what to write: a folder that does not exist yet, or a store.
+        progress: called with (images done, images in all).
 
     Returns:
         The destination.

@@ -224,6 +224,15 @@ def targets_from_arrays(targets: FloatArray, count: NDArray[np.int64]) -> list[T
 def sample_scenes(prior: ScenePrior, sensor: Sensor, n: int, seed: int | np.random.Generator) -> list[Targets]:
     """Draw n scenes; the same seed gives the same scenes.
 
+    Args:
+        prior: law of the scenes.
+        sensor: gives the shape of the image in px, and the noise where the prior's intensities are tied to it.
+        n: number of scenes.
+        seed: seed or generator.
+
+    Returns:
+        The true targets of each scene, one `Targets` an image.
+
     Raises:
         InputError: if the prior's separation cannot be kept.
     """

@@ -3,14 +3,17 @@
 from csist.frames.background import Background, PixelMask, estimate_background, mask_pixels
 from csist.frames.detect import Peaks, detect_peaks
 from csist.frames.pipeline import FrameGroup, unmix_frame
+from csist.frames.psf import PSFEstimate, estimate_psf
 
 __all__ = [
     "Background",
     "FrameGroup",
+    "PSFEstimate",
     "Peaks",
     "PixelMask",
     "detect_peaks",
     "estimate_background",
+    "estimate_psf",
     "mask_pixels",
     "unmix_frame",
 ]

@@ -9,17 +9,21 @@ robust scatter about the background in the boxes of the finest mesh, so it conta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from csist.checks import InputError, check_stack
+from csist.frames.kernels import clip_sorted, steep_pixels
 from csist.physics.psf import PSF
 from csist.physics.sensor import ROUNDING_VARIANCE
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 BOX_SIDES_PX = (128, 32)
 """Boxes of the background meshes, coarse to fine; the finest is 10 to 20 times as wide as a usual PSF."""
@@ -33,6 +37,15 @@ LONE_SIGMAS = 25.0
 """Excess in noise standard deviations that a hot or dead pixel must have."""
 LONE_SHARE = 0.08
 """Largest share of that excess which its neighbours may show; a Gaussian PSF of 0.4 px puts 0.13 there."""
+
+BLOCK_PIXELS = 2**20
+
+LONE_SIDE_PX = 5
+"""Side of the surroundings whose median a lone pixel is compared with."""
+LONE_MARGIN_PX = LONE_SIDE_PX // 2 + 1
+"""Margin that the surroundings of a border pixel's neighbour need."""
+MOST_SCATTER_PIXELS = 5_000
+"""Pixels, spread evenly over a frame, on which the scatter about that median is measured."""
 
 FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 """Where converters clip; a whole-numbered frame whose maximum is one of these is taken as clipped there."""
@@ -88,7 +101,10 @@ def check_frame(frame: NDArray[np.generic]) -> FloatArray:
 
 def is_whole_numbered(frame: FloatArray) -> bool:
     """Whether every valid pixel is a whole number, so that the frame was rounded."""
-    return bool((np.isnan(frame) | (frame == np.rint(frame))).all())
+    # One row tells of most frames that were not; blocks of rows spare the memory where the frame is huge.
+    step = max(1, BLOCK_PIXELS // frame.shape[1])
+    parts = (frame[start : start + step] for start in range(1, len(frame), step))
+    return all(bool((np.isnan(part) | (part == np.rint(part))).all()) for part in chain((frame[:1],), parts))
 
 
 def find_ceiling(frame: FloatArray) -> float:
@@ -115,25 +131,38 @@ def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None
         # A source at the pixel's centre lights its neighbours least.
         share = min(share, 0.5 * float(psf.response(1.0, 0.0) / psf.response(0.0, 0.0)))
     filled = np.where(nan, np.nanmedian(frame), frame) if nan.any() else frame
-    excess = filled - ndimage.median_filter(filled, size=5, mode="mirror")
-    spread = np.median(np.abs(excess)) * 1.4826
+    step = max(1, round((filled.size / MOST_SCATTER_PIXELS) ** 0.5))
+    rows, columns = (v.ravel() for v in np.mgrid[0 : filled.shape[0] : step, 0 : filled.shape[1] : step])
+    padded = np.pad(filled, LONE_MARGIN_PX, mode="reflect")
+    spread = np.median(np.abs(_excess(padded, rows, columns))) * 1.4826
     scatter = max(float(spread), np.sqrt(ROUNDING_VARIANCE) if is_whole_numbered(frame) else 0.0)
-    ring = np.ones((3, 3), dtype=bool)
-    ring[1, 1] = False
-    lone = []
-    for sign in (1.0, -1.0):
-        signed = excess if sign > 0 else -excess
-        found = signed > LONE_SIGMAS * scatter
-        if scatter > 0.0 and found.any():
-            neighbours = ndimage.maximum_filter(signed, footprint=ring, mode="mirror")
-            found &= neighbours < share * signed
-        else:
-            found[:] = False
-        lone.append(found & ~nan)
-    hot, dead = lone
+    hot, dead = np.zeros(frame.shape, dtype=bool), np.zeros(frame.shape, dtype=bool)
+    if scatter > 0.0:
+        # Half: the medians of neighbours differ too.
+        rows, columns = np.nonzero(steep_pixels(filled, 0.5 * LONE_SIGMAS * scatter) & ~nan)
+        lone = _lone(padded, rows, columns, LONE_SIGMAS * scatter, share)
+        hot[rows[lone > 0], columns[lone > 0]] = True
+        dead[rows[lone < 0], columns[lone < 0]] = True
     masked = nan | hot | dead
     saturated = ~masked & (filled >= ceiling)
     return PixelMask(masked, saturated, ceiling, int(nan.sum()), int(dead.sum()), int(hot.sum()))
+
+
+def _excess(padded: FloatArray, rows: IntArray, columns: IntArray) -> FloatArray:
+    """Excess (n,) of pixels over the median of their surroundings, in a frame with a margin of `LONE_MARGIN_PX`."""
+    first = LONE_MARGIN_PX - LONE_SIDE_PX // 2
+    surroundings = sliding_window_view(padded, (LONE_SIDE_PX, LONE_SIDE_PX))[rows + first, columns + first]
+    median = np.median(surroundings.reshape(len(rows), LONE_SIDE_PX**2), axis=1)
+    return np.asarray(padded[rows + LONE_MARGIN_PX, columns + LONE_MARGIN_PX] - median)
+
+
+def _lone(padded: FloatArray, rows: IntArray, columns: IntArray, least: float, share: float) -> IntArray:
+    """1, -1 or 0 (n,): whether a pixel stands out, up or down, by more than `least`, and its neighbours do not."""
+    excess = _excess(padded, rows, columns)
+    sign, lone = np.sign(excess), np.abs(excess) > least
+    for down, right in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j):
+        lone &= sign * _excess(padded, rows + down, columns + right) < share * np.abs(excess)
+    return np.where(lone, sign, 0.0).astype(np.int64)
 
 
 def _boxes(values: FloatArray, side: int) -> tuple[FloatArray, tuple[int, int]]:
@@ -147,40 +176,11 @@ def _boxes(values: FloatArray, side: int) -> tuple[FloatArray, tuple[int, int]]:
 
 
 def clipped_statistics(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Background level and scatter of each row, NaN where a row has fewer than 5 valid values.
-
-    Sorted once, a clipped set is a range of places; its scatter is half the range between the 16 % and 84 %
-    quantiles, which needs no second sort. NaN goes to the end of the sort, where no range reaches.
-    """
-    values = np.sort(rows, axis=1)
-    index = np.arange(len(values))
-    first = np.zeros(len(values), dtype=np.int64)
-    last = np.isfinite(values).sum(axis=1)  # one past the last
-    enough = last >= 5
-    last = np.maximum(last, 1)
-
-    def quantile(q: float) -> FloatArray:
-        place = first + q * (last - 1 - first)
-        low = np.floor(place).astype(np.int64)
-        high = np.minimum(low + 1, last - 1)
-        return np.asarray(values[index, low] + (place - low) * (values[index, high] - values[index, low]))
-
-    median, scatter = quantile(0.5), np.zeros(len(values))
-    for _ in range(CLIP_ROUNDS):
-        median = quantile(0.5)
-        # The small term keeps rounding errors of a constant box from clipping it away.
-        scatter = 0.5 * (quantile(0.8413) - quantile(0.1587)) + 1e-12 * np.abs(median)
-        reach = CLIP_SIGMAS * scatter
-        inside = (values >= (median - reach)[:, None]) & (values <= (median + reach)[:, None])
-        kept = inside.sum(axis=1)
-        lowest = np.where(kept > 0, inside.argmax(axis=1), first)
-        highest = np.where(kept > 0, lowest + kept, last)
-        if (lowest == first).all() and (highest == last).all():
-            break
-        first, last = lowest, highest
-    places = np.arange(values.shape[1])
-    chosen = (places >= first[:, None]) & (places < last[:, None])
-    mean = np.where(chosen, values, 0.0).sum(axis=1) / np.maximum(chosen.sum(axis=1), 1)
+    """Background level and scatter of each row, NaN where a row has fewer than 5 valid values."""
+    values = np.sort(rows, axis=1)  # NaN goes to the end
+    counts = np.isfinite(values).sum(axis=1)
+    enough = counts >= 5
+    median, scatter, mean = clip_sorted(values, np.maximum(counts, 1), CLIP_SIGMAS, CLIP_ROUNDS).T
     skewed = np.abs(mean - median) > SKEW_LIMIT * scatter
     level = np.where(skewed, median, 2.5 * median - 1.5 * mean)
     return np.where(enough, level, np.nan), np.where(enough, scatter, np.nan)

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import least_squares
 from scipy.signal import oaconvolve
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -32,6 +33,8 @@ from scipy.special import ndtri
 
 from csist.checks import InputError, check_positive
 from csist.frames.background import Background, local_scatter, noise_floor
+from csist.frames.kernels import local_maxima, sum_of_products, tail_map
+from csist.frames.spots import HALF_WINDOW_PX, fit_spot
 from csist.physics.psf import PSF, GaussianPSF
 
 FloatArray = NDArray[np.float64]
@@ -52,7 +55,6 @@ TAIL_BOX_PX = 96
 
 DEFAULT_SIGMA_PX = 1.0
 """Sigma assumed where a frame has no isolated spot to measure it on."""
-SIGMA_RANGE_PX = (0.4, 3.0)
 MOST_SIGMA_SPOTS = 40
 
 SPOT_SIGMAS = 10.0
@@ -120,25 +122,28 @@ def threshold_sigmas(false_alarm_rate: float, scales: int = 1) -> float:
     return float(-ndtri(false_alarm_rate / scales))
 
 
-def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> list[FloatArray]:
-    """Median, lower and upper quantile of the response in overlapping boxes, interpolated to every pixel."""
+def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatArray:
+    """Median, lower and upper quantile (3, rows, columns) of the response in overlapping boxes all over the frame."""
     counts = [max(2, round(2 * n / box)) for n in response.shape]
-    centres = [np.linspace(0.0, n - 1.0, count) for n, count in zip(response.shape, counts, strict=True)]
+    centres = [np.linspace(0.0, n - 1.0, count).astype(int) for n, count in zip(response.shape, counts, strict=True)]
     mesh = np.empty((3, *counts))
     half = box // 2
-    everything = np.quantile(response[valid], (0.5, *TAIL_QUANTILES))
-    for i, row in enumerate(centres[0].astype(int)):
-        for j, column in enumerate(centres[1].astype(int)):
+    everything = _quantiles(np.sort(response[valid]))
+    all_valid = bool(valid.all())
+    for i, row in enumerate(centres[0]):
+        for j, column in enumerate(centres[1]):
             part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
-            values = response[part][valid[part]]
-            mesh[:, i, j] = (
-                np.quantile(values, (0.5, *TAIL_QUANTILES)) if values.size >= FEWEST_TAIL_PIXELS else everything
-            )
-    rows, columns = (
-        np.maximum(1.0 - np.abs(np.linspace(0.0, count - 1.0, n)[:, None] - np.arange(count)), 0.0)
-        for n, count in zip(response.shape, counts, strict=True)
-    )
-    return [rows @ part @ columns.T for part in mesh]
+            values = np.sort(response[part], axis=None) if all_valid else np.sort(response[part][valid[part]])
+            mesh[:, i, j] = _quantiles(values) if values.size >= FEWEST_TAIL_PIXELS else everything
+    return mesh
+
+
+def _quantiles(values: FloatArray) -> FloatArray:
+    """Median, lower and upper tail quantile (3,) of sorted values; sorting is faster here than selecting."""
+    places = np.array([0.5, *TAIL_QUANTILES]) * (len(values) - 1)
+    low = places.astype(np.int64)
+    high = np.minimum(low + 1, len(values) - 1)
+    return np.asarray(values[low] + (places - low) * (values[high] - values[low]))
 
 
 def tail_significance(
@@ -158,12 +163,8 @@ def tail_significance(
         smallest_exponent: lower bound of the tail's exponent k; 1 makes it Gaussian everywhere.
     """
     z_low, z_high = ndtri(np.array(TAIL_QUANTILES))
-    middle, low, high = _local_quantiles(response, valid, box_px)
-    low = np.maximum(low - middle, floor * z_low)
-    high = np.maximum(high - middle, floor * z_high)
-    exponent = np.log(z_high / z_low) / np.log(np.maximum(high / low, 1.001))
-    exponent = np.clip(exponent, smallest_exponent, 1.0)
-    return np.asarray(z_high * (np.maximum(response - middle, 0.0) / high) ** exponent)
+    meshes = _local_quantiles(response, valid, box_px)
+    return tail_map(response, meshes, float(z_low), float(z_high), floor, smallest_exponent)
 
 
 def contrast_map(
@@ -190,13 +191,18 @@ def contrast_map(
     flattened = frame if background is None else frame - background
     valid = np.isfinite(flattened) if masked is None else np.isfinite(flattened) & ~masked
     flattened = np.where(valid, flattened, 0.0 if background is not None else np.median(flattened[valid]))
-    rounding = noise_floor(np.where(valid, frame, np.nan))
+    return _contrast_map(frame, valid, [_contrast(flattened, scale) for scale in scales_px], sources)
+
+
+def _contrast_map(
+    frame: FloatArray, valid: BoolArray, responses: Sequence[tuple[FloatArray, float]], sources: BoolArray | None
+) -> FloatArray:
     beside = valid if sources is None else valid & ~sources
     if beside.sum() < FEWEST_TAIL_PIXELS:
         beside = valid
+    rounding = noise_floor(frame if valid.all() else np.where(valid, frame, np.nan))
     best = np.zeros(frame.shape)
-    for scale in scales_px:
-        response, gain = _contrast(flattened, scale)
+    for response, gain in responses:
         np.maximum(best, tail_significance(response, beside, rounding * gain), out=best)
     best[~valid] = 0.0
     return best
@@ -204,62 +210,80 @@ def contrast_map(
 
 def _contrast(flattened: FloatArray, scale: float) -> tuple[FloatArray, float]:
     """Scale-normalised Laplacian of Gaussian, bright spots positive, and its response to unit white noise."""
-    check_positive("scales_px", scale)
-    response = -(scale**2) * ndimage.gaussian_laplace(flattened, scale, mode="mirror")
-    impulse = np.zeros(2 * [2 * int(np.ceil(4 * scale)) + 1])
-    impulse[impulse.shape[0] // 2, impulse.shape[1] // 2] = 1.0
-    gain = scale**2 * np.sqrt((ndimage.gaussian_laplace(impulse, scale, mode="constant") ** 2).sum())
-    return response, float(gain)
+    smooth, bend = _gaussian_taps(check_positive("scales_px", scale))
+    padded = np.pad(flattened, len(smooth) // 2, mode="reflect")
+    kernel = np.outer(smooth, bend) + np.outer(bend, smooth)
+    return sum_of_products(padded, smooth, -(scale**2) * bend), float(scale**2 * np.sqrt((kernel**2).sum()))
 
 
-def shape_correlation(flattened: FloatArray, sigma_px: float) -> FloatArray:
-    """Correlation (H, W), from -1 to 1, of each pixel's surroundings with a Gaussian spot on an unknown constant."""
+@lru_cache(maxsize=32)
+def _gaussian_taps(scale: float) -> tuple[FloatArray, FloatArray]:
+    """A sampled Gaussian out to four sigma, and its second derivative."""
+    impulse = np.zeros(2 * int(4.0 * scale + 0.5) + 1)
+    impulse[len(impulse) // 2] = 1.0
+    smooth, bend = (ndimage.gaussian_filter1d(impulse, scale, order=order, mode="constant") for order in (0, 2))
+    return smooth, bend
+
+
+def shape_correlation(flattened: FloatArray, rows: IntArray, columns: IntArray, sigma_px: float) -> FloatArray:
+    """Correlation (n,), from -1 to 1, of pixels' surroundings with a Gaussian spot on an unknown constant.
+
+    It is the highest of the pixel and its eight neighbours, within the frame.
+    """
     reach = int(np.ceil(2.5 * sigma_px))
     offsets = np.arange(-reach, reach + 1)
-    disc = (np.hypot(offsets[None, :], offsets[:, None]) <= reach + 0.3).astype(np.float64)
-    pixels = disc.sum()
-    template = disc * GaussianPSF(sigma_px).response(offsets[None, :], offsets[:, None])
-    template = disc * (template - template.sum() / pixels)
+    disc = np.hypot(offsets[None, :], offsets[:, None]) <= reach + 0.3
+    template = GaussianPSF(sigma_px).response(offsets[None, :], offsets[:, None])[disc]
+    template = template - template.mean()
     template /= np.sqrt((template**2).sum())
-    sums = ndimage.convolve(flattened, disc, mode="mirror")
-    power = ndimage.convolve(flattened**2, disc, mode="mirror") - sums**2 / pixels
-    return np.asarray(ndimage.convolve(flattened, template, mode="mirror") / np.sqrt(np.maximum(power, 1e-300)))
+    windows = sliding_window_view(np.pad(flattened, reach, mode="reflect"), disc.shape)
+    best = np.full(len(rows), -1.0)
+    for down, right in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        row = np.clip(rows + down, 0, flattened.shape[0] - 1)
+        column = np.clip(columns + right, 0, flattened.shape[1] - 1)
+        values = windows[row, column][:, disc]
+        values = values - values.mean(axis=1, keepdims=True)
+        power = np.maximum((values**2).sum(axis=1), 1e-300)
+        np.maximum(best, values @ template / np.sqrt(power), out=best)
+    return best
 
 
 def point_sources(
-    frame: FloatArray,
-    background: Background,
-    masked: BoolArray,
-    scales_px: Sequence[float],
+    flattened: FloatArray,
+    noise: FloatArray,
+    responses: Sequence[tuple[FloatArray, float]],
     sigma_px: float | None,
 ) -> BoolArray | None:
     """Pixels (H, W) of the spots that look like point sources, if most of the frame's strong spots do; else None.
 
     Args:
-        frame: (H, W) in counts.
-        background: level and noise in counts.
-        masked: (H, W) pixels to leave out.
-        scales_px: widths of the Laplacian of Gaussian in px.
+        flattened: (H, W) background-subtracted counts, 0 where masked.
+        noise: (H, W) standard deviation of a pixel in counts.
+        responses: of the Laplacians of Gaussian to `flattened`, each (H, W), and to unit white noise.
         sigma_px: of the PSF; None measures it on the strongest spots.
     """
-    flattened = np.where(masked | np.isnan(frame), 0.0, frame - background.level)
-    significance = np.zeros(frame.shape)
-    for scale in scales_px:
-        response, gain = _contrast(flattened, scale)
-        np.maximum(significance, response / (gain * background.noise), out=significance)
+    significance = np.max([response / gain for response, gain in responses], axis=0) / noise
     spots = keep_strongest(find_peaks(significance, SPOT_SIGMAS), 3.0)
     if not len(spots):
         return None
     if sigma_px is None:
-        sigma_px = measure_sigma(flattened, spots, background.noise)
-    correlation = ndimage.maximum_filter(shape_correlation(flattened, sigma_px), size=3, mode="nearest")
+        sigma_px = measure_sigma(flattened, spots, noise)
     rows, columns = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
-    point_like = correlation[rows, columns] >= POINT_CORRELATION
+    point_like = shape_correlation(flattened, rows, columns, sigma_px) >= POINT_CORRELATION
     if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
         return None
-    away = np.ones(frame.shape, dtype=bool)
-    away[rows[point_like], columns[point_like]] = False
-    return np.asarray(ndimage.distance_transform_edt(away) <= 3.0 * sigma_px + 1.0)
+    return _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
+
+
+def _discs(shape: tuple[int, ...], rows: IntArray, columns: IntArray, radius_px: float) -> BoolArray:
+    """Pixels (H, W) within a radius of some places."""
+    reach = np.arange(-int(radius_px), int(radius_px) + 1)
+    down, right = (reach[v] for v in np.nonzero(np.hypot(reach[:, None], reach) <= radius_px))
+    i, j = rows[:, None] + down, columns[:, None] + right
+    inside = (i >= 0) & (i < shape[0]) & (j >= 0) & (j < shape[1])
+    mask = np.zeros(shape, dtype=bool)
+    mask[i[inside], j[inside]] = True
+    return mask
 
 
 def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: BoolArray | None = None) -> FloatArray:
@@ -290,47 +314,17 @@ def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: Boo
 def measure_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:
     """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
 
-    Each fit has position, flux, sigma and a constant; fits that end at a bound or far from their peak are left out.
-
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked.
         peaks: detections, most significant first.
         noise: (H, W) standard deviation of a pixel in counts.
     """
-    half = 6
     if not len(peaks):
         return DEFAULT_SIGMA_PX
     distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
-    isolated = peaks[distance > 1.5 * half][:MOST_SIGMA_SPOTS]
-    sigmas = []
-    for x, y in isolated.positions:
-        column, row = round(x), round(y)
-        part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
-        data = flattened[part]
-        good = np.isfinite(data)
-        if good.sum() < 40:
-            continue
-        i, j = np.nonzero(good)
-        dx, dy = j + part[1].start - x, i + part[0].start - y
-        values, scale = data[good], float(noise[row, column])
-
-        def residuals(
-            p: FloatArray, dx: FloatArray = dx, dy: FloatArray = dy, v: FloatArray = values, s: float = scale
-        ) -> FloatArray:
-            model = p[2] * GaussianPSF(float(p[3])).response(dx - p[0], dy - p[1]) + p[4]
-            return np.asarray((model - v) / s)
-
-        top = max(float(values.max()), scale)
-        low, high = SIGMA_RANGE_PX
-        fit = least_squares(
-            residuals,
-            [0.0, 0.0, 8.0 * top, 1.1, 0.0],
-            bounds=([-2.0, -2.0, 0.0, low, -top], [2.0, 2.0, 500.0 * top, high, top]),
-            x_scale=[0.1, 0.1, top, 0.1, 0.1 * top],
-            max_nfev=60,
-        )
-        if low * 1.02 < fit.x[3] < high * 0.98 and np.hypot(fit.x[0], fit.x[1]) < 1.9:
-            sigmas.append(float(fit.x[3]))
+    isolated = peaks[distance > 1.5 * HALF_WINDOW_PX][:MOST_SIGMA_SPOTS]
+    spots = (fit_spot(flattened, noise, x, y) for x, y in isolated.positions)
+    sigmas = [spot.sigma_px for spot in spots if spot is not None]
     return float(np.median(sigmas)) if sigmas else DEFAULT_SIGMA_PX
 
 
@@ -343,14 +337,15 @@ def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) ->
         reach_px: a maximum is the largest value within so many pixels along rows and columns.
     """
     check_positive("threshold", threshold)
-    top = ndimage.maximum_filter(significance, size=2 * reach_px + 1, mode="nearest")
-    candidates = (significance == top) & (significance >= threshold)
-    labels, number = ndimage.label(candidates, structure=np.ones((3, 3)))
-    if number == 0:
+    tops = np.nonzero(local_maxima(significance, threshold, reach_px))
+    if not tops[0].size:
         return Peaks(np.empty(0), np.empty(0), np.empty(0))
-    centres = np.array(ndimage.center_of_mass(candidates, labels, np.arange(1, number + 1)))
+    plateau = link(np.stack(tops, axis=1).astype(np.float64), 1.5)  # neighbours, diagonal ones too
+    size = np.bincount(plateau)
+    centres = np.stack([np.bincount(plateau, weights=place) / size for place in tops], axis=1)
     rows, columns = np.rint(centres).astype(np.int64).T
-    values = ndimage.maximum(significance, labels, np.arange(1, number + 1))
+    values = np.zeros(len(size))
+    np.maximum.at(values, plateau, significance[tops])
     x, y = centres[:, 1].copy(), centres[:, 0].copy()
     for position, index, other, axis in ((x, columns, rows, 1), (y, rows, columns, 0)):
         # Vertex of the parabola through the maximum and its two neighbours along this axis.
@@ -474,6 +469,8 @@ def detect_peaks(
     if psf is not None:
         scales = [equivalent_sigma(psf) * factor for factor in KNOWN_PSF_SCALES]
     threshold = threshold_sigmas(false_alarm_rate, len(scales))
-    masked = np.isnan(frame) if masked is None else masked | np.isnan(frame)
-    sources = point_sources(frame, background, masked, scales, None if psf is None else equivalent_sigma(psf))
-    return find_peaks(contrast_map(frame, scales, masked, background.level, sources), threshold), threshold
+    valid = np.isfinite(frame) if masked is None else np.isfinite(frame) & ~masked
+    flattened = np.where(valid, frame - background.level, 0.0)
+    responses = [_contrast(flattened, scale) for scale in scales]
+    sources = point_sources(flattened, background.noise, responses, None if psf is None else equivalent_sigma(psf))
+    return find_peaks(_contrast_map(frame, valid, responses, sources), threshold), threshold

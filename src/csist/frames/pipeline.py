@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +28,14 @@ from scipy.spatial import KDTree
 
 from csist.checks import InputError, check_not_negative
 from csist.datasets.scenes import ScenePrior
-from csist.frames.background import Background, PixelMask, check_frame, estimate_background, mask_pixels
+from csist.frames.background import (
+    Background,
+    PixelMask,
+    check_frame,
+    estimate_background,
+    find_ceiling,
+    mask_pixels,
+)
 from csist.frames.detect import (
     FALSE_ALARM_RATE,
     Peaks,
@@ -37,6 +47,8 @@ from csist.frames.detect import (
     ridges,
     split,
 )
+from csist.frames.psf import PSFEstimate, estimate_psf, spread_evenly
+from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
@@ -104,12 +116,13 @@ def unmix_frame(
     prior: ScenePrior | None = None,
     mode: str = "accurate",
     noise_std: float | None = None,
-    psf: PSF | float | None = None,
+    psf: PSF | float | str | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
     detector: str = "contrast",
     psf_error: float | None = None,
     box_sides_px: tuple[int, ...] | None = None,
     workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Targets, list[FrameGroup]]:
     """Targets of a whole frame in frame coordinates, and what is known of each blob.
 
@@ -124,28 +137,82 @@ def unmix_frame(
         mode: "accurate" or "fast".
         noise_std: noise of a pixel in counts; None takes the sensor's, and if that is 0 measures it all over the
             frame.
-        psf: point spread function, or sigma in px of a Gaussian one; goes before the sensor's.
+        psf: point spread function, or sigma in px of a Gaussian one; goes before the sensor's. "auto" measures the
+            sigma on isolated bright sources, see `csist.frames.psf.estimate_psf`, and refuses where there are too
+            few; None takes the sensor's, and without one a rough guess.
         false_alarm_rate: stated false alarms a pixel in Gaussian noise.
         detector: "contrast" (scenes with clutter) or "matched" (frames limited by noise, star fields).
         psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
-            variance grows with the light); None: 0.2 where the PSF is guessed, else 0.
+            variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
+            measured ("auto"), else 0.
         box_sides_px: sides of the background's boxes in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         workers: threads; the result does not depend on it.
+        progress: called with (blobs done, blobs in all) now and then, tile by tile in a very large frame; an
+            exception of its own ends the work.
 
     Raises:
-        InputError: if the frame has no valid pixel, is not one image, or an option is out of range.
+        InputError: if the frame has no valid pixel, is not one image, or an option is out of range, or if the PSF
+            cannot be measured.
     """
     image = check_frame(frame)
     prior = ScenePrior.flat() if prior is None else prior
     if prior.single_pixel:
         raise InputError("a frame needs a prior with targets anywhere: use flat, or cut windows and unmix them")
-    if isinstance(psf, int | float):
-        psf = GaussianPSF(psf)
-    if psf is None and sensor is not None:
-        psf = sensor.psf
     ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
     if noise_std is None and sensor is not None and sensor.read_noise > 0.0 and sensor.gain is None:
         noise_std = sensor.read_noise
+    if isinstance(psf, str):
+        measured = measure_psf(image, psf, ceiling, noise_std)
+        psf, psf_error = measured.psf, measured.psf_error if psf_error is None else psf_error
+    elif isinstance(psf, int | float):
+        psf = GaussianPSF(psf)
+    if psf is None and sensor is not None:
+        psf = sensor.psf
+    if image.size > LARGEST_PIXELS:
+        settled: dict[str, Any] = {
+            "sensor": sensor, "prior": prior, "mode": mode, "noise_std": noise_std, "psf": psf,
+            "false_alarm_rate": false_alarm_rate, "detector": detector, "psf_error": psf_error,
+            "box_sides_px": box_sides_px, "workers": workers, "progress": progress,
+        }  # fmt: skip
+        level = find_ceiling(image) if ceiling is None else ceiling
+        return unmix_tiles(image, lambda part: _unmix_part(part, level, **settled))
+    return _unmix_part(
+        image, ceiling, sensor, prior, mode, noise_std, psf, false_alarm_rate, detector, psf_error, box_sides_px,
+        workers, progress,
+    )  # fmt: skip
+
+
+def measure_psf(image: FloatArray, psf: str, ceiling: float | None, noise_std: float | None) -> PSFEstimate:
+    """The PSF measured on a frame, of a very large one on some of its parts.
+
+    Raises:
+        InputError: if the word is not "auto" or the PSF cannot be measured.
+    """
+    if psf != "auto":
+        raise InputError(f'psf must be a PSF, a sigma in px or "auto", got {psf!r}')
+    if image.size <= LARGEST_PIXELS:
+        return estimate_psf(image, ceiling, noise_std)
+    parts = [image[tile.part] for tile in tiles((image.shape[0], image.shape[1]))]
+    valid = [part for part in parts if not np.isnan(part).all()]
+    return estimate_psf((valid[index] for index in spread_evenly(len(valid))), ceiling, noise_std)
+
+
+def _unmix_part(
+    image: FloatArray,
+    ceiling: float | None,
+    sensor: Sensor | None,
+    prior: ScenePrior,
+    mode: str,
+    noise_std: float | None,
+    psf: PSF | None,
+    false_alarm_rate: float,
+    detector: str,
+    psf_error: float | None,
+    box_sides_px: tuple[int, ...] | None,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Targets, list[FrameGroup]]:
+    """`unmix_frame` with its options settled."""
     pixels = mask_pixels(image, ceiling, psf)
     if pixels.masked.all():
         raise InputError(f"frame has no valid pixel: all {image.size} are NaN, dead or hot")
@@ -179,7 +246,7 @@ def unmix_frame(
         guessed=guessed,
         psf_error=check_not_negative("psf_error", (PSF_ERROR if guessed else 0.0) if psf_error is None else psf_error),
     )
-    return job.solve(workers or os.cpu_count() or 1)
+    return job.solve(workers or os.cpu_count() or 1, progress)
 
 
 def unmix_window(
@@ -248,7 +315,9 @@ class _Job:
     def margin_px(self) -> int:
         return int(np.ceil(3.0 * self.sigma_px)) + 2
 
-    def solve(self, workers: int) -> tuple[Targets, list[FrameGroup]]:
+    def solve(
+        self, workers: int, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[Targets, list[FrameGroup]]:
         """Targets and group information of all blobs, the most significant blob first."""
         if not len(self.peaks):
             return Targets.empty(), []
@@ -260,7 +329,13 @@ class _Job:
         blobs = [np.flatnonzero(labels == label) for label in order]
         tree = KDTree(self.peaks.positions)
         with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(lambda number: self._blob(number, blobs[number], tree), range(len(blobs))))
+            results = []
+            solved = pool.map(lambda number: self._blob(number, blobs[number], tree), range(len(blobs)))
+            with closing(solved):  # type: ignore[type-var]  # a generator: closed, it calls off what has not begun
+                for result in solved:
+                    results.append(result)
+                    if progress is not None:
+                        progress(len(results), len(blobs))
         return Targets.concatenate(targets for targets, _ in results), [group for _, group in results]
 
     def _window(self, members: IntArray) -> tuple[slice, slice]:

@@ -43,6 +43,8 @@ class GridMethod(nn.Module):
     """
 
     batch_size = 256
+    exportable = True
+    """Whether one fixed graph computes the map of every batch; without, there is no ONNX file of the method."""
 
     def __init__(self, sensor: Sensor, ratio: int) -> None:
         super().__init__()

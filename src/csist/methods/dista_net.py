@@ -15,7 +15,9 @@ lower. `published_code=True` gives the released form.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +64,9 @@ PUBLISHED_KEYS = {
     "att.conv_m.bias": "threshold.expand.bias",
 }
 """Names within a stage `fcs.N` of the authors' weight files, and ours within `stages.N`."""
+
+PUBLISHED_NAME = re.compile(r"((?:\w+\.)*?)fcs\.(\d+)\.([\w.]+)")
+"""(prefix of a framework, number of the stage, name within it)."""
 
 
 class DynamicThreshold(nn.Module):
@@ -161,8 +166,8 @@ class DISTANetStage(nn.Module):
         threshold = self.threshold(features) if isinstance(self.threshold, nn.Module) else self.threshold
         both = with_constrained(features, soft_threshold(features, threshold), constrained)
         back = to_map(self.backward_second, functional.relu(self.backward_first(both)))
-        symmetry = back[len(cells) :] - stepped[:constrained] if constrained else None
-        return back[: len(cells)], symmetry
+        symmetry = back[cells.shape[0] :] - stepped[:constrained] if constrained else None
+        return back[: cells.shape[0]], symmetry
 
 
 class DISTANet(UnfoldedMethod):
@@ -208,6 +213,7 @@ class DISTANet(UnfoldedMethod):
         self.published_code = published_code
         if published_code:
             self.batch_size = 1
+            self.exportable = False
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -226,25 +232,43 @@ class DISTANet(UnfoldedMethod):
                 residuals.append(residual)
         return cells, residuals
 
+    @staticmethod
+    def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Options with which a network takes these tensors, if they have the authors' names; else none."""
+        stages = {match[2] for match in map(PUBLISHED_NAME.fullmatch, state) if match}
+        return {"published_code": True, "stages": len(stages)} if stages else {}
+
     def translate_published(self, state: Mapping[str, Tensor], transposed: bool = False) -> dict[str, Tensor]:
         """This network's state from the authors' (keys `fcs.0.lambda_step` and so on).
+
+        A framework that wraps the network puts one prefix, such as `generator.`, before all keys: it is dropped.
 
         Args:
             state: tensors of their file; it holds no Q, so the present one is kept.
             transposed: whether their maps were indexed [x, y], as their label files are: kernels and linear
-                layers are then transposed to work on [y, x].
+                layers are then transposed to work on [y, x]. The benchmark's scenes do not change when x and y
+                are exchanged, so weights taken as they are serve as well; only then are the maps theirs.
 
         Raises:
-            InputError: if the keys are not theirs.
+            InputError: if the keys are not theirs, this network is not built as theirs, or its number of stages
+                or of cells differs.
         """
         rows, columns = self.grid.map_shape
         translated = {"start": self.start}
+        prefixes, stages = set(), set()
         for key, value in state.items():
-            prefix, _, rest = key.partition(".")
-            stage, _, name = rest.partition(".")
-            if prefix != "fcs" or name not in PUBLISHED_KEYS:
+            match = PUBLISHED_NAME.fullmatch(key)
+            if match is None or match[3] not in PUBLISHED_KEYS:
                 raise InputError(f"this is not a published DISTA-Net weight file: it holds {key!r}")
-            tensor = value.reshape(()) if name == "lambda_step" else value
+            prefix, stage, name = match.groups()
+            prefixes.add(prefix)
+            stages.add(stage)
+            if name == "w1.weight" and value.ndim == 2 and value.shape[1] != rows * columns:
+                raise InputError(
+                    f"these weights are for maps of {value.shape[1]} cells, this method's have {rows} x {columns}: "
+                    "give the ratio and the image shape that they were trained for"
+                )
+            tensor = value.reshape(()) if name == "lambda_step" and value.numel() == 1 else value
             if transposed and tensor.ndim == 4:
                 tensor = tensor.transpose(2, 3)
             elif transposed and name == "w1.weight":
@@ -252,4 +276,12 @@ class DISTANet(UnfoldedMethod):
             elif transposed and name.startswith("w2."):
                 tensor = tensor.view(3, 3, -1).transpose(0, 1).reshape(value.shape)
             translated[f"stages.{stage}.{PUBLISHED_KEYS[name]}"] = tensor.contiguous()
+        if len(prefixes) > 1:
+            raise InputError(f"this file holds several networks ({', '.join(sorted(prefixes))}): leave one in it")
+        if not self.published_code:
+            raise InputError(
+                "these are the authors' weights, which see counts: build the method with published_code=True"
+            )
+        if len(stages) != len(self.stages):
+            raise InputError(f"these weights are of {len(stages)} stages, got stages={len(self.stages)}")
         return translated

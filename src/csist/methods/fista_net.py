@@ -81,8 +81,8 @@ class FISTANet(UnfoldedMethod):
             both = with_constrained(features, shrunk, constrained)
             back = self.backward_second(functional.relu(self.backward_first(both)))
             if constrained:
-                residuals.append(back[len(image) :] - lifted[:constrained])
-            before, cells = cells, functional.relu(stepped + to_map(self.drop, back[: len(image)]))
+                residuals.append(back[image.shape[0] :] - lifted[:constrained])
+            before, cells = cells, functional.relu(stepped + to_map(self.drop, back[: image.shape[0]]))
             weight = 1.0 - self._at("momentum", 0) / self._at("momentum", stage)
             ahead = cells + weight * (cells - before)
         return cells, residuals

@@ -91,7 +91,7 @@ class ISTA(GridMethod):
     """
 
     batch_size = 2048
-    exportable: ClassVar[bool] = False
+    exportable = False
     """The number of iterations depends on the image, so no fixed graph exists."""
     small_options: ClassVar[dict[str, Any]] = {"iterations": 20}
     """Options of a small version, for quick tests."""

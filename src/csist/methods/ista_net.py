@@ -64,8 +64,8 @@ class ISTANetStage(nn.Module):
         both = with_constrained(features, soft_threshold(features, self.threshold), constrained)
         hidden = functional.relu(self.backward_first(both))
         back = to_map(self.backward_second, hidden) if self.drop is None else self.backward_second(hidden)
-        symmetry = back[len(cells) :] - lifted[:constrained] if constrained else None
-        found = back[: len(cells)]
+        symmetry = back[cells.shape[0] :] - lifted[:constrained] if constrained else None
+        found = back[: cells.shape[0]]
         return (found if self.drop is None else stepped + to_map(self.drop, found)), symmetry
 
 

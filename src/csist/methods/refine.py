@@ -1,23 +1,17 @@
-"""`NAME+refine`: the answer of a grid method as the start of one climb in continuous coordinates.
+"""`NAME+refine`: the answer of a grid method as the start of a local step in continuous coordinates.
 
 The map is read out by centroid (`SubPixelGrid.centroids`), and positions and fluxes of all targets of the image
-climb together to the mode of the likelihood, each position within `REACH_CELLS` of its start. Nothing is added,
-split or sampled, so the number of targets is the map's: this is what a grid method is worth without its grid.
+climb together to modes of the likelihood, each position within `REACH_PX` of its start. From there chains
+(`csist.methods.continuous.tempering`) sample the posterior between the same bounds, and what
+`csist.methods.continuous.posterior` makes of the samples is reported. Nothing is added or split, so the number of
+targets is the map's, and no target leaves its neighbourhood: this is what a grid method is worth without its grid.
 
-Standard errors come from the inverse Fisher information (Kay, Fundamentals of Statistical Signal Processing,
-vol. 1, 1993, ch. 3), to which the bounds add what a uniform law between them knows. They grow by the root of the
-reduced chi-squared where that is above 1: noise that nobody stated and targets that the map missed both show
-there. That another mode may be the right one they do not know.
-
-The score is the probability that goes with these errors, put together as in `csist.methods.continuous.posterior`:
-within 0.25 px, but for `TIE_BREAK`. The flux of the cells, a grid read-out's score, and the fitted flux were tried
-on simulated benchmark images and rank worse by five to ten points of CSO-mAP: they do not tell a lone target from
-one that is hard to tell from its neighbour.
+The noise grows by the root of the reduced chi-squared where that is above 1: noise that nobody stated and targets
+that the map missed both show there. That another number of targets may be the right one the errors do not know.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,20 +22,20 @@ from numpy.typing import NDArray
 from csist.checks import InputError, check_stack
 from csist.datasets.scenes import ScenePrior, flux_bounds
 from csist.methods.base import GridMethod
+from csist.methods.continuous.lanes import LaneArray, profile_polynomials
 from csist.methods.continuous.likelihood import (
     MEASURED,
-    cholesky,
-    cholesky_solve,
     compiled,
-    information_matrix,
+    log_likelihood,
     maximise,
-    pixel_terms,
     profile_tables,
-    render_with_jacobian,
+    render,
 )
 from csist.methods.continuous.method import IMAGES_A_TASK, pixel_codes
-from csist.methods.continuous.posterior import TIE_BREAK, TOLERANCES_PX
+from csist.methods.continuous.posterior import summarise
+from csist.methods.continuous.rounding import noise_before_rounding
 from csist.methods.continuous.solvers import describe, inverse_gain
+from csist.methods.continuous.tempering import BURN_SHARE, temper
 from csist.targets import Flag, Targets
 
 FloatArray = NDArray[np.float64]
@@ -50,8 +44,9 @@ START_THRESHOLD = 30.0
 """Cells below this intensity in counts start no target. Below the published read-out's 50: what is too much is
 merged or fades in the climb, what is missing stays missing."""
 
-REACH_CELLS = 1.0
-"""A position stays within so many cells of its start, along each axis."""
+REACH_PX = 0.65
+"""A position stays so close to its start along each axis, or within a cell if that is more: the blur, not the grid,
+decides how far off a cell may be."""
 
 MOST_TARGETS = 32
 """Targets of one image, the brightest; further ones are dropped."""
@@ -68,87 +63,31 @@ ITERATIONS, TOLERANCE = 60, 1e-3
 EXACT_SHARE = 1e-3
 """Where nothing adds noise, this share of the image's largest value stands for what the model leaves out."""
 
-ANGLES = 32
-"""Directions over which a probability within a circle is summed."""
+TEMPERATURES = np.array([1.0, 3.0, 9.0, 27.0])
+"""Of the chains; the hot ones carry a pair that is hard to tell apart past each other."""
+
+LANES, SAMPLES = 32, 400
+"""Chains, and samples kept of those at temperature 1."""
+
+STARTS = 8
+"""Modes from which chains start: one climb begins at the cells, the others anywhere between the bounds."""
+ELSEWHERE = np.random.default_rng(0).uniform(0.0, 1.0, (STARTS, 3 * MOST_TARGETS))
+"""Where these begin, as shares of the way from the lower to the upper bound."""
+
+SWEEPS = (50, 100, 200, 400)
+"""Steps of the chains for 1, 2, 3, 4 and more targets."""
 
 
 @compiled
-def probability_within(xx: float, yy: float, xy: float, radius: float) -> float:
-    """Probability of a two-dimensional normal law with this covariance within `radius` of its mean.
-
-    With the law made round, each direction has a bound of its own: the mean over directions of
-    1 - exp(-radius^2 / 2 v), v the variance along it; exact but for the sum over `ANGLES`.
-    """
-    middle, half = 0.5 * (xx + yy), math.hypot(0.5 * (xx - yy), xy)
-    total = 0.0
-    for k in range(ANGLES):
-        along = max(middle + half * math.cos(math.pi * (k + 0.5) / ANGLES), 1e-300)
-        total += 1.0 - math.exp(-0.5 * radius * radius / along)
-    return total / ANGLES
-
-
-@compiled
-def _score(xx: float, yy: float, xy: float) -> float:
-    """Rank of a position with this covariance, 0 to 1."""
-    mean = 0.0
-    for radius in TOLERANCES_PX:
-        mean += probability_within(xx, yy, xy, radius) / TOLERANCES_PX.shape[0]
-    return (1.0 - TIE_BREAK) * probability_within(xx, yy, xy, TOLERANCES_PX[-1]) + TIE_BREAK * mean
-
-
-@compiled
-def _errors(
-    theta: FloatArray,
-    count: int,
-    low: FloatArray,
-    high: FloatArray,
-    tables: FloatArray,
-    data: FloatArray,
-    code: Any,
-    variance: float,
-    inverse_gain: float,
-    deviation: FloatArray,
-    score: FloatArray,
-) -> float:
-    """Fill standard errors (3 count,) and scores (count,) at the mode; returns chi-squared.
-
-    NaN, and score 0, where the image says nothing about a parameter.
-    """
-    h, w = data.shape
-    size = 3 * count
-    image, slope, curvature = np.empty((h, w)), np.empty((h, w)), np.empty((h, w))
-    jacobian, information = np.empty((size, h, w)), np.empty((size, size))
-    no_basis = np.zeros((0, h, w))
-    render_with_jacobian(theta, count, tables, 0, 0, no_basis, np.empty((4, max(h, w))), image, jacobian)
-    chi_squared = -2.0 * pixel_terms(image, data, code, variance, inverse_gain, slope, curvature)
-    information_matrix(jacobian, curvature, size, np.empty(h * w), information)
-    excess = max(chi_squared / max((code == MEASURED).sum() - size, 1), 1.0)
-    for a in range(size):
-        for b in range(size):
-            information[a, b] /= excess
-        information[a, a] += 12.0 / max(high[a] - low[a], NARROWEST) ** 2
-    deviation[:] = np.nan
-    score[:] = 0.0
-    if not cholesky(information, size):
-        return chi_squared
-    covariance = np.zeros((3, size))
-    for k in range(count):
-        covariance[:] = 0.0
-        for p in range(3):
-            covariance[p, 3 * k + p] = 1.0
-            cholesky_solve(information, size, covariance[p])
-            deviation[3 * k + p] = math.sqrt(covariance[p, 3 * k + p])
-        score[k] = _score(covariance[0, 3 * k], covariance[1, 3 * k + 1], covariance[0, 3 * k + 1])
-    return chi_squared
-
-
-@compiled
-def _climb(
+def _climb_and_sample(
     images: FloatArray,
     codes: Any,
     tables: FloatArray,
+    polynomials: LaneArray,
     variances: FloatArray,
     inverse_gain: float,
+    rounded: float,
+    log_flux: bool,
     min_separation: float,
     counts: Any,
     theta: FloatArray,
@@ -157,36 +96,55 @@ def _climb(
     deviation: FloatArray,
     score: FloatArray,
     fit: FloatArray,
+    stuck: Any,
     converged: Any,
 ) -> None:
-    """Climb in every image from `theta` (N, 3 most), in place, between the bounds `low` and `high`.
+    """Replace `theta` (N, most, 3) by what the posterior between the bounds `low` and `high` says of each target.
 
-    Fills `deviation` (N, 3 most), `score` (N, most), chi-squared `fit` (N,) and `converged` (N,); what lies
-    beyond an image's count is left alone.
+    Fills `deviation` (N, most, 3), `score` (N, most), chi-squared `fit` (N,), and whether a mode lies at a bound,
+    `stuck` (N, most), and is one, `converged` (N,); what lies beyond an image's count is left alone.
     """
     no_basis = np.zeros((0, images.shape[1], images.shape[2]))
+    image, work = np.empty(images.shape[1:]), np.empty((4, max(images.shape[1:])))
+    values = np.empty(SAMPLES)
     for n in range(images.shape[0]):
         count = counts[n]
-        size = 3 * count
         if count == 0:
             continue
-        _, converged[n] = maximise(
-            theta[n, :size], count, low[n, :size], high[n, :size], min_separation, tables, 0, 0, no_basis, images[n],
-            codes[n], variances[n], inverse_gain, ITERATIONS, TOLERANCE,
+        size = 3 * count
+        least, most = low[n, :count].ravel(), high[n, :count].ravel()
+        starts = least + ELSEWHERE[:, :size] * (most - least)
+        starts[0] = theta[n, :count].ravel()
+        for m in range(STARTS):
+            _, arrived = maximise(
+                starts[m], count, least, most, min_separation, tables, 0, 0, no_basis, images[n], codes[n],
+                variances[n], inverse_gain, ITERATIONS, TOLERANCE,
+            )  # fmt: skip
+            render(starts[m], count, tables, 0, 0, no_basis, work, image)
+            misfit = -2.0 * log_likelihood(image, images[n], codes[n], variances[n], inverse_gain)
+            if m == 0 or misfit < fit[n]:
+                fit[n], converged[n] = misfit, arrived
+                for p in range(size):
+                    stuck[n, p // 3] = (p % 3 > 0 and stuck[n, p // 3]) or not least[p] < starts[m, p] < most[p]
+        excess = max(fit[n] / max((codes[n] == MEASURED).sum() - size, 1), 1.0)
+        samples = np.empty((SAMPLES, size))
+        kept = temper(
+            starts, count, least, most, log_flux, min_separation, polynomials, 0, 0, no_basis,
+            images[n], codes[n], variances[n] * excess, inverse_gain * excess, rounded,
+            TEMPERATURES[:1] if count == 1 else TEMPERATURES, LANES, SWEEPS[min(count, len(SWEEPS)) - 1],
+            BURN_SHARE, samples, values, 1,
         )  # fmt: skip
-        fit[n] = _errors(
-            theta[n, :size], count, low[n, :size], high[n, :size], tables, images[n], codes[n], variances[n],
-            inverse_gain, deviation[n, :size], score[n, :count],
-        )  # fmt: skip
+        summarise(samples, values, kept, count, theta[n], deviation[n], score[n])
 
 
 class Refined:
-    """A grid method followed by one climb in continuous coordinates.
+    """A grid method followed by a local step in continuous coordinates.
 
     Args:
         method: the grid method.
         prior: what is known of a group; its fluxes bound those of the targets and, by the flux of the whole map,
-            their number, and targets keep its separation. None: any flux above 0, one cell of separation.
+            their number, targets keep its separation, and stay in one pixel if it says so. None: any flux above 0,
+            one cell of separation.
         workers: threads; the result does not depend on it.
 
     Raises:
@@ -201,9 +159,12 @@ class Refined:
         self.prior = prior
         self.workers = workers or os.cpu_count() or 1
         self._tables = profile_tables(self.sensor.psf)
+        self._polynomials = profile_polynomials(self._tables)
         self._flux = (FAINTEST, np.inf)
+        self._log_flux = False
         self._separation_px = 1.0 / method.ratio
         if prior is not None:
+            self._log_flux = prior.intensity_law == "log-uniform"
             faintest, brightest = flux_bounds(prior, self.sensor, float(self.sensor.noise_variance()) ** 0.5)
             self._flux = (max(faintest, FAINTEST), max(brightest, FAINTEST))
             self._separation_px = prior.min_separation_px
@@ -258,43 +219,52 @@ class Refined:
             for cells, image, code in zip(maps, data, codes, strict=True)
         ]
         counts = np.array([len(start) for start in starts])
-        theta, low, high = self._bounds(starts)
+        theta, low, high = self._bounds(starts, np.maximum(data, 0.0).sum(axis=(1, 2)))
         deviation, score = np.full_like(theta, np.nan), np.zeros((len(images), MOST_TARGETS))
-        fit, converged = np.zeros(len(images)), np.zeros(len(images), np.bool_)
-        _climb(
-            data, codes, self._tables, variances, inverse_gain(sensor), self._separation_px, counts, theta, low, high,
-            deviation, score, fit, converged,
+        fit, stuck = np.zeros(len(images)), np.zeros((len(images), MOST_TARGETS), np.bool_)
+        converged = np.zeros(len(images), np.bool_)
+        _climb_and_sample(
+            data, codes, self._tables, self._polynomials, variances, inverse_gain(sensor),
+            noise_before_rounding(sensor, float(variances[0]) if len(images) else 0.0), self._log_flux,
+            self._separation_px, counts, theta, low, high, deviation, score, fit, stuck,
+            converged,
         )  # fmt: skip
         found = []
         for n, count in enumerate(counts):
-            used = slice(0, 3 * count)
-            mode, errors = theta[n, used].reshape(-1, 3), deviation[n, used].reshape(-1, 3)
-            stuck = ((theta[n, used] <= low[n, used]) | (theta[n, used] >= high[n, used])).reshape(-1, 3).any(axis=1)
+            mean, errors = theta[n, :count], deviation[n, :count]
             certain = np.where(np.arange(count + 1) == count, 0.0, -np.inf)
             flags = describe(int(count), certain, float(fit[n]), codes[n], 0).flags
             if not converged[n]:
                 flags |= Flag.NOT_CONVERGED
             targets = Targets(
-                x=mode[:, 0],
-                y=mode[:, 1],
-                intensity=mode[:, 2],
+                x=mean[:, 0],
+                y=mean[:, 1],
+                intensity=mean[:, 2],
                 score=score[n, :count],
                 x_std=errors[:, 0],
                 y_std=errors[:, 1],
                 intensity_std=errors[:, 2],
-                flags=np.where(stuck, int(flags | Flag.AT_BOUND), int(flags)),
+                flags=np.where(stuck[n, :count], int(flags | Flag.AT_BOUND), int(flags)),
             )
             found.append(targets[targets.intensity >= threshold])
         return found
 
-    def _bounds(self, starts: list[Targets]) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Start, lower and upper bounds (N, 3 MOST_TARGETS) of x, y and flux of each target."""
-        start = np.zeros((len(starts), MOST_TARGETS, 3))
-        for n, targets in enumerate(starts):
-            start[n, : len(targets)] = np.stack([targets.x, targets.y, targets.intensity], axis=1)
-        reach = np.array([REACH_CELLS, REACH_CELLS, np.inf]) / self.method.ratio
+    def _bounds(self, starts: list[Targets], light: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Start, lower and upper bounds (N, MOST_TARGETS, 3) of x, y and flux; `light` (N,) is an image's in all."""
+        theta = np.zeros((len(starts), MOST_TARGETS, 3))
+        low, high = theta.copy(), theta.copy()
         rows, columns = self.sensor.shape
-        low = np.maximum(start - reach, [-0.5, -0.5, self._flux[0]])
-        high = np.minimum(start + reach, [columns - 0.5, rows - 0.5, self._flux[1]])
-        theta, low, high = (a.reshape(len(starts), -1) for a in (np.clip(start, low, high), low, high))
-        return theta, low, high
+        for n, targets in enumerate(starts):
+            least, most = np.array([[-0.5, -0.5, self._flux[0]], [columns - 0.5, rows - 0.5, self._flux[1]]])
+            place = np.stack([targets.x, targets.y], axis=1)
+            if self.prior is not None and self.prior.single_pixel and len(targets):
+                pixel = np.floor(np.average(place, axis=0, weights=targets.intensity) + 0.5)
+                least[:2], most[:2] = np.maximum(least[:2], pixel - 0.5), np.minimum(most[:2], pixel + 0.5)
+            # Chains need an end: no target is brighter than all the light there is, twice over.
+            most[2] = min(most[2], max(2.0 * light[n], 2.0 * targets.intensity.max(initial=0.0)))
+            theta[n, : len(targets)] = np.column_stack([np.clip(place, least[:2], most[:2]), targets.intensity])
+            near = max(REACH_PX, 1.0 / self.method.ratio)
+            reach = np.array([near, near, np.inf])
+            low[n] = np.maximum(theta[n] - reach, least)
+            high[n] = np.maximum(np.minimum(theta[n] + reach, most), low[n] + NARROWEST)
+        return np.clip(theta, low, high), low, high

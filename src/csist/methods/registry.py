@@ -41,12 +41,14 @@ class Suffix:
     """What can follow a grid method.
 
     Args:
-        target: "module:class" under csist.methods; the class takes the grid method and its own options.
+        target: "module:class" under csist; the class takes the grid method and its own options.
         options: names of these; all others go to the grid method.
+        trained: whether it has weights of its own that training finds.
     """
 
     target: str
     options: tuple[str, ...] = ()
+    trained: bool = False
 
 
 METHODS: dict[str, Entry] = {
@@ -76,14 +78,24 @@ METHODS: dict[str, Entry] = {
         "Xiang et al., TMI 2021",
     ),
     "dista-net": Entry("dista_net:DISTANet", "ISTA-Net with dynamic transform and threshold", "Han et al., ICCV 2025"),
+    "srcnn": Entry("sr.srcnn:SRCNN", "super-resolution by three convolutions", "Dong et al., IEEE TPAMI 2016"),
+    "edsr": Entry("sr.edsr:EDSR", "super-resolution by residual blocks", "Lim et al., CVPR Workshops 2017"),
+    "rcan": Entry("sr.rcan:RCAN", "super-resolution with channel attention", "Zhang et al., ECCV 2018"),
+    "srfbn": Entry("sr.srfbn:SRFBN", "super-resolution by feedback between two grids", "Li et al., CVPR 2019"),
+    "san": Entry("sr.san:SAN", "super-resolution with second-order attention", "Dai et al., CVPR 2019"),
 }
 
 
 SUFFIXES: dict[str, Suffix] = {
-    "centroid": Suffix("base:CentroidReadOut"),
-    "refine": Suffix("refine:Refined", options=("prior", "workers")),
+    "centroid": Suffix("methods.base:CentroidReadOut"),
+    "refine": Suffix("methods.refine:Refined", options=("prior", "workers")),
+    "yolo": Suffix("pipelines.yolo:YoloReadOut", options=("detector",), trained=True),
 }
-"""`centroid` merges the cells of one target, `refine` climbs from there in continuous coordinates."""
+"""`centroid` merges the cells of one target, `refine` climbs from there in continuous coordinates, `yolo` shows the
+map to a detector of objects (extra `yolo`, AGPL-3.0)."""
+
+
+RUNTIMES = ("torch", "onnx")
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -139,6 +151,7 @@ def create_method(
     sensor: Sensor | None = None,
     ratio: int = 3,
     pretrained: bool | str | Path | None = None,
+    runtime: str = "torch",
     **options: Any,
 ) -> Any:
     """Build a method by name.
@@ -149,17 +162,29 @@ def create_method(
         ratio: sub-pixel grid ratio; continuous methods ignore it.
         pretrained: None loads the trained weights that belong to sensor and ratio, False builds the method
             untrained, a path loads that weight file.
+        runtime: what computes the map of a grid method: "torch", or "onnx" for onnxruntime, which also takes the
+            path of a file that `csist export` wrote.
         **options: the method's own options, and the suffix's.
 
     Raises:
-        InputError: if the name or an option is unknown, or weights are asked for that do not exist.
+        InputError: if the name, an option or the runtime is unknown, or weights are asked for that do not exist.
     """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
     key, suffix = split_name(name)
     if suffix is not None:
         own = {option: options.pop(option) for option in SUFFIXES[suffix].options if option in options}
-        return _class(SUFFIXES[suffix].target)(create_method(key, sensor, ratio, pretrained, **options), **own)
+        return _class(f"csist.{SUFFIXES[suffix].target}")(
+            create_method(key, sensor, ratio, pretrained, runtime, **options), **own
+        )
+    if runtime == "onnx":
+        from csist.export import onnx_method
+
+        return onnx_method(key, sensor, check_ratio(ratio), pretrained, options)
+    if isinstance(pretrained, str | Path) and Path(pretrained).suffix == ".onnx":
+        raise InputError(f"{pretrained} is an exported graph: run it with runtime='onnx' (--runtime onnx)")
     entry = METHODS[key]
-    factory = _class(entry.target)
+    factory = _class(f"csist.methods.{entry.target}")
     if pretrained is not False and entry.trained:
         # Imported here: building without weights needs no weight file format.
         from csist.checkpoint import load_method
@@ -175,9 +200,9 @@ def create_method(
 
 
 def _class(target: str) -> Any:
-    """The class at "module:class" under csist.methods."""
+    """The class at "module:class"."""
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(f"csist.methods.{module}"), attribute)
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _with_options(key: str, options: dict[str, Any], build: Callable[[], Any]) -> Any:

@@ -36,6 +36,10 @@ CALIBRATION_BINS = 15
 def count_accuracy(predictions: Sequence[Targets], truths: Sequence[Targets]) -> float:
     """Share of the images, 0 to 1, with as many detections as targets; NaN without images.
 
+    Args:
+        predictions: detections, one `Targets` an image.
+        truths: true targets, one `Targets` an image.
+
     Raises:
         InputError: if the batches differ in length or hold other things than `Targets`.
 
@@ -238,6 +242,11 @@ def binned_reliability(score: FloatArray, right: NDArray[np.bool_], bins: int = 
     """Stated probabilities (N,) against how often they were right (N,), in bins of equal mass.
 
     Equal scores share a bin, so that the result does not depend on their order.
+
+    Args:
+        score: stated probabilities, (N,).
+        right: whether each was right, (N,).
+        bins: number of bins.
     """
     if not score.size:
         return ReliabilityCurve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
@@ -263,6 +272,12 @@ def reliability_curve(
 
     Bins hold equal numbers of detections as far as equal scores allow: those always share a bin, so that the
     result does not depend on the order of the detections. Detections with score NaN are left out.
+
+    Args:
+        predictions: detections with scores in [0, 1], one `Targets` an image.
+        truths: true targets, one `Targets` an image.
+        distance_px: how near a target makes a detection right, in px.
+        bins: number of bins.
 
     Raises:
         InputError: if a score is no probability, the batches do not fit, or distance or bins are out of

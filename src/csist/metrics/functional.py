@@ -246,6 +246,10 @@ def envelope_area(seen: FloatArray, gain: FloatArray, total: float) -> float:
 def average_precision(matches: Matches, distance_px: float) -> float:
     """Average precision in percent at one distance: all-points area under the monotone envelope.
 
+    Args:
+        matches: what `match_detections` gives.
+        distance_px: how near a target makes a detection right, in px.
+
     Returns:
         0 to 100: 0 without any detection, NaN without any true target.
 
@@ -319,6 +323,10 @@ class PrecisionRecallCurve(NamedTuple):
 
 def precision_recall_curve(matches: Matches, distance_px: float) -> PrecisionRecallCurve:
     """Precision and recall, 0 to 1, as the ranking is followed down.
+
+    Args:
+        matches: what `match_detections` gives.
+        distance_px: how near a target makes a detection right, in px.
 
     Raises:
         InputError: if the distance is negative or not finite.

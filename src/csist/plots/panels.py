@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -25,13 +26,19 @@ from csist.plots.images import (
     show,
     show_residual,
 )
-from csist.plots.style import DETECTION, ERROR, TRUTH, YELLOW, styled
+from csist.plots.style import DETECTION, ERROR, SAMPLES, TRUTH, YELLOW, styled
 from csist.targets import Targets
 
 ROW_INCHES, TITLE_INCHES = 2.85, 0.25
 CLOSE_UP_SHARE = 0.6
 """Targets spread over more of the window than this need no close-up."""
-CLOSE_UP_MARGIN_PX = 0.55
+CLOSE_UP_MARGIN_PX, GROUP_MARGIN_PX = 0.55, 0.8
+"""Around the targets, where a close-up is one of many panels, and where it is one of four."""
+PANEL_INCHES = 5.4
+"""Width of pictures made to be shown beside or under each other."""
+FRAME_SHARE = 0.8
+"""Part of that width that a frame itself takes, beside its scales."""
+LEGEND_ENTRY_INCHES = 1.75
 
 
 def unmixing_panel(
@@ -118,11 +125,7 @@ def frame_panel(
         InputError: if frame and model differ in shape.
     """
     whole = View(frame, model, targets, truth)
-    side = min(zoom_side_px, *whole.image.shape)
-    parts = [
-        cut_out(whole, x, y, side, "ABCDEFGHIJ"[i % 10])
-        for i, (x, y) in enumerate(_brightest_groups(targets, zooms, side))
-    ]
+    parts = group_views(whole, zooms, zoom_side_px)
     with styled():
         if not parts:
             figure = Figure(figsize=(8.0, 6.4), layout="constrained")
@@ -139,12 +142,8 @@ def frame_panel(
             figure.suptitle(title, fontsize=11, fontweight="bold")
         halves: Any = figure.subfigures(1, 2, width_ratios=(width, 7.7))
         left, right = halves
-        axis = left.subplots()
-        show(left, axis, whole, whole.image, frame_levels(whole.image), "frame and detections")
         largest = largest_flux([targets])
-        mark(axis, whole, largest, errors=False)
-        for part in parts:
-            _frame_box(axis, part)
+        _draw_whole(left, whole, parts, largest)
         grid = np.atleast_2d(right.subplots(len(parts), 3))
         for number, (axes, part) in enumerate(zip(grid, parts, strict=True)):
             levels = levels_of(part)
@@ -166,13 +165,73 @@ def frame_panel(
     return figure
 
 
-def _close_up(view: View) -> tuple[float, float, float, float] | None:
+def group_views(whole: View, most: int = 3, side_px: int = 21) -> list[View]:
+    """The brightest groups of a frame from close, titled A, B, C and so on, none inside the view of a brighter one."""
+    side = min(side_px, *whole.image.shape)
+    return [
+        cut_out(whole, x, y, side, "ABCDEFGHIJ"[i % 10])
+        for i, (x, y) in enumerate(_brightest_groups(whole.targets, most, side))
+    ]
+
+
+def frame_overview(whole: View, parts: Sequence[View] = ()) -> Figure:
+    """A whole frame with its detections and their errors, and where its parts lie."""
+    rows, columns = whole.image.shape
+    height = float(np.clip(FRAME_SHARE * PANEL_INCHES * rows / columns, 1.6, 7.0))
+    with styled():
+        figure = Figure(figsize=(PANEL_INCHES, height + 1.2), layout="constrained")
+        _draw_whole(figure, whole, parts, largest_flux([whole.targets]))
+        _legend(figure, [whole])
+    return figure
+
+
+def group_panel(view: View, samples: FloatArray | None = None) -> Figure:
+    """One group in four panels: image, close-up, model, residual.
+
+    Args:
+        view: the window, or the part of a frame, that the group lies in.
+        samples: (m, count, 3) posterior samples of x, y and intensity of the targets; None: they are not known.
+    """
+    sampled = samples is not None and samples.size > 0
+    with styled():
+        figure = Figure(figsize=(PANEL_INCHES, PANEL_INCHES - 0.3), layout="constrained")
+        axes = np.ravel(figure.subplots(2, 2))
+        levels, largest = levels_of(view), largest_flux([view.targets])
+        show(figure, axes[0], view, view.image, levels, "image and detections")
+        mark(axes[0], view, largest, errors=False)
+        show(figure, axes[1], view, view.image, levels, "close-up")
+        if samples is not None and sampled:
+            axes[1].autoscale(False)
+            axes[1].scatter(samples[..., 0], samples[..., 1], s=2.0, c=SAMPLES, alpha=0.25, linewidths=0, zorder=2)
+        mark(axes[1], view, largest, errors=True)
+        box = _close_up(view, GROUP_MARGIN_PX)
+        if box is not None:
+            _zoom(axes[1], axes[0], box)
+        show(figure, axes[2], view, view.model, levels, "model")
+        show_residual(figure, axes[3], view, "residual")
+        for axis in axes[1::2]:
+            axis.set_ylabel("")
+        for axis in axes[:2]:
+            axis.set_xlabel("")
+        _legend(figure, [view], sampled)
+    return figure
+
+
+def _draw_whole(figure: Figure | SubFigure, whole: View, parts: Sequence[View], largest: float) -> None:
+    axis = figure.subplots()
+    show(figure, axis, whole, whole.image, frame_levels(whole.image), "frame and detections")
+    mark(axis, whole, largest, errors=True)
+    for part in parts:
+        _frame_box(axis, part)
+
+
+def _close_up(view: View, margin_px: float = CLOSE_UP_MARGIN_PX) -> tuple[float, float, float, float] | None:
     """(left, right, bottom, top) of a square around all targets; None where it is no closer."""
     shown = [view.targets, *([] if view.truth is None else [view.truth])]
     x, y = (np.concatenate([getattr(targets, name) for targets in shown]) for name in ("x", "y"))
     if not x.size:
         return None
-    side = max(float(np.ptp(x)), float(np.ptp(y))) + 2 * CLOSE_UP_MARGIN_PX
+    side = max(float(np.ptp(x)), float(np.ptp(y))) + 2 * margin_px
     if side > CLOSE_UP_SHARE * min(view.image.shape):
         return None
     middle_x, middle_y = 0.5 * float(x.min() + x.max()), 0.5 * float(y.min() + y.max())
@@ -241,7 +300,7 @@ def _frame_box(axis: Axes, part: View) -> None:
     )  # fmt: skip
 
 
-def _legend(figure: Figure, views: Sequence[View]) -> None:
+def _legend(figure: Figure, views: Sequence[View], sampled: bool = False) -> None:
     handles = [
         Line2D([], [], linestyle="", marker="o", markerfacecolor="none", markeredgecolor=DETECTION,
                markersize=9, label="detection, area as flux"),
@@ -264,7 +323,14 @@ def _legend(figure: Figure, views: Sequence[View]) -> None:
                 label="true target",
             )
         )
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=True)
+    if sampled:
+        handles.append(
+            Line2D([], [], linestyle="", marker="o", markerfacecolor=SAMPLES, markeredgewidth=0,
+                   markersize=4, label="posterior samples")
+        )  # fmt: skip
+    rows = math.ceil(len(handles) * LEGEND_ENTRY_INCHES / figure.get_figwidth())
+    columns = math.ceil(len(handles) / rows)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=True)
     # The symbols are bright because images are dark: the same ground here.
     legend.get_frame().set(facecolor="#3A3A3A", edgecolor="none")
     for text in legend.get_texts():

@@ -6,6 +6,8 @@ tell apart. Figures are made without pyplot, so nothing global is touched and no
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from csist.checks import InputError
 from csist.io import atomic_path, check_writable
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
@@ -23,7 +26,7 @@ GREY = "#8C8C8C"
 LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 LINE_STYLES = ("-", "--", ":")
 
-DETECTION, ERROR, TRUTH = ORANGE, ORANGE, SKY
+DETECTION, ERROR, TRUTH, SAMPLES = ORANGE, ORANGE, SKY, PURPLE
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -71,3 +74,37 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with styled(), atomic_path(path) as partial:
         figure.savefig(partial, format=kind, dpi=DPI, metadata=metadata)
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    file = io.BytesIO()
+    with styled():
+        figure.savefig(file, format="png", dpi=DPI)
+    return file.getvalue()
+
+
+def contact_sheet(pictures: Sequence[bytes], columns: int = 3) -> bytes:
+    """PNG files beside and under each other, in rows of `columns`, as the content of one PNG file.
+
+    Raises:
+        InputError: if there is no picture.
+    """
+    from PIL import Image
+
+    if not pictures:
+        raise InputError("a sheet needs at least one picture, got none")
+    images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    width = max(sum(image.width for image in row) for row in rows)
+    sheet = Image.new("RGB", (width, sum(max(image.height for image in row) for row in rows)), "white")
+    top = 0
+    for row in rows:
+        left = 0
+        for image in row:
+            sheet.paste(image, (left, top))
+            left += image.width
+        top += max(image.height for image in row)
+    file = io.BytesIO()
+    sheet.save(file, format="png")
+    return file.getvalue()

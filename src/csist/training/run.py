@@ -98,6 +98,7 @@ def train(
     constraint_share: float = 1.0,
     window: int | None = None,
     window_share: float = 0.8,
+    start: str | Path | None = None,
     half: bool = False,
     sensor: Sensor | None = None,
     prior: ScenePrior | None = None,
@@ -141,6 +142,7 @@ def train(
         window: side in px of windows around the groups; the first part `window_share` of the training sees these
             instead of whole images, which costs less. For convolutional methods and groups inside one pixel.
         window_share: that first part, 0 to 1.
+        start: weight file of the same method to begin from; it must fit sensor, ratio and options.
         half: store the weights in half precision.
         sensor: sensor of simulated scenes; default: the benchmark's. A store has its own.
         prior: of simulated scenes; default: the benchmark's.
@@ -174,7 +176,9 @@ def train(
         raise InputError("window needs groups inside one pixel (single_pixel of the prior): leave it out")
     torch.manual_seed(seed)
     try:
-        method: GridMethod = create_method(name, sensor=sensor, ratio=ratio, pretrained=False, **dict(options or {}))
+        method: GridMethod = create_method(
+            name, sensor=sensor, ratio=ratio, pretrained=False if start is None else Path(start), **dict(options or {})
+        )
     except (TypeError, RuntimeError) as error:
         raise InputError(f"cannot build {name} with the options {dict(options or {})}: {one_line(error)}") from error
     if next(method.parameters(), None) is None:
@@ -192,6 +196,7 @@ def train(
         "batch_size": step_size, "learning_rate": peak, "schedule": schedule, "ema_decay": ema_decay,
         "constraint_share": constraint_share, "window": window,
         "window_share": None if window is None else window_share, "max_samples": max_samples,
+        "start": None if start is None else {"weights": Path(start).name, **read_card(start)["training"]},
         "machine": describe_machine(),
     }  # fmt: skip
     module = UnmixingModule(
@@ -210,8 +215,8 @@ def train(
         progress_bar,
         stop_asked,
     )
-    start = keeper.checkpoint if resume and keeper.checkpoint.is_file() else None
-    if start is None and keeper.checkpoint.is_file():
+    resumed = keeper.checkpoint if resume and keeper.checkpoint.is_file() else None
+    if resumed is None and keeper.checkpoint.is_file():
         raise InputError(f"{folder} holds an earlier training: resume it (--resume) or choose another folder")
     with _quiet():
         try:
@@ -243,7 +248,7 @@ def train(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write {folder}: {error.strerror}") from error
-        trainer.fit(module, UnmixingData(source, validation, method.grid, batch_size, steps), ckpt_path=start)
+        trainer.fit(module, UnmixingData(source, validation, method.grid, batch_size, steps), ckpt_path=resumed)
     path = keeper.weights_path(module)
     card = read_card(path)
     return TrainingResult(

@@ -29,6 +29,7 @@ from csist.methods.continuous.lanes import (
     uniform,
 )
 from csist.methods.continuous.likelihood import compiled
+from csist.methods.continuous.rounding import draw_by_rounding
 
 FloatArray = NDArray[np.float64]
 LaneArray = NDArray[np.float32]
@@ -105,6 +106,7 @@ def anneal(
     code: Any,
     variance: float,
     inverse_gain: float,
+    rounded: float,
     bank: FloatArray,
     shares: FloatArray,
     hottest: float,
@@ -121,6 +123,7 @@ def anneal(
         low: (parameters,) bounds of x, y, flux of each target, in frame coordinates; `high` too.
         polynomials: of `profile_polynomials`.
         row, column: frame coordinates of the window's first pixel.
+        rounded: noise in counts before rounding, for `draw_by_rounding`.
         bank: (m, 2 count) positions x, y drawn from the prior.
         shares: (m,) running sum of their shares at the temperature `hottest`; see `reservoir_shares`.
         moves: steps of every chain after each stage; `last_moves` after the last, over which the records of the
@@ -236,4 +239,6 @@ def anneal(
         for n in range(total_lanes):
             weight[n] = rise * value[n // LANES, n % LANES]
         stage += 1
-    return log_evidence
+    return log_evidence + draw_by_rounding(
+        problem, rounded, samples, values, row, column, other_state[0], other_value[0], work
+    )

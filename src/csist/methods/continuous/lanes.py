@@ -92,18 +92,15 @@ def profile_polynomials(tables: FloatArray) -> LaneArray:
     """
     axes, ranks, _, _, offsets = tables.shape
     nodes = 0.5 * np.polynomial.chebyshev.chebpts1(4 * DEGREE)
-    values = np.empty((len(nodes), offsets))
-    polynomials = np.empty((axes, ranks, offsets, DEGREE + 1), np.float32)
+    values = np.empty((len(nodes), axes, ranks, offsets))
     for axis in range(axes):
         for rank in range(ranks):
-            for value, node in zip(values, nodes, strict=True):
+            for value, node in zip(values[:, axis, rank], nodes, strict=True):
                 profile(tables[axis, rank], node, -(offsets // 2), value)
-            fitted = np.polynomial.chebyshev.chebfit(2.0 * nodes, values, DEGREE)
-            for offset in range(offsets):
-                powers = np.polynomial.chebyshev.cheb2poly(fitted[:, offset])
-                powers = np.pad(powers, (0, DEGREE + 1 - len(powers)))
-                polynomials[axis, rank, offset] = powers * 2.0 ** np.arange(DEGREE + 1)
-    return polynomials
+    # At Chebyshev's nodes and this degree a fit of plain powers is well conditioned.
+    powers = np.polynomial.polynomial.polyfit(2.0 * nodes, values.reshape(len(nodes), -1), DEGREE)
+    polynomials = powers.T * 2.0 ** np.arange(DEGREE + 1)
+    return polynomials.reshape(axes, ranks, offsets, DEGREE + 1).astype(np.float32)
 
 
 @compiled
@@ -276,7 +273,7 @@ def _add_products(along_y: LaneArray, along_x: LaneArray, first: bool, image: La
 
 
 @compiled
-def _render(problem: Problem, state: LaneArray, work: Work) -> None:
+def render_lanes(problem: Problem, state: LaneArray, work: Work) -> None:
     """Fill work.image (h, w, lanes) with what each lane's parameters (size, lanes) expect."""
     image, along_y, along_x, flux, basis = work.image, work.along_y, work.along_x, work.flux, problem.basis
     h, w, lanes = image.shape
@@ -306,7 +303,7 @@ def _render(problem: Problem, state: LaneArray, work: Work) -> None:
 @compiled
 def log_likelihoods(problem: Problem, state: LaneArray, work: Work, value: LaneArray) -> None:
     """Fill `value` (lanes,) with the log likelihood of each lane of `state` (size, lanes)."""
-    _render(problem, state, work)
+    render_lanes(problem, state, work)
     image, data = work.image, problem.data
     h, w, lanes = image.shape
     if problem.plain:
@@ -398,7 +395,7 @@ def step_shapes(
         power: (lanes,) inverse temperatures.
         floor: (lanes,).
     """
-    _render(problem, state, work)
+    render_lanes(problem, state, work)
     _curvatures(problem, work)
     _jacobian(problem, derived, state, work)
     information = work.information

@@ -16,8 +16,9 @@ a bound), IGNORED (masked).
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numba import njit
@@ -41,7 +42,9 @@ compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp",
 
 def profile_tables(psf: PSF) -> FloatArray:
     """Tables (2 axes [y, x], ranks, phases + 1, value and slope, offsets) of a PSF's one-dimensional profiles."""
-    return _profile_tables_of_gaussian(psf.sigma_px) if isinstance(psf, GaussianPSF) else _decomposed_tables(psf)
+    if isinstance(psf, GaussianPSF):
+        return _profile_tables_of_gaussian(psf.sigma_px)
+    return _decomposed_tables(cast(Hashable, psf))
 
 
 @lru_cache(maxsize=32)
@@ -53,6 +56,7 @@ def _profile_tables_of_gaussian(sigma_px: float) -> FloatArray:
     return np.ascontiguousarray(np.broadcast_to(table, (2, 1, *table.shape)))
 
 
+@lru_cache(maxsize=8)
 def _decomposed_tables(psf: PSF, tolerance: float = 1e-5) -> FloatArray:
     """Singular vectors of the response, as many as its peak needs to be right to `tolerance`."""
     phases = PHASES // 4

@@ -18,6 +18,7 @@ from csist.methods.continuous.bank import compare_bank, pixel_bounds
 from csist.methods.continuous.likelihood import compiled
 from csist.methods.continuous.method import pixel_codes
 from csist.methods.continuous.posterior import summarise
+from csist.methods.continuous.rounding import noise_before_rounding
 from csist.methods.continuous.search import search_free, window_bounds
 from csist.methods.continuous.solvers import (
     EFFORTS,
@@ -34,10 +35,12 @@ from csist.targets import Targets
 FloatArray = NDArray[np.float64]
 
 SAMPLES = 2000
-LEVELS = 32
+LEVELS = 16
 """Temperatures of the chains from the truth."""
-HOTTER = 1000.0
+HOTTER = 30.0
 """Their highest temperature beyond the one at which many configurations of the bank count: nearly the prior."""
+BURN_SHARE = 0.5
+"""Of the sweeps, in which the chains from the truth forget it."""
 BLOCKS = 8
 RECORDS = 4
 FREE_TEMPERATURES = np.array([2.0**level for level in range(16)])
@@ -53,6 +56,7 @@ def _sample_one(
     polynomials: NDArray[np.float32],
     variance: float,
     inverse_of_gain: float,
+    rounded: float,
     flux: FloatArray,
     log_flux: bool,
     min_separation: float,
@@ -80,16 +84,16 @@ def _sample_one(
         kept = temper(
             truth.copy().reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, r0, c0,
             np.zeros((0, r1 - r0, c1 - c0)), data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance,
-            inverse_of_gain, hottest ** (np.arange(LEVELS) / (LEVELS - 1.0)), LANES, max(steps // LANES, 5), samples,
-            values, 2,
+            inverse_of_gain, rounded, hottest ** (np.arange(LEVELS) / (LEVELS - 1.0)), LANES, max(steps // LANES, 5),
+            BURN_SHARE, samples, values, 2,
         )  # fmt: skip
     else:
         kept = RECORDS * BLOCKS * LANES
         samples, values = np.empty((kept, 3 * count)), np.empty(kept)
         moves = max(steps // STEPS_A_MOVE, 1)
         anneal_in_pixel(
-            data, code, polynomials, variance, inverse_of_gain, count, row, column, flux, log_flux, min_separation,
-            bank_positions, bank_images, BLOCKS, moves, 10 * moves, 3, samples, values,
+            data, code, polynomials, variance, inverse_of_gain, rounded, count, row, column, flux, log_flux,
+            min_separation, bank_positions, bank_images, BLOCKS, moves, 10 * moves, 3, samples, values,
         )  # fmt: skip
     summarise(samples, values, kept, count, estimate, deviation, score)
 
@@ -102,6 +106,7 @@ def _sample_free(
     polynomials: NDArray[np.float32],
     variance: float,
     inverse_of_gain: float,
+    rounded: float,
     target_low: FloatArray,
     target_high: FloatArray,
     log_flux: bool,
@@ -130,7 +135,8 @@ def _sample_free(
     samples, values = np.empty((SAMPLES, 3 * count)), np.empty(SAMPLES)
     kept = temper(
         start.reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, 0, 0, no_basis, data,
-        code, variance, inverse_of_gain, FREE_TEMPERATURES, LANES, max(steps // LANES, 5), samples,
+        code, variance, inverse_of_gain, rounded, FREE_TEMPERATURES, LANES, max(steps // LANES, 5), BURN_SHARE,
+        samples,
         values, 2 if from_truth else 3,
     )  # fmt: skip
     summarise(samples, values, kept, count, estimate, deviation, score)
@@ -175,19 +181,20 @@ def posterior_limit(
         raise InputError(f"{len(stack)} images but {len(truths)} scenes")
     variance = float(sensor.noise_variance(max(sensor.background, 0.0)))
     sensor = sensor.with_shape((stack.shape[1], stack.shape[2]))
+    rounded = noise_before_rounding(sensor, variance)
     effort, log_flux = EFFORTS["accurate"], prior.intensity_law == "log-uniform"
     sample: Any
     before: tuple[Any, ...]
     after: tuple[Any, ...]
     if prior.single_pixel:
         solver = PixelSolver(sensor, prior, replace(effort, bank=bank_size), variance)
-        sample, before = _sample_one, (solver.polynomials, variance, inverse_gain(sensor), solver.flux)
+        sample, before = _sample_one, (solver.polynomials, variance, inverse_gain(sensor), rounded, solver.flux)
         after = (solver.bank.positions, solver.bank.images, steps)
     else:
         free = FreeSolver(sensor, prior, effort, variance, 0)
         sample, before = (
             _sample_free,
-            (free.tables, free.polynomials, variance, inverse_gain(sensor), free.low, free.high),
+            (free.tables, free.polynomials, variance, inverse_gain(sensor), rounded, free.low, free.high),
         )
         after = (free.split_px, steps)
 

@@ -31,8 +31,9 @@ from csist.methods.continuous.likelihood import (
     render,
 )
 from csist.methods.continuous.posterior import summarise
+from csist.methods.continuous.rounding import noise_before_rounding
 from csist.methods.continuous.search import search_free, window_bounds
-from csist.methods.continuous.tempering import temper
+from csist.methods.continuous.tempering import BURN_SHARE, temper
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
@@ -225,6 +226,7 @@ def anneal_in_pixel(
     polynomials: LaneArray,
     variance: float,
     inverse_gain: float,
+    rounded: float,
     count: int,
     row: int,
     column: int,
@@ -261,7 +263,7 @@ def anneal_in_pixel(
             bank[m, 2 * k + 1] = row + bank_positions[count, m, k, 1]
     log_evidence = anneal(
         count, low, high, log_flux, min_separation, polynomials, r0, c0, data[r0:r1, c0:c1],
-        code[r0:r1, c0:c1].copy(), variance, inverse_gain, bank, shares, hottest, blocks, moves * count,
+        code[r0:r1, c0:c1].copy(), variance, inverse_gain, rounded, bank, shares, hottest, blocks, moves * count,
         last_moves, samples, values, seed,
     )  # fmt: skip
     return log_evidence + empty_outside(data, code, r0, r1, c0, c1, variance)
@@ -275,6 +277,7 @@ def _solve_in_pixel(
     polynomials: LaneArray,
     variance: float,
     inverse_gain: float,
+    rounded: float,
     counts: Any,
     flux: FloatArray,
     log_flux: bool,
@@ -323,7 +326,7 @@ def _solve_in_pixel(
             row, column = places[count]
             if blocks > 0:
                 log_evidence = anneal_in_pixel(
-                    data, code, polynomials, variance, inverse_gain, count, row, column, flux, log_flux,
+                    data, code, polynomials, variance, inverse_gain, rounded, count, row, column, flux, log_flux,
                     min_separation, bank_positions, bank_images, blocks, moves, last_moves, 1, samples, values,
                 )  # fmt: skip
                 if contenders > 1:
@@ -340,8 +343,8 @@ def _solve_in_pixel(
                 kept = temper(
                     polished[:found, : 3 * count].copy(), count, low, high, log_flux, min_separation, polynomials, r0,
                     c0, no_basis[:, r0:r1, c0:c1], data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance,
-                    inverse_gain, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
-                    sweeps[min(count, sweeps.shape[0]) - 1], samples, values, 1,
+                    inverse_gain, rounded, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
+                    sweeps[min(count, sweeps.shape[0]) - 1], BURN_SHARE, samples, values, 1,
                 )  # fmt: skip
             if winner == 0 or evidence[n, count] > evidence[n, winner]:
                 winner = count
@@ -364,6 +367,7 @@ def _solve_free(
     polynomials: LaneArray,
     variance: float,
     inverse_gain: float,
+    rounded: float,
     basis: FloatArray,
     most: int,
     target_low: FloatArray,
@@ -415,8 +419,8 @@ def _solve_free(
         samples = np.empty((kept_samples, size))
         kept = temper(
             mode.reshape(1, size), count, low, high, log_flux, min_separation, polynomials, 0, 0, basis, data, code,
-            variance, inverse_gain, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
-            sweeps[min(count, sweeps.shape[0]) - 1], samples, values, 1,
+            variance, inverse_gain, rounded, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
+            sweeps[min(count, sweeps.shape[0]) - 1], BURN_SHARE, samples, values, 1,
         )  # fmt: skip
         summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
         if clouds.shape[0] > 0:
@@ -450,7 +454,8 @@ class PixelSolver:
         results = _Results(len(images), self.prior.count_range[1], kept if keep_samples else 0)
         _solve_in_pixel(
             images, codes, self.tables, self.polynomials, self.variance, inverse_gain(self.sensor),
-            np.array(self.prior.count_range), self.flux, self.prior.intensity_law == "log-uniform",
+            noise_before_rounding(self.sensor, self.variance), np.array(self.prior.count_range), self.flux,
+            self.prior.intensity_law == "log-uniform",
             self.prior.min_separation_px, self.bank.positions,
             self.bank.images, self.bank.log_allowed, effort.scan, effort.blocks,
             effort.moves, effort.last_moves, effort.records, effort.starts,
@@ -495,7 +500,8 @@ class FreeSolver:
         """Targets and group information of each background-subtracted image; `codes` says what a pixel is worth."""
         results = _Results(len(images), self.prior.count_range[1], self.effort.samples if keep_samples else 0)
         _solve_free(
-            images, codes, self.tables, self.polynomials, self.variance, inverse_gain(self.sensor), self.basis,
+            images, codes, self.tables, self.polynomials, self.variance, inverse_gain(self.sensor),
+            noise_before_rounding(self.sensor, self.variance), self.basis,
             self.prior.count_range[1], self.low, self.high, -self.terms, self.terms,
             self.prior.intensity_law == "log-uniform", self.prior.min_separation_px, self.split_px,
             self.effort.temperatures(), np.array(self.effort.sweeps), self.effort.samples,

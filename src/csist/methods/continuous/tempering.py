@@ -27,12 +27,15 @@ from csist.methods.continuous.lanes import (
     uniform,
 )
 from csist.methods.continuous.likelihood import compiled
+from csist.methods.continuous.rounding import draw_by_rounding
 
 FloatArray = NDArray[np.float64]
 LaneArray = NDArray[np.float32]
 
 REFRESH_SWEEPS = 40
 TARGET_ACCEPTANCE = 0.25
+BURN_SHARE = 0.2
+"""Of the sweeps, where chains start near all the modes that matter."""
 
 
 @compiled
@@ -85,9 +88,11 @@ def temper(
     code: Any,
     variance: float,
     inverse_gain: float,
+    rounded: float,
     temperatures: FloatArray,
     lanes: int,
     sweeps: int,
+    burn_share: float,
     samples: FloatArray,
     values: FloatArray,
     seed: int,
@@ -95,7 +100,7 @@ def temper(
     """Fill `samples` (m, parameters) and their log likelihoods `values` (m,) from the posterior; returns how many.
 
     Lane i starts at starts[i % len(starts)] and sees the likelihood to the power 1 / temperatures[i % levels];
-    the first temperature is 1 and only its states are kept, evenly spaced after a fifth of the sweeps.
+    the first temperature is 1 and only its states are kept, evenly spaced after the first sweeps.
 
     Args:
         starts: (n, parameters) x, y, flux of each target, then background terms; in frame coordinates.
@@ -103,7 +108,9 @@ def temper(
         polynomials: of `profile_polynomials`.
         row, column: frame coordinates of the window's first pixel.
         basis: background terms (terms, h, w).
+        rounded: noise in counts before rounding, for `draw_by_rounding`.
         temperatures: rising; their number divides `lanes`.
+        burn_share: of the sweeps, before states are kept; step lengths settle then.
     """
     size, levels = starts.shape[1], temperatures.shape[0]
     replicas = lanes // levels
@@ -126,7 +133,7 @@ def temper(
     floor = np.full(lanes, np.float32(PRIOR_INFORMATION), np.float32)
     longer, shorter = math.exp(0.1 * (1.0 - TARGET_ACCEPTANCE)), math.exp(-0.1 * TARGET_ACCEPTANCE)
     log_likelihoods(problem, state, work, value)
-    burn = sweeps // 5
+    burn = int(burn_share * sweeps)
     wanted = max(samples.shape[0] // replicas, 1)
     kept, taken = 0, 0
     for sweep in range(sweeps):
@@ -154,4 +161,5 @@ def temper(
                     from_lane(state, replica * levels, count, log_flux, row, column, samples[kept])
                     values[kept] = value[replica * levels]
                     kept += 1
+    draw_by_rounding(problem, rounded, samples[:kept], values[:kept], row, column, state, value, work)
     return kept

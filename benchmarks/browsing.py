@@ -1,0 +1,60 @@
+"""The app as a process and the browser that looks at it, for its tests and its benchmark."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+"""The browser installed here, None if there is none."""
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # root has none
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # What should not be asked for must not be found either.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+
+SECONDS_TO_END = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_app(environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The command `csist app` as a process of its own; the address of its page. It must end well when told to."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "csist", "app", "--port", str(port)],
+        env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None  # noqa: S101
+    try:
+        said = process.stdout.readline()
+        address = f"http://127.0.0.1:{port}"
+        if address not in said:
+            raise RuntimeError(f"the app did not start: {said!r}")
+        yield address
+        process.send_signal(signal.SIGTERM)
+        if process.wait(SECONDS_TO_END) != 0:
+            raise RuntimeError(f"the app ended with the code {process.returncode}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,28 @@
+"""A real frame, with nothing known but the image.
+
+A thermal camera looks at a distant aeroplane. Background, noise and the width of the PSF are measured on the frame,
+blobs are found and unmixed. Nobody knows the truth here; the residual shows what two points do and do not explain.
+"""
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import csist
+from csist.io import read_image
+from csist.plots import frame_panel, save_figure
+from csist.unmixing import frame_model
+
+
+def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    frame = read_image(Path(str(files("csist") / "data" / "airplane_above_hills.png")))[0]
+
+    found = csist.unmix(frame, mode="fast")
+    print(found.to_pandas()[["x", "y", "intensity", "x_std", "flags", "group"]].round(2).to_string())
+
+    save_figure(frame_panel(frame, found, frame_model(frame, found)), out / "02_real_frame.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/examples"))

@@ -1,0 +1,197 @@
+"""Draw the pictures of docs/images that explain the problem; the gallery's are made by the examples themselves.
+
+    python scripts/figures.py [NAME ...]
+
+Everything is computed here and now from the package, so a picture cannot disagree with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+import csist
+from csist.evaluation import grid_oracles
+from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
+from csist.physics.limits import cramer_rao_bound
+from csist.plots import DETECTION, TRUTH, save_figure
+from csist.plots.style import BLUE, GREEN, GREY, LINE_COLOURS, VERMILION, styled
+from docs_tables import ROOT, worked_example
+
+SENSOR, PRIOR = csist.Sensor(), csist.ScenePrior.csist_100k()
+RATIOS = range(1, 16)
+SCENES = 1500
+NOISES = {"rounding only": 0.0, "noise of 1 count": 1.0, "noise of 5 counts": 5.0}
+
+
+def imaging() -> Figure:
+    """From the points of a scene to what the camera writes."""
+    scene = csist.Targets(x=[4.75, 5.35, 5.0], y=[4.8, 4.9, 5.4], intensity=[235, 225, 245])
+    camera = csist.Sensor(read_noise=5.0)
+    fine = 15
+    offset = (np.arange(11 * fine) + 0.5) / fine - 0.5
+    # A pixel a fifteenth as wide, so that the light before the pixels can be seen.
+    narrow = csist.GaussianPSF(0.5 * fine)
+    light = sum(
+        intensity * narrow.response((offset[None, :] - x) * fine, (offset[:, None] - y) * fine)
+        for x, y, intensity in zip(scene.x, scene.y, scene.intensity, strict=True)
+    )
+    shown = (
+        ("the scene", None),
+        ("what the lens makes of it", light),
+        ("what the pixels collect", camera.render(scene)),
+        ("what the camera writes", camera.observe(scene, rng=1)),
+    )
+    figure = Figure(figsize=(9.6, 2.75), layout="constrained")
+    for axis, (title, values) in zip(figure.subplots(1, 4), shown, strict=True):
+        if values is None:
+            axis.set_facecolor("black")
+        else:
+            axis.imshow(values, cmap="gray", extent=(-0.5, 10.5, 10.5, -0.5), interpolation="nearest")
+        axis.scatter(scene.x, scene.y, s=22 if values is None else 10, c="white" if values is None else TRUTH, zorder=3)
+        axis.set(title=title, xlim=(1.5, 8.5), ylim=(8.5, 1.5), xticks=range(2, 9), yticks=range(2, 9), aspect="equal")
+        axis.set_xlabel("x in px")
+    figure.axes[0].set_ylabel("y in px")
+    return figure
+
+
+def ceiling() -> Figure:
+    """What a grid does to positions, and the score that is left to an oracle."""
+    figure = Figure(figsize=(9.0, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
+    scene = csist.Targets(x=[4.72, 5.41, 5.06, 4.63], y=[4.64, 4.78, 5.11, 5.38], intensity=[240] * 4)
+    grid = csist.SubPixelGrid(SENSOR.shape, 3)
+    snapped = grid.snap(scene)
+    for place in np.arange(4) / 3 + 4.5:
+        left.axhline(place, color=GREY, linewidth=0.6)
+        left.axvline(place, color=GREY, linewidth=0.6)
+    for k in range(len(scene)):
+        left.plot([scene.x[k], snapped.x[k]], [scene.y[k], snapped.y[k]], color=GREY, linewidth=1.2)
+    left.scatter(snapped.x, snapped.y, s=45, facecolors="none", edgecolors=DETECTION, linewidths=1.6, label="its cell")
+    left.scatter(scene.x, scene.y, s=40, marker="x", c=BLUE, label="target", zorder=3)
+    left.set(xlim=(4.42, 5.58), ylim=(5.58, 4.42), aspect="equal", title="one pixel and its 3 x 3 cells")
+    left.set(xlabel="x in px", ylabel="y in px")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+
+    truths = csist.sample_scenes(PRIOR, SENSOR, SCENES, seed=0)
+    scores: dict[str, list[float]] = {"closeness": [], "intensity": []}
+    for ratio in RATIOS:
+        for by, found in grid_oracles(truths, csist.SubPixelGrid(SENSOR.shape, ratio)).items():
+            scores[by].append(cso_map(found, truths)["CSO-mAP"])
+    right.plot(RATIOS, scores["closeness"], color=BLUE, marker="o", label="ranked by their own error: the ceiling")
+    right.plot(RATIOS, scores["intensity"], color=VERMILION, marker="s", linestyle="--", label="ranked by intensity")
+    right.set(xlabel="ratio: cells a pixel along each axis", ylabel="CSO-mAP in percent", ylim=(0, 104))
+    right.set_xticks(list(RATIOS)[::2])
+    right.set_title("the best that cells can score")
+    right.grid(linewidth=0.4, alpha=0.5)
+    right.legend(loc="lower right")
+    return figure
+
+
+def separation() -> Figure:
+    """The Cramer-Rao bound of one of two targets against their separation."""
+    figure = Figure(figsize=(6.4, 3.7), layout="constrained")
+    axis = figure.subplots()
+    apart = np.linspace(0.15, 2.0, 75)
+    for (label, noise), colour in zip(NOISES.items(), LINE_COLOURS, strict=False):
+        camera = csist.Sensor(read_noise=noise)
+        bounds = [_bound_along_the_line(distance, camera) for distance in apart]
+        axis.plot(apart, bounds, color=colour, label=label, linewidth=1.8)
+    axis.axhline(CSO_DISTANCES_PX[0], color=GREY, linewidth=0.8, linestyle=":")
+    axis.annotate("0.05 px", (apart[0], CSO_DISTANCES_PX[0]), xytext=(4, 3), textcoords="offset points")
+    axis.axvline(PRIOR.min_separation_px, color=GREY, linewidth=0.8, linestyle="--")
+    axis.annotate(
+        "closest pair of\nthe benchmark", (PRIOR.min_separation_px, 1e-3), xytext=(4, 6), textcoords="offset points",
+    )  # fmt: skip
+    axis.set_yscale("log")
+    axis.set(ylim=(1e-3, 2.0), xlim=(apart[0], apart[-1]))
+    axis.set(xlabel="separation of two targets of 235 counts in px", ylabel="smallest standard error of x in px")
+    axis.grid(linewidth=0.4, alpha=0.5)
+    axis.legend(loc="upper right")
+    return figure
+
+
+def _bound_along_the_line(distance: float, camera: csist.Sensor) -> float:
+    pair = csist.Targets(x=[5.0 - distance / 2, 5.0 + distance / 2], y=[5.0, 5.0], intensity=[235, 235])
+    return float(cramer_rao_bound(pair, camera).x[0])
+
+
+def flux() -> Figure:
+    """Total light of benchmark groups by number of targets."""
+    figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+    axis = figure.subplots()
+    truths = csist.sample_scenes(PRIOR, SENSOR, 5 * SCENES, seed=0)
+    bins = np.arange(200, 1301, 10)
+    for count, colour in zip(range(1, 6), LINE_COLOURS, strict=False):
+        total = [float(scene.intensity.sum()) for scene in truths if len(scene) == count]
+        axis.hist(total, bins, color=colour, alpha=0.75)
+        height = np.histogram(total, bins)[0].max()
+        axis.annotate(
+            f"{count} target{'s' * (count > 1)}", (float(np.mean(total)), height), xytext=(0, 4),
+            textcoords="offset points", ha="center", color=colour,
+        )  # fmt: skip
+    axis.set(xlabel="total light of the group in counts", ylabel="groups")
+    axis.margins(y=0.15)
+    return figure
+
+
+def metric() -> Figure:
+    """The worked example of the metric's page."""
+    found, truths = worked_example()
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.08)
+    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1.0))
+    _draw_matches(left, found[0], truths[0])
+    matches = match_detections(found, truths)
+    for distance, colour in ((0.10, VERMILION), (0.15, BLUE), (0.25, GREEN)):
+        curve = precision_recall_curve(matches, distance)
+        recall, envelope = np.append(0.0, curve.recall), np.append(curve.envelope[:1], curve.envelope)
+        right.step(
+            np.append(recall, recall[-1]), np.append(envelope, 0.0), where="pre", color=colour,
+            label=f"within {distance:.2f} px", linewidth=1.8,
+        )  # fmt: skip
+    right.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="highest precision from here on")
+    right.set_title("AP is the area under the curve")
+    right.grid(linewidth=0.4, alpha=0.5)
+    right.legend(loc="lower left")
+    return figure
+
+
+def _draw_matches(axis: Axes, found: csist.Targets, truth: csist.Targets) -> None:
+    for k in range(len(truth)):
+        for distance in CSO_DISTANCES_PX:
+            axis.add_patch(Circle((truth.x[k], truth.y[k]), distance, fill=False, color=GREY, linewidth=0.6))
+        axis.annotate(f"T{k + 1}", (truth.x[k], truth.y[k]), xytext=(0, -16), textcoords="offset points", ha="center")
+    axis.scatter(truth.x, truth.y, s=55, marker="x", c=BLUE, label="true target", zorder=3)
+    axis.scatter(found.x, found.y, s=45, c=DETECTION, edgecolors="black", linewidths=0.6, label="detection", zorder=4)
+    for k in range(len(found)):
+        axis.annotate(
+            f"{found.score[k]:.2f}",
+            (found.x[k], found.y[k]),
+            xytext=(5, 6 - 18 * (k % 3 == 2)),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axis.set(xlim=(4.68, 5.92), ylim=(5.32, 4.68), aspect="equal", xlabel="x in px", ylabel="y in px")
+    axis.set_title("the first image, detections with their scores")
+    axis.legend(loc="lower right")
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    each.__name__: each for each in (imaging, ceiling, separation, flux, metric)
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or FIGURES:
+        with styled():
+            save_figure(FIGURES[name](), ROOT / "docs" / "images" / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

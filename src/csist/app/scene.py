@@ -1,0 +1,207 @@
+"""The images that settings stand for: a sample frame, simulated windows, or one image of a user's file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist.app.settings import Settings
+from csist.checks import InputError
+from csist.datasets.scenes import ScenePrior, sample_scenes
+from csist.io import ImageStack, read_image, reading
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
+from csist.unmixing import default_sensor, is_window
+
+FloatArray = NDArray[np.float64]
+
+UPLOAD_SUFFIXES = (".png", ".tif", ".tiff", ".fits", ".fit", ".fts", ".npy")
+"""What can be dropped on the page: formats whose header tells how much memory the file takes."""
+LARGEST_UPLOAD_MB, LARGEST_UPLOAD_MPX = 64, 32
+
+WINDOW_SHAPE = (11, 11)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Images to be unmixed, and what is known of them.
+
+    Args:
+        name: of the file, or what stands for one in the table.
+        images: (N, H, W) in counts.
+        first: number of the first image in its file.
+        sensor: None where it is found from the image.
+        noise_std: noise of a pixel in counts; None where it is estimated.
+        truths: true targets of each image, where they are known.
+        notes: what the user should know about the file, one line each.
+    """
+
+    name: str
+    images: FloatArray
+    first: int = 0
+    sensor: Sensor | None = None
+    noise_std: float | None = None
+    truths: tuple[Targets, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def windows(self) -> bool:
+        """Whether the images are windows, not frames."""
+        return is_window(self.images.shape)
+
+
+def make_scene(settings: Settings, upload: Path | None = None) -> Scene:
+    """The images of some settings.
+
+    Args:
+        settings: what was chosen.
+        upload: the user's file, for the source "upload".
+
+    Raises:
+        InputError: if there is no such file or image.
+    """
+    if settings.source == "benchmark":
+        sensor = _simulated(settings)
+        truths = sample_scenes(ScenePrior.csist_100k(), sensor, settings.windows, settings.seed)
+        return _observed("benchmark", truths, sensor, settings)
+    if settings.source == "build":
+        return _observed("group", [build_group(settings)], _simulated(settings), settings)
+    if settings.source == "example":
+        with resources.as_file(resources.files("csist") / "data" / f"{settings.example}.png") as path:
+            return _taken(read_image(path), settings)
+    if upload is None:
+        raise InputError("there is no file yet: drop one on the page, or choose another source")
+    return _taken(open_upload(upload), settings)
+
+
+def _simulated(settings: Settings) -> Sensor:
+    return Sensor(
+        psf=GaussianPSF(0.5 if settings.psf_sigma is None else settings.psf_sigma),
+        shape=WINDOW_SHAPE,
+        background=settings.background or 0.0,
+        read_noise=settings.scene_noise,
+    )
+
+
+def _observed(name: str, truths: list[Targets], sensor: Sensor, settings: Settings) -> Scene:
+    generator = np.random.default_rng([settings.seed, 1])  # another stream than that of the positions
+    images = np.stack([sensor.observe(truth, generator) for truth in truths])
+    noise = settings.scene_noise if settings.noise_std is None else settings.noise_std
+    return Scene(name, images, sensor=sensor, noise_std=noise, truths=tuple(truths))
+
+
+def build_group(settings: Settings) -> Targets:
+    """A regular polygon of targets, neighbours `separation_px` apart, turned and moved by chance.
+
+    >>> pair = build_group(Settings(count=2, separation_px=0.6, seed=4))
+    >>> round(float(np.hypot(*np.diff([pair.x, pair.y]).ravel())), 6)
+    0.6
+    """
+    count = settings.count
+    generator = np.random.default_rng([settings.seed, 0])
+    radius = 0.0 if count == 1 else 0.5 * settings.separation_px / np.sin(np.pi / count)
+    angles = generator.uniform(0.0, 2.0 * np.pi) + 2.0 * np.pi * np.arange(count) / count
+    x, y = (0.5 * (side - 1) + generator.uniform(-0.5, 0.5) for side in WINDOW_SHAPE[::-1])
+    return Targets(
+        x=x + radius * np.cos(angles), y=y + radius * np.sin(angles), intensity=np.full(count, settings.intensity)
+    )
+
+
+def _taken(stack: ImageStack, settings: Settings) -> Scene:
+    """One image of a file, with the sensor that windows are taken to have; a frame's is found from the frame."""
+    if settings.frame >= len(stack):
+        raise InputError(f"{stack.name} holds the images 0 to {len(stack) - 1}, there is no image {settings.frame}")
+    images = stack[settings.frame : settings.frame + 1]
+    if np.isnan(images).all():
+        raise InputError(f"image {settings.frame} of {stack.name} holds nothing but NaN: choose another one")
+    if not is_window(images.shape):
+        return Scene(stack.name, images, settings.frame, noise_std=settings.noise_std, notes=stack.notes)
+    sensor = default_sensor(images, stack.data.dtype)
+    if settings.psf_sigma is not None:
+        sensor = replace(sensor, psf=GaussianPSF(settings.psf_sigma))
+    if settings.background is not None:
+        sensor = replace(sensor, background=settings.background)
+    return Scene(stack.name, images, settings.frame, sensor, settings.noise_std, notes=stack.notes)
+
+
+def open_upload(path: Path) -> ImageStack:
+    """The images of a user's file; what they would take in memory is checked before they are read.
+
+    Raises:
+        InputError: if the file is of another format, too large, damaged or not an image; names the file, but not
+            the folder, which is none of the user's.
+    """
+    try:
+        if path.suffix.lower() not in UPLOAD_SUFFIXES:
+            raise InputError(f"cannot read {path}: PNG, TIFF, FITS and NPY files can be dropped here")
+        if path.stat().st_size > LARGEST_UPLOAD_MB * 2**20:
+            raise InputError(f"{path} is larger than {LARGEST_UPLOAD_MB} MB: use the command csist unmix")
+        with reading(path):
+            pixels = _COUNTERS[path.suffix.lower()](path)
+        if pixels > LARGEST_UPLOAD_MPX * 10**6:
+            raise InputError(
+                f"{path} holds {pixels / 1e6:.0f} million pixels, {LARGEST_UPLOAD_MPX} million are the most that the "
+                "app takes: use the command csist unmix"
+            )
+        return read_image(path)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), path.name)) from error
+
+
+def _png_pixels(path: Path) -> int:
+    from PIL import UnidentifiedImageError
+
+    # The header alone: Pillow's own check would speak of bombs, and of a limit that is not ours.
+    header = path.read_bytes()[:24]
+    if header[12:16] != b"IHDR":
+        raise UnidentifiedImageError("not a PNG file")
+    return int.from_bytes(header[16:20], "big") * int.from_bytes(header[20:24], "big")
+
+
+def _tiff_pixels(path: Path) -> int:
+    from tifffile import TiffFile
+
+    with TiffFile(path) as file:
+        return sum(int(np.prod(page.shape)) for page in file.pages)
+
+
+def _fits_pixels(path: Path) -> int:
+    import warnings
+
+    try:
+        from astropy.io import fits
+    except ImportError:
+        return 0  # reading says what to install
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading tells of them
+        with path.open("rb") as file, fits.open(file, memmap=False) as units:
+            return max((int(np.prod(unit.shape)) for unit in units if unit.is_image), default=0)
+
+
+def _npy_pixels(path: Path) -> int:
+    return int(np.load(path, mmap_mode="r", allow_pickle=False).size)
+
+
+_COUNTERS: dict[str, Callable[[Path], int]] = {
+    ".png": _png_pixels,
+    ".tif": _tiff_pixels,
+    ".tiff": _tiff_pixels,
+    ".fits": _fits_pixels,
+    ".fit": _fits_pixels,
+    ".fts": _fits_pixels,
+    ".npy": _npy_pixels,
+}
+
+
+def describe_upload(stack: ImageStack) -> str:
+    """What a file holds, in words."""
+    count, rows, columns = stack.shape
+    images = "one image" if count == 1 else f"{count} images"
+    return f"{stack.name}: {images} of {columns} x {rows} px"

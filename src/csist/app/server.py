@@ -1,0 +1,123 @@
+"""Puts the page on a port of this machine and takes it off again, with nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from csist.checks import InputError
+
+DEFAULT_PORT, LOCAL_HOST = 7860, "127.0.0.1"
+
+HEAD_START_S = 5.0
+"""How long the first page has the machine to itself."""
+
+CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'none'"
+)
+"""Tells the browser to load nothing from elsewhere, whatever the page may ask for (W3C Content Security Policy)."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ContentPolicy:
+    """Adds `CONTENT_POLICY` to every answer of a web application (ASGI)."""
+
+    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", []), (b"content-security-policy", CONTENT_POLICY.encode())]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, marked)
+
+
+def check_address(host: str, port: int) -> None:
+    """Check that the app can listen there.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; give another --host or --port"
+        ) from error
+
+
+def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str], None] | None = None) -> None:
+    """Serve the app until Ctrl-C or a request to terminate.
+
+    Args:
+        host: address to listen on; the default lets only this machine in.
+        port: port to listen on.
+        ready: called with the address once the page can be opened.
+
+    Raises:
+        InputError: if the address cannot be used or Gradio is not installed.
+    """
+    check_address(host, port)
+    with TemporaryDirectory(prefix="csist-app-") as folder:
+        # Before Gradio is imported: it reads both then.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "received")
+        try:
+            from starlette.middleware import Middleware
+
+            from csist.app.layout import STYLE_SHEET, build, make_theme
+        except ImportError as error:
+            raise InputError(f"the app needs the extra `app`, pip install 'csist[app]' ({error})") from error
+        from csist.app.scene import LARGEST_UPLOAD_MB
+        from csist.app.sessions import Sessions
+
+        over, opened = threading.Event(), threading.Event()
+        blocks = build(Sessions(Path(folder) / "sessions"), opened.set)
+        signal.signal(signal.SIGTERM, lambda *_: over.set())
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
+                max_file_size=f"{LARGEST_UPLOAD_MB}mb", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
+                mcp_server=False, enable_monitoring=False, theme=make_theme(), css=STYLE_SHEET,
+                app_kwargs={"middleware": [Middleware(ContentPolicy)]},
+            )  # fmt: skip
+            if ready is not None:
+                ready(address.rstrip("/"))
+            threading.Thread(target=warm_up, args=(opened,), daemon=True, name="csist-warm-up").start()
+            while not over.wait(1.0):
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            blocks.close(verbose=False)
+
+
+def warm_up(opened: threading.Event) -> None:
+    """Load the compiled solver and the drawing once the first page is open, or nobody comes: nobody waits for it."""
+    opened.wait(HEAD_START_S)
+    from csist.app.page import pages
+    from csist.app.scene import make_scene
+    from csist.app.settings import Settings
+
+    for settings in (Settings(), Settings(source="build", mode="fast")):
+        for _ in pages(make_scene(settings), settings, lambda *_: None):
+            pass

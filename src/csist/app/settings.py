@@ -1,0 +1,204 @@
+"""What a user of the app has chosen, and how a link says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+
+from csist.checks import InputError
+
+SOURCES = {
+    "example": "Example frame",
+    "benchmark": "Benchmark windows",
+    "build": "Build a group",
+    "upload": "Your own file",
+}
+"""Where images come from, and what the page calls it."""
+
+PRIORS = ("flat", "csist-100k")
+MODES = ("accurate", "fast")
+RATIOS = (3, 5, 7)
+MOST_METHODS = 4
+"""Most methods side by side."""
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "frame": (0, 1e6),
+    "windows": (1, 6),
+    "count": (1, 6),
+    "separation_px": (0.1, 3.0),
+    "intensity": (10.0, 1000.0),
+    "scene_noise": (0.0, 20.0),
+    "seed": (0, 9999),
+    "psf_sigma": (0.2, 5.0),
+    "noise_std": (0.0, 1e6),
+    "background": (-1e6, 1e6),
+}
+"""Smallest and largest value of each number."""
+
+SEPARATOR = " "
+"""Between the methods of a link; a method's name holds none."""
+
+
+def example_names() -> list[str]:
+    """Names of the frames that come with the package, without suffix."""
+    return sorted(item.name.removesuffix(".png") for item in _samples().iterdir() if item.name.endswith(".png"))
+
+
+def _samples() -> Any:
+    return resources.files("csist") / "data"
+
+
+def working_methods() -> list[str]:
+    """Names of the methods that need no training or come with trained weights, each grid method's variants behind it.
+
+    >>> working_methods()[:4]
+    ['continuous', 'ista', 'ista+centroid', 'ista+refine']
+    """
+    # Imported here: the settings themselves need neither.
+    from csist.checkpoint import list_pretrained
+    from csist.methods.registry import METHODS, SUFFIXES
+
+    trained = {card["method"] for _, card in list_pretrained()}
+    names: list[str] = []
+    for name, entry in METHODS.items():
+        if not entry.trained or name in trained:
+            follows = [suffix for suffix, what in SUFFIXES.items() if entry.grid and not what.trained]
+            names += [name, *(f"{name}+{suffix}" for suffix in follows)]
+    return names
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be chosen, checked.
+
+    Args:
+        source: a key of `SOURCES`.
+        example: one of `example_names`.
+        frame: which image of an uploaded stack, from 0.
+        windows: number of benchmark windows.
+        count: targets of a group that is built.
+        separation_px: distance of neighbours in it.
+        intensity: flux of each in counts.
+        scene_noise: noise of a pixel of simulated images in counts.
+        seed: of simulated images.
+        methods: names of methods, shown side by side.
+        prior: "flat" or "csist-100k".
+        mode: "accurate" or "fast".
+        ratio: sub-pixel grid ratio of grid methods.
+        psf_sigma: of a Gaussian PSF in px; None: 0.5 in windows, found from the image in frames.
+        noise_std: noise of a pixel in counts; None: what is known of simulated images, else estimated.
+        background: of windows in counts; None: 0. That of a frame is measured.
+
+    Raises:
+        InputError: if a value is none of those offered or out of range.
+    """
+
+    source: str = "example"
+    example: str = "airplane_clear_sky"
+    frame: int = 0
+    windows: int = 2
+    count: int = 2
+    separation_px: float = 0.6
+    intensity: float = 240.0
+    scene_noise: float = 1.0
+    seed: int = 0
+    methods: tuple[str, ...] = ("continuous",)
+    prior: str = "flat"
+    mode: str = "accurate"
+    ratio: int = 3
+    psf_sigma: float | None = None
+    noise_std: float | None = None
+    background: float | None = None
+
+    def __post_init__(self) -> None:
+        choices: dict[str, tuple[Any, ...]] = {
+            "source": tuple(SOURCES),
+            "example": tuple(example_names()),
+            "prior": PRIORS,
+            "mode": MODES,
+            "ratio": RATIOS,
+        }
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            optional = Settings.__dataclass_fields__[name].default is None
+            if value is None and optional:
+                continue
+            if value is None or not (np.isfinite(value) and low <= value <= high):
+                raise InputError(f"{name} must be a number from {low:g} to {high:g}, got {value}")
+        for name in ("frame", "windows", "count", "seed"):
+            value = getattr(self, name)
+            if int(value) != value:
+                raise InputError(f"{name} must be a whole number, got {value}")
+            object.__setattr__(self, name, int(value))
+        self._check_methods()
+
+    def _check_methods(self) -> None:
+        object.__setattr__(self, "methods", tuple(self.methods))
+        if not 1 <= len(self.methods) <= MOST_METHODS:
+            raise InputError(f"choose one method, or up to {MOST_METHODS} side by side; {len(self.methods)} are chosen")
+        if self.methods == Settings.methods:
+            return
+        working = working_methods()
+        for name in self.methods:
+            if name not in working:
+                raise InputError(f"method {name!r} does not exist or has no trained weights: {', '.join(working)} work")
+
+    def query(self) -> str:
+        """The settings as the query of a link, without those that are as by default.
+
+        >>> Settings(source="build", count=3, methods=("continuous", "ista+refine")).query()
+        'source=build&count=3&methods=continuous+ista%2Brefine'
+        """
+        changed = {
+            field.name: SEPARATOR.join(value) if isinstance(value, tuple) else value
+            for field in fields(self)
+            for value in [getattr(self, field.name)]
+            if value != field.default
+        }
+        return urlencode(changed)
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "frame": int,
+    "windows": int,
+    "count": int,
+    "seed": int,
+    "ratio": int,
+    "separation_px": float,
+    "intensity": float,
+    "scene_noise": float,
+    "psf_sigma": float,
+    "noise_std": float,
+    "background": float,
+    "methods": lambda text: tuple(text.split(SEPARATOR)),
+}
+"""How the values of a link are read; the others are text."""
+
+
+def from_query(parameters: Mapping[str, str]) -> Settings:
+    """The settings that a link states; one that it leaves out is as by default, an unknown one is left alone.
+
+    Raises:
+        InputError: if a value cannot be used.
+
+    >>> from_query({"source": "build", "count": "3", "__theme": "dark"}).count
+    3
+    """
+    values: dict[str, Any] = {}
+    for field in fields(Settings):
+        if field.name in parameters:
+            text = parameters[field.name]
+            try:
+                values[field.name] = _READERS.get(field.name, str)(text)
+            except ValueError as error:
+                raise InputError(f"{field.name} must be a number, got {text!r}") from error
+    return Settings(**values)

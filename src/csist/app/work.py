@@ -1,0 +1,190 @@
+"""Unmixes the images of a scene with the methods chosen, in the background of a page that watches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist.app.scene import Scene
+from csist.app.settings import Settings
+from csist.datasets.scenes import ScenePrior
+from csist.physics.psf import GaussianPSF
+from csist.plots import View
+from csist.targets import Targets
+from csist.unmixing import FRAME_METHODS, check_frame_method, frame_model, solve_frame, window_method
+
+FloatArray = NDArray[np.float64]
+Result = TypeVar("Result")
+
+Report = Callable[[str, float, float], None]
+"""Told what is being done, the amount done and the amount in all; it raises `StoppedError` to end the work."""
+
+PATIENCE_S = 0.1
+"""How long a watcher waits before it looks whether to stop."""
+UPDATE_S = 0.2
+"""Shortest time between two reports of progress that are passed on."""
+
+
+class StoppedError(Exception):
+    """The user has cancelled the work, or is gone."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work is."""
+
+    what: str
+    done: float
+    total: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one method says of one image.
+
+    Args:
+        method: its name.
+        place: of the image in the scene.
+        view: image, model, detections and truth.
+        samples: (m, count, 3) posterior samples of x, y and intensity; None where a method has none.
+    """
+
+    method: str
+    place: int
+    view: View
+    samples: FloatArray | None = field(default=None, repr=False)
+
+    @property
+    def targets(self) -> Targets:
+        """The detections."""
+        return self.view.targets
+
+
+def count_text(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count_text(1, "target"), count_text(0, "target")
+    ('1 target', '0 targets')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def unmix_scene(scene: Scene, settings: Settings, report: Report) -> Iterator[Answer]:
+    """The answers to all images, image by image; what does not fit shows before the first one.
+
+    Raises:
+        InputError: if a method cannot unmix these images.
+    """
+    prepare = _window_solver if scene.windows else _frame_solver
+    solvers = {name: prepare(scene, settings, name, report) for name in settings.methods}
+    total = len(scene.images) * len(solvers)
+    for done, (place, name) in enumerate((place, name) for place in range(len(scene.images)) for name in solvers):
+        report(f"{name}, image {scene.first + place}", done, total)
+        yield solvers[name](place)
+
+
+def _prior(settings: Settings) -> ScenePrior | None:
+    return None if settings.prior == "flat" else ScenePrior.named(settings.prior)
+
+
+def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Callable[[int], Answer]:
+    # Imported here: the solver is compiled, or its compiled form loaded, at its first use.
+    from csist.methods.continuous import Continuous
+    from csist.methods.registry import takes_prior
+
+    options: dict[str, Any] = {"mode": settings.mode} if name in FRAME_METHODS else {"ratio": settings.ratio}
+    method = window_method(
+        scene.images, scene.images.dtype, scene.sensor, _prior(settings) if takes_prior(name) else None, name,
+        mask_nan=True, noise_std=scene.noise_std, **options,
+    )  # fmt: skip
+
+    def solve(place: int) -> Answer:
+        image = scene.images[place]
+        samples = None
+        if isinstance(method, Continuous):
+            found, groups = method.solve(image, keep_samples=True)
+            samples = groups[0].samples
+        else:
+            found = method.predict(image[None])
+        truth = None if scene.truths is None else scene.truths[place]
+        return Answer(name, place, View(image, method.sensor.render(found[0]), found[0], truth), samples)
+
+    return solve
+
+
+def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -> Callable[[int], Answer]:
+    check_frame_method(name)
+    psf = None if settings.psf_sigma is None else GaussianPSF(settings.psf_sigma)
+
+    def progress(done: int, total: int) -> None:
+        report(f"{name}, blob {done} of {total}", done, total)
+
+    def solve(place: int) -> Answer:
+        frame = scene.images[place]
+        found, _ = solve_frame(
+            frame, scene.sensor, _prior(settings), mode=settings.mode, noise_std=scene.noise_std, psf=psf,
+            progress=progress,
+        )  # fmt: skip
+        return Answer(name, place, View(frame, frame_model(frame, found, scene.sensor, psf), found))
+
+    return solve
+
+
+def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -> Iterator[Result | Progress]:
+    """What `work` yields, done in a thread, and how far it is in between.
+
+    Args:
+        work: given a `Report`, yields results.
+        stop: set from outside to end the work; set here when the watcher goes away.
+
+    Raises:
+        StoppedError: soon after `stop` is set, while the thread may still end its step.
+        Exception: what `work` raises.
+    """
+    told: SimpleQueue[Any] = SimpleQueue()
+    ended = object()
+
+    def report(what: str, done: float, total: float) -> None:
+        if stop.is_set():
+            raise StoppedError
+        told.put(Progress(what, done, total))
+
+    def run() -> None:
+        try:
+            for result in work(report):
+                told.put(result)
+                if stop.is_set():
+                    return
+            told.put(ended)
+        except Exception as error:  # raised again where it is watched
+            told.put(error)
+
+    threading.Thread(target=run, daemon=True, name="csist-unmix").start()
+    last = -UPDATE_S
+    try:
+        while True:
+            if stop.is_set():
+                raise StoppedError
+            try:
+                item = told.get(timeout=PATIENCE_S)
+            except Empty:
+                continue
+            if item is ended:
+                return
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, Progress):
+                now = time.monotonic()
+                if now - last < UPDATE_S:
+                    continue
+                last = now
+            yield item
+    finally:
+        stop.set()

@@ -1,0 +1,27 @@
+"""`csist app`: the toolkit in a browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from csist.app import DEFAULT_PORT, LOCAL_HOST, serve
+from csist.cli.output import make_console
+
+
+def app(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = DEFAULT_PORT,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; the default lets only this machine in.")
+    ] = LOCAL_HOST,
+) -> None:
+    """Open the toolkit in a browser: drop an image or build a group, and see what is hidden in it.
+
+    Nothing leaves the machine: no outside fonts or scripts, no usage figures, no public link. Needs the extra `app`.
+    """
+
+    def ready(address: str) -> None:
+        make_console().print(f"csist app: {address} (Ctrl-C ends it)", soft_wrap=True)
+
+    serve(host, port, ready)

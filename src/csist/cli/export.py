@@ -1,0 +1,41 @@
+"""`csist export`: a trained method as a file that runs without csist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csist.cli.options import RatioOption, SensorOption, WeightsOption, read_sensor
+from csist.cli.output import check_outputs, make_console
+
+
+def export(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="See `csist methods`; a network on the grid.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.onnx).")],
+    ratio: RatioOption = 3,
+    weights: WeightsOption = None,
+    sensor: SensorOption = None,
+    threshold: Annotated[float, typer.Option("--threshold", help="Cells below are no detections, in counts.")] = 50.0,
+    map_only: Annotated[bool, typer.Option("--map-only", help="Leave the read-out of detections out.")] = False,
+) -> None:
+    """Write a method as an ONNX file, which any ONNX runtime can use on batches of any size.
+
+    Input: `image`, float32 (batch, 1, H, W) in counts. Outputs: `map`, float32 (batch, 1, cH, cW) in counts, and of
+    its cells at or above the threshold `index`, int64 (K,), the place of the image in the batch, and `targets`,
+    float32 (K, 3): x, y, intensity in px and counts. Method, ratio, sensor, threshold and csist's version are in the
+    file's metadata. It is compared with torch before it is written.
+    """
+    from csist.export import export_method
+
+    check_outputs([path for path in (weights, sensor) if path is not None], None, output)
+    card = None if sensor is None else read_sensor(sensor)[0]
+    made = export_method(method, output, card, ratio, weights, None if map_only else threshold)
+    rows, columns = made["sensor"]["shape"]
+    what = "map" if map_only else f"map and detections from {threshold:g} counts on"
+    size = output.stat().st_size / 1e6
+    make_console().print(
+        f"{output}: {made['method']}, ratio {made['ratio']}, {rows} x {columns} px, {what}; {size:.1f} MB",
+        soft_wrap=True,
+    )

@@ -1,0 +1,160 @@
+"""Passes over all pixels of a frame, compiled: the inner loops of background and detection."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist.methods.continuous.likelihood import compiled
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@compiled
+def _place(values: FloatArray, first: int, last: int, share: float) -> float:
+    """Quantile of values[first:last], sorted, with linear interpolation."""
+    place = first + share * (last - 1 - first)
+    low = int(np.floor(place))
+    high = min(low + 1, last - 1)
+    return float(values[low] + (place - low) * (values[high] - values[low]))
+
+
+@compiled
+def clip_sorted(rows: FloatArray, counts: NDArray[np.int64], sigmas: float, rounds: int) -> FloatArray:
+    """Median, scatter and mean (n, 3) of each row after clipping at `sigmas` times the scatter.
+
+    Sorted once, a clipped set is a range of places; its scatter is half the range between the 16 % and 84 %
+    quantiles, which needs no second sort.
+
+    Args:
+        rows: (n, m), each sorted.
+        counts: (n,) values of a row that count, at least 1; the others lie at its end.
+        sigmas: reach of the values that stay.
+        rounds: most rounds of clipping.
+    """
+    result = np.empty((rows.shape[0], 3))
+    for k in range(rows.shape[0]):
+        values = rows[k, : counts[k]]
+        first, last = 0, values.shape[0]
+        for _ in range(rounds):
+            median = _place(values, first, last, 0.5)
+            # The small term keeps rounding errors of a constant box from clipping it away.
+            spread = _place(values, first, last, 0.8413) - _place(values, first, last, 0.1587)
+            scatter = 0.5 * spread + 1e-12 * abs(median)
+            lowest = int(np.searchsorted(values, median - sigmas * scatter))
+            highest = int(np.searchsorted(values, median + sigmas * scatter, side="right"))
+            result[k, 0], result[k, 1] = median, scatter
+            if highest <= lowest or (lowest == first and highest == last):
+                break
+            first, last = lowest, highest
+        total = 0.0
+        for place in range(first, last):
+            total += values[place]
+        result[k, 2] = total / (last - first)
+    return result
+
+
+@compiled
+def sum_of_products(padded: FloatArray, smooth: FloatArray, bend: FloatArray) -> FloatArray:
+    """Correlation of an image with smooth(y) bend(x) + bend(y) smooth(x), without its margin of len(smooth) // 2."""
+    taps = smooth.shape[0]
+    height, width = padded.shape[0] - taps + 1, padded.shape[1] - taps + 1
+    result = np.zeros((height, width))
+    smoothed, bent = np.empty(padded.shape[1]), np.empty(padded.shape[1])
+    for i in range(height):
+        smoothed[:], bent[:] = 0.0, 0.0
+        for k in range(taps):
+            a, b, line = smooth[k], bend[k], padded[i + k]
+            for j in range(padded.shape[1]):
+                smoothed[j] += a * line[j]
+                bent[j] += b * line[j]
+        out = result[i]
+        for k in range(taps):
+            a, b = smooth[k], bend[k]
+            for j in range(width):
+                out[j] += a * bent[j + k] + b * smoothed[j + k]
+    return result
+
+
+@compiled
+def local_maxima(values: FloatArray, threshold: float, reach: int) -> BoolArray:
+    """Pixels (H, W) at or above a threshold that no other within `reach` rows and columns exceeds."""
+    height, width = values.shape
+    result = np.zeros((height, width), dtype=np.bool_)
+    for i in range(height):
+        for j in range(width):
+            here = values[i, j]
+            if here < threshold:
+                continue
+            highest = here
+            for k in range(max(i - reach, 0), min(i + reach + 1, height)):
+                for m in range(max(j - reach, 0), min(j + reach + 1, width)):
+                    highest = max(highest, values[k, m])
+            result[i, j] = here == highest
+    return result
+
+
+@compiled
+def steep_pixels(values: FloatArray, least: float) -> BoolArray:
+    """Pixels (H, W) that differ from every direct neighbour by more than `least`, all with the same sign."""
+    height, width = values.shape
+    result = np.zeros((height, width), dtype=np.bool_)
+    for i in range(height):
+        for j in range(width):
+            here, other = values[i, j], values[i, j - 1 if j else 1]
+            if abs(here - other) <= least:
+                continue
+            sign = 1.0 if here > other else -1.0
+            result[i, j] = (
+                sign * (here - values[i, j + 1 if j + 1 < width else j - 1]) > least
+                and sign * (here - values[i - 1 if i else 1, j]) > least
+                and sign * (here - values[i + 1 if i + 1 < height else i - 1, j]) > least
+            )
+    return result
+
+
+@compiled
+def tail_map(
+    response: FloatArray, meshes: FloatArray, z_low: float, z_high: float, floor: float, least_exponent: float
+) -> FloatArray:
+    """Significance (H, W) of a filter's responses by their local tail; see `csist.frames.detect.tail_significance`.
+
+    Args:
+        response: (H, W).
+        meshes: (3, rows, columns) median, lower and upper quantile at nodes spread evenly over the frame.
+        z_low: what a normal variable has at the lower quantile.
+        z_high: the same at the upper one.
+        floor: smallest standard deviation of the response.
+        least_exponent: lower bound of the tail's exponent.
+    """
+    height, width = response.shape
+    rows, columns = meshes.shape[1], meshes.shape[2]
+    result = np.zeros((height, width))
+    left, share = np.empty(width, np.int64), np.empty(width)
+    for j in range(width):
+        at = j * (columns - 1) / (width - 1)
+        left[j] = min(int(at), columns - 2)
+        share[j] = at - left[j]
+    line = np.empty((3, columns))
+    for i in range(height):
+        at = i * (rows - 1) / (height - 1)
+        above = min(int(at), rows - 2)
+        for k in range(3):
+            for m in range(columns):
+                line[k, m] = meshes[k, above, m] + (at - above) * (meshes[k, above + 1, m] - meshes[k, above, m])
+        for j in range(width):
+            m, t = left[j], share[j]
+            middle = line[0, m] + t * (line[0, m + 1] - line[0, m])
+            excess = response[i, j] - middle
+            if excess <= 0.0:
+                continue
+            low = max(line[1, m] + t * (line[1, m + 1] - line[1, m]) - middle, floor * z_low)
+            if excess <= low:
+                # No tail yet: anything continuous does.
+                result[i, j] = z_low * excess / low
+                continue
+            high = max(line[2, m] + t * (line[2, m + 1] - line[2, m]) - middle, floor * z_high)
+            exponent = np.log(z_high / z_low) / np.log(max(high / low, 1.001))
+            result[i, j] = z_high * (excess / high) ** min(max(exponent, least_exponent), 1.0)
+    return result

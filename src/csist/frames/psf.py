@@ -1,0 +1,190 @@
+"""The width of the PSF, measured on bright isolated sources of frames whose scene is unknown.
+
+Every source is fitted by a Gaussian of its own width (`csist.frames.spots`). Single sources agree on the width, while
+unresolved pairs and extended sources are wider, each by its own amount: the centre is therefore looked for where
+the widths are densest (half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and what lies too far from it
+is clipped before the widths are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from csist.checks import InputError
+from csist.frames.background import check_frame, estimate_background, mask_pixels
+from csist.frames.detect import detect_peaks
+from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
+from csist.physics.psf import GaussianPSF
+
+FloatArray = NDArray[np.float64]
+
+LEAST_SOURCES = 5
+MOST_SOURCES_A_FRAME = 100
+"""The most significant ones of a frame are taken."""
+MOST_FRAMES = 8
+"""Frames of a sequence that are looked at, spread evenly over it."""
+
+ISOLATION_PX = 1.5 * HALF_WINDOW_PX
+"""Distance to the nearest other detection from which a source is isolated."""
+LARGEST_RELATIVE_ERROR = 0.1
+"""Of a source's sigma; fainter sources are left out."""
+LARGEST_MISFIT = 0.1
+"""Share of the brightest pixel; sources that a Gaussian fits worse are no points."""
+CLIP_SIGMAS = 3.0
+LEAST_SCATTER = 0.01
+"""Scatter of the widths, relative, that is granted to any optics."""
+SIGNIFICANT_SIGMAS = 3.0
+"""A misfit must exceed its scatter by so much to count as an error of the PSF."""
+
+
+@dataclass(frozen=True)
+class PSFEstimate:
+    """What frames say of their PSF.
+
+    Args:
+        sigma_px: standard deviation of the Gaussian PSF in px.
+        sigma_px_std: its standard error.
+        psf_error: standard deviation of what the Gaussian leaves, as a share of a source's brightest pixel.
+        sources: how many sources it comes from.
+        candidates: how many isolated, bright and unsaturated sources there were.
+        frames: how many frames were looked at.
+    """
+
+    sigma_px: float
+    sigma_px_std: float
+    psf_error: float
+    sources: int
+    candidates: int
+    frames: int
+
+    @property
+    def psf(self) -> GaussianPSF:
+        """The PSF itself."""
+        return GaussianPSF(self.sigma_px)
+
+
+def estimate_psf(
+    frames: FloatArray | Iterable[FloatArray],
+    ceiling: float | None = None,
+    noise_std: float | None = None,
+    least_sources: int = LEAST_SOURCES,
+) -> PSFEstimate:
+    """The Gaussian PSF of frames (H, W), from their isolated bright unsaturated sources.
+
+    Args:
+        frames: one frame (H, W), or several of the same optics, of any sizes.
+        ceiling: level in counts at which the sensor clips; None guesses it.
+        noise_std: noise of a pixel in counts; None measures it.
+        least_sources: sources without which there is no estimate.
+
+    Raises:
+        InputError: if a frame cannot be used, or too few sources are found.
+
+    >>> from csist.physics.sensor import Sensor
+    >>> from csist.targets import Targets
+    >>> at = np.arange(20.0, 180.0, 23.0)
+    >>> sensor = Sensor(GaussianPSF(1.3), shape=(40, 200), read_noise=1.0)
+    >>> frame = sensor.observe(Targets(x=at, y=20.0 + at % 1.7, intensity=np.full(at.size, 3000.0)), 0)
+    >>> found = estimate_psf(frame)
+    >>> abs(found.sigma_px - 1.3) < 0.02, found.sources >= 5
+    (True, True)
+    """
+    several = [frames] if isinstance(frames, np.ndarray) and frames.ndim == 2 else frames
+    spots: list[Spot] = []
+    looked_at = 0
+    for frame in several:
+        looked_at += 1
+        spots += _spots(frame, ceiling, noise_std)
+    kept = _agreeing(spots)
+    if len(kept) < least_sources:
+        raise InputError(
+            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {looked_at} "
+            f"frame{'' if looked_at == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
+            "or more frames of the same optics (--sequence)"
+        )
+    sigma, error = _average(kept)
+    misfits = np.array([spot.misfit for spot in kept])
+    scatter = 1.4826 * float(np.median(np.abs(misfits - np.median(misfits)))) / len(kept) ** 0.5
+    misfit = float(np.median(misfits))
+    significant = misfit > SIGNIFICANT_SIGMAS * max(scatter, 1e-9) and (misfits > 0.0).mean() > 0.9
+    return PSFEstimate(sigma, error, misfit if significant else 0.0, len(kept), len(spots), looked_at)
+
+
+def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:
+    """At most `most` of the indices 0 to count - 1, spread evenly.
+
+    >>> spread_evenly(3), spread_evenly(100, 3)
+    ([0, 1, 2], [0, 50, 99])
+    """
+    return [int(index) for index in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
+
+
+def _spots(frame: FloatArray, ceiling: float | None, noise_std: float | None) -> list[Spot]:
+    """Fits of a frame's bright, isolated, unsaturated sources that look like points."""
+    image = check_frame(frame)
+    pixels = mask_pixels(image, ceiling)
+    background = estimate_background(image, pixels.masked, noise_std)
+    peaks, _ = detect_peaks(image, background, pixels.masked)
+    if not len(peaks):
+        return []
+    flattened = image - background.level
+    unusable = pixels.masked | pixels.saturated
+    flattened[unusable] = np.nan
+    distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
+    spots = []
+    for x, y in peaks[distance > ISOLATION_PX][:MOST_SOURCES_A_FRAME].positions:
+        column, row = round(x), round(y)
+        inside = (
+            HALF_WINDOW_PX <= row < image.shape[0] - HALF_WINDOW_PX
+            and HALF_WINDOW_PX <= column < image.shape[1] - HALF_WINDOW_PX
+        )
+        if not inside or unusable[row - 2 : row + 3, column - 2 : column + 3].any():
+            continue
+        spot = fit_spot(flattened, background.noise, x, y)
+        if (
+            spot is not None
+            and spot.sigma_px_std < LARGEST_RELATIVE_ERROR * spot.sigma_px
+            and spot.misfit < LARGEST_MISFIT
+        ):
+            spots.append(spot)
+    return spots
+
+
+def _agreeing(spots: list[Spot]) -> list[Spot]:
+    """The spots whose widths agree with the densest place of all widths."""
+    if len(spots) < 2:
+        return spots
+    sigmas = np.array([spot.sigma_px for spot in spots])
+    errors = np.array([spot.sigma_px_std for spot in spots])
+    centre = _half_sample_mode(np.sort(sigmas))
+    kept = np.ones(len(spots), dtype=bool)
+    for _ in range(20):
+        reach = CLIP_SIGMAS * np.hypot(errors, LEAST_SCATTER * centre)
+        before, kept = kept, np.abs(sigmas - centre) <= reach
+        if not kept.any() or (kept == before).all():
+            break
+        centre = float(np.average(sigmas[kept], weights=1.0 / (errors[kept] ** 2 + (LEAST_SCATTER * centre) ** 2)))
+    return [spot for spot, keep in zip(spots, kept, strict=True) if keep]
+
+
+def _half_sample_mode(values: FloatArray) -> float:
+    """Where sorted values are densest: the shortest half, again and again."""
+    while len(values) > 3:
+        half = -(-len(values) // 2)
+        first = int((values[half - 1 :] - values[: len(values) - half + 1]).argmin())
+        values = values[first : first + half]
+    return float(np.median(values))
+
+
+def _average(spots: list[Spot]) -> tuple[float, float]:
+    """Weighted mean of the widths, and its standard error from their scatter."""
+    sigmas = np.array([spot.sigma_px for spot in spots])
+    weights = 1.0 / (np.array([spot.sigma_px_std for spot in spots]) ** 2 + (LEAST_SCATTER * sigmas.mean()) ** 2)
+    mean = float(np.average(sigmas, weights=weights))
+    scatter = ((weights * (sigmas - mean)) ** 2).sum() / max(len(spots) - 1, 1) * len(spots)
+    return mean, float(scatter**0.5 / weights.sum())

@@ -1,0 +1,89 @@
+"""One bright spot of a frame, fitted by a Gaussian of unknown place, flux and width on an unknown constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from csist.physics.psf import GaussianPSF
+
+FloatArray = NDArray[np.float64]
+
+SIGMA_RANGE_PX = (0.4, 3.0)
+HALF_WINDOW_PX = 6
+FEWEST_PIXELS = 40
+FARTHEST_PX = 1.9
+"""A fit that ends farther from its peak is of something else."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A fitted spot.
+
+    Args:
+        x: column in px.
+        y: row in px.
+        flux: in counts.
+        sigma_px: standard deviation of the Gaussian.
+        sigma_px_std: its standard error, from the scatter of the residuals where that exceeds the noise.
+        misfit: standard deviation of the residuals beyond the noise, as a share of the brightest pixel; over the
+            pixels that hold most of the light.
+    """
+
+    x: float
+    y: float
+    flux: float
+    sigma_px: float
+    sigma_px_std: float
+    misfit: float
+
+
+def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Spot | None:
+    """The spot next to a place of a frame; None if too few pixels are valid or the fit ends at a bound.
+
+    Args:
+        flattened: (H, W) background-subtracted counts, NaN where masked.
+        noise: (H, W) standard deviation of a pixel in counts.
+        x: column in px near which the spot is.
+        y: row in px.
+    """
+    column, row, half = round(x), round(y), HALF_WINDOW_PX
+    part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
+    data = flattened[part]
+    good = np.isfinite(data)
+    if good.sum() < FEWEST_PIXELS:
+        return None
+    i, j = np.nonzero(good)
+    dx, dy = j + part[1].start - x, i + part[0].start - y
+    values, scale = data[good], float(noise[row, column])
+
+    def residuals(p: FloatArray) -> FloatArray:
+        return np.asarray((p[2] * GaussianPSF(float(p[3])).response(dx - p[0], dy - p[1]) + p[4] - values) / scale)
+
+    def jacobian(p: FloatArray) -> FloatArray:
+        psf, at = GaussianPSF(float(p[3])), (dx - p[0], dy - p[1])
+        along = [p[2] * slope for slope in psf.gradient(*at)]
+        return np.stack([*along, psf.response(*at), p[2] * psf.sigma_gradient(*at), np.ones(len(dx))], axis=1) / scale
+
+    top = max(float(values.max()), scale)
+    low, high = SIGMA_RANGE_PX
+    fit = least_squares(
+        residuals,
+        [0.0, 0.0, 8.0 * top, 1.1, 0.0],
+        jac=jacobian,
+        bounds=([-2.0, -2.0, 0.0, low, -top], [2.0, 2.0, 500.0 * top, high, top]),
+        x_scale=[0.1, 0.1, top, 0.1, 0.1 * top],
+        max_nfev=60,
+    )
+    sigma = float(fit.x[3])
+    if not low * 1.02 < sigma < high * 0.98 or np.hypot(fit.x[0], fit.x[1]) >= FARTHEST_PX:
+        return None
+    slopes = jacobian(fit.x)
+    excess = max(1.0, 2.0 * fit.cost / (len(values) - 5))
+    variance = np.linalg.pinv(slopes.T @ slopes)[3, 3] * excess
+    bright = np.hypot(dx - fit.x[0], dy - fit.x[1]) <= 2.0 * sigma + 0.5
+    beyond = max(float((fit.fun[bright] ** 2).mean()) - 1.0, 0.0) ** 0.5 * scale
+    return Spot(x + float(fit.x[0]), y + float(fit.x[1]), float(fit.x[2]), sigma, float(variance**0.5), beyond / top)

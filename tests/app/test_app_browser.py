@@ -1,0 +1,255 @@
+"""The app in a real browser: what a user sees, on a desk and on a phone, with mouse and with keys."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from browsing import CHROMIUM, FLAGS, running_app
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
+
+pytest.importorskip("gradio", reason="needs the extra `app`")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright, in the extra `dev`")
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs the browser Chromium (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(os.name == "nt", reason="the server is ended by a signal"),
+]
+
+PATIENCE_MS = 240_000
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1400, "height": 900}
+
+SKY = Sensor(GaussianPSF(1.1), shape=(60, 90), background=50.0, read_noise=2.0)
+SPOTS = Targets(x=[20.3, 60.7], y=[30.2, 15.4], intensity=[1500.0, 2000.0])
+PAIR = Targets(x=[4.6, 6.2], y=[5.1, 5.4], intensity=[30_000.0, 24_000.0])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running app.
+
+    Args:
+        address: of its page.
+        folder: where its temporary files lie.
+        outgoing: addresses that asked for the outside world.
+    """
+
+    address: str
+    folder: Path
+    outgoing: list[str]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app as the command starts it; whatever it sends out ends at a listener here."""
+    folder = tmp_path_factory.mktemp("server")
+    outgoing: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        threading.Thread(target=note_connections, args=(outside, outgoing), daemon=True).start()
+        proxy = f"http://127.0.0.1:{outside.getsockname()[1]}"
+        environment = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy)
+        environment |= {"NO_PROXY": "127.0.0.1,localhost", "TMPDIR": str(folder)}
+        with running_app(environment) as address:
+            yield Server(address, folder, outgoing)
+        assert [path.name for path in folder.iterdir() if path.name.startswith("csist-app-")] == []
+        assert outgoing == []
+
+
+def note_connections(listener: socket.socket, outgoing: list[str]) -> None:
+    """Remember who connects, until the listener is closed."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            outgoing.append(connection.recv(200).decode(errors="replace"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(server: Server, browser: sync_api.Browser) -> Iterator[Callable[..., sync_api.Page]]:
+    """Opens the page as a new user; afterwards no user's browser has asked for anything but the app."""
+    contexts, addresses, complaints = [], [], []
+
+    def open_page(query: str = "", viewport: dict[str, int] = DESK) -> sync_api.Page:
+        context = browser.new_context(viewport=viewport, accept_downloads=True)
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        context.on("request", lambda request: addresses.append(request.url))
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(server.address + query)
+        page.locator("#run:enabled").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert addresses
+    assert [url for url in addresses if not url.startswith((server.address + "/", "data:", "blob:"))] == []
+    assert complaints == []
+
+
+def finished(page: sync_api.Page) -> str:
+    """Wait for the end of the work; what the results say."""
+    page.locator("#results nav").wait_for()
+    page.locator("#status", has_text="Done.").wait_for()
+    return page.locator("#results").inner_text()
+
+
+def drop(page: sync_api.Page, path: Path) -> None:
+    page.get_by_label("Your own file").check()
+    page.locator("#drop input[type=file]").set_input_files(path)
+
+
+def frame_file(folder: Path) -> Path:
+    path = folder / "sky.png"
+    Image.fromarray(SKY.observe(SPOTS, 3).astype(np.uint8)).save(path)
+    return path
+
+
+def window_file(folder: Path) -> Path:
+    path = folder / "window.tif"
+    sensor = Sensor(GaussianPSF(0.5), read_noise=40.0, background=500.0)
+    tifffile.imwrite(path, sensor.observe(PAIR, 4).astype(np.uint16))
+    return path
+
+
+def test_an_example_is_unmixed_shown_and_downloaded(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit()
+    assert page.title().startswith("csist")
+    page.locator("#run").click()
+    assert "1 target in 1 group." in finished(page)
+    pictures = page.locator("#results img")
+    assert pictures.count() == 2
+    assert all(pictures.nth(k).evaluate("image => image.naturalWidth") > 500 for k in range(2))
+    assert all(len(str(pictures.nth(k).get_attribute("alt"))) > 20 for k in range(2))
+    with page.expect_download() as caught:
+        page.get_by_text("Table (CSV)").click()
+    assert caught.value.suggested_filename == "airplane_clear_sky.csv"
+    caught.value.save_as(tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image"] == "airplane_clear_sky.png" and abs(float(row["x"]) - 133) < 3
+
+
+def test_a_link_restores_the_settings(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build&count=3&seed=8&methods=ista&scene_noise=0.5")
+    page.get_by_text("Settings restored from the link.").wait_for()
+    assert page.get_by_label("Build a group").is_checked()
+    page.locator("#run").click()
+    finished(page)
+    page.wait_for_url(re.compile("source=build&count=3&scene_noise=0.5&seed=8&methods=ista$"))
+    assert page.locator("#results td").first.is_visible()
+
+
+def test_a_link_that_is_wrong_is_answered_in_a_sentence(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?count=99")
+    assert "count must be a number from 1 to 6, got 99" in page.get_by_role("alert").inner_text()
+
+
+def test_a_png_that_is_dropped(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit()
+    drop(page, frame_file(tmp_path))
+    page.get_by_text("sky.png: one image of 90 x 60 px").wait_for()
+    page.locator("#run").click()
+    assert "2 targets in 2 groups." in finished(page)
+
+
+def test_a_16_bit_tiff_keeps_its_counts_and_all_traces_go_with_the_tab(
+    visit: Callable[..., sync_api.Page], server: Server, tmp_path: Path
+) -> None:
+    page = visit("/?background=500&noise_std=40")
+    drop(page, window_file(tmp_path))
+    page.get_by_text("window.tif: one image of 11 x 11 px").wait_for()
+    assert [path.name for path in server.folder.rglob("*.tif")] == ["window.tif"]
+    page.locator("#run").click()
+    finished(page)
+    rows = page.locator("#results tbody tr").all_inner_texts()
+    found = sorted(float(row.split("\t")[2].split(" ")[0]) for row in rows)
+    assert found == pytest.approx([24_000, 30_000], rel=0.05)
+    page.close()
+    until = time.monotonic() + 30
+    while list(server.folder.rglob("*.tif")) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert list(server.folder.rglob("*.tif")) == []
+
+
+def test_garbage_is_refused_in_a_sentence(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.png"
+    garbage.write_bytes(bytes(range(256)) * 10)
+    page = visit()
+    drop(page, garbage)
+    said = page.get_by_role("alert").inner_text()
+    assert said.startswith("Cannot read garbage.png") and said.endswith(".")
+    assert "Traceback" not in page.content() and "/session-" not in page.content()
+    page.locator("#run").click()
+    page.get_by_role("alert").filter(has_text="drop one on the page").wait_for()
+
+
+def test_a_method_that_does_not_fit_is_told_in_a_sentence(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?methods=ista")
+    page.locator("#run").click()
+    page.get_by_role("alert").filter(has_text="use the method 'continuous'").wait_for()
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build&mode=fast", viewport=PHONE)
+    page.locator("#run").tap() if page.evaluate("'ontouchstart' in window") else page.locator("#run").click()
+    finished(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    for name in ("#run", "#results img", "#results nav"):
+        box = page.locator(name).first.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name
+
+
+def test_two_users_at_once_see_their_own(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    one, two = visit("/?mode=fast"), visit("/?mode=fast&background=500&noise_std=40")
+    drop(one, frame_file(tmp_path))
+    drop(two, window_file(tmp_path))
+    for page in (one, two):
+        page.locator("#held", has_text="one image").wait_for()
+    for page in (one, two):
+        page.locator("#run").click()
+    assert "sky.png: 2 targets" in finished(one)
+    assert "window.tif: 2 targets" in finished(two)
+
+
+def test_cancel_ends_long_work(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    generator = np.random.default_rng(6)
+    x, y = (generator.uniform(5, 395, 400) for _ in range(2))
+    crowded = Sensor(GaussianPSF(1.1), shape=(400, 400), background=50.0, read_noise=2.0)
+    image = crowded.observe(Targets(x=x, y=y, intensity=generator.uniform(300, 2000, 400)), 7)
+    tifffile.imwrite(tmp_path / "crowded.tif", image.astype(np.uint16))
+    page = visit()
+    drop(page, tmp_path / "crowded.tif")
+    page.get_by_text("crowded.tif: one image").wait_for()
+    page.locator("#run").click()
+    page.get_by_text("continuous, blob").wait_for()
+    page.locator("#cancel").click()
+    page.get_by_text("Cancelled.").wait_for()
+    page.locator("#run:enabled").wait_for()
+    assert page.locator("#results img").count() == 0

@@ -1,0 +1,221 @@
+"""`csist unmix` on sequences of frames: folders, stacks and videos; measured PSF, tracks, workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from cli_helpers import Run, frame, lines, refused, rows_of, windows
+from PIL import Image
+
+import csist
+from csist.io import read_targets_table
+
+PSF = csist.GaussianPSF(1.1)
+SHAPE = (64, 96)
+STEP_PX = 1.5
+FAST = ("--mode", "fast", "--psf-sigma", "1.1")
+
+
+def flight(count: int = 6, seed: int = 0) -> np.ndarray:
+    """Two targets that fly past each other, 8 bit."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(count):
+        targets = csist.Targets(x=[20.0 + STEP_PX * k, 70.0 - STEP_PX * k], y=[20.0, 40.3], intensity=[900.0, 1200.0])
+        clean = csist.Sensor(PSF, shape=SHAPE, background=40.0, quantised=False).render(targets)
+        frames.append(np.clip(np.rint(clean + rng.normal(0.0, 2.0, SHAPE)), 0, 254))
+    return np.stack(frames).astype(np.uint8)
+
+
+def stars(count: int = 1) -> np.ndarray:
+    """Frames with eight isolated bright sources."""
+    x = np.array([15.0, 38.3, 61.4, 84.2] * 2) + 0.3
+    y = np.repeat([18.2, 44.7], 4)
+    sensor = csist.Sensor(PSF, shape=SHAPE, background=50.0, read_noise=2.0)
+    scene = csist.Targets(x=x, y=y, intensity=np.full(8, 3000.0))
+    return np.stack([sensor.observe(scene, seed) for seed in range(count)])
+
+
+def as_folder(frames: np.ndarray, folder: Path) -> Path:
+    folder.mkdir()
+    for index, each in enumerate(frames):
+        Image.fromarray(each).save(folder / f"f{index}.png")
+    return folder
+
+
+def places(path: str) -> list[tuple[str, ...]]:
+    return [tuple(row[name] for name in ("frame", "x", "y", "intensity", "group")) for row in rows_of(path)]
+
+
+def test_stack_folder_and_video_of_the_same_frames_give_the_same(run: Run, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    frames = flight(4)
+    np.save(tmp_path / "stack.npy", frames)
+    as_folder(frames, tmp_path / "folder")
+    with av.open(str(tmp_path / "video.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SHAPE[1], SHAPE[0], "gray"
+        for each in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(each, format="gray")))
+        container.mux(stream.encode())
+    tables = {}
+    for name in ("stack.npy", "folder", "video.mkv"):
+        code, out, err = run("unmix", name, "--sequence", *FAST, "-o", "t.csv", "--tracks", "tracks.csv", "--json", "j")
+        assert (code, err) == (0, "")
+        assert "tracks      2" in out
+        assert json.loads(Path("j").read_text())["images"] == 4
+        tables[name] = places("t.csv")
+        tracks = pd.read_csv("tracks.csv")
+        assert list(tracks.columns) == ["image", "track", "frame", "x", "y", "intensity"]
+        assert set(tracks["image"]) == {name}
+        assert tracks.groupby("track")["frame"].apply(list).tolist() == [[0, 1, 2, 3]] * 2
+        for _, track in tracks.groupby("track"):
+            np.testing.assert_allclose(np.abs(np.diff(track["x"])), STEP_PX, atol=0.5)
+    assert tables["stack.npy"] == tables["folder"] == tables["video.mkv"]
+    assert {row[0] for row in tables["folder"]} == {"0", "1", "2", "3"}
+
+
+def test_without_sequence_a_folder_is_a_set_of_images(run: Run, tmp_path: Path) -> None:
+    as_folder(flight(2), tmp_path / "folder")
+    assert run("unmix", "folder", *FAST)[0] == 0
+    assert {row["frame"] for row in rows_of("targets.csv")} == {"0"}
+    assert run("unmix", "folder", "--sequence", *FAST)[0] == 0
+    assert {(row["image"], row["frame"]) for row in rows_of("targets.csv")} == {("f0.png", "0"), ("f1.png", "1")}
+    as_folder(flight(1), tmp_path / "other")
+    assert run("unmix", "folder", "other", "--sequence", *FAST)[0] == 0
+    assert {row["image"] for row in rows_of("targets.csv")} == {"folder/f0.png", "folder/f1.png", "other/f0.png"}
+
+
+def test_workers_change_nothing(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", flight(7))
+    for workers in (1, 3):
+        options = ("--workers", workers, "-o", f"{workers}.csv", "--groups", f"g{workers}.csv")
+        assert run("unmix", "a.npy", *FAST, *options)[0] == 0
+    assert lines("1.csv") == lines("3.csv")
+    assert lines("g1.csv") == lines("g3.csv")
+
+
+def test_few_frames_are_read_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a sequence is, workers hold a bounded number of its frames."""
+    from csist.cli.unmix_sequence import AHEAD, _in_order
+
+    taken = 0
+
+    def items() -> Any:
+        nonlocal taken
+        while taken < 1000:
+            taken += 1
+            yield taken
+
+    for workers in (1, 3):
+        taken = 0
+        for done, result in enumerate(_in_order(lambda item: 2 * item, items(), workers), 1):
+            assert result == 2 * done
+            assert taken - done <= AHEAD * workers
+        assert taken == done == 1000
+
+
+def test_an_error_among_workers_stops_in_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", flight(6))
+    from csist import unmixing
+
+    real = unmixing.solve_frame
+
+    def broken(image: np.ndarray, *rest: Any, **options: Any) -> Any:
+        if np.array_equal(image, np.load("a.npy")[3]):
+            raise csist.InputError("cannot be used")
+        return real(image, *rest, **options)
+
+    monkeypatch.setattr(unmixing, "solve_frame", broken)
+    refused(run("unmix", "a.npy", *FAST, "--workers", 2), "a.npy: frame 3: cannot be used", "the 3 images done so far")
+
+
+def test_the_psf_is_measured_once_for_a_sequence(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", stars(3))
+    code, out, _ = run("unmix", "a.npy", "--psf", "auto", "--mode", "fast", "--json", "j.json", "--plot", "p.png")
+    assert code == 0
+    assert "PSF         sigma 1.1" in out or "PSF         sigma 1.0" in out
+    (psf,) = json.loads(Path("j.json").read_text())["psf"]
+    assert psf["image"] == "a.npy"
+    assert psf["sigma_px"] == pytest.approx(1.1, rel=0.03)
+    assert (psf["sources"], psf["frames"]) == (24, 3)
+    found = read_targets_table("targets.csv")
+    assert [len(found["a.npy", index]) for index in range(3)] == [8, 8, 8]
+
+
+def test_too_few_sources_are_refused_and_a_folder_helps(run: Run, tmp_path: Path) -> None:
+    frames = stars(2)[:, :, :72].clip(0, 65535).astype(np.uint16)  # six sources
+    frames[:, :32] = frames[:, :1]  # three
+    as_folder(frames, tmp_path / "folder")
+    said = ("only 3 isolated bright unsaturated point sources", "--psf-sigma", "--sequence")
+    refused(run("unmix", "folder/f0.png", "--psf", "auto"), "f0.png", *said)
+    refused(run("unmix", "folder", "--psf", "auto", "--psf-sigma", "1"), "not both")
+    assert run("unmix", "folder", "--psf", "auto", "--sequence", "--mode", "fast")[0] == 0
+
+
+def test_of_windows_the_psf_is_calibrated(run: Run, tmp_path: Path) -> None:
+    sensor = csist.Sensor(csist.GaussianPSF(0.55), background=30.0, read_noise=1.0)
+    prior = csist.ScenePrior.csist_100k()
+    scenes = csist.sample_scenes(prior, sensor, 60, seed=3)
+    np.save(tmp_path / "a.npy", np.stack([sensor.observe(scene, seed) for seed, scene in enumerate(scenes)]))
+    options = ("--prior", "csist-100k", "--mode", "fast", "--noise-std", "1", "--json", "-", "--psf", "auto")
+    code, out, _ = run("unmix", "a.npy", *options)
+    assert code == 0
+    assert json.loads(out)["psf"][0]["sigma_px"] == pytest.approx(0.55, rel=0.03)
+    windows(tmp_path / "few.npy", 3)
+    refused(run("unmix", "few.npy", *options), "few.npy: only 3 of 3 windows")
+
+
+def test_what_stands_still_is_left_out(run: Run, tmp_path: Path) -> None:
+    frames = flight(12).astype(np.float64)
+    clutter = csist.Sensor(PSF, shape=SHAPE).render(csist.Targets(x=[60.0], y=[10.0], intensity=[2000.0]))
+    np.save(tmp_path / "a.npy", frames + clutter)
+    seen = {}
+    for name, options in (("plain", ()), ("moving", ("--temporal", "9"))):
+        assert run("unmix", "a.npy", *FAST, *options)[0] == 0
+        found = read_targets_table("targets.csv")
+        still = [np.hypot(targets.x - 60.0, targets.y - 10.0).min(initial=99.0) for targets in found.values()]
+        seen[name] = sum(distance < 2.0 for distance in still)
+        moving = [np.abs(targets.y - 20.0).min(initial=99.0) < 1.0 for targets in found.values()]
+        assert sum(moving) == 12
+    assert seen == {"plain": 12, "moving": 0}
+    np.save(tmp_path / "one.npy", frames[0])
+    refused(run("unmix", "one.npy", "--temporal", "9"), "one.npy is one frame, --temporal needs a sequence")
+
+
+def test_frames_without_a_value_get_a_note(run: Run, tmp_path: Path) -> None:
+    frames = [frame(0), np.full(frame().shape, np.nan), np.full(frame().shape, 7.0), frame(1)]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for index, each in enumerate(frames):
+        np.save(folder / f"{index}.npy", each)
+    code, out, _ = run("unmix", "folder", "--sequence", *FAST)
+    assert code == 0
+    assert "frame 1 holds nothing but NaN, it has no targets" in out
+    assert {row["frame"] for row in rows_of("targets.csv")} == {"0", "3"}
+
+
+def test_bad_sequences_get_one_line(run: Run, tmp_path: Path) -> None:
+    mixed = as_folder(flight(2), tmp_path / "mixed")
+    Image.fromarray(flight(1)[0, :40]).save(mixed / "f2.png")
+    small = tmp_path / "small"
+    small.mkdir()
+    windows(small / "a.npy", 2)
+    np.save(tmp_path / "a.npy", flight(1))
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "none").mkdir()
+    refused(run("unmix", "mixed", "--sequence", *FAST), "f2.png is 40 x 96 px", "a sequence has one size")
+    refused(run("unmix", "small", "--sequence"), "holds windows of 11 x 11 px", "leave out --sequence")
+    refused(run("unmix", "none", "--sequence"), "the folder none holds no image")
+    refused(run("unmix", "text.mp4"), "text.mp4")
+    refused(run("unmix", "a.npy", "--workers", "0"), "workers must be a whole number >= 1, got 0")
+    refused(run("unmix", "a.npy", "--temporal", "2"), "temporal must be a whole number of frames >= 3, got 2")
+    refused(run("unmix", "a.npy", "--tracks", "t.txt"), "t.txt")
+    refused(run("unmix", "a.npy", "--tracks", "targets.csv"), "the name of two outputs")
+    refused(run("unmix", "mixed", "--sequence", "--method", "ista"), "method 'ista' unmixes windows")
+    assert run("unmix", "mixed", *FAST)[0] == 0  # as a set of images their sizes may differ

@@ -1,0 +1,111 @@
+"""Every code block of the README and of the documentation runs, page by page, in an empty folder.
+
+Python blocks of a page share one namespace; of a console block, `csist` runs with options that make it quick (the last
+value given counts), `make` and `python` only have to name something that exists. What cannot run stands below a comment
+`<!-- not run: reason -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from PIL import Image
+
+from csist.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs the repository around it")
+
+FENCE = re.compile(
+    r"^(?:<!-- not run:(?P<reason>[^\n]*)-->\n)?^(?P<indent> *)```(?P<kind>\S*)\n(?P<code>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
+KINDS = ("python", "console", "text")
+
+QUICK = {
+    "generate": "--count 40",
+    "evaluate": "--limit 4 --resamples 20",
+    "limits": "--limit 2 --steps 2000 --resamples 20",
+    "train": "--max-samples 32 --batch-size 16 --val-limit 4 --accelerator cpu --option stages=1",
+}
+
+
+class Block(NamedTuple):
+    kind: str
+    code: str
+    reason: str | None
+
+
+def blocks(path: Path) -> list[Block]:
+    text = path.read_text(encoding="utf-8")
+    return [Block(found["kind"], found["code"], found["reason"]) for found in FENCE.finditer(text)]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUNNABLE = [page for page in PAGES if any(each.kind != "text" and each.reason is None for each in blocks(page))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_have_a_known_kind_and_what_is_not_run_says_why(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for block in blocks(page):
+        assert block.kind in KINDS, block
+        assert block.reason is None or len(block.reason.split()) >= 2, block
+    assert text.count("<!-- not run") == sum(block.reason is not None for block in blocks(page))
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(blocks(page))
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "csist train" in page.read_text(encoding="utf-8"):
+        pytest.importorskip("lightning", reason="needs the extra `train`")
+    monkeypatch.chdir(tmp_path)
+    with Image.open(str(files("csist") / "data" / "airplane_above_hills.png")) as sample:
+        sample.crop((110, 90, 190, 150)).save("frame.png")  # the part around the aeroplane: a small frame
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for block in blocks(page):
+        if block.reason is None and block.kind == "python":
+            exec(compile(block.code, str(page), "exec"), namespace)  # noqa: S102
+        elif block.reason is None and block.kind == "console":
+            for line in block.code.splitlines():
+                run_line(line, capsys)
+
+
+def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # a variable of the environment
+        words.pop(0)
+    if not words:
+        return
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert words[1] in targets, line
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file(), line
+    else:
+        assert words[0] == "csist", f"{line}: say why it is not run"
+        code = main(words[1:] + quick(words[1:]))
+        said = capsys.readouterr()
+        assert code == 0, f"{line}: {said.out}{said.err}"
+
+
+def quick(words: list[str]) -> list[str]:
+    """Options that make a command quick; a mode is only for the continuous method."""
+    methods = [value for name, value in pairwise(words) if name == "--method"] or ["continuous"]
+    takes_mode = words[0] in ("unmix", "evaluate") and "continuous" in methods
+    return QUICK.get(words[0], "").split() + (["--mode", "fast"] if takes_mode else [])
+
+
+def test_quick_options_are_those_of_the_command() -> None:
+    assert quick(["unmix", "a.png"]) == ["--mode", "fast"]
+    assert quick(["evaluate", "a.h5", "--method", "ista"]) == QUICK["evaluate"].split()
+    assert quick(["methods"]) == []

@@ -1,0 +1,81 @@
+"""The compiled passes against plain implementations of the same."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.stats import sigmaclip
+
+from csist.frames.background import LONE_SHARE, LONE_SIGMAS, mask_pixels
+from csist.frames.detect import _contrast, find_peaks, tail_significance
+from csist.frames.kernels import clip_sorted, local_maxima, tail_map
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 40), (64, 50)])
+@pytest.mark.parametrize("scale", [0.7, 1.0, 2.2])
+def test_the_laplacian_of_gaussian_is_that_of_scipy(shape, scale):
+    image = np.random.default_rng(0).normal(size=shape)
+    response, gain = _contrast(image, scale)
+    expected = -(scale**2) * ndimage.gaussian_laplace(image, scale, mode="mirror")
+    np.testing.assert_allclose(response, expected, atol=1e-12)
+    noise = np.random.default_rng(1).normal(size=(300, 300))
+    assert _contrast(noise, scale)[0].std() == pytest.approx(gain, rel=0.03)
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+def test_local_maxima_are_those_of_a_maximum_filter(reach):
+    image = np.random.default_rng(2).integers(0, 9, (40, 30)).astype(float)
+    expected = (image == ndimage.maximum_filter(image, size=2 * reach + 1, mode="nearest")) & (image >= 6)
+    np.testing.assert_array_equal(local_maxima(image, 6.0, reach), expected)
+    labels, number = ndimage.label(expected, structure=np.ones((3, 3)))
+    peaks = find_peaks(image, 6.0, reach)
+    assert len(peaks) == number
+    np.testing.assert_array_equal(
+        np.sort(peaks.significance), np.sort(ndimage.maximum(image, labels, np.arange(1, number + 1)))
+    )
+
+
+def test_clipping_of_sorted_rows():
+    values = np.random.default_rng(3).normal(size=500)
+    values[:20] += 50.0
+    median, scatter, mean = clip_sorted(np.sort(values)[None], np.array([500]), 3.0, 8)[0]
+    usual = sigmaclip(values, 3.0, 3.0).clipped
+    assert median == pytest.approx(np.median(usual), abs=0.02)
+    assert scatter == pytest.approx(usual.std(), rel=0.1)
+    assert mean == pytest.approx(usual.mean(), abs=0.02)
+    np.testing.assert_array_equal(clip_sorted(np.array([[4.0, 9.0]]), np.array([1]), 3.0, 8)[0, [0, 2]], [4.0, 4.0])
+
+
+def test_the_tail_is_interpolated_between_the_nodes():
+    response = np.abs(np.random.default_rng(4).normal(size=(31, 41))) + 0.1
+    flat = np.broadcast_to(np.array([0.0, 1.2, 2.5])[:, None, None], (3, 4, 5)).copy()
+    z = tail_map(response, flat, 1.28, 2.05, 1e-9, 0.4)
+    power = np.log(2.05 / 1.28) / np.log(2.5 / 1.2)
+    np.testing.assert_allclose(z[response > 1.2], 2.05 * (response[response > 1.2] / 2.5) ** power)
+    np.testing.assert_allclose(z[response <= 1.2], 1.28 * response[response <= 1.2] / 1.2)
+    slope = flat * np.linspace(1.0, 2.0, 5)  # the scale doubles from left to right
+    tilted = response * np.linspace(1.0, 2.0, 41)
+    np.testing.assert_allclose(tail_map(tilted, slope, 1.28, 2.05, 1e-9, 0.4), z)
+
+
+def test_white_noise_is_normal_in_the_tail():
+    response = np.random.default_rng(5).normal(size=(300, 300))
+    z = tail_significance(response, np.ones(response.shape, dtype=bool), 1e-9)
+    assert (z > 3.0).mean() == pytest.approx(1.35e-3, rel=0.35)
+
+
+def test_lone_pixels_are_those_of_the_plain_rule():
+    rng = np.random.default_rng(6)
+    image = rng.normal(100.0, 1.0, (70, 80))
+    places = rng.permutation(image.size)[:12]
+    image.flat[places] += np.where(np.arange(12) % 2, 400.0, -90.0)
+    image[0, 0] += 300.0  # in the corner and on an edge
+    image[30, 79] += 300.0
+    image[20:22, 40] += 300.0  # two together are no lone pixel
+    excess = image - ndimage.median_filter(image, size=5, mode="mirror")
+    scatter = 1.4826 * np.median(np.abs(excess))
+    ring = np.ones((3, 3), dtype=bool)
+    ring[1, 1] = False
+    for sign, count in ((1.0, mask_pixels(image).hot), (-1.0, mask_pixels(image).dead)):
+        around = ndimage.maximum_filter(sign * excess, footprint=ring, mode="mirror")
+        plain = (sign * excess > LONE_SIGMAS * scatter) & (around < LONE_SHARE * sign * excess)
+        assert count == plain.sum() > 0
