@@ -149,7 +149,7 @@ def test_an_internal_error_is_one_line(run: Run, tmp_path: Path, monkeypatch: py
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("at\nhome")
 
-    monkeypatch.setattr("csist.unmixing.window_method", broken)
+    monkeypatch.setattr("csist.unmixing.window_recipe", broken)
     result = run("unmix", "a.npy", *QUICK)
     refused(result, "a.npy: internal error", "ZeroDivisionError: at home", code=1)
     monkeypatch.setattr("csist.cli.unmix.make_settings", broken)
