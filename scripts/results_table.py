@@ -43,8 +43,9 @@ def best_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def grid_of(row: Row, ratio: int) -> int | None:
-    """Sub-pixel grid ratio of a row; None where the method has no grid (only maps have a PSNR)."""
-    return ratio if row.get("reference") or "psnr" in row else None
+    """Sub-pixel grid ratio of a row; None where the method has no grid (maps have a PSNR, a read-out a suffix)."""
+    oracle = row.get("reference") and not row.get("limit")
+    return ratio if oracle or "psnr" in row or "+" in row["name"] else None
 
 
 def line(row: Row) -> str:

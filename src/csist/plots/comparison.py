@@ -102,6 +102,63 @@ def accuracy_against_speed(rows: Sequence[Mapping[str, Any]], title: str = "") -
     return figure
 
 
+def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """CSO-mAP of each method against its multiply-adds per image; reference rows and methods without a count as lines.
+
+    Args:
+        rows: name, CSO-mAP, interval (low, high) or None, reference, and multiply_adds_per_image where it is known.
+            Of the rows without it the references are drawn, and the methods that read no map out: they have no cost
+            that compares.
+        title: heading.
+
+    Raises:
+        InputError: if no row has multiply-adds.
+    """
+    points = [row for row in rows if row.get("multiply_adds_per_image")]
+    if not points:
+        raise InputError("the picture needs multiply_adds_per_image of at least one method, got none")
+    lines = [row for row in rows if not row.get("multiply_adds_per_image") and "psnr" not in row]
+    lines = [row for row in lines if "+" not in row["name"]]
+    with styled():
+        figure = Figure(figsize=(9.0, 5.4), layout="constrained")
+        axis = figure.subplots()
+        methods = dict.fromkeys(str(row["name"]).partition("+")[0] for row in points)
+        looks = dict(zip(methods, zip(cycle(LINE_COLOURS), cycle(MARKERS), strict=False), strict=False))
+        fills = dict(
+            zip(dict.fromkeys(_read_out(row) for row in points), ("full", "none", "left", "top"), strict=False)
+        )
+        for row in points:
+            method = str(row["name"]).partition("+")[0]
+            colour, marker = looks[method]
+            value = _finite(row["CSO-mAP"])
+            low, high = row.get("interval") or (value, value)
+            axis.errorbar(
+                row["multiply_adds_per_image"], value, yerr=[[max(value - low, 0.0)], [max(high - value, 0.0)]],
+                color=colour, marker=marker, markersize=7, elinewidth=1.0, linestyle="",
+                fillstyle=fills[_read_out(row)],
+            )  # fmt: skip
+        for method, (colour, marker) in looks.items():
+            axis.plot([], [], color=colour, marker=marker, linestyle="", label=method)
+        for read_out, fill in fills.items():
+            axis.plot([], [], color=GREY, marker="o", linestyle="", fillstyle=fill, label=f"read out by {read_out}")
+        for row, style in zip(lines, cycle(LINE_STYLES), strict=False):
+            colour = GREY if row.get("reference") else BLUE
+            axis.axhline(_finite(row["CSO-mAP"]), color=colour, linestyle=style, linewidth=1.2, label=str(row["name"]))
+        axis.set_xscale("log")
+        axis.set_ylim(0, 102)
+        axis.set_xlabel("multiply-adds per image")
+        axis.set_ylabel("CSO-mAP in percent (bar: 95 % interval)")
+        axis.grid(which="both", linewidth=0.4, alpha=0.5)
+        axis.set_title(title, fontsize=11, fontweight="bold")
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def _read_out(row: Mapping[str, Any]) -> str:
+    """What turns a map into targets, by the name of the row."""
+    return str(row["name"]).partition("+")[2] or "cells"
+
+
 def _finite(value: Any) -> float:
     return 0.0 if value is None or not np.isfinite(value) else float(value)
 
