@@ -14,12 +14,24 @@ from typing import Any
 from docs_api import api, grid_methods
 from docs_cli import command_line
 from docs_gallery import gallery
-from docs_tables import figure, flags, frames, ista_settings, methods, metric_example, published, table, weights
+from docs_tables import (
+    catalogued_stars,
+    crowded_stars,
+    figure,
+    flags,
+    frames,
+    ista_settings,
+    methods,
+    metric_example,
+    published,
+    table,
+    weights,
+)
 
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        api, command_line, figure, flags, frames, gallery, grid_methods, ista_settings, methods, metric_example,
+        api, catalogued_stars, command_line, crowded_stars, figure, flags, frames, gallery, grid_methods, ista_settings, methods, metric_example,
         published, table, weights,
     )
 }  # fmt: skip

@@ -85,6 +85,40 @@ def frames() -> str:
     return markdown_table(["frames", "detector", "targets", *FALSE_ALARMS, "s a frame"], rows, 2)
 
 
+def _percent(entry: dict[str, Any]) -> str:
+    """A share with its interval."""
+    low, high = entry["interval"]
+    if entry["value"] is None:
+        return "-"
+    return f"{100 * entry['value']:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def crowded_stars() -> str:
+    """csist and photutils in a crowded star field, at the same purity."""
+    rows = [
+        [
+            name, f"{row['detections']}", _percent(row["purity"]), _percent(row["completeness"]),
+            f"{row['position_error_px']['median']:.3f}", f"{row['flux_ratio']['median']:.2f}", f"{row['seconds']:.0f}",
+        ]
+        for name, row in _read("real_m2")["rows"].items()
+    ]  # fmt: skip
+    head = ["", "detections", "purity", "bright stars found", "median error in px", "flux / truth", "s of processor"]
+    return markdown_table(head, rows)
+
+
+def catalogued_stars() -> str:
+    """Catalogued stars in an infrared frame from space."""
+    result = _read("real_spitzer")
+    scatter = result["scatter_px"]
+    row = [
+        f"{result['stars']}", _percent(result["found"]),
+        *(f"{scatter[axis]['value']:.3f}" for axis in ("x", "y")), f"{result['flux_ratio']['value']:.3f}",
+    ]  # fmt: skip
+    return markdown_table(
+        ["stars", "found within 0.5 px", "scatter x in px", "scatter y", "flux / catalogue"], [row], 0
+    )
+
+
 def ista_settings() -> str:
     """CSO-mAP of ISTA by its settings, on validation images."""
     rows = [

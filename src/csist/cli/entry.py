@@ -12,6 +12,7 @@ import typer
 
 from csist.checks import InputError
 from csist.cli.app import app as app_command
+from csist.cli.benchmark_real import real
 from csist.cli.convert import convert
 from csist.cli.evaluate import evaluate
 from csist.cli.export import export
@@ -62,6 +63,11 @@ def _root(
 
 for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export):
     app.command()(command)
+
+benchmark = typer.Typer(help="Measure csist on data whose truth is known.", no_args_is_help=True)
+benchmark.callback()(lambda: None)
+benchmark.command()(real)
+app.add_typer(benchmark, name="benchmark")
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:
