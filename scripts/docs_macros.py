@@ -15,7 +15,6 @@ from docs_api import api, grid_methods
 from docs_cli import command_line
 from docs_gallery import gallery
 from docs_tables import (
-    catalogued_stars,
     crowded_stars,
     figure,
     flags,
@@ -31,7 +30,7 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        api, catalogued_stars, command_line, crowded_stars, figure, flags, frames, gallery, grid_methods, ista_settings, methods, metric_example,
+        api, command_line, crowded_stars, figure, flags, frames, gallery, grid_methods, ista_settings, methods, metric_example,
         published, table, weights,
     )
 }  # fmt: skip

@@ -94,7 +94,7 @@ def _percent(entry: dict[str, Any]) -> str:
 
 
 def crowded_stars() -> str:
-    """csist and photutils in a crowded star field, at the same purity."""
+    """Csist and photutils in a crowded star field, at the same purity."""
     rows = [
         [
             name, f"{row['detections']}", _percent(row["purity"]), _percent(row["completeness"]),
@@ -104,19 +104,6 @@ def crowded_stars() -> str:
     ]  # fmt: skip
     head = ["", "detections", "purity", "bright stars found", "median error in px", "flux / truth", "s of processor"]
     return markdown_table(head, rows)
-
-
-def catalogued_stars() -> str:
-    """Catalogued stars in an infrared frame from space."""
-    result = _read("real_spitzer")
-    scatter = result["scatter_px"]
-    row = [
-        f"{result['stars']}", _percent(result["found"]),
-        *(f"{scatter[axis]['value']:.3f}" for axis in ("x", "y")), f"{result['flux_ratio']['value']:.3f}",
-    ]  # fmt: skip
-    return markdown_table(
-        ["stars", "found within 0.5 px", "scatter x in px", "scatter y", "flux / catalogue"], [row], 0
-    )
 
 
 def ista_settings() -> str:

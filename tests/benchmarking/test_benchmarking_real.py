@@ -63,7 +63,7 @@ def test_faint_true_stars_are_no_false_alarms_and_halves_are_apart():
 
 def test_catalogue_is_judged_in_its_own_unit():
     truth = np.array([[10.0, 10.0, 100.0], [20.0, 20.0, 50.0], [40.0, 40.0, 60.0]])
-    found = truth[:2] + [0.05, 0.0, 0.0]
+    found = truth[:2] + np.array([0.05, 0.0, 0.0])
     found[:, 2] *= 0.95 / MILLIJANSKY_PER_COUNT
     result = judge_catalogue(found, truth)
     assert result["found"]["value"] == pytest.approx(2 / 3)

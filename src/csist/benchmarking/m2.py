@@ -1,8 +1,8 @@
 """A crowded star field against what a sharper telescope sees: the globular cluster M2 from SDSS, the truth from HST.
 
-The image is 100 x 100 px of an SDSS r-band frame with stars much closer than its FWHM of 2.2 px; positions and fluxes of
-6,048 stars come from the Hubble Space Telescope (Sarajedini et al., AJ 133, 1658, 2007). Image, registered truth and the
-5-fold oversampled PSF are those of Portillo et al. (AJ 154, 132, 2017) and Feder et al. (AJ 159, 163, 2020).
+The image is 100 x 100 px of an SDSS r-band frame with stars much closer than its FWHM of 2.2 px; positions and fluxes
+of 6,048 stars come from the Hubble Space Telescope (Sarajedini et al., AJ 133, 1658, 2007). The image and the 5-fold
+oversampled PSF are those of Portillo et al. (AJ 154, 132, 2017) and Feder et al. (AJ 159, 163, 2020).
 
 A detection is right if a true star lies within 0.75 px whose flux is within a factor of 2 and that no detection of a
 higher score has taken; true stars fainter than those asked for count there too. A border of 5 px is left out. Both

@@ -252,7 +252,7 @@ def draw(result: dict[str, Any]) -> Figure:
     with styled():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axis = figure.subplots()
-        rows = result["groups"][REPORTED_ON] if REPORTED_ON in result["groups"] else {}
+        rows = result["groups"].get(REPORTED_ON, {})
         for place, (name, row) in enumerate(rows.items()):
             curve, colour = row["curve"], LINE_COLOURS[place % len(LINE_COLOURS)]
             style = "--" if "local scale" in name else "-"

@@ -96,6 +96,7 @@ class Field:
 
     @property
     def sigma_px(self) -> float:
+        """Sigma of the Gaussian with the same noise-equivalent area."""
         return equivalent_sigma(self.psf)
 
     def weight(self, light: FloatArray) -> FloatArray:
@@ -327,7 +328,7 @@ def _regular(field: Field, block: FloatArray) -> FloatArray:
 
 
 def _prune(field: Field, patches: csr_array, solution: Solution, threshold: float) -> Solution:
-    """The solution without the targets that their neighbours explain as well, the weakest of each neighbourhood first."""
+    """The solution without the targets that their neighbours explain as well, the weakest nearby first."""
     while len(solution.targets):
         errors = _errors(field, *_state(field, patches, solution)[1:], solution)
         z = solution.targets[:, 2] / np.maximum(errors[:, 2], 1e-300)

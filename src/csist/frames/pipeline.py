@@ -148,7 +148,7 @@ def unmix_frame(
             few; None takes the sensor's, and without one a rough guess.
         false_alarm_rate: stated false alarms a pixel in Gaussian noise.
         detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, star fields) or "crowded"
-            (star fields without dark sky between the targets: all are fitted together, `prior` and `mode` are not used).
+            (star fields without dark sky between the targets, fitted all together; `prior` and `mode` are not used).
         psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
             variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
             measured ("auto"), else 0.
