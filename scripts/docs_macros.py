@@ -30,8 +30,8 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        api, command_line, crowded_stars, figure, flags, frames, gallery, grid_methods, ista_settings, methods, metric_example,
-        published, table, weights,
+        api, command_line, crowded_stars, figure, flags, frames, gallery, grid_methods, ista_settings, methods,
+        metric_example, published, table, weights,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

@@ -253,7 +253,7 @@ def _fit(field: Field, patches: csr_array, solution: Solution, steps: int) -> So
 def _left_over(field: Field, patches: csr_array, solution: Solution) -> float:
     """Robust scatter in counts of the residual where targets add less than the noise."""
     residual, weight, _ = _state(field, patches, solution)
-    dark = weight * field.noise_std > DARK_WEIGHT
+    dark = np.asarray(weight * field.noise_std > DARK_WEIGHT)
     values = residual[dark if dark.sum() >= FEWEST_DARK_PIXELS else weight > 0.0]
     scatter = 1.4826 * float(np.median(np.abs(values - np.median(values)))) if values.size else 0.0
     return max(scatter, 1e-3 * field.noise_std)
@@ -279,7 +279,7 @@ def _residual_peaks(field: Field, patches: csr_array, solution: Solution, thresh
     peaks: Peaks = find_peaks(np.where(field.valid, top / np.sqrt(norm), 0.0), threshold)
     if len(peaks) and len(solution.targets):
         distance, _ = KDTree(solution.targets[:, :2]).query(peaks.positions)
-        peaks = peaks[distance > CLOSEST_SIGMAS * field.sigma_px]
+        peaks = peaks[np.asarray(distance > CLOSEST_SIGMAS * field.sigma_px)]
     rows, columns = np.rint(peaks.y).astype(int), np.rint(peaks.x).astype(int)
     flux = peaks.significance / np.sqrt(norm[rows, columns])
     return np.stack([peaks.x, peaks.y, flux], axis=1)
