@@ -253,7 +253,7 @@ def _fit(field: Field, patches: csr_array, solution: Solution, steps: int) -> So
 def _left_over(field: Field, patches: csr_array, solution: Solution) -> float:
     """Robust scatter in counts of the residual where targets add less than the noise."""
     residual, weight, _ = _state(field, patches, solution)
-    dark = np.asarray(weight * field.noise_std > DARK_WEIGHT)
+    dark: BoolArray = np.asarray(weight * field.noise_std > DARK_WEIGHT)
     values = residual[dark if dark.sum() >= FEWEST_DARK_PIXELS else weight > 0.0]
     scatter = 1.4826 * float(np.median(np.abs(values - np.median(values)))) if values.size else 0.0
     return max(scatter, 1e-3 * field.noise_std)
