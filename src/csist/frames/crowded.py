@@ -253,7 +253,7 @@ def _fit(field: Field, patches: csr_array, solution: Solution, steps: int) -> So
 def _left_over(field: Field, patches: csr_array, solution: Solution) -> float:
     """Robust scatter in counts of the residual where targets add less than the noise."""
     residual, weight, _ = _state(field, patches, solution)
-    dark: BoolArray = np.asarray(weight * field.noise_std > DARK_WEIGHT)
+    dark = np.asarray(weight * field.noise_std > DARK_WEIGHT)
     values = residual[dark if dark.sum() >= FEWEST_DARK_PIXELS else weight > 0.0]
     scatter = 1.4826 * float(np.median(np.abs(values - np.median(values)))) if values.size else 0.0
     return max(scatter, 1e-3 * field.noise_std)
@@ -291,7 +291,7 @@ def _neighbourhoods(field: Field, targets: FloatArray) -> Iterator[IntArray]:
     number = min(MOST_NEIGHBOURS, len(targets))
     distance, near = tree.query(targets[:, :2], k=range(1, number + 1))
     near = np.take_along_axis(near, np.argsort(near != np.arange(len(targets))[:, None], axis=1, kind="stable"), 1)
-    count = (distance <= NEIGHBOURS_SIGMAS * field.sigma_px).sum(axis=1)
+    count = np.sum(np.asarray(distance) <= NEIGHBOURS_SIGMAS * field.sigma_px, axis=1)
     for m in np.unique(count):
         yield near[count == m, :m].astype(np.int64)
 
