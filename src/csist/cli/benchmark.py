@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from csist.checks import InputError
+from csist.cli.benchmark_real import real
 from csist.cli.options import LimitOption, SplitOption
 from csist.cli.output import check_outputs, make_console, number, progress, write_json
 
 benchmark = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+benchmark.command()(real)
 
 
 @benchmark.callback(invoke_without_command=True)
