@@ -46,6 +46,7 @@ def every_method(
     """
     if context.invoked_subcommand is not None:
         return
+    from csist.benchmarking.methods import FAST
     from csist.benchmarking.methods import benchmark as run
     from csist.checks import check_ratio
     from csist.evaluation import read_labelled
@@ -56,7 +57,7 @@ def every_method(
     if limit_images < 0:
         raise InputError(f"--limit-images must be a whole number >= 0, got {limit_images}")
     ratios = ratio or [3, 5, 7]
-    names = None if method is None else [canonical_name(each) for each in method]
+    names = None if method is None else [each if each == FAST else canonical_name(each) for each in method]
     targets = {each: output / f"csist-100k-ratio-{check_ratio(each)}.json" for each in ratios}
     output.mkdir(parents=True, exist_ok=True)
     for target in targets.values():
