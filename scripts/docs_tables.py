@@ -111,7 +111,9 @@ def _plain(name: str) -> str:
 def parts() -> str:
     """CSO-mAP by number of targets, smallest distance and place, at the first ratio."""
     each = _evaluations()[0]
-    shown = [row for row in each["rows"] if row["name"] in PARTED]
+    shown = [row for row in each["rows"] if row["name"] in PARTED and "breakdown" in row]
+    if not shown:
+        return "Not measured yet: run `make results`"
     head, cells = ["images of", "images"], []
     for row in shown:
         head.append(row["name"] if row.get("reference") else f"`{row['name']}`")
@@ -125,6 +127,8 @@ def parts() -> str:
 
 def wrong_model() -> str:
     """What a wrong PSF, a background and dense groups do, and what self-calibration makes good."""
+    if not (RESULTS / "wrong_model.json").exists():
+        return "Not measured yet: run `python benchmarks/bench_wrong_model.py`"
     result = _read("wrong_model")
     rows = []
     for error, row in result["sigma"].items():
