@@ -16,6 +16,7 @@ import numpy as np
 
 from csist import Flag, Targets
 from csist.checkpoint import list_pretrained
+from csist.methods.cost import COUNTED_BATCH
 from csist.methods.registry import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from results_table import ROOT, SECTIONS, results_table
@@ -24,8 +25,6 @@ RESULTS: Path = ROOT / "docs" / "results"
 SCORES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
 
 RATIOS = (3, 5, 7)
-COUNTED_BATCH = 64
-"""Images for which the literature states multiply-adds."""
 
 PARTED = ("continuous", "continuous, fast", "dista-net+refine", "dista-net", "limit, annealed")
 """Methods whose score is shown by parts."""

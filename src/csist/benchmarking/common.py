@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 import csist
+from csist.checkpoint import processor
 from csist.checks import InputError
 
 FloatArray = NDArray[np.float64]
@@ -39,13 +40,8 @@ def folder_of(data: Path, name: str) -> Path:
 
 def machine() -> dict[str, Any]:
     """Processor, cores and versions, for the record."""
-    models = [
-        line.split(":", 1)[1].strip()
-        for line in (Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else [])
-        if line.startswith("model name")
-    ]
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "csist": csist.__version__,
@@ -95,6 +91,17 @@ def interval(values: FloatArray, level: float = LEVEL) -> list[float]:
     if not values.size:
         return [float("nan")] * 2
     return [float(end) for end in np.quantile(values, [0.5 - 0.5 * level, 0.5 + 0.5 * level])]
+
+
+def with_interval(
+    values: FloatArray, statistic: Callable[[FloatArray], Any], resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """A statistic of some values, with its bootstrap interval."""
+    if not values.size:
+        return {"value": float("nan"), "interval": interval(values)}
+    rng = np.random.default_rng(0)
+    drawn = np.array([statistic(rng.choice(values, values.size)) for _ in range(resamples)])
+    return {"value": float(statistic(values)), "interval": interval(drawn)}
 
 
 def share(right: Sequence[bool] | NDArray[np.bool_], seed: int = 0) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from csist.benchmarking.common import Progress, folder_of, interval, match, share
+from csist.benchmarking.common import Progress, folder_of, match, share, with_interval
 from csist.checks import check_packages
 from csist.frames import unmix_frame
 from csist.io import read_image, reading
@@ -212,17 +212,13 @@ def report(judged: Judgement, number: int, seconds: float) -> dict[str, Any]:
     above = true[:, 2] >= FAINTEST
     distance = np.hypot(*(found[right, :2] - true[:, :2]).T)[above]
     ratio = (found[right, 2] / true[:, 2])[above]
-    rng = np.random.default_rng(0)
-    resampled = [np.median(rng.choice(distance, len(distance))) for _ in range(400)] if len(distance) else []
+    error = with_interval(distance, np.median, resamples=400)
     return {
         "detections": number,
         "purity": share(right),
         "completeness": share(seen[wanted]),
         "by_counts": bins,
-        "position_error_px": {
-            "median": float(np.median(distance)) if len(distance) else float("nan"),
-            "interval": interval(np.array(resampled)),
-        },
+        "position_error_px": {"median": error["value"], "interval": error["interval"]},
         "flux_ratio": dict(
             zip(("low", "median", "high"), np.quantile(ratio, [0.16, 0.5, 0.84]).tolist(), strict=True)
         ) if len(ratio) else {},

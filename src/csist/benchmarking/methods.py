@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,6 @@ FAST = "continuous, fast"
 LIMITS = ("limit, from the truth", "limit, annealed")
 """Rows of the posterior limit, by the start of its chains."""
 LIMIT_STEPS = 2_000_000
-
-COUNTED_BATCH = 64
-"""Images at once for which the literature states multiply-adds."""
 
 SEPARATIONS_PX = (0.6, 0.7, 0.85)
 """Edges of the breakdown by the smallest distance in an image; 0.95 px is one Rayleigh unit of the benchmark."""
@@ -87,27 +84,34 @@ def benchmark(
         InputError: if a method is unknown or has no weights.
     """
     check_ratio(ratio)
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def add(name: str, found: list[Targets], more: dict[str, Any]) -> None:
+        truths = data.truths[: len(found)]
+        figures = score_predictions(found, truths, resamples)
+        parts = breakdown(found, truths, data.sensor.shape)
+        rows.append({"name": name, "reference": False, **figures, **more, "breakdown": parts})
+
     for name in methods if methods is not None else every_method(ratio, data):
         found, extra = _detections(name, data, folder, ratio, progress)
-        row = {"name": name, "reference": False, **score_predictions(found, data.truths, resamples), **extra}
-        rows.append({**row, **facts(name, data, ratio), "breakdown": breakdown(found, data.truths, data.sensor.shape)})
+        add(name, found, {**extra, **facts(name, data, ratio)})
     for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
-        figures = score_predictions(found, data.truths, resamples)
-        more = {"breakdown": breakdown(found, data.truths, data.sensor.shape)}
-        rows.append({"name": f"oracle, ratio {ratio}, by {by}", "reference": True, **figures, **more})
+        add(f"oracle, ratio {ratio}, by {by}", found, {"reference": True})
     if limit_images:
         part = min(limit_images, len(data))
         for name, found in zip(LIMITS, _limit(data, part, folder, progress), strict=True):
-            figures = score_predictions(found, data.truths[:part], resamples)
-            more = {"breakdown": breakdown(found, data.truths[:part], data.sensor.shape)}
-            rows.append({"name": name, "reference": True, "images": part, "limit": True, **figures, **more})
+            add(name, found, {"reference": True, "images": part, "limit": True})
     return {"data": data.describe(), "ratio": ratio, "rows": rows}
+
+
+def _method(name: str) -> str:
+    """The registry's name of a row's method, with its suffix."""
+    return canonical_name("continuous" if name == FAST else name)
 
 
 def _weights(name: str, data: LabelledImages, ratio: int) -> Path | None:
     """Weight file of a row's method; None where it needs none."""
-    key = split_name(name)[0]
+    key = split_name(_method(name))[0]
     return find_pretrained(key, data.sensor, ratio) if METHODS[key].trained else None
 
 
@@ -138,17 +142,14 @@ def _kept(
 def _detections(
     name: str, data: LabelledImages, folder: Path, ratio: int, progress: Report | None
 ) -> tuple[list[Targets], dict[str, Any]]:
-    fast = name == FAST
-    method = "continuous" if fast else canonical_name(name)
-    weights = _weights(method, data, ratio)
+    method, mode = _method(name), "fast" if name == FAST else None
+    weights = _weights(name, data, ratio)
     state = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
     grid = METHODS[split_name(method)[0]].grid
     key = _key(data, method=name, ratio=ratio if grid else None, weights=state)
 
     def run() -> tuple[list[Targets], dict[str, Any]]:
-        result = evaluation.evaluate(
-            data, [method], ratio, mode="fast" if fast else None, oracle=False, resamples=0, progress=progress
-        )
+        result = evaluation.evaluate(data, [method], ratio, mode=mode, oracle=False, resamples=0, progress=progress)
         row = result.rows[0]
         return result.predictions[method], {k: row[k] for k in ("images_per_second", "psnr", "ssim") if k in row}
 
@@ -160,17 +161,17 @@ def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | Non
     """Detections of the posterior on the first images, by both sets of chains."""
     from csist.methods.continuous.limit import posterior_limit
 
-    chains: list[tuple[list[Targets], list[Targets]]] = []
-
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("limit", done, total)
 
+    @cache
+    def chains() -> tuple[list[Targets], list[Targets]]:
+        images, truths = data.images[:part], data.truths[:part]
+        return posterior_limit(images, truths, data.sensor, data.prior, steps=LIMIT_STEPS, progress=report)
+
     def sample(which: int) -> tuple[list[Targets], dict[str, Any]]:
-        if not chains:
-            images, truths = data.images[:part], data.truths[:part]
-            chains.append(posterior_limit(images, truths, data.sensor, data.prior, steps=LIMIT_STEPS, progress=report))
-        return chains[0][which], {}
+        return chains()[which], {}
 
     found = []
     for which, name in enumerate(LIMITS):
@@ -182,19 +183,14 @@ def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | Non
 
 def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
     """Parameters, multiply-adds an image and training budget of a trained method; empty for others."""
-    key = "continuous" if name == FAST else split_name(name)[0]
-    path = _weights(key, data, ratio)
+    path = _weights(name, data, ratio)
     if path is None:
         return {}
-    import torch
+    from csist.methods.cost import costs
 
-    from csist.methods.cost import multiply_adds
-
-    method, card = create_method(key, data.sensor, ratio, path), read_card(path)
-    training = card["training"]
+    training = read_card(path)["training"]
     return {
-        "parameters": sum(each.numel() for each in method.parameters()),
-        "multiply_adds_per_image": multiply_adds(method, torch.zeros(COUNTED_BATCH, 1, *data.sensor.shape)),
+        **costs(create_method(split_name(_method(name))[0], data.sensor, ratio, path), data.sensor.shape),
         "training": {k: training.get(k) for k in ("samples", "minutes", "seed", "machine")},
     }
 

@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from csist.benchmarking.common import RESAMPLES, Progress, folder_of, interval, match, share
+from csist.benchmarking.common import Progress, folder_of, match, share, with_interval
 from csist.frames import unmix_frame
 from csist.io import read_image, reading
+from csist.metrics.errors import MAD_TO_STD
 from csist.physics.psf import SampledPSF
 
 if TYPE_CHECKING:
@@ -36,19 +37,11 @@ MILLIJANSKY_PER_COUNT = 0.03385
 RADIUS_PX = 0.5
 APERTURE_RATIO = 0.95
 OPTIONS = {"detector": "crowded", "psf_error": 0.05, "false_alarm_rate": 1e-6}
-MAD_TO_STD = 1.4826
 
 
 def scatter(values: FloatArray) -> float:
     """Robust standard deviation: 1.48 times the median distance from the median."""
     return float(MAD_TO_STD * np.median(np.abs(values - np.median(values)))) if values.size else float("nan")
-
-
-def with_interval(values: FloatArray, statistic: Any) -> dict[str, Any]:
-    """A statistic of some values, with its bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = [statistic(rng.choice(values, values.size)) for _ in range(RESAMPLES)] if values.size else []
-    return {"value": float(statistic(values)) if values.size else float("nan"), "interval": interval(np.array(drawn))}
 
 
 def run(data: Path, progress: Progress) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from csist.checks import InputError
 from csist.cli.benchmark_real import real
 from csist.cli.options import LimitOption, SplitOption
-from csist.cli.output import check_outputs, make_console, number, progress, write_json
+from csist.cli.output import check_outputs, interval_cell, make_console, number, progress, write_json
 
 benchmark = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 benchmark.command()(real)
@@ -93,7 +93,7 @@ def _report(result: dict[str, Any]) -> None:
         table.add_row(
             row["name"],
             number(row["CSO-mAP"], ".2f"),
-            "{:.1f} to {:.1f}".format(*row["interval"]),
+            interval_cell(row["interval"], ".1f"),
             number(row["by_intensity"]["CSO-mAP"], ".2f"),
             number(row["count_accuracy"], ".1f"),
             number(row.get("images_per_second"), ".0f"),

@@ -27,7 +27,7 @@ from scipy.sparse.linalg import lsmr
 from scipy.spatial import KDTree
 
 from csist.frames.detect import Peaks, equivalent_sigma, find_peaks
-from csist.physics.psf import PSF
+from csist.physics.psf import PSF, pixel_kernel
 from csist.targets import Targets
 
 FloatArray = NDArray[np.float64]
@@ -261,8 +261,7 @@ def _left_over(field: Field, patches: csr_array, solution: Solution) -> float:
 
 def _lone_error(field: Field) -> float:
     """Standard error in counts of the flux of a target alone."""
-    along = np.arange(-np.ceil(field.psf.radius_px), np.ceil(field.psf.radius_px) + 1)
-    return field.noise_std / float(np.sqrt((field.psf.response(along[None, :], along[:, None]) ** 2).sum()))
+    return field.noise_std / float(np.sqrt((pixel_kernel(field.psf) ** 2).sum()))
 
 
 def _residual_peaks(field: Field, patches: csr_array, solution: Solution, threshold: float) -> FloatArray:
@@ -270,8 +269,7 @@ def _residual_peaks(field: Field, patches: csr_array, solution: Solution, thresh
     residual, weight, _ = _state(field, patches, solution)
     shape = field.image.shape
     inverse = (weight**2).reshape(shape)
-    along = np.arange(-np.ceil(field.psf.radius_px), np.ceil(field.psf.radius_px) + 1)
-    kernel = field.psf.response(along[None, :], along[:, None])[::-1, ::-1]
+    kernel = pixel_kernel(field.psf)[::-1, ::-1]
     top = oaconvolve(residual.reshape(shape) * inverse, kernel, mode="same")
     norm = oaconvolve(inverse, kernel**2, mode="same")
     least = 0.1 * (kernel**2).sum() * np.median(inverse[field.valid])

@@ -82,13 +82,13 @@ def accuracy_against_speed(rows: Sequence[Mapping[str, Any]], title: str = "") -
         figure = Figure(figsize=(7.6, 4.2), layout="constrained")
         axis = figure.subplots()
         for row, marker in zip(rows, cycle(MARKERS), strict=False):
-            speed, value = row["images_per_second"], _finite(row["CSO-mAP"])
-            low, high = row.get("interval") or (value, value)
+            speed = row["images_per_second"]
             colour = looks[str(row["name"])]["color"]
             axis.errorbar(
-                speed["median"], value, color=colour, marker=marker, markersize=7, elinewidth=1.2, linestyle="",
+                speed["median"], _finite(row["CSO-mAP"]), color=colour, marker=marker, markersize=7, elinewidth=1.2,
+                linestyle="",
                 xerr=[[speed["median"] - speed["slowest"]], [speed["fastest"] - speed["median"]]],
-                yerr=[[max(value - low, 0.0)], [max(high - value, 0.0)]],
+                yerr=_bars(row),
                 markerfacecolor="white" if row.get("published") else colour,
                 label=f"{row['name']}{', accuracy as published' if row.get('published') else ''}",
             )  # fmt: skip
@@ -117,25 +117,22 @@ def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str
     points = [row for row in rows if row.get("multiply_adds_per_image")]
     if not points:
         raise InputError("the picture needs multiply_adds_per_image of at least one method, got none")
-    lines = [row for row in rows if not row.get("multiply_adds_per_image") and "psnr" not in row]
-    lines = [row for row in lines if "+" not in row["name"]]
+    lines = [
+        row for row in rows if not row.get("multiply_adds_per_image") and "psnr" not in row and "+" not in row["name"]
+    ]
     with styled():
         figure = Figure(figsize=(9.0, 5.4), layout="constrained")
         axis = figure.subplots()
-        methods = dict.fromkeys(str(row["name"]).partition("+")[0] for row in points)
+        methods = dict.fromkeys(_method_and_read_out(row)[0] for row in points)
         looks = dict(zip(methods, zip(cycle(LINE_COLOURS), cycle(MARKERS), strict=False), strict=False))
-        fills = dict(
-            zip(dict.fromkeys(_read_out(row) for row in points), ("full", "none", "left", "top"), strict=False)
-        )
+        read_outs = dict.fromkeys(_method_and_read_out(row)[1] for row in points)
+        fills = dict(zip(read_outs, ("full", "none", "left", "top"), strict=False))
         for row in points:
-            method = str(row["name"]).partition("+")[0]
+            method, read_out = _method_and_read_out(row)
             colour, marker = looks[method]
-            value = _finite(row["CSO-mAP"])
-            low, high = row.get("interval") or (value, value)
             axis.errorbar(
-                row["multiply_adds_per_image"], value, yerr=[[max(value - low, 0.0)], [max(high - value, 0.0)]],
-                color=colour, marker=marker, markersize=7, elinewidth=1.0, linestyle="",
-                fillstyle=fills[_read_out(row)],
+                row["multiply_adds_per_image"], _finite(row["CSO-mAP"]), yerr=_bars(row), color=colour, marker=marker,
+                markersize=7, elinewidth=1.0, linestyle="", fillstyle=fills[read_out],
             )  # fmt: skip
         for method, (colour, marker) in looks.items():
             axis.plot([], [], color=colour, marker=marker, linestyle="", label=method)
@@ -154,9 +151,17 @@ def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str
     return figure
 
 
-def _read_out(row: Mapping[str, Any]) -> str:
-    """What turns a map into targets, by the name of the row."""
-    return str(row["name"]).partition("+")[2] or "cells"
+def _method_and_read_out(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The method, and what turns its map into targets, by the name of the row."""
+    method, _, read_out = str(row["name"]).partition("+")
+    return method, read_out or "cells"
+
+
+def _bars(row: Mapping[str, Any]) -> list[list[float]]:
+    """Lengths of the bar of CSO-mAP below and above it."""
+    value = _finite(row["CSO-mAP"])
+    low, high = row.get("interval") or (value, value)
+    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
 
 
 def _finite(value: Any) -> float:
