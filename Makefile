@@ -36,16 +36,18 @@ format: $(VENV)/dev.stamp  ## let ruff rewrite the files
 # One target a benchmark, because each wants other data; a new one needs no line here unless it does, too.
 BENCHMARKS := $(patsubst benchmarks/bench_%.py,bench-%,$(filter-out %/bench_yolo.py,$(wildcard benchmarks/bench_*.py)))
 BENCH_OPTIONS_methods = --data $(STORE)
-BENCH_OPTIONS_frames_real = $(SIRST)
 
-bench: $(BENCHMARKS)  ## run the benchmarks of benchmarks/ (hours); bench-NAME runs one, SIRST=folder adds real frames
+bench: $(BENCHMARKS) bench-real  ## run the benchmarks of benchmarks/ (hours); bench-NAME runs one, REAL=folder adds bench-real
 
 bench-methods: $(STORE)
 
 .PHONY: $(BENCHMARKS)
 $(BENCHMARKS): bench-%: $(VENV)/dev.stamp
-	$(if $(filter-out frames_real,$*)$(SIRST),$(BIN)/python benchmarks/bench_$*.py $(BENCH_OPTIONS_$*),\
-	    @echo "bench-$*: left out, give SIRST=folder of the real frames")
+	$(BIN)/python benchmarks/bench_$*.py $(BENCH_OPTIONS_$*)
+
+.PHONY: bench-real
+bench-real: $(VENV)/dev.stamp  ## real frames and star fields: REAL=folder of the data
+	$(if $(REAL),$(BIN)/csist benchmark real --data $(REAL) -o docs/results,@echo "bench-real: left out, give REAL=folder of the data")
 
 # YOLO is under another licence (AGPL-3.0) and needs a torch that has its torchvision: it gets its own environment.
 YOLO_VENV := .venv-yolo
@@ -61,11 +63,11 @@ $(YOLO_VENV)/yolo.stamp: pyproject.toml
 	$(YOLO_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile $(YOLO_PACKAGES) -e .
 	@touch $@
 
-METHODS := continuous
+METHODS :=
 
-results: $(VENV)/core.stamp $(STORE)  ## measure METHODS on the benchmark's test split, refill the README's table (minutes)
-	set -e; for ratio in 3 5 7; do $(BIN)/csist evaluate $(STORE) --ratio $$ratio \
-	    $(addprefix --method ,$(METHODS)) --json docs/results/csist-100k-ratio-$$ratio.json; done
+results: $(VENV)/core.stamp $(STORE)  ## measure every method, or METHODS, on the test split, refill the tables (an hour)
+	$(BIN)/csist benchmark --data $(STORE) $(addprefix --method ,$(METHODS)) --output docs/results
+	mv -f docs/results/csist-100k-*.png docs/images/
 	$(BIN)/python scripts/results_table.py
 
 $(STORE): | $(VENV)/core.stamp

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import csist
+from csist.benchmarking.common import machine
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions, for the record."""
-    models = [
-        line.split(":", 1)[1].strip()
-        for line in (Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else [])
-        if line.startswith("model name")
-    ]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "csist": csist.__version__,
-    }
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:

@@ -25,7 +25,6 @@ FloatArray = NDArray[np.float64]
 NO_WEIGHTS = "random"
 """What a network's fact `weights` says where it was not trained; its detections mean nothing then."""
 
-COUNTED_BATCH = 64
 LOOKED_AT = 256
 """Images from which the mean number of ISTA's iterations is taken."""
 
@@ -129,15 +128,10 @@ def dista_net(
         return maps
 
     def facts() -> dict[str, Any]:
-        from csist.methods.cost import multiply_adds
+        from csist.methods.cost import costs
 
-        images = torch.zeros(COUNTED_BATCH, 1, *data.sensor.shape)
-        return {
-            "weights": weights,
-            "parameters": sum(each.numel() for each in method.parameters()),
-            "multiply_adds_per_image": multiply_adds(method, images),
-            "multiply_adds_source": "torch.utils.flop_counter / 2",
-        }
+        counted = costs(method, data.sensor.shape)
+        return {"weights": weights, **counted, "multiply_adds_source": "torch.utils.flop_counter / 2"}
 
     read_out = partial(_decode, method.grid)
     return Runner(run, read_out, batch + len(data) % batch, facts)

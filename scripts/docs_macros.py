@@ -14,13 +14,27 @@ from typing import Any
 from docs_api import api, grid_methods
 from docs_cli import command_line
 from docs_gallery import gallery
-from docs_tables import figure, flags, frames, ista_settings, methods, metric_example, published, table, weights
+from docs_tables import (
+    budgets,
+    figure,
+    flags,
+    frames,
+    ista_settings,
+    methods,
+    metric_example,
+    parts,
+    published,
+    results,
+    table,
+    weights,
+    wrong_model,
+)
 
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        api, command_line, figure, flags, frames, gallery, grid_methods, ista_settings, methods, metric_example,
-        published, table, weights,
+        api, budgets, command_line, figure, flags, frames, gallery, grid_methods, ista_settings, methods,
+        metric_example, parts, published, results, table, weights, wrong_model,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

@@ -16,12 +16,18 @@ import numpy as np
 
 from csist import Flag, Targets
 from csist.checkpoint import list_pretrained
+from csist.methods.cost import COUNTED_BATCH
 from csist.methods.registry import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
-from results_table import ROOT, SECTIONS
+from results_table import ROOT, SECTIONS, results_table
 
 RESULTS: Path = ROOT / "docs" / "results"
 SCORES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
+
+RATIOS = (3, 5, 7)
+
+PARTED = ("continuous", "continuous, fast", "dista-net+refine", "dista-net", "limit, annealed")
+"""Methods whose score is shown by parts."""
 
 FALSE_ALARMS = ("1e-05", "5e-05", "0.0001")
 """A pixel: where the detectors are compared."""
@@ -60,6 +66,107 @@ def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
 def table(section: str) -> str:
     """A table of the README, by the name of its section."""
     return SECTIONS[section](RESULTS)
+
+
+def results() -> str:
+    """All rows of all evaluations."""
+    return results_table(RESULTS)
+
+
+def _evaluations() -> list[dict[str, Any]]:
+    return [_read(f"csist-100k-ratio-{ratio}") for ratio in RATIOS]
+
+
+def budgets() -> str:
+    """What each trained network costs, how it was trained and how it scores, beside the literature."""
+    literature = {(_plain(row["name"]), row["ratio"]): row for row in _read("published")["rows"]}
+    rows = []
+    for each in _evaluations():
+        for row in each["rows"]:
+            if "training" not in row or "+" in row["name"]:
+                continue
+            known = literature.get((_plain(row["name"]), each["ratio"]), {})
+            cost, theirs = row["multiply_adds_per_image"] / 1e6, known.get("multiply_adds_G")
+            low, high = row["interval"]
+            rows.append(
+                [
+                    f"`{row['name']}`", str(each["ratio"]), f"{row['parameters'] / 1e6:.3f}",
+                    f"{cost:.0f}", "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
+                    f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
+                    f"{row['by_intensity']['CSO-mAP']:.2f} ({low:.1f} to {high:.1f})",
+                    "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
+                    f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
+                ]
+            )  # fmt: skip
+    head = ["method", "ratio", "parameters, M", "multiply-adds, M an image", "published", "samples seen", "minutes"]
+    return markdown_table([*head, "CSO-mAP", "published", "PSNR, dB", "SSIM"], rows)
+
+
+def _plain(name: str) -> str:
+    """A method's name in the registry's spelling, from the literature's."""
+    return name.lower().replace("+", "-plus")
+
+
+def parts() -> str:
+    """CSO-mAP by number of targets, smallest distance and place, at the first ratio."""
+    each = _evaluations()[0]
+    shown = [row for row in each["rows"] if row["name"] in PARTED and "breakdown" in row]
+    if not shown:
+        return "Not measured yet: run `make results`"
+    head, cells = ["images of", "images"], []
+    for row in shown:
+        head.append(row["name"] if row.get("reference") else f"`{row['name']}`")
+    for kind, choices in shown[0]["breakdown"].items():
+        for part, values in choices.items():
+            scores = [row["breakdown"][kind].get(part, {}).get("CSO-mAP") for row in shown]
+            label = f"{part} {kind}" if kind == "targets" else part if kind == "border" else f"{kind} {part}"
+            cells.append([label, f"{values['images']:,}", *("" if s is None else f"{s:.1f}" for s in scores)])
+    return markdown_table(head, cells)
+
+
+def wrong_model() -> str:
+    """What a wrong PSF, a background and dense groups do, and what self-calibration makes good."""
+    if not (RESULTS / "wrong_model.json").exists():
+        return "Not measured yet: run `python benchmarks/bench_wrong_model.py`"
+    result = _read("wrong_model")
+    rows = []
+    for error, row in result["sigma"].items():
+        rows.append([f"sigma believed {error}", *_model_cells(row["as_believed"])])
+        rows.append([f"sigma believed {error}, then calibrated", *_model_cells(row["calibrated"])])
+    for name, row in result["backgrounds"].items():
+        rows.append([f"background {result['background']:g} counts, {name}", *_model_cells(row["as_believed"])])
+        if "calibrated" in row:
+            rows.append(
+                [f"background {result['background']:g} counts, {name}, calibrated", *_model_cells(row["calibrated"])]
+            )
+    for count, by_prior in result["dense"].items():
+        rows += [
+            [f"{count} targets in {result['dense_side_px']:g} px, {prior}", *_model_cells(row)]
+            for prior, row in by_prior.items()
+        ]
+    found = [
+        [
+            error, f"{row['calibration']['sigma_px']:.4f} ± {row['calibration']['sigma_px_std']:.4f}",
+            f"{100 * (row['calibration']['sigma_px'] / row['true_sigma_px'] - 1):+.2f} %",
+            f"{row['calibration']['windows_of_one_target']} of {row['calibration']['windows']}",
+        ]
+        for error, row in result["sigma"].items()
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            markdown_table(["model", "CSO-mAP", "count right", "mean score", "score error", "flagged"], rows),
+            "What `csist.calibrate` finds:",
+            markdown_table(["sigma believed", "sigma found, px", "error", "windows of one target"], found),
+        ]
+    )
+
+
+def _model_cells(row: dict[str, Any]) -> list[str]:
+    value, low, high = row["CSO-mAP"]
+    return [
+        f"{value:.1f} ({low:.1f} to {high:.1f})", f"{100 * row['count_accuracy']:.1f} %", f"{row['mean_score']:.2f}",
+        f"{row['score_error']:.3f}", f"{100 * row['flagged_poor_fit']:.0f} %",
+    ]  # fmt: skip
 
 
 def published() -> str:

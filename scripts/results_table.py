@@ -18,6 +18,7 @@ SCORES = ("CSO-mAP", "AP05", "AP15", "AP25")
 HEADER = ("method", "grid", *SCORES, "count right", "images/s")
 PUBLISHED = "published.json"
 SHOWN_PUBLISHED = "DISTA-Net"
+SHORT_TOO = ("dista-net+refine",)
 
 Row = dict[str, Any]
 
@@ -43,8 +44,9 @@ def best_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def grid_of(row: Row, ratio: int) -> int | None:
-    """Sub-pixel grid ratio of a row; None where the method has no grid (only maps have a PSNR)."""
-    return ratio if row.get("reference") or "psnr" in row else None
+    """Sub-pixel grid ratio of a row; None where the method has no grid (maps have a PSNR, a read-out a suffix)."""
+    oracle = row.get("reference") and not row.get("limit")
+    return ratio if oracle or "psnr" in row or "+" in row["name"] else None
 
 
 def line(row: Row) -> str:
@@ -60,8 +62,18 @@ def line(row: Row) -> str:
     return "| " + " | ".join([name, str(row.get("grid") or "none"), *scores, count, speed]) + " |"
 
 
-def results_table(folder: Path) -> str:
-    """Markdown of all evaluations in a folder, one table for each set of images."""
+def shown_in_short(row: Row) -> bool:
+    """Whether a row is in the README: read out by its own cells, or what comes closest to the limit."""
+    return row["name"] in SHORT_TOO or not ("+" in row["name"] or "closeness" in row["name"])
+
+
+def short_results_table(folder: Path) -> str:
+    """The README's part of `results_table`."""
+    return results_table(folder, shown_in_short)
+
+
+def results_table(folder: Path, shown: Callable[[Row], bool] = lambda row: True) -> str:
+    """Markdown of all evaluations in a folder, one table for each set of images, of the rows that are shown."""
     published = [
         row | {"published": True, "grid": row["ratio"]}
         for row in json.loads((folder / PUBLISHED).read_text())["rows"]
@@ -69,7 +81,7 @@ def results_table(folder: Path) -> str:
     ]
     tables: dict[str, list[Row]] = {}
     for each in read_evaluations(folder):
-        rows = [row | {"grid": grid_of(row, each["ratio"])} for row in each["rows"]]
+        rows = [row | {"grid": grid_of(row, each["ratio"])} for row in each["rows"] if shown(row)]
         sensor = each["data"]["sensor"]
         # The published figures are for images without noise, so they stand beside no others.
         beside = published if sensor["read_noise"] == 0 and sensor.get("bits") is None else []
@@ -110,7 +122,7 @@ def accuracy_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Callable[[Path], str]] = {"results": results_table, "accuracy": accuracy_table}
+SECTIONS: dict[str, Callable[[Path], str]] = {"results": short_results_table, "accuracy": accuracy_table}
 
 
 def filled(readme: str, name: str, table: str) -> str:

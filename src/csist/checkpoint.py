@@ -56,19 +56,23 @@ def package_version() -> str:
         return "unknown"
 
 
+def processor() -> str:
+    """Model of the CPU."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return model
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+
+
 def describe_machine() -> dict[str, Any]:
     """CPU model, threads used by torch, accelerator and torch version."""
     import torch
 
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "cpu": model,
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "accelerator": accelerator,
         "torch": torch.__version__,

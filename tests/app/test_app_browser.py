@@ -226,6 +226,29 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[...
         assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name
 
 
+def test_keys_are_enough(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit()
+
+    def tab_to(wanted: str) -> None:
+        """Press Tab until what has the focus is this, by value, id or text."""
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            names = page.evaluate("(({value, id, innerText}) => [value, id, innerText])(document.activeElement)")
+            if wanted in names:
+                return
+        pytest.fail(f"{wanted} is out of reach of the Tab key")
+
+    for value, name in (("benchmark", "Benchmark windows"), ("build", "Build a group")):
+        tab_to(value)
+        page.keyboard.press("Space")
+        sync_api.expect(page.get_by_label(name)).to_be_checked(timeout=PATIENCE_MS)
+    page.get_by_text("Separation of neighbours").wait_for()
+    tab_to("run")
+    page.keyboard.press("Enter")
+    assert "what was put in" in finished(page)
+    tab_to("Link to these settings")
+
+
 def test_two_users_at_once_see_their_own(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
     one, two = visit("/?mode=fast"), visit("/?mode=fast&background=500&noise_std=40")
     drop(one, frame_file(tmp_path))

@@ -115,3 +115,16 @@ def test_bad_data_gets_one_line(run: Run, store: Path, tmp_path: Path, arguments
     before = sorted(tmp_path.iterdir())
     refused(run("evaluate", *(str(store) if each == "DATA" else each for each in arguments)), said)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_benchmark_writes_figures_and_a_picture(run: Run, tmp_path: Path) -> None:
+    generate(tmp_path / "some.h5", 40, seed=1)
+    arguments = ("benchmark", "--data", "some.h5", "--ratio", "3", "--method", "ista-net", "--limit-images", "0")
+    code, out, err = run(*arguments, "-o", "results", "--kept", "kept")
+    assert (code, err) == (0, "") and "ista-net" in out and "oracle" in out
+    figures = json.loads(Path("results/csist-100k-ratio-3.json").read_text())
+    assert figures["ratio"] == 3 and figures["rows"][0]["name"] == "ista-net"
+    assert Path("results/csist-100k-ratio-3.png").stat().st_size > 1000
+    refused(run("benchmark"), "give the images by --data: `csist generate")
+    refused(run(*arguments[:3], "--limit-images", "-1"), "--limit-images must be a whole number >= 0, got -1")
+    refused(run("benchmark", "--data", "nothing.h5"), "nothing.h5")

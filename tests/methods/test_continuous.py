@@ -404,3 +404,16 @@ def test_measured_psf_with_a_single_pixel_prior() -> None:
     found = Continuous(sensor=sensor, prior=BENCHMARK, mode="fast").predict(sensor.observe(scene, 0)[None])[0]
     assert len(found) == 2
     assert np.sort(found.x) == pytest.approx([4.7, 5.2], abs=0.1)
+
+
+@pytest.mark.parametrize("mode", ["fast", "accurate"])
+@pytest.mark.parametrize("level", [20.0, 1e4])
+def test_light_that_no_group_can_give_is_a_poor_fit(level: float, mode: str) -> None:
+    """An unknown background once left no hypothesis at all, and the search went on with none."""
+    sensor, prior = Sensor(read_noise=1.0), ScenePrior.csist_100k()
+    scenes = sample_scenes(prior, sensor, 6, seed=3)
+    images = np.stack([sensor.observe(scene, n) for n, scene in enumerate(scenes)]) + level
+    method = Continuous(sensor=sensor, prior=prior, noise_std=1.0, mode=mode)
+    for found, group in zip(*method.solve(images), strict=True):
+        assert Flag.POOR_FIT in group.flags
+        assert (found.score <= 0.1).all() and np.isfinite(found.x).all()

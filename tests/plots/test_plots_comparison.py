@@ -48,6 +48,14 @@ SPEEDS = [
     *(timed(f"another method, form {number}", 2.0 + number) for number in range(8)),
 ]
 
+COSTS: list[dict[str, Any]] = [
+    *({"name": name, "CSO-mAP": score, "multiply_adds_per_image": cost, "interval": None}
+      for name, score, cost in (("a", 45.0, 1e8), ("a+refine", 88.0, 1e8), ("b", 40.0, 5e8), ("b+yolo", 38.0, 5e8))),
+    {"name": "continuous", "CSO-mAP": 93.0, "interval": (92.0, 94.0)},
+    {"name": "oracle, ratio 3, by intensity", "CSO-mAP": 45.5, "reference": True},
+    {"name": "ista", "CSO-mAP": 35.0, "psnr": 20.0},
+]  # fmt: skip
+
 FIGURES = {
     "comparison": lambda: plots.method_comparison(rows()[0], "CSIST-100K, ratio 3"),
     "evaluation": evaluation,
@@ -56,6 +64,7 @@ FIGURES = {
     ),
     "calibration": lambda: plots.calibration({"continuous": reliability_curve(*rows()[1:])}),
     "speed": lambda: plots.accuracy_against_speed(SPEEDS, "2,000 images of the test split, 16 threads"),
+    "multiply-adds": lambda: plots.accuracy_against_multiply_adds(COSTS, "grid ratio 3, 10,000 images"),
 }
 
 

@@ -144,6 +144,7 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
         controls["source"].input(
             _show_source, controls["source"], [*groups.values(), controls["prior"]], show_progress="hidden",
             api_visibility="private",
+            trigger_mode="always_last",  # else a choice made while the last one is answered would show nothing
         )  # fmt: skip
         blocks.load(
             restore, None, [*chosen, *groups.values(), status, run], show_progress="hidden", api_visibility="private"

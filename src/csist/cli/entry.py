@@ -12,6 +12,7 @@ import typer
 
 from csist.checks import InputError
 from csist.cli.app import app as app_command
+from csist.cli.benchmark import benchmark
 from csist.cli.convert import convert
 from csist.cli.evaluate import evaluate
 from csist.cli.export import export
@@ -62,6 +63,7 @@ def _root(
 
 for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export):
     app.command()(command)
+app.add_typer(benchmark, name="benchmark")
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:

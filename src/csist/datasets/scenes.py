@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from csist.checks import InputError, check_not_negative, check_range
-from csist.physics.psf import RAYLEIGH_PER_SIGMA
+from csist.physics.psf import RAYLEIGH_PER_SIGMA, pixel_kernel
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -211,8 +211,7 @@ def flux_bounds(prior: ScenePrior, sensor: Sensor, noise_std: float | None = Non
     noise = float(np.sqrt(sensor.noise_variance())) if noise_std is None else noise_std
     if noise <= 0:
         raise InputError("the noise is 0, so a prior tied to it is undefined: give noise_std or intensity_range")
-    reach = np.arange(-np.ceil(sensor.psf.radius_px), np.ceil(sensor.psf.radius_px) + 1)
-    error = noise / np.sqrt((sensor.psf.response(reach[None, :], reach[:, None]) ** 2).sum())
+    error = noise / np.sqrt((pixel_kernel(sensor.psf) ** 2).sum())
     return prior.snr_range[0] * error, prior.snr_range[1] * error
 
 

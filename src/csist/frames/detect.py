@@ -35,7 +35,7 @@ from csist.checks import InputError, check_positive
 from csist.frames.background import Background, local_scatter, noise_floor
 from csist.frames.kernels import local_maxima, sum_of_products, tail_map
 from csist.frames.spots import HALF_WINDOW_PX, fit_spot
-from csist.physics.psf import PSF, GaussianPSF
+from csist.physics.psf import PSF, GaussianPSF, pixel_kernel
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -103,8 +103,7 @@ def equivalent_sigma(psf: PSF) -> float:
     """Sigma in px of the Gaussian with the same noise-equivalent area, 4 pi sigma^2 = 1 / sum(response^2)."""
     if isinstance(psf, GaussianPSF):
         return psf.sigma_px
-    reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
-    response = psf.response(reach[None, :], reach[:, None])
+    response = pixel_kernel(psf)
     return float(np.sqrt((response.sum() ** 2 / (response**2).sum()) / (4.0 * np.pi)))
 
 
@@ -302,8 +301,7 @@ def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: Boo
     """
     normalised = (frame - background.level) / background.noise
     valid = np.isfinite(normalised) if masked is None else np.isfinite(normalised) & ~masked
-    reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
-    kernel = psf.response(reach[None, :], reach[:, None])[::-1, ::-1]
+    kernel = pixel_kernel(psf)[::-1, ::-1]
     top = oaconvolve(np.where(valid, normalised, 0.0), kernel, mode="same")
     seen = oaconvolve(valid.astype(np.float64), kernel**2, mode="same")
     # Where the centre's own share is missing there is nothing to measure.

@@ -36,7 +36,9 @@ from csist.frames.background import (
     find_ceiling,
     mask_pixels,
 )
+from csist.frames.crowded import Field, unmix_crowded
 from csist.frames.detect import (
+    DETECTORS,
     FALSE_ALARM_RATE,
     Peaks,
     detect_peaks,
@@ -46,11 +48,12 @@ from csist.frames.detect import (
     measure_sigma,
     ridges,
     split,
+    threshold_sigmas,
 )
 from csist.frames.psf import PSFEstimate, estimate_psf, spread_evenly
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.methods.continuous import Continuous, Group
-from csist.physics.psf import PSF, GaussianPSF
+from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
@@ -75,6 +78,9 @@ EXTENDED_PX = 12.0
 MOST_TARGETS_PER_PEAK = 3
 """A poor fit with more targets a peak than this is an extended source, whether or not the PSF is known."""
 FEWEST_VALID_PIXELS = 9
+
+CROWDED = "crowded"
+"""The detector that fits a whole frame together, see `csist.frames.crowded`."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,8 @@ def unmix_frame(
             sigma on isolated bright sources, see `csist.frames.psf.estimate_psf`, and refuses where there are too
             few; None takes the sensor's, and without one a rough guess.
         false_alarm_rate: stated false alarms a pixel in Gaussian noise.
-        detector: "contrast" (scenes with clutter) or "matched" (frames limited by noise, star fields).
+        detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, star fields) or "crowded"
+            (star fields without dark sky between the targets, fitted all together; `prior` and `mode` are not used).
         psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
             variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
             measured ("auto"), else 0.
@@ -155,6 +162,8 @@ def unmix_frame(
             cannot be measured.
     """
     image = check_frame(frame)
+    if detector not in (*DETECTORS, CROWDED):
+        raise InputError(f"detector must be one of {', '.join((*DETECTORS, CROWDED))}, got {detector!r}")
     prior = ScenePrior.flat() if prior is None else prior
     if prior.single_pixel:
         raise InputError("a frame needs a prior with targets anywhere: use flat, or cut windows and unmix them")
@@ -227,6 +236,19 @@ def _unmix_part(
         finest = 32 if psf is None else max(32, int(np.ceil(20.0 * equivalent_sigma(psf))))
         box_sides_px = (4 * finest, finest)
     background = estimate_background(image, pixels.masked, noise_std, box_sides_px)
+    if detector == CROWDED:
+        if psf is None:
+            raise InputError("the crowded detector needs the PSF: give psf or sensor")
+        field = Field(
+            image=image,
+            valid=~(pixels.masked | pixels.saturated),
+            psf=psf,
+            noise_std=float(np.median(background.noise)),
+            gain=None if sensor is None else sensor.gain,
+            psf_error=check_not_negative("psf_error", psf_error or 0.0),
+            measured=noise_std is None,
+        )
+        return _as_groups(unmix_crowded(field, threshold_sigmas(false_alarm_rate)), psf, pixels)
     peaks, threshold = detect_peaks(image, background, pixels.masked, psf, false_alarm_rate, detector)
     flattened = image - background.level
     flattened[pixels.masked] = np.nan
@@ -247,6 +269,52 @@ def _unmix_part(
         psf_error=check_not_negative("psf_error", (PSF_ERROR if guessed else 0.0) if psf_error is None else psf_error),
     )
     return job.solve(workers or os.cpu_count() or 1, progress)
+
+
+def _as_groups(targets: Targets, psf: PSF, pixels: PixelMask) -> tuple[Targets, list[FrameGroup]]:
+    """Targets that were fitted all together, and the groups of those closer than 1 R."""
+    sigma = equivalent_sigma(psf)
+    positions = np.stack([targets.x, targets.y], axis=1)
+    flags = pixel_flags(pixels, positions, int(np.ceil(2.0 * sigma + 0.5)))
+    labels = link(positions, RAYLEIGH_PER_SIGMA * sigma)
+    _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[labels] if len(first) else labels
+    significance = targets.intensity / targets.intensity_std
+    groups = []
+    for number in range(len(first)):
+        members = np.flatnonzero(rank == number)
+        low = np.maximum(np.rint(positions[members].min(axis=0)).astype(int), 0)
+        high = np.rint(positions[members].max(axis=0)).astype(int)
+        groups.append(
+            FrameGroup(
+                number=number,
+                column=int(low[0]),
+                row=int(low[1]),
+                shape=(int(high[1] - low[1]) + 1, int(high[0] - low[0]) + 1),
+                peaks=len(members),
+                windows=1,
+                significance=float(significance[members].max()),
+                count=len(members),
+                count_probability=np.empty(0),
+                chi_squared=float("nan"),
+                degrees_of_freedom=0,
+                flags=Flag(int(np.bitwise_or.reduce(flags[members]))),
+            )
+        )
+    return targets.replace(flags=flags, group=rank), groups
+
+
+def pixel_flags(pixels: PixelMask, positions: FloatArray, reach: int) -> IntArray:
+    """MASKED and SATURATED bits of each position (n, 2), by the pixels within `reach` along rows and columns."""
+    bits = np.zeros(len(positions), dtype=np.int64)
+    for k, (x, y) in enumerate(positions):
+        part = np.s_[
+            max(round(y) - reach, 0) : round(y) + reach + 1,
+            max(round(x) - reach, 0) : round(x) + reach + 1,
+        ]
+        bits[k] |= int(Flag.MASKED) if pixels.masked[part].any() else 0
+        bits[k] |= int(Flag.SATURATED) if pixels.saturated[part].any() else 0
+    return bits
 
 
 def unmix_window(
@@ -492,16 +560,7 @@ class _Job:
 
     def _pixel_flags(self, members: IntArray) -> IntArray:
         """MASKED and SATURATED bits of each peak, by the pixels in its footprint."""
-        bits = np.zeros(len(members), dtype=np.int64)
-        reach = int(np.ceil(self.footprint_px))
-        for k, (x, y) in enumerate(self.peaks.positions[members]):
-            part = np.s_[
-                max(round(y) - reach, 0) : round(y) + reach + 1,
-                max(round(x) - reach, 0) : round(x) + reach + 1,
-            ]
-            bits[k] |= int(Flag.MASKED) if self.pixels.masked[part].any() else 0
-            bits[k] |= int(Flag.SATURATED) if self.pixels.saturated[part].any() else 0
-        return bits
+        return pixel_flags(self.pixels, self.peaks.positions[members], int(np.ceil(self.footprint_px)))
 
     def _as_peaks(self, members: IntArray, bits: IntArray) -> _Solved:
         """The peaks themselves, where point targets do not explain them: centroid and flux of their surroundings."""

@@ -124,8 +124,9 @@ def _climb_and_sample(
             misfit = -2.0 * log_likelihood(image, images[n], codes[n], variances[n], inverse_gain)
             if m == 0 or misfit < fit[n]:
                 fit[n], converged[n] = misfit, arrived
-                for p in range(size):
-                    stuck[n, p // 3] = (p % 3 > 0 and stuck[n, p // 3]) or not least[p] < starts[m, p] < most[p]
+                free = (least < starts[m]) & (starts[m] < most)
+                for k in range(count):
+                    stuck[n, k] = not free[3 * k : 3 * k + 3].all()
         excess = max(fit[n] / max((codes[n] == MEASURED).sum() - size, 1), 1.0)
         samples = np.empty((SAMPLES, size))
         kept = temper(
@@ -226,8 +227,7 @@ class Refined:
         _climb_and_sample(
             data, codes, self._tables, self._polynomials, variances, inverse_gain(sensor),
             noise_before_rounding(sensor, float(variances[0]) if len(images) else 0.0), self._log_flux,
-            self._separation_px, counts, theta, low, high, deviation, score, fit, stuck,
-            converged,
+            self._separation_px, counts, theta, low, high, deviation, score, fit, stuck, converged,
         )  # fmt: skip
         found = []
         for n, count in enumerate(counts):

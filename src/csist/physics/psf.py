@@ -44,6 +44,12 @@ class PSF(Protocol):
         """A JSON-ready description that `psf_from_card` turns back into an equal PSF."""
 
 
+def pixel_kernel(psf: PSF) -> FloatArray:
+    """Response (n, n) of the pixels around a target in the middle of one, as far as it matters; n is odd."""
+    reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
+    return psf.response(reach[None, :], reach[:, None])
+
+
 def _gaussian_cell(offset: FloatArray, sigma: float) -> FloatArray:
     """Integral of the normal density of width `sigma` over [offset - 1/2, offset + 1/2]."""
     scale = 1.0 / (sigma * np.sqrt(2.0))

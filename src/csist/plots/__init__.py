@@ -1,6 +1,7 @@
 """Pictures in one style: what was measured, what was found, what is left, and how well methods do."""
 
 from csist.plots.comparison import (
+    accuracy_against_multiply_adds,
     accuracy_against_speed,
     calibration,
     draw_calibration,
@@ -42,6 +43,7 @@ __all__ = [
     "TRUTH",
     "YELLOW",
     "View",
+    "accuracy_against_multiply_adds",
     "accuracy_against_speed",
     "calibration",
     "check_picture",

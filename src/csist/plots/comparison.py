@@ -82,13 +82,13 @@ def accuracy_against_speed(rows: Sequence[Mapping[str, Any]], title: str = "") -
         figure = Figure(figsize=(7.6, 4.2), layout="constrained")
         axis = figure.subplots()
         for row, marker in zip(rows, cycle(MARKERS), strict=False):
-            speed, value = row["images_per_second"], _finite(row["CSO-mAP"])
-            low, high = row.get("interval") or (value, value)
+            speed = row["images_per_second"]
             colour = looks[str(row["name"])]["color"]
             axis.errorbar(
-                speed["median"], value, color=colour, marker=marker, markersize=7, elinewidth=1.2, linestyle="",
+                speed["median"], _finite(row["CSO-mAP"]), color=colour, marker=marker, markersize=7, elinewidth=1.2,
+                linestyle="",
                 xerr=[[speed["median"] - speed["slowest"]], [speed["fastest"] - speed["median"]]],
-                yerr=[[max(value - low, 0.0)], [max(high - value, 0.0)]],
+                yerr=_bars(row),
                 markerfacecolor="white" if row.get("published") else colour,
                 label=f"{row['name']}{', accuracy as published' if row.get('published') else ''}",
             )  # fmt: skip
@@ -100,6 +100,68 @@ def accuracy_against_speed(rows: Sequence[Mapping[str, Any]], title: str = "") -
         axis.set_title(title, fontsize=11, fontweight="bold")  # over the axes only, the legend is beside them
         figure.legend(loc="outside right upper")
     return figure
+
+
+def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """CSO-mAP of each method against its multiply-adds per image; reference rows and methods without a count as lines.
+
+    Args:
+        rows: name, CSO-mAP, interval (low, high) or None, reference, and multiply_adds_per_image where it is known.
+            Of the rows without it the references are drawn, and the methods that read no map out: they have no cost
+            that compares.
+        title: heading.
+
+    Raises:
+        InputError: if no row has multiply-adds.
+    """
+    points = [row for row in rows if row.get("multiply_adds_per_image")]
+    if not points:
+        raise InputError("the picture needs multiply_adds_per_image of at least one method, got none")
+    lines = [
+        row for row in rows if not row.get("multiply_adds_per_image") and "psnr" not in row and "+" not in row["name"]
+    ]
+    with styled():
+        figure = Figure(figsize=(9.0, 5.4), layout="constrained")
+        axis = figure.subplots()
+        methods = dict.fromkeys(_method_and_read_out(row)[0] for row in points)
+        looks = dict(zip(methods, zip(cycle(LINE_COLOURS), cycle(MARKERS), strict=False), strict=False))
+        read_outs = dict.fromkeys(_method_and_read_out(row)[1] for row in points)
+        fills = dict(zip(read_outs, ("full", "none", "left", "top"), strict=False))
+        for row in points:
+            method, read_out = _method_and_read_out(row)
+            colour, marker = looks[method]
+            axis.errorbar(
+                row["multiply_adds_per_image"], _finite(row["CSO-mAP"]), yerr=_bars(row), color=colour, marker=marker,
+                markersize=7, elinewidth=1.0, linestyle="", fillstyle=fills[read_out],
+            )  # fmt: skip
+        for method, (colour, marker) in looks.items():
+            axis.plot([], [], color=colour, marker=marker, linestyle="", label=method)
+        for read_out, fill in fills.items():
+            axis.plot([], [], color=GREY, marker="o", linestyle="", fillstyle=fill, label=f"read out by {read_out}")
+        for row, style in zip(lines, cycle(LINE_STYLES), strict=False):
+            colour = GREY if row.get("reference") else BLUE
+            axis.axhline(_finite(row["CSO-mAP"]), color=colour, linestyle=style, linewidth=1.2, label=str(row["name"]))
+        axis.set_xscale("log")
+        axis.set_ylim(0, 102)
+        axis.set_xlabel("multiply-adds per image")
+        axis.set_ylabel("CSO-mAP in percent (bar: 95 % interval)")
+        axis.grid(which="both", linewidth=0.4, alpha=0.5)
+        axis.set_title(title, fontsize=11, fontweight="bold")
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def _method_and_read_out(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The method, and what turns its map into targets, by the name of the row."""
+    method, _, read_out = str(row["name"]).partition("+")
+    return method, read_out or "cells"
+
+
+def _bars(row: Mapping[str, Any]) -> list[list[float]]:
+    """Lengths of the bar of CSO-mAP below and above it."""
+    value = _finite(row["CSO-mAP"])
+    low, high = row.get("interval") or (value, value)
+    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
 
 
 def _finite(value: Any) -> float:

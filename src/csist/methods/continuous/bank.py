@@ -153,7 +153,8 @@ def search_pixel(
                         total += data[r, c]
                         power += (data[r, c]) ** 2
             for count in range(max(counts[0], 1), counts[1] + 1):
-                if total > 1.1 * count * flux[1] + 10.0 * math.sqrt(pixels * variance):
+                # More light than so many targets give; but the most there can be stay, whatever the light.
+                if count < counts[1] and total > 1.1 * count * flux[1] + 10.0 * math.sqrt(pixels * variance):
                     continue
                 best, best_m = np.inf, -1
                 for m in range(scan):
@@ -177,7 +178,7 @@ def search_pixel(
                     ranked[slot, 2], ranked[slot, 3], ranked[slot, 4] = pixel_row, pixel_column, best_m
     # polish one start of each hypothesis that is not hopeless, weigh by evidence
     for slot in range(MOST_HYPOTHESES):
-        if not ranked[slot, 0] <= HOPELESS * ranked[0, 0] + 20.0 * variance * pixels:
+        if not ranked[slot, 0] <= HOPELESS * ranked[0, 0] + 20.0 * variance * pixels or ranked[slot, 0] == np.inf:
             break
         count, pixel_row, pixel_column = int(ranked[slot, 1]), int(ranked[slot, 2]), int(ranked[slot, 3])
         found, _ = polish_in_pixel(

@@ -1,0 +1,243 @@
+"""Every method on one dataset, with what it costs and how it was trained, and what no method can beat.
+
+Detections are kept in a folder and used again as long as data, weights and version are the same, so that a table can
+be made anew, or one method added, without running the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import compress, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csist import evaluation, metrics
+from csist.checkpoint import find_pretrained, package_version, read_card
+from csist.checks import InputError, check_ratio
+from csist.evaluation import LabelledImages, grid_oracles, score_predictions
+from csist.grid import SubPixelGrid
+from csist.io import targets_table, write_table, write_text
+from csist.methods.registry import METHODS, canonical_name, create_method, split_name
+from csist.targets import Targets
+
+Report = Callable[[str, int, int], None]
+
+READ_OUTS = ("", "+centroid", "+refine")
+"""How the map of a grid method is read out."""
+
+FAST = "continuous, fast"
+"""Row of the continuous method in its faster mode."""
+
+LIMITS = ("limit, from the truth", "limit, annealed")
+"""Rows of the posterior limit, by the start of its chains."""
+LIMIT_STEPS = 2_000_000
+
+SEPARATIONS_PX = (0.6, 0.7, 0.85)
+"""Edges of the breakdown by the smallest distance in an image; 0.95 px is one Rayleigh unit of the benchmark."""
+
+
+def every_method(ratio: int, data: LabelledImages) -> list[str]:
+    """Rows of the table: methods that need no training or have weights for data and ratio, with each read-out."""
+    names: list[str] = []
+    for name, entry in METHODS.items():
+        if not entry.grid:
+            names += [name, FAST]
+            continue
+        if entry.trained:
+            try:
+                find_pretrained(name, data.sensor, ratio)
+            except InputError:
+                continue
+        names += [name + read_out for read_out in READ_OUTS]
+    return names
+
+
+def benchmark(
+    data: LabelledImages,
+    folder: Path,
+    ratio: int = 3,
+    methods: Sequence[str] | None = None,
+    limit_images: int = 1000,
+    resamples: int = 1000,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Figures of all methods at one ratio, as `Evaluation.to_dict`, with more of each.
+
+    Besides the keys of `score_predictions` and `evaluate` a row has `breakdown`, and for a trained method
+    `parameters`, `multiply_adds_per_image` and `training` (samples, minutes, seed, machine).
+
+    Args:
+        data: images with their truth.
+        folder: where detections are kept.
+        ratio: sub-pixel grid ratio.
+        methods: rows; None for `every_method`.
+        limit_images: first images whose posterior limit is sampled; 0 for no limit.
+        resamples: resamples of the bootstrap intervals; 0 for none.
+        progress: called with (name, images done, images in all).
+
+    Raises:
+        InputError: if a method is unknown or has no weights.
+    """
+    check_ratio(ratio)
+    rows: list[dict[str, Any]] = []
+
+    def add(name: str, found: list[Targets], more: dict[str, Any]) -> None:
+        truths = data.truths[: len(found)]
+        figures = score_predictions(found, truths, resamples)
+        parts = breakdown(found, truths, data.sensor.shape)
+        rows.append({"name": name, "reference": False, **figures, **more, "breakdown": parts})
+
+    for name in methods if methods is not None else every_method(ratio, data):
+        found, extra = _detections(name, data, folder, ratio, progress)
+        add(name, found, {**extra, **facts(name, data, ratio)})
+    for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
+        add(f"oracle, ratio {ratio}, by {by}", found, {"reference": True})
+    if limit_images:
+        part = min(limit_images, len(data))
+        for name, found in zip(LIMITS, _limit(data, part, folder, progress), strict=True):
+            add(name, found, {"reference": True, "images": part, "limit": True})
+    return {"data": data.describe(), "ratio": ratio, "rows": rows}
+
+
+def _method(name: str) -> str:
+    """The registry's name of a row's method, with its suffix."""
+    return canonical_name("continuous" if name == FAST else name)
+
+
+def _weights(name: str, data: LabelledImages, ratio: int) -> Path | None:
+    """Weight file of a row's method; None where it needs none."""
+    key = split_name(_method(name))[0]
+    return find_pretrained(key, data.sensor, ratio) if METHODS[key].trained else None
+
+
+def _key(data: LabelledImages, **more: Any) -> dict[str, Any]:
+    """What kept detections belong to."""
+    content = hashlib.sha256(data.images.tobytes()).hexdigest()
+    return {"images": content, "split": data.split, "version": package_version(), **more}
+
+
+def _kept(
+    stem: Path, key: dict[str, Any], data: LabelledImages, make: Callable[[], tuple[list[Targets], dict[str, Any]]]
+) -> tuple[list[Targets], dict[str, Any]]:
+    """Detections and further figures of a row, from the folder if they are there."""
+    table, note = stem.with_suffix(".parquet"), stem.with_suffix(".json")
+    if table.is_file() and note.is_file():
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            return evaluation.read_predictions(table, data), kept["extra"]
+    found, extra = make()
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)  # the table alone belongs to nothing
+    named = zip(data.names, found, strict=False)
+    write_table(targets_table([(image, frame, targets) for (image, frame), targets in named]), table)
+    write_text(json.dumps({"key": key, "extra": extra}) + "\n", note)
+    return found, extra
+
+
+def _detections(
+    name: str, data: LabelledImages, folder: Path, ratio: int, progress: Report | None
+) -> tuple[list[Targets], dict[str, Any]]:
+    method, mode = _method(name), "fast" if name == FAST else None
+    weights = _weights(name, data, ratio)
+    state = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
+    grid = METHODS[split_name(method)[0]].grid
+    key = _key(data, method=name, ratio=ratio if grid else None, weights=state)
+
+    def run() -> tuple[list[Targets], dict[str, Any]]:
+        result = evaluation.evaluate(data, [method], ratio, mode=mode, oracle=False, resamples=0, progress=progress)
+        row = result.rows[0]
+        return result.predictions[method], {k: row[k] for k in ("images_per_second", "psnr", "ssim") if k in row}
+
+    stem = name.replace(", ", "-") + (f"-ratio-{ratio}" if grid else "")
+    return _kept(folder / stem, key, data, run)
+
+
+def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | None) -> list[list[Targets]]:
+    """Detections of the posterior on the first images, by both sets of chains."""
+    from csist.methods.continuous.limit import posterior_limit
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("limit", done, total)
+
+    @cache
+    def chains() -> tuple[list[Targets], list[Targets]]:
+        images, truths = data.images[:part], data.truths[:part]
+        return posterior_limit(images, truths, data.sensor, data.prior, steps=LIMIT_STEPS, progress=report)
+
+    def sample(which: int) -> tuple[list[Targets], dict[str, Any]]:
+        return chains()[which], {}
+
+    found = []
+    for which, name in enumerate(LIMITS):
+        stem = folder / name.replace(", ", "-").replace(" ", "-")
+        key = _key(data, limit=name, steps=LIMIT_STEPS, part=part)
+        found.append(_kept(stem, key, data, partial(sample, which))[0][:part])
+    return found
+
+
+def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
+    """Parameters, multiply-adds an image and training budget of a trained method; empty for others."""
+    path = _weights(name, data, ratio)
+    if path is None:
+        return {}
+    from csist.methods.cost import costs
+
+    training = read_card(path)["training"]
+    return {
+        **costs(create_method(split_name(_method(name))[0], data.sensor, ratio, path), data.sensor.shape),
+        "training": {k: training.get(k) for k in ("samples", "minutes", "seed", "machine")},
+    }
+
+
+def breakdown(found: Sequence[Targets], truths: Sequence[Targets], shape: tuple[int, int]) -> dict[str, Any]:
+    """CSO-mAP in percent of parts of the images, by number of targets, smallest distance, and at the border.
+
+    Args:
+        found: detections, one `Targets` an image.
+        truths: true targets, one `Targets` an image.
+        shape: of the images in px.
+
+    Returns:
+        for each kind of part a dictionary from its name to images and CSO-mAP; parts without an image are left out.
+    """
+    closest = np.array([_smallest_distance(truth) for truth in truths])
+    rows, columns = shape
+    border = np.array(
+        [
+            bool(((t.x < 0.5) | (t.y < 0.5) | (t.x > columns - 1.5) | (t.y > rows - 1.5)).any()) if len(t) else False
+            for t in truths
+        ]
+    )
+    count = np.array([len(truth) for truth in truths])
+    edges = (0.0, *SEPARATIONS_PX, np.inf)
+    spans = {f"{low:g} to {high:g} px": (closest >= low) & (closest < high) for low, high in pairwise(edges)}
+    parts = {
+        "targets": {str(k): count == k for k in np.unique(count)},
+        "smallest distance": {**spans, "one target": ~np.isfinite(closest)},
+        "border": {"in a border pixel": border, "inside": ~border},
+    }
+    return {
+        kind: {
+            part: {
+                "images": int(chosen.sum()),
+                "CSO-mAP": metrics.cso_map(list(compress(found, chosen)), list(compress(truths, chosen)))["CSO-mAP"],
+            }
+            for part, chosen in choices.items()
+            if chosen.any()
+        }
+        for kind, choices in parts.items()
+    }
+
+
+def _smallest_distance(targets: Targets) -> float:
+    """Between two targets of an image in px; infinite for fewer than two."""
+    if len(targets) < 2:
+        return float("inf")
+    first, second = np.triu_indices(len(targets), 1)
+    return float(np.hypot(targets.x[first] - targets.x[second], targets.y[first] - targets.y[second]).min())

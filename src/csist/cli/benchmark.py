@@ -1,0 +1,102 @@
+"""`csist benchmark`: the tables of the documentation, measured anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csist.checks import InputError
+from csist.cli.benchmark_real import real
+from csist.cli.options import LimitOption, SplitOption
+from csist.cli.output import check_outputs, interval_cell, make_console, number, progress, write_json
+
+benchmark = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+benchmark.command()(real)
+
+
+@benchmark.callback(invoke_without_command=True)
+def every_method(
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Store (.h5) or folder of a GrokCSO dataset.", show_default=False)
+    ] = None,
+    split: SplitOption = "test",
+    ratio: Annotated[
+        list[int] | None, typer.Option("--ratio", help="May be given several times.", show_default="3, 5 and 7")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Only this one; may be given several times.", show_default="all"),
+    ] = None,
+    limit: LimitOption = None,
+    limit_images: Annotated[
+        int, typer.Option("--limit-images", help="Images whose physical limit is sampled; 0 for none.")
+    ] = 1000,
+    kept: Annotated[Path, typer.Option("--kept", help="Folder of detections that are used again.")] = Path(
+        "out/benchmark"
+    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path("out/results"),
+) -> None:
+    """Run every method on a dataset: figures, cost, training budget, breakdown, and what no method can beat.
+
+    Writes csist-100k-ratio-R.json for each ratio, and beside it a picture of CSO-mAP against multiply-adds. Detections
+    are kept, so that the same command soon ends when it is given again, also after Ctrl-C.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from csist.benchmarking.methods import FAST
+    from csist.benchmarking.methods import benchmark as run
+    from csist.checks import check_ratio
+    from csist.evaluation import read_labelled
+    from csist.methods.registry import canonical_name
+
+    if data is None:
+        raise InputError("give the images by --data: `csist generate out/csist-100k.h5` makes the benchmark's")
+    if limit_images < 0:
+        raise InputError(f"--limit-images must be a whole number >= 0, got {limit_images}")
+    ratios = ratio or [3, 5, 7]
+    names = None if method is None else [each if each == FAST else canonical_name(each) for each in method]
+    targets = {each: output / f"csist-100k-ratio-{check_ratio(each)}.json" for each in ratios}
+    output.mkdir(parents=True, exist_ok=True)
+    for target in targets.values():
+        check_outputs([data], str(target))
+    with progress() as report:
+        images = read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
+    for each, target in targets.items():
+        with progress() as report:
+            # The limit knows no grid: it stands beside one ratio.
+            part = limit_images if each == ratios[0] else 0
+            result = run(images, kept, each, names, part, progress=report)
+        write_json(result, str(target))
+        _draw(result, target.with_suffix(".png"))
+        _report(result)
+
+
+def _draw(result: dict[str, Any], path: Path) -> None:
+    from csist.plots import accuracy_against_multiply_adds, save_figure
+
+    if any(row.get("multiply_adds_per_image") for row in result["rows"]):
+        title = f"grid ratio {result['ratio']}, {result['data']['images']:,} images"
+        save_figure(accuracy_against_multiply_adds(result["rows"], title), path)
+
+
+def _report(result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title=f"ratio {result['ratio']}", title_justify="left")
+    for heading in ("", "CSO-mAP", "95 % interval", "by intensity", "count %", "images/s", "M multiply-adds"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for row in sorted(result["rows"], key=lambda row: -row["CSO-mAP"]):
+        cost = row.get("multiply_adds_per_image")
+        table.add_row(
+            row["name"],
+            number(row["CSO-mAP"], ".2f"),
+            interval_cell(row["interval"], ".1f"),
+            number(row["by_intensity"]["CSO-mAP"], ".2f"),
+            number(row["count_accuracy"], ".1f"),
+            number(row.get("images_per_second"), ".0f"),
+            number(None if cost is None else cost / 1e6, ".0f"),
+        )
+    make_console().print(table)

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from csist.checks import InputError
+from csist.frames import unmix_frame
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Flag, Targets
+
+PSF, NOISE, SHAPE = GaussianPSF(1.0), 3.0, (48, 56)
+
+
+def crowd(seed=0, number=110):
+    rng = np.random.default_rng(seed)
+    truth = Targets(
+        x=rng.uniform(0, SHAPE[1] - 1, number), y=rng.uniform(0, SHAPE[0] - 1, number),
+        intensity=np.exp(rng.uniform(*np.log([300.0, 5000.0]), number)),
+    )  # fmt: skip
+    clean = Sensor(psf=PSF, shape=SHAPE, quantised=False).render(truth)
+    slope = 100.0 + 0.3 * np.arange(SHAPE[1])
+    return truth, clean + slope + rng.normal(0.0, NOISE, SHAPE)
+
+
+def test_crowd_is_fitted_together():
+    truth, frame = crowd()
+    found, groups = unmix_frame(frame, psf=PSF, noise_std=NOISE, detector="crowded", false_alarm_rate=1e-4)
+    apart = np.hypot(truth.x[:, None] - truth.x, truth.y[:, None] - truth.y) + 99.0 * np.eye(len(truth))
+    single = np.flatnonzero(apart.min(axis=1) > 1.9)  # 1 R
+    distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
+    nearest = distance.argmin(axis=1)
+    assert (distance.min(axis=1)[single] < 0.3).mean() > 0.93
+    assert len(found) <= len(truth)
+    ratio = found.intensity[nearest[single]] / truth.intensity[single]
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.03)
+    pull = (found.x[nearest] - truth.x)[single] / found.x_std[nearest[single]]
+    assert 0.6 < 1.48 * np.median(np.abs(pull)) < 1.6
+    assert sum(group.count for group in groups) == len(found)
+    assert [group.number for group in groups] == list(range(len(groups)))
+
+
+def test_noise_is_measured_and_bad_pixels_are_left_out():
+    truth, frame = crowd(1, 40)
+    frame[20, 20] = np.nan
+    found, _ = unmix_frame(frame, psf=PSF, detector="crowded", false_alarm_rate=1e-6)
+    distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y).min(axis=1)
+    assert (distance < 0.3).mean() > 0.8
+    assert len(found) <= 44
+    assert (found.flags & int(Flag.MASKED)).any() == (np.hypot(found.x - 20, found.y - 20) < 3).any()
+
+
+def test_dark_frame_has_no_targets_and_psf_is_needed():
+    dark = np.random.default_rng(0).normal(0.0, 1.0, (40, 40))
+    assert len(unmix_frame(dark, psf=PSF, noise_std=1.0, detector="crowded")[0]) == 0
+    with pytest.raises(InputError, match="needs the PSF"):
+        unmix_frame(dark, detector="crowded")
+    with pytest.raises(InputError, match="contrast, matched, crowded, got 'best'"):
+        unmix_frame(dark, detector="best")
