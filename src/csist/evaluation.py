@@ -23,6 +23,7 @@ from csist.datasets.grokcso import IMAGE_FOLDER, is_grokcso, read_grokcso
 from csist.datasets.scenes import ScenePrior, targets_from_arrays
 from csist.grid import SubPixelGrid
 from csist.io import natural_key, read_targets_table
+from csist.methods.registry import METHODS, canonical_name, create_method, follow, split_name, takes_prior
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -209,7 +210,7 @@ def evaluate(
         InputError: if a method, an option or a batch does not fit.
     """
     check_ratio(ratio)
-    runs = [_prepare(name, data, ratio, prior, mode, weights, runtime) for name in methods]
+    families = _prepare(methods, data, ratio, prior, mode, weights, runtime)
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[Targets]] = {}
 
@@ -218,9 +219,9 @@ def evaluate(
         rows.append({"name": name, "reference": reference, **figures, **extra})
         kept[name] = found
 
-    for name, method in runs:
-        found, extra = _run(name, method, data, progress)
-        add(name, found, extra)
+    results = {name: result for family in families for name, result in _run(family, data, progress).items()}
+    for name in map(canonical_name, methods):
+        add(name, *results[name])
     for name, given in (predictions or {}).items():
         add(name, list(given), {})
     if oracle:
@@ -230,61 +231,75 @@ def evaluate(
 
 
 def _prepare(
-    name: str,
+    names: Sequence[str],
     data: LabelledImages,
     ratio: int,
     prior: ScenePrior | None,
     mode: str | None,
     weights: str | Path | None,
     runtime: str,
-) -> tuple[str, Any]:
-    """(name, ready method): all of them are built before the first one runs, so that a mistake shows at once."""
-    from csist.methods.registry import canonical_name, create_method, takes_prior
+) -> list[dict[str, Any]]:
+    """Families of ready methods by name, those of a family reading the maps of one grid method.
 
-    key = canonical_name(name)
-    if key != "continuous":
-        known = {"prior": prior or data.prior} if takes_prior(key) else {}
-        return key, create_method(key, data.sensor, ratio, weights, runtime, **known)
-    options: dict[str, Any] = {} if mode is None else {"mode": mode}
-    noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
-    return key, create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
+    All of them are built before the first one runs, so that a mistake shows at once.
+    """
+    families: dict[str, dict[str, Any]] = {}
+    grids: dict[str, Any] = {}
+    for name in names:
+        key, suffix = split_name(name)
+        if not METHODS[key].grid:
+            options: dict[str, Any] = {} if mode is None else {"mode": mode}
+            noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
+            method = create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
+        else:
+            if key not in grids:
+                grids[key] = create_method(key, data.sensor, ratio, weights, runtime)
+            known = {"prior": prior or data.prior} if takes_prior(name) else {}
+            method = grids[key] if suffix is None else follow(suffix, grids[key], **known)
+        families.setdefault(key, {})[canonical_name(name)] = method
+    return list(families.values())
 
 
 def _run(
-    name: str, method: Any, data: LabelledImages, progress: Callable[[str, int, int], None] | None
-) -> tuple[list[Targets], dict[str, Any]]:
-    """Detections, images per second and, for a grid method, fidelity of its maps."""
-    from csist.methods.base import GridMethod
+    family: Mapping[str, Any], data: LabelledImages, progress: Callable[[str, int, int], None] | None
+) -> dict[str, tuple[list[Targets], dict[str, Any]]]:
+    """Detections, images per second and, for a grid method, fidelity of its maps, of each method of a family."""
+    from csist.methods.base import GridMethod, ReadOut
 
-    grid = isinstance(method, GridMethod)
-    method.predict(data.images[:2])  # compiled code and thread pools are made at the first call
-    found: list[Targets] = []
+    first = next(iter(family.values()))
+    grid = first.method if isinstance(first, ReadOut) else first if isinstance(first, GridMethod) else None
+    for method in family.values():
+        method.predict(data.images[:2])  # compiled code and thread pools are made at the first call
+    found: dict[str, list[Targets]] = {name: [] for name in family}
+    spent = dict.fromkeys(family, 0.0)
     fidelity: list[tuple[int, float, float]] = []
-    spent = 0.0
     start, size = 0, 32
     while start < len(data):
         block = data.images[start : start + (BLOCK if grid else size)]
         begun = time.perf_counter()
-        if grid:
-            maps = method.predict_maps(block)
-            found += [method.grid.decode(cells) for cells in maps]
-        else:
-            found += method.predict(block)
-        took = time.perf_counter() - begun
-        spent += took
-        if grid:
-            fidelity.append((len(block), *_map_fidelity(method, maps, data.truths[start : start + len(block)])))
+        maps = None if grid is None else grid.predict_maps(block)
+        shared = time.perf_counter() - begun  # a method alone would have had to make the maps
+        for name, method in family.items():
+            begun = time.perf_counter()
+            found[name] += method.predict(block) if maps is None else method.read(block, maps)
+            took = shared + time.perf_counter() - begun
+            spent[name] += took
+        if maps is not None and grid in family.values():
+            fidelity.append((len(block), *_map_fidelity(grid, maps, data.truths[start : start + len(block)])))
         start += len(block)
         # Blocks of about a second: long enough for all threads, short enough for progress and Ctrl-C.
         size = int(np.clip(size * 2 if took < 0.5 else size, 32, 4096))
         if progress is not None:
-            progress(name, start, len(data))
-    extra: dict[str, Any] = {"images_per_second": len(data) / max(spent, 1e-9)}
-    if grid:
-        weight = [count for count, _, _ in fidelity]
-        extra["psnr"] = float(np.average([value for _, value, _ in fidelity], weights=weight))
-        extra["ssim"] = float(np.average([value for _, _, value in fidelity], weights=weight))
-    return found, extra
+            progress(", ".join(family), start, len(data))
+    extra: dict[str, dict[str, Any]] = {
+        name: {"images_per_second": len(data) / max(seconds, 1e-9)} for name, seconds in spent.items()
+    }
+    for name, method in family.items():
+        if method is grid:
+            weight = [count for count, _, _ in fidelity]
+            extra[name]["psnr"] = float(np.average([value for _, value, _ in fidelity], weights=weight))
+            extra[name]["ssim"] = float(np.average([value for _, _, value in fidelity], weights=weight))
+    return {name: (found[name], extra[name]) for name in family}
 
 
 def _map_fidelity(method: Any, maps: FloatArray, truths: Sequence[Targets]) -> tuple[float, float]:

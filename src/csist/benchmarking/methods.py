@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from itertools import compress, pairwise
+from itertools import compress, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from csist.methods.registry import METHODS, canonical_name, create_method, split
 from csist.targets import Targets
 
 Report = Callable[[str, int, int], None]
+Row = tuple[list[Targets], dict[str, Any]]
+"""Detections of each image, and further figures."""
 
 READ_OUTS = ("", "+centroid", "+refine")
 """How the map of a grid method is read out."""
@@ -92,9 +93,11 @@ def benchmark(
         parts = breakdown(found, truths, data.sensor.shape)
         rows.append({"name": name, "reference": False, **figures, **more, "breakdown": parts})
 
-    for name in methods if methods is not None else every_method(ratio, data):
-        found, extra = _detections(name, data, folder, ratio, progress)
-        add(name, found, {**extra, **facts(name, data, ratio)})
+    names = list(methods) if methods is not None else every_method(ratio, data)
+    families = [list(family) for _, family in groupby(names, lambda name: name.partition("+")[0])]
+    for family in families:
+        for name, (found, extra) in _detections(family, data, folder, ratio, progress).items():
+            add(name, found, {**extra, **facts(name, data, ratio)})
     for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
         add(f"oracle, ratio {ratio}, by {by}", found, {"reference": True})
     if limit_images:
@@ -121,40 +124,52 @@ def _key(data: LabelledImages, **more: Any) -> dict[str, Any]:
     return {"images": content, "split": data.split, "version": package_version(), **more}
 
 
-def _kept(
-    stem: Path, key: dict[str, Any], data: LabelledImages, make: Callable[[], tuple[list[Targets], dict[str, Any]]]
-) -> tuple[list[Targets], dict[str, Any]]:
-    """Detections and further figures of a row, from the folder if they are there."""
+def _read_kept(stem: Path, key: dict[str, Any], data: LabelledImages) -> Row | None:
+    """Detections and further figures of a row, if the folder has them."""
     table, note = stem.with_suffix(".parquet"), stem.with_suffix(".json")
     if table.is_file() and note.is_file():
         kept = json.loads(note.read_text(encoding="utf-8"))
         if kept["key"] == key:
             return evaluation.read_predictions(table, data), kept["extra"]
-    found, extra = make()
+    return None
+
+
+def _keep(stem: Path, key: dict[str, Any], data: LabelledImages, row: Row) -> None:
+    """Write what `_read_kept` reads."""
+    found, extra = row
+    table, note = stem.with_suffix(".parquet"), stem.with_suffix(".json")
     stem.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # the table alone belongs to nothing
     named = zip(data.names, found, strict=False)
     write_table(targets_table([(image, frame, targets) for (image, frame), targets in named]), table)
     write_text(json.dumps({"key": key, "extra": extra}) + "\n", note)
-    return found, extra
 
 
 def _detections(
-    name: str, data: LabelledImages, folder: Path, ratio: int, progress: Report | None
-) -> tuple[list[Targets], dict[str, Any]]:
-    method, mode = _method(name), "fast" if name == FAST else None
-    weights = _weights(name, data, ratio)
+    family: Sequence[str], data: LabelledImages, folder: Path, ratio: int, progress: Report | None
+) -> dict[str, Row]:
+    """Detections and further figures of the rows of one method, which share its maps."""
+    name = family[0]
+    weights, mode = _weights(name, data, ratio), "fast" if name == FAST else None
     state = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
-    grid = METHODS[split_name(method)[0]].grid
-    key = _key(data, method=name, ratio=ratio if grid else None, weights=state)
+    grid = METHODS[split_name(_method(name))[0]].grid
 
-    def run() -> tuple[list[Targets], dict[str, Any]]:
-        result = evaluation.evaluate(data, [method], ratio, mode=mode, oracle=False, resamples=0, progress=progress)
-        row = result.rows[0]
-        return result.predictions[method], {k: row[k] for k in ("images_per_second", "psnr", "ssim") if k in row}
+    def place(name: str) -> tuple[Path, dict[str, Any]]:
+        stem = name.replace(", ", "-") + (f"-ratio-{ratio}" if grid else "")
+        return folder / stem, _key(data, method=_method(name), ratio=ratio if grid else None, weights=state)
 
-    stem = name.replace(", ", "-") + (f"-ratio-{ratio}" if grid else "")
-    return _kept(folder / stem, key, data, run)
+    rows = {name: _read_kept(*place(name), data) for name in family}
+    missing = {_method(name): name for name, row in rows.items() if row is None}
+    if missing:
+        result = evaluation.evaluate(
+            data, list(missing), ratio, mode=mode, oracle=False, resamples=0, progress=progress
+        )
+        for figures in result.rows:
+            extra: dict[str, Any] = {k: figures[k] for k in ("images_per_second", "psnr", "ssim") if k in figures}
+            name, row = missing[figures["name"]], (result.predictions[figures["name"]], extra)
+            _keep(*place(name), data, row)
+            rows[name] = row
+    return {name: row for name, row in rows.items() if row is not None}
 
 
 def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | None) -> list[list[Targets]]:
@@ -165,20 +180,18 @@ def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | Non
         if progress is not None:
             progress("limit", done, total)
 
-    @cache
-    def chains() -> tuple[list[Targets], list[Targets]]:
-        images, truths = data.images[:part], data.truths[:part]
-        return posterior_limit(images, truths, data.sensor, data.prior, steps=LIMIT_STEPS, progress=report)
-
-    def sample(which: int) -> tuple[list[Targets], dict[str, Any]]:
-        return chains()[which], {}
-
-    found = []
-    for which, name in enumerate(LIMITS):
-        stem = folder / name.replace(", ", "-").replace(" ", "-")
-        key = _key(data, limit=name, steps=LIMIT_STEPS, part=part)
-        found.append(_kept(stem, key, data, partial(sample, which))[0][:part])
-    return found
+    places = [
+        (folder / name.replace(", ", "-").replace(" ", "-"), _key(data, limit=name, steps=LIMIT_STEPS, part=part))
+        for name in LIMITS
+    ]
+    kept = [row[0][:part] for place in places if (row := _read_kept(*place, data)) is not None]
+    if len(kept) == len(places):
+        return kept
+    images, truths = data.images[:part], data.truths[:part]
+    found = posterior_limit(images, truths, data.sensor, data.prior, steps=LIMIT_STEPS, progress=report)
+    for place, targets in zip(places, found, strict=True):
+        _keep(*place, data, (targets, {}))
+    return list(found)
 
 
 def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:

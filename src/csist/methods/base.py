@@ -7,7 +7,7 @@ method goes from image to targets directly.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -91,9 +91,13 @@ class GridMethod(nn.Module):
             raise InputError(f"readout must be one of {', '.join(READ_OUTS)}, got {readout!r}")
         return [READ_OUTS[readout](self.grid, cells, threshold) for cells in self.predict_maps(images)]
 
+    def read(self, images: FloatArray, maps: FloatArray) -> list[Targets]:
+        """Detections from maps (N, cH, cW) of images (N, H, W) that are there already, by the published read-out."""
+        return [self.grid.decode(cells) for cells in maps]
 
-class CentroidReadOut:
-    """A grid method whose maps are read out by centroid.
+
+class ReadOut:
+    """A grid method and what becomes of its maps.
 
     Args:
         method: the grid method.
@@ -103,6 +107,22 @@ class CentroidReadOut:
         self.method = method
         self.sensor = method.sensor
 
-    def predict(self, images: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
-        """One `Targets` for each image of a stack (N, H, W), in order; images and `threshold` are in counts."""
-        return self.method.predict(images, threshold, readout="centroid")
+    def predict(self, images: FloatArray, *options: Any, **named: Any) -> list[Targets]:
+        """One `Targets` for each image of a stack (N, H, W) in counts, in order; options are those of `read`."""
+        return self.read(images, self.method.predict_maps(images), *options, **named)
+
+    def read(self, images: FloatArray, maps: FloatArray) -> list[Targets]:
+        """The same from maps (N, cH, cW) that are there already."""
+        raise NotImplementedError
+
+
+class CentroidReadOut(ReadOut):
+    """A grid method whose maps are read out by centroid.
+
+    Args:
+        method: the grid method.
+    """
+
+    def read(self, images: FloatArray, maps: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
+        """One `Targets` for each map (N, cH, cW); `threshold` is in counts."""
+        return [self.method.grid.centroids(cells, threshold) for cells in maps]

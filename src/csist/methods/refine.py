@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from csist.checks import InputError, check_stack
 from csist.datasets.scenes import ScenePrior, flux_bounds
-from csist.methods.base import GridMethod
+from csist.methods.base import GridMethod, ReadOut
 from csist.methods.continuous.lanes import LaneArray, profile_polynomials
 from csist.methods.continuous.likelihood import (
     MEASURED,
@@ -138,7 +138,7 @@ def _climb_and_sample(
         summarise(samples, values, kept, count, theta[n], deviation[n], score[n])
 
 
-class Refined:
+class Refined(ReadOut):
     """A grid method followed by a local step in continuous coordinates.
 
     Args:
@@ -155,8 +155,7 @@ class Refined:
     def __init__(self, method: GridMethod, prior: ScenePrior | None = None, workers: int | None = None) -> None:
         if not isinstance(method, GridMethod):
             raise InputError(f"only a grid method can be refined, got {type(method).__name__}")
-        self.method = method
-        self.sensor = method.sensor
+        super().__init__(method)
         self.prior = prior
         self.workers = workers or os.cpu_count() or 1
         self._tables = profile_tables(self.sensor.psf)
@@ -183,14 +182,17 @@ class Refined:
         stack = check_stack(images)
         if stack.shape[1:] != self.sensor.shape:
             raise InputError(f"images must be (N, H, W) of {self.sensor.shape} px, got shape {np.shape(images)}")
-        maps = self.method.predict_maps(stack)
+        return super().predict(stack, threshold)
+
+    def read(self, images: FloatArray, maps: FloatArray, threshold: float = START_THRESHOLD) -> list[Targets]:
+        """The same from maps (N, cH, cW) that are there already."""
 
         def refine_part(start: int) -> list[Targets]:
             part = slice(start, start + IMAGES_A_TASK)
-            return self._refine(stack[part], maps[part], threshold)
+            return self._refine(images[part], maps[part], threshold)
 
         with ThreadPoolExecutor(self.workers) as pool:
-            parts = pool.map(refine_part, range(0, len(stack), IMAGES_A_TASK))
+            parts = pool.map(refine_part, range(0, len(images), IMAGES_A_TASK))
             return [targets for part in parts for targets in part]
 
     def _start(self, cells: FloatArray, threshold: float, data: FloatArray, measured: NDArray[np.bool_]) -> Targets:

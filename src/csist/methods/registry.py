@@ -174,9 +174,7 @@ def create_method(
     key, suffix = split_name(name)
     if suffix is not None:
         own = {option: options.pop(option) for option in SUFFIXES[suffix].options if option in options}
-        return _class(f"csist.{SUFFIXES[suffix].target}")(
-            create_method(key, sensor, ratio, pretrained, runtime, **options), **own
-        )
+        return follow(suffix, create_method(key, sensor, ratio, pretrained, runtime, **options), **own)
     if runtime == "onnx":
         from csist.export import onnx_method
 
@@ -197,6 +195,11 @@ def create_method(
         raise InputError(f"method {key!r} has no weights to load: leave pretrained out, got {str(pretrained)!r}")
     sensor = sensor or Sensor()
     return _with_options(key, options, partial(factory, sensor=sensor, ratio=check_ratio(ratio), **options))
+
+
+def follow(suffix: str, method: Any, **options: Any) -> Any:
+    """The grid method with what a suffix of `SUFFIXES` stands for behind it; options are the suffix's own."""
+    return _class(f"csist.{SUFFIXES[suffix].target}")(method, **options)
 
 
 def _class(target: str) -> Any:

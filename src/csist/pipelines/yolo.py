@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from csist.checks import InputError, check_positive
 from csist.io import atomic_path, check_writable, one_line
-from csist.methods.base import GridMethod
+from csist.methods.base import GridMethod, ReadOut
 from csist.pipelines.boxes import Canvas, Labelled, write_detection_set
 from csist.targets import Targets
 
@@ -152,7 +152,7 @@ def train_detector(
     return path
 
 
-class YoloReadOut:
+class YoloReadOut(ReadOut):
     """A grid method whose maps are read out by a detector.
 
     Args:
@@ -172,22 +172,21 @@ class YoloReadOut:
                 f"no detector {path} for the maps of {type(method).__name__} at ratio {method.ratio}: make it with "
                 "csist.pipelines.yolo.train_detector, or `make yolo` in a checkout, or give detector=FILE"
             )
-        self.method = method
-        self.sensor = method.sensor
+        super().__init__(method)
         self.canvas = Canvas(method.grid)
         try:
             self._detector = _ultralytics().YOLO(str(path), task="detect")
         except Exception as error:  # a damaged pickle can raise almost anything
             raise InputError(f"{path} is damaged or no detector: {one_line(error)[:200]}") from error
 
-    def predict(self, images: FloatArray, confidence: float = CONFIDENCE) -> list[Targets]:
-        """One `Targets` for each image of a stack, in order; empty where nothing is found.
+    def read(self, images: FloatArray, maps: FloatArray, confidence: float = CONFIDENCE) -> list[Targets]:
+        """One `Targets` for each image, in order; empty where nothing is found.
 
         Args:
             images: (N, H, W) in counts.
+            maps: (N, cH, cW) that the method makes of them.
             confidence: boxes below are dropped.
         """
-        maps = self.method.predict_maps(images)
         found: list[Targets] = []
         for start in range(0, len(maps), PICTURES_AT_A_TIME):
             part = maps[start : start + PICTURES_AT_A_TIME]
