@@ -7,13 +7,14 @@ and credible intervals, and the posterior limit on the first images with the pai
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common import write_result
+from common import RESULTS, write_result
 from csist import metrics
 from csist.datasets import generate
 from csist.evaluation import LabelledImages, read_labelled
@@ -89,11 +90,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="images of each dataset")
     parser.add_argument("--limit-images", type=int, default=3000, help="images for the posterior limit")
     parser.add_argument("--limit-steps", type=int, default=None, help="default: enough for each dataset")
+    parser.add_argument("--dataset", action="append", choices=list(DATASETS), help="only this one; repeatable")
     parser.add_argument("--name", default="accuracy", help="of the result file")
     arguments = parser.parse_args()
     arguments.data.mkdir(parents=True, exist_ok=True)
-    rows = {}
-    for name in DATASETS:
+    rows: dict[str, Any] = {}
+    if arguments.dataset:  # the others stay as they are
+        earlier = RESULTS / f"{arguments.name}.json"
+        rows = json.loads(earlier.read_text())["rows"] if earlier.exists() else {}
+    for name in arguments.dataset or DATASETS:
         data = open_dataset(arguments.data, name, arguments.split, arguments.limit)
         row: dict[str, Any] = {"sensor": data.sensor.to_card()}
         accurate: list[Targets] = []

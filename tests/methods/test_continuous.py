@@ -232,17 +232,37 @@ def test_annealing_equals_weighing_many_draws_of_the_prior() -> None:
         assert mine.std() == pytest.approx(moments[name][1], rel=0.25), name
 
 
+NO_BOUNDS = np.full(6, -np.inf), np.full(6, np.inf)
+
+
 def test_summary_undoes_label_switches() -> None:
     rng = np.random.default_rng(0)
     samples = np.tile([1.0, 1.0, 100.0, 2.0, 1.5, 200.0], (500, 1)) + rng.normal(0, 0.02, (500, 6))
     swapped = rng.random(500) < 0.5
     samples[swapped] = samples[swapped][:, [3, 4, 5, 0, 1, 2]]
     estimate, deviation, score = np.empty((2, 3)), np.empty((2, 3)), np.empty(2)
-    summarise(samples, np.zeros(500), 500, 2, estimate, deviation, score)
+    summarise(samples, np.zeros(500), 500, 2, 1.0, *NO_BOUNDS, estimate, deviation, score)
     order = estimate[:, 0].argsort()
     assert estimate[order] == pytest.approx(np.array([[1, 1, 100], [2, 1.5, 200]]), abs=0.01)
     assert deviation == pytest.approx(np.full((2, 3), 0.02), rel=0.15)
     assert (score > 0.97).all()
+
+
+def test_widening_changes_the_spread_alone_and_keeps_the_bounds() -> None:
+    samples = np.tile([1.0, 1.0, 100.0, 2.0, 1.5, 200.0], (500, 1))
+    samples += np.random.default_rng(0).normal(0, 0.1, (500, 6))
+    high = np.array([np.inf, np.inf, np.inf, np.inf, 1.51, np.inf])
+    results = []
+    for widening, most in ((1.0, NO_BOUNDS[1]), (2.5, NO_BOUNDS[1]), (2.5, high)):
+        cloud, estimate, deviation, score = samples.copy(), np.empty((2, 3)), np.empty((2, 3)), np.empty(2)
+        summarise(cloud, np.zeros(500), 500, 2, widening, NO_BOUNDS[0], most, estimate, deviation, score)
+        results.append((estimate, deviation, score, cloud))
+    plain, wide, bounded = results
+    for result in (wide, bounded):
+        assert np.array_equal(result[0], plain[0]) and np.array_equal(result[2], plain[2])
+    assert wide[1] == pytest.approx(2.5 * plain[1], rel=1e-9)
+    assert bounded[3][:, 4].max() == 1.51
+    assert bounded[1][1, 1] < 0.8 * wide[1][1, 1]
 
 
 def test_bank_shares_no_scene_with_a_dataset_of_any_small_seed() -> None:

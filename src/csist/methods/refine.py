@@ -135,7 +135,7 @@ def _climb_and_sample(
             TEMPERATURES[:1] if count == 1 else TEMPERATURES, LANES, SWEEPS[min(count, len(SWEEPS)) - 1],
             BURN_SHARE, samples, values, 1,
         )  # fmt: skip
-        summarise(samples, values, kept, count, theta[n], deviation[n], score[n])
+        summarise(samples, values, kept, count, 1.0, least, most, theta[n], deviation[n], score[n])
 
 
 class Refined(ReadOut):

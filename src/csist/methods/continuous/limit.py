@@ -73,13 +73,13 @@ def _sample_one(
     row, column = int(np.floor(truth[0, 1] + 0.5)), int(np.floor(truth[0, 0] + 0.5))
     rows, columns = data.shape
     reach, size = bank_images.shape[2] // 2, bank_images.shape[1]
+    low, high = pixel_bounds(count, row, column, flux)
     r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
     c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
     if from_truth:
         misfits, shares = np.empty(size), np.empty(size)
         compare_bank(data, code, count, row, column, flux, bank_images, size, misfits, shares)
         hottest = HOTTER * reservoir_shares(misfits, variance, RESERVOIR_EFFECTIVE, shares)
-        low, high = pixel_bounds(count, row, column, flux)
         samples, values = np.empty((SAMPLES, 3 * count)), np.empty(SAMPLES)
         kept = temper(
             truth.copy().reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, r0, c0,
@@ -95,7 +95,7 @@ def _sample_one(
             data, code, polynomials, variance, inverse_of_gain, rounded, count, row, column, flux, log_flux,
             min_separation, bank_positions, bank_images, BLOCKS, moves, 10 * moves, 3, samples, values,
         )  # fmt: skip
-    summarise(samples, values, kept, count, estimate, deviation, score)
+    summarise(samples, values, kept, count, 1.0, low, high, estimate, deviation, score)
 
 
 @compiled
@@ -139,7 +139,7 @@ def _sample_free(
         samples,
         values, 2 if from_truth else 3,
     )  # fmt: skip
-    summarise(samples, values, kept, count, estimate, deviation, score)
+    summarise(samples, values, kept, count, 1.0, low, high, estimate, deviation, score)
 
 
 def posterior_limit(

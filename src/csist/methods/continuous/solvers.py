@@ -79,6 +79,8 @@ class Effort:
         levels: their temperatures, each three times the last.
         sweeps: their steps for 1, 2, 3, 4 and more targets.
         samples: samples kept of theirs.
+        widening: factor on the spread of the samples of a group inside a pixel, for 1, 2, 3, ... and more targets; see
+            scripts/choose_widening.py.
     """
 
     bank: int
@@ -91,6 +93,7 @@ class Effort:
     levels: int
     sweeps: tuple[int, int, int, int]
     samples: int
+    widening: tuple[float, ...]
 
     def temperatures(self) -> FloatArray:
         """Of the tempered chains, (levels,)."""
@@ -99,12 +102,12 @@ class Effort:
 
 EFFORTS = {
     "accurate": Effort(
-        bank=8192, scan=128, blocks=2, moves=15, last_moves=100, records=4, starts=1, levels=4,
-        sweeps=(100, 400, 1000, 1000), samples=400,
+        bank=8192, scan=128, blocks=2, moves=15, last_moves=160, records=8, starts=1, levels=4,
+        sweeps=(100, 400, 1000, 1000), samples=400, widening=(1.0, 1.0, 1.02, 1.04, 1.08),
     ),
     "fast": Effort(
         bank=1024, scan=48, blocks=0, moves=0, last_moves=0, records=0, starts=8, levels=4,
-        sweeps=(20, 30, 60, 120), samples=160,
+        sweeps=(20, 30, 60, 120), samples=160, widening=(1.1, 1.9, 2.4, 3.0, 3.5),
     ),
 }  # fmt: skip
 
@@ -293,6 +296,7 @@ def _solve_in_pixel(
     starts: int,
     temperatures: FloatArray,
     sweeps: Any,
+    widening: FloatArray,
     kept_samples: int,
     estimate: FloatArray,
     deviation: FloatArray,
@@ -324,6 +328,7 @@ def _solve_in_pixel(
                 continue
             samples, kept = np.empty((kept_samples, 3 * count)), kept_samples
             row, column = places[count]
+            low, high = pixel_bounds(count, row, column, flux)
             if blocks > 0:
                 log_evidence = anneal_in_pixel(
                     data, code, polynomials, variance, inverse_gain, rounded, count, row, column, flux, log_flux,
@@ -339,7 +344,6 @@ def _solve_in_pixel(
                 reach = bank_images.shape[2] // 2
                 r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
                 c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
-                low, high = pixel_bounds(count, row, column, flux)
                 kept = temper(
                     polished[:found, : 3 * count].copy(), count, low, high, log_flux, min_separation, polynomials, r0,
                     c0, no_basis[:, r0:r1, c0:c1], data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance,
@@ -350,7 +354,10 @@ def _solve_in_pixel(
                 winner = count
                 render(modes[count, : 3 * count], count, tables, 0, 0, no_basis, work, image)
                 fit[n] = -2.0 * log_likelihood(image, data, code, variance, inverse_gain)
-                summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
+                summarise(
+                    samples, values, kept, count, widening[min(count, widening.shape[0]) - 1], low, high, estimate[n],
+                    deviation[n], score[n],
+                )  # fmt: skip
                 if clouds.shape[0] > 0:
                     clouds[n, :, : 3 * count] = samples[np.arange(kept_samples) % kept]
         if winner == 0 or evidence[n, 0] > evidence[n, winner]:
@@ -422,7 +429,7 @@ def _solve_free(
             variance, inverse_gain, rounded, temperatures[:1] if count == 1 else temperatures, TEMPERED_LANES,
             sweeps[min(count, sweeps.shape[0]) - 1], BURN_SHARE, samples, values, 1,
         )  # fmt: skip
-        summarise(samples, values, kept, count, estimate[n], deviation[n], score[n])
+        summarise(samples, values, kept, count, 1.0, low, high, estimate[n], deviation[n], score[n])
         if clouds.shape[0] > 0:
             clouds[n, :, : 3 * count] = samples[np.arange(kept_samples) % kept, : 3 * count]
 
@@ -459,7 +466,7 @@ class PixelSolver:
             self.prior.min_separation_px, self.bank.positions,
             self.bank.images, self.bank.log_allowed, effort.scan, effort.blocks,
             effort.moves, effort.last_moves, effort.records, effort.starts,
-            effort.temperatures(), np.array(effort.sweeps), kept,
+            effort.temperatures(), np.array(effort.sweeps), np.array(effort.widening), kept,
             results.estimate, results.deviation, results.score,
             results.evidence, results.count, results.fit, results.clouds,
         )  # fmt: skip
