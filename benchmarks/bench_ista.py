@@ -9,8 +9,8 @@ products an iteration, the same iterations and dtype, in turns in this one proce
 
 from __future__ import annotations
 
-import itertools
 import time
+from itertools import compress, product
 
 import numpy as np
 import torch
@@ -33,16 +33,24 @@ def scenes(count: int, seed: int, quantised: bool) -> tuple[np.ndarray, list[Tar
 
 
 def published(count: int) -> list[dict[str, float]]:
-    """The released settings, beside what the study measured."""
+    """The released settings, beside what the study measured, on all images and on those away from the border.
+
+    Beside the border ISTA does much worse, so that the share of such images matters, which the study does not state.
+    """
     images, truth = scenes(count, TEST_SEED, quantised=False)
+    middle = (np.array(images.shape[1:]) - 1) / 2
+    inside = [bool(max(np.abs(t.y - middle[0]).max(), np.abs(t.x - middle[1]).max()) < middle[0] - 0.5) for t in truth]
     rows = []
     for penalty in (1.0, 27.0):
         method = create_method("ista", Sensor(), 3, setting="paper", penalty=penalty)
         maps = method.predict_maps(images)
         for threshold in (50.0, 70.0):
-            score = cso_map([method.grid.decode(cells, threshold) for cells in maps], truth)["CSO-mAP"]
-            study = STUDY[penalty, threshold]
-            rows.append({"penalty": penalty, "threshold": threshold, "CSO-mAP": score, "study": study})
+            found = [method.grid.decode(cells, threshold) for cells in maps]
+            part = cso_map(list(compress(found, inside)), list(compress(truth, inside)))["CSO-mAP"]
+            score, study = cso_map(found, truth)["CSO-mAP"], STUDY[penalty, threshold]
+            rows.append(
+                {"penalty": penalty, "threshold": threshold, "CSO-mAP": score, "study": study, "CSO-mAP inside": part}
+            )
     return rows
 
 
@@ -50,9 +58,7 @@ def choose(count: int) -> list[dict[str, float | bool | str]]:
     """CSO-mAP of candidates for the tuned setting, best first, on validation images."""
     images, truth = scenes(count, VALIDATION_SEED, quantised=True)
     rows: list[dict[str, float | bool | str]] = []
-    for penalty, nonnegative, start in itertools.product(
-        (0.03, 0.1, 0.3, 1.0), (False, True), ("pinv", "least-squares")
-    ):
+    for penalty, nonnegative, start in product((0.03, 0.1, 0.3, 1.0), (False, True), ("pinv", "least-squares")):
         method = create_method(
             "ista", Sensor(), 3, penalty=penalty, nonnegative=nonnegative, start=start, iterations=3000
         )

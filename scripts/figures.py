@@ -7,6 +7,7 @@ Everything is computed here and now from the package, so a picture cannot disagr
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 
@@ -17,9 +18,10 @@ from matplotlib.patches import Circle
 
 import csist
 from csist.evaluation import grid_oracles
+from csist.frames import estimate_psf
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.physics.limits import cramer_rao_bound
-from csist.plots import DETECTION, TRUTH, save_figure
+from csist.plots import DETECTION, TRUTH, limits_by_noise, psf_fit, save_figure, training_curves
 from csist.plots.style import BLUE, GREEN, GREY, LINE_COLOURS, VERMILION, styled
 from docs_tables import ROOT, worked_example
 
@@ -182,8 +184,41 @@ def _draw_matches(axis: Axes, found: csist.Targets, truth: csist.Targets) -> Non
     axis.legend(loc="lower right")
 
 
+def limits() -> Figure:
+    """CSO-mAP of both modes and the physical limit by noise, as `benchmarks/bench_accuracy.py` measured them."""
+    measured = json.loads((ROOT / "docs" / "results" / "accuracy.json").read_text())["rows"].values()
+    rows = [
+        {
+            "noise_std": row["sensor"]["read_noise"],
+            "limit": sorted(row["limit"][which]["CSO-mAP"][0] for which in ("annealed", "from_truth")),
+            "methods": {f"continuous, {mode}": row[mode]["scores"]["CSO-mAP"][0] for mode in ("accurate", "fast")},
+        }
+        for row in measured
+        if row["sensor"]["bits"] is None
+    ]
+    return limits_by_noise(rows)
+
+
+def psf() -> Figure:
+    """A width measured on a simulated star field."""
+    sky = csist.Sensor(csist.GaussianPSF(1.1), shape=(96, 160), background=50.0, read_noise=3.0)
+    column, row = (axis.ravel() for axis in np.meshgrid(np.arange(7), np.arange(4)))
+    stars = csist.Targets(
+        x=12.0 + 22.7 * column + 0.37 * row, y=12.0 + 23.6 * row + 0.29 * column, intensity=2000.0 + 500.0 * column
+    )
+    measured = estimate_psf(sky.observe(stars, 0))
+    return psf_fit(measured.profile, measured.sigma_px, measured.sigma_px_std)
+
+
+def training() -> Figure:
+    """How the networks that come along learned, as `scripts/training_logs.py` collected it."""
+    logs = json.loads((ROOT / "docs" / "results" / "training.json").read_text())
+    arrays = {name: {key: np.array(values, dtype=float) for key, values in log.items()} for name, log in logs.items()}
+    return training_curves(arrays)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
-    each.__name__: each for each in (imaging, ceiling, separation, flux, metric)
+    each.__name__: each for each in (imaging, ceiling, separation, flux, metric, limits, psf, training)
 }
 
 

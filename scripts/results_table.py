@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORES = ("CSO-mAP", "AP05", "AP15", "AP25")
-HEADER = ("method", "grid", *SCORES, "count right", "images/s")
+HEADER = ("method", "grid", *SCORES, "count right")
 PUBLISHED = "published.json"
 SHOWN_PUBLISHED = "DISTA-Net"
 SHORT_TOO = ("dista-net+refine",)
@@ -58,8 +58,7 @@ def line(row: Row) -> str:
     if row.get("interval"):
         scores[0] += f" ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})"
     count = "" if row.get("count_accuracy") is None or row.get("reference") else f"{row['count_accuracy']:.1f} %"
-    speed = "" if row.get("images_per_second") is None else f"{row['images_per_second']:,.0f}"
-    return "| " + " | ".join([name, str(row.get("grid") or "none"), *scores, count, speed]) + " |"
+    return "| " + " | ".join([name, str(row.get("grid") or "none"), *scores, count]) + " |"
 
 
 def shown_in_short(row: Row) -> bool:

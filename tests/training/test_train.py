@@ -26,6 +26,7 @@ pytest.importorskip("lightning")
 
 from csist.training import train
 from csist.training.datamodule import Labelled, SimulatedSource, StoredSource
+from csist.training.logs import read_log
 from csist.training.module import AveragedWeights, learning_rate_share
 
 SENSOR = Sensor(shape=(5, 5))
@@ -83,7 +84,7 @@ def test_leaves_weights_card_and_logs(undisturbed: Any) -> None:
     assert low <= card["score"]["cso_map"] <= high
     assert json.loads(undisturbed.weights.with_suffix(".json").read_text()) == card
     folder = undisturbed.weights.parent
-    assert "discrepancy" in (folder / "csv" / "metrics.csv").read_text()
+    assert "discrepancy" in (folder / "csv" / "session-1" / "metrics.csv").read_text()
     assert list((folder / "tensorboard").glob("events*"))
     method = create_method("ista-net", pretrained=undisturbed.weights)
     assert method.sensor == SENSOR and len(method.stages) == 1
@@ -123,6 +124,8 @@ def test_a_finished_run_goes_on_with_more_samples(undisturbed: Any) -> None:
     before = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)["global_step"]
     more = train(**{**TINY, "max_samples": 352}, output=undisturbed.weights.parent, resume=True)
     assert before == 40 and more.samples == 352
+    log = read_log(undisturbed.weights.parent, more.card["training"]["batch_size"])
+    assert log["samples"].max() == 352 and log["samples"].min() < 320  # the first session's log is still there
 
 
 def test_two_processes(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def train(
     ] = 2.0,
     sensor: SensorOption = None,
     prior: PriorOption = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples.")] = None,
     json_target: JsonOption = None,
 ) -> None:
     """Train a method that learns, and write its weights, checkpoint and logs to a folder.
@@ -115,6 +116,10 @@ def train(
     law = None if prior is None else ScenePrior.named(prior)
     check_outputs([] if data is None else [data], json_target)
     check_packages("training", NEEDED, "train")
+    if plot is not None:
+        from csist.plots import check_picture
+
+        check_picture(plot)
     from csist.training import train as run
 
     folder = Path("runs") / name if output is None else output
@@ -130,6 +135,8 @@ def train(
         )  # fmt: skip
     if not result.first_process:
         return
+    if plot is not None:
+        _draw_curves(result, folder, plot)
     if stop_asked() and (max_samples is None or result.samples < max_samples):
         raise InterruptedRunError(_how_to_resume(folder, result.samples))
     if json_target is not None:
@@ -215,6 +222,15 @@ def _how_to_resume(folder: Path, samples: int | None) -> str:
         return f"interrupted: {folder} holds no checkpoint yet, begin anew"
     done = "the work up to the last checkpoint is" if samples is None else f"all {samples} samples are"
     return f"interrupted: {done} in {folder / CHECKPOINT}, go on by the same command with --resume"
+
+
+def _draw_curves(result: TrainingResult, folder: Path, path: Path) -> None:
+    from csist.plots import save_figure, training_curves
+    from csist.training.logs import read_log
+
+    card = result.card
+    name = f"{card['method']}, ratio {card['ratio']}"
+    save_figure(training_curves({name: read_log(folder, card["training"]["batch_size"])}), path)
 
 
 def _figures(result: TrainingResult) -> dict[str, Any]:

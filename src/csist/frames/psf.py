@@ -9,7 +9,7 @@ is clipped before the widths are averaged.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class PSFEstimate:
         sources: how many sources it comes from.
         candidates: how many isolated, bright and unsaturated sources there were.
         frames: how many frames were looked at.
+        profile: (n, 3) pixels of the sources: distance in columns and rows from the source, px, and share of its flux.
     """
 
     sigma_px: float
@@ -61,6 +62,7 @@ class PSFEstimate:
     sources: int
     candidates: int
     frames: int
+    profile: FloatArray = field(repr=False, compare=False)
 
     @property
     def psf(self) -> GaussianPSF:
@@ -112,7 +114,8 @@ def estimate_psf(
     scatter = 1.4826 * float(np.median(np.abs(misfits - np.median(misfits)))) / len(kept) ** 0.5
     misfit = float(np.median(misfits))
     significant = misfit > SIGNIFICANT_SIGMAS * max(scatter, 1e-9) and (misfits > 0.0).mean() > 0.9
-    return PSFEstimate(sigma, error, misfit if significant else 0.0, len(kept), len(spots), looked_at)
+    profile = np.concatenate([spot.profile for spot in kept])
+    return PSFEstimate(sigma, error, misfit if significant else 0.0, len(kept), len(spots), looked_at, profile)
 
 
 def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:

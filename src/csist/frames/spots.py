@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Spot:
         sigma_px_std: its standard error, from the scatter of the residuals where that exceeds the noise.
         misfit: standard deviation of the residuals beyond the noise, as a share of the brightest pixel; over the
             pixels that hold most of the light.
+        profile: (n, 3) its pixels: distance in columns and rows from (x, y) in px, and share of the flux.
     """
 
     x: float
@@ -39,6 +40,7 @@ class Spot:
     sigma_px: float
     sigma_px_std: float
     misfit: float
+    profile: FloatArray = field(repr=False, compare=False)
 
 
 def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Spot | None:
@@ -86,4 +88,6 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     variance = np.linalg.pinv(slopes.T @ slopes)[3, 3] * excess
     bright = np.hypot(dx - fit.x[0], dy - fit.x[1]) <= 2.0 * sigma + 0.5
     beyond = max(float((fit.fun[bright] ** 2).mean()) - 1.0, 0.0) ** 0.5 * scale
-    return Spot(x + float(fit.x[0]), y + float(fit.x[1]), float(fit.x[2]), sigma, float(variance**0.5), beyond / top)
+    shift_x, shift_y, flux = (float(value) for value in fit.x[:3])
+    profile = np.stack([dx - shift_x, dy - shift_y, (values - fit.x[4]) / flux], axis=1)
+    return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), beyond / top, profile)

@@ -11,6 +11,7 @@ from csist.plots.comparison import (
     method_comparison,
     precision_recall,
 )
+from csist.plots.diagnostics import limits_by_noise, psf_fit, training_curves
 from csist.plots.images import View, cut_out
 from csist.plots.panels import (
     frame_overview,
@@ -58,9 +59,12 @@ __all__ = [
     "frame_panel",
     "group_panel",
     "group_views",
+    "limits_by_noise",
     "method_comparison",
     "precision_recall",
+    "psf_fit",
     "save_figure",
+    "training_curves",
     "unmixing_panel",
     "window_gallery",
 ]

@@ -22,6 +22,7 @@ from csist.io import one_line
 from csist.methods.base import GridMethod
 from csist.methods.registry import METHODS, canonical_name, create_method
 from csist.physics.sensor import Sensor
+from csist.training import logs
 from csist.training.datamodule import UnmixingData, open_data
 from csist.training.keeper import Keeper
 from csist.training.module import UnmixingModule
@@ -231,7 +232,7 @@ def train(
                 gradient_clip_val=clip,
                 callbacks=[keeper],
                 logger=[
-                    CSVLogger(folder, name="csv", version=""),
+                    CSVLogger(folder, name=logs.FOLDER, version=logs.next_session(folder, resumed is not None)),
                     TensorBoardLogger(folder, name="tensorboard", version=""),
                 ],
                 log_every_n_steps=10,

@@ -1,0 +1,40 @@
+"""Collect how networks learned, from the folders of their trainings, for the documentation's picture.
+
+    python scripts/training_logs.py FOLDER ...
+
+Writes docs/results/training.json: of each training samples, loss (mean of neighbouring steps) and CSO-mAP of the
+validations, by method and ratio.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from csist.checkpoint import read_card
+from csist.io import write_text
+from csist.training.logs import read_log
+
+RESULT = Path(__file__).resolve().parent.parent / "docs" / "results" / "training.json"
+POINTS = 60
+"""Losses kept of a training."""
+
+
+def thinned(folder: Path) -> tuple[str, dict[str, list[float | None]]]:
+    """Name and log of a training."""
+    card = read_card(next(folder.glob("*.safetensors")))
+    log = read_log(folder, card["training"]["batch_size"])
+    steps = np.flatnonzero(np.isfinite(log["discrepancy"]))
+    parts = np.array_split(steps, min(POINTS, len(steps)))
+    scored = np.flatnonzero(np.isfinite(log["cso_map"]))
+    samples = [float(log["samples"][part].mean()) for part in parts] + log["samples"][scored].tolist()
+    loss: list[float | None] = [float(log["discrepancy"][part].mean()) for part in parts] + [None] * len(scored)
+    score: list[float | None] = [None] * len(parts) + log["cso_map"][scored].tolist()
+    return f"{card['method']}, ratio {card['ratio']}", {"samples": samples, "discrepancy": loss, "cso_map": score}
+
+
+if __name__ == "__main__":
+    write_text(json.dumps(dict(thinned(Path(name)) for name in sys.argv[1:])) + "\n", RESULT)
