@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from authors_helpers import authors_shapes
 from safetensors.torch import save_file
 
 from csist import checkpoint
@@ -143,20 +144,8 @@ def test_published_weights_load_from_a_pickle(tmp_path: Path) -> None:
 
 def their_file(path: Path, prefix: str = "", cells: int = 225, stages: int = 2, **beside: Any) -> Path:
     """A file with the authors' names and shapes as MMEngine writes it, `beside` next to the weights."""
-    shapes = {
-        "lambda_step": (1,), "conv1_forward": (64, 1, 3, 3), "conv2_forward": (64, 64, 3, 3),
-        "conv1_backward": (64, 64, 3, 3), "conv2_backward": (1, 64, 3, 3),
-        "w1.weight": (256, cells), "w1.bias": (256,), "w2.weight": (9, 256), "w2.bias": (9,),
-        "att.convl.weight": (64, 1, 3, 3), "att.convl.bias": (64,), "att.conv0_s.weight": (32, 64, 1, 1),
-        "att.conv0_s.bias": (32,), "att.conv1_s.weight": (32, 64, 1, 1), "att.conv1_s.bias": (32,),
-        "att.conv_squeeze.weight": (2, 2, 3, 3), "att.conv_squeeze.bias": (2,),
-        "att.conv_m.weight": (64, 32, 1, 1), "att.conv_m.bias": (64,),
-    }  # fmt: skip
-    state = OrderedDict(
-        (f"{prefix}fcs.{stage}.{name}", torch.full(shape, 0.01))
-        for stage in range(stages)
-        for name, shape in shapes.items()
-    )
+    shapes = authors_shapes(stages, cells)
+    state = OrderedDict((prefix + name, torch.full(shape, 0.01)) for name, shape in shapes.items())
     torch.save({"meta": {"epoch": 3, "time": "20250101"}, "state_dict": state, **beside}, path)
     return path
 

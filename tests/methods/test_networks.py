@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from authors_helpers import authors_shapes
 from torch.nn import functional
 
 from csist.checks import InputError
@@ -183,21 +184,9 @@ def test_the_dynamic_weight_is_checked() -> None:
 def published_state(method: DISTANet) -> dict[str, torch.Tensor]:
     """A state with the authors' names and shapes, random."""
     cells = method.grid.map_shape[0] * method.grid.map_shape[1]
-    shapes = {
-        "lambda_step": (1,), "conv1_forward": (64, 1, 3, 3), "conv2_forward": (64, 64, 3, 3),
-        "conv1_backward": (64, 64, 3, 3), "conv2_backward": (1, 64, 3, 3),
-        "w1.weight": (256, cells), "w1.bias": (256,), "w2.weight": (9, 256), "w2.bias": (9,),
-        "att.convl.weight": (64, 1, 3, 3), "att.convl.bias": (64,), "att.conv0_s.weight": (32, 64, 1, 1),
-        "att.conv0_s.bias": (32,), "att.conv1_s.weight": (32, 64, 1, 1), "att.conv1_s.bias": (32,),
-        "att.conv_squeeze.weight": (2, 2, 3, 3), "att.conv_squeeze.bias": (2,),
-        "att.conv_m.weight": (64, 32, 1, 1), "att.conv_m.bias": (64,),
-    }  # fmt: skip
     generator = torch.Generator().manual_seed(1)
-    return {
-        f"fcs.{k}.{name}": 0.1 * torch.randn(shape, generator=generator)
-        for k in range(len(method.stages))
-        for name, shape in shapes.items()
-    }
+    shapes = authors_shapes(len(method.stages), cells)
+    return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 @torch.no_grad()
