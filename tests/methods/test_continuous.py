@@ -15,6 +15,7 @@ from csist.methods.continuous.likelihood import (
     AT_FLOOR,
     IGNORED,
     MEASURED,
+    chi_squared,
     log_likelihood,
     maximise,
     pixel_terms,
@@ -26,7 +27,7 @@ from csist.methods.continuous.posterior import summarise
 from csist.methods.continuous.rounding import NOT_EXACT
 from csist.methods.continuous.search import log_evidence
 from csist.methods.continuous.tempering import temper
-from csist.metrics import count_accuracy, cso_map
+from csist.metrics import count_accuracy, cso_map, expected_calibration_error
 from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
@@ -396,6 +397,27 @@ def test_saturated_pixels_are_only_bounds() -> None:
     assert all(
         Flag.SATURATED in Flag(int(t.flags[0])) for t, im in zip(found, images, strict=True) if (im == 255).any()
     )
+
+
+def test_censored_pixels_do_not_make_a_good_fit_look_poor() -> None:
+    sensor = Sensor(bits=8)  # every dark pixel lies at the floor
+    truth = sample_scenes(BENCHMARK, sensor, 60, 8)
+    images = np.stack([sensor.observe(t, 0) for t in truth])
+    found, groups = Continuous(sensor=sensor, prior=BENCHMARK, mode="fast").solve(images)
+    assert np.mean([Flag.POOR_FIT in group.flags for group in groups]) <= 0.02
+    assert expected_calibration_error(found, truth) < 0.1
+
+
+@pytest.mark.parametrize("inverse_gain", [0.0, 0.5])
+def test_chi_squared_is_the_residual_in_units_of_the_noise(inverse_gain: float) -> None:
+    image = np.array([[1.0, 10.0], [4.0, 7.0]])
+    data = np.array([[2.0, 9.5], [3.0, 100.0]])
+    code = np.array([[MEASURED, AT_CEILING], [AT_CEILING, IGNORED]], np.int8)
+    expected = 1.0 / (2.0 + 1.0 * inverse_gain)  # a ceiling of 9.5 agrees with 10; one of 3 with 4; masked: nothing
+    assert chi_squared(image, data, code, 2.0, inverse_gain) == pytest.approx(expected)
+    code[:] = AT_FLOOR  # now the image must not be above
+    expected = 0.5**2 / (2.0 + 10.0 * inverse_gain) + 1.0 / (2.0 + 4.0 * inverse_gain)
+    assert chi_squared(image, data, code, 2.0, inverse_gain) == pytest.approx(expected)
 
 
 def test_what_the_model_cannot_explain_gets_a_flag_and_a_low_score() -> None:

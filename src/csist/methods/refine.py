@@ -25,8 +25,8 @@ from csist.methods.base import GridMethod, ReadOut
 from csist.methods.continuous.lanes import LaneArray, profile_polynomials
 from csist.methods.continuous.likelihood import (
     MEASURED,
+    chi_squared,
     compiled,
-    log_likelihood,
     maximise,
     profile_tables,
     render,
@@ -121,7 +121,7 @@ def _climb_and_sample(
                 variances[n], inverse_gain, ITERATIONS, TOLERANCE,
             )  # fmt: skip
             render(starts[m], count, tables, 0, 0, no_basis, work, image)
-            misfit = -2.0 * log_likelihood(image, images[n], codes[n], variances[n], inverse_gain)
+            misfit = chi_squared(image, images[n], codes[n], variances[n], inverse_gain)
             if m == 0 or misfit < fit[n]:
                 fit[n], converged[n] = misfit, arrived
                 free = (least < starts[m]) & (starts[m] < most)

@@ -218,6 +218,25 @@ def log_likelihood(image: FloatArray, data: FloatArray, code: Any, variance: flo
 
 
 @compiled
+def chi_squared(image: FloatArray, data: FloatArray, code: Any, variance: float, inverse_gain: float) -> float:
+    """Sum over pixels of the squared residual in units of the noise.
+
+    A censored pixel has a residual only where the image contradicts its bound: what it adds to the likelihood
+    otherwise says nothing of the fit, and neither does the logarithm of a noise that grows with the light.
+    """
+    total = 0.0
+    h, w = image.shape
+    for i in range(h):
+        for j in range(w):
+            c = code[i, j]
+            residual = data[i, j] - image[i, j]
+            holds = (c == AT_CEILING and residual <= 0.0) or (c == AT_FLOOR and residual >= 0.0)
+            if c != IGNORED and not holds:
+                total += residual * residual / (variance + max(image[i, j], 0.0) * inverse_gain)
+    return total
+
+
+@compiled
 def pixel_terms(
     image: FloatArray,
     data: FloatArray,

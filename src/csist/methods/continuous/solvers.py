@@ -25,8 +25,8 @@ from csist.methods.continuous.likelihood import (
     AT_CEILING,
     IGNORED,
     MEASURED,
+    chi_squared,
     compiled,
-    log_likelihood,
     profile_tables,
     render,
 )
@@ -57,7 +57,7 @@ BACKGROUND_WIDTH = 10.0
 AT_BOUND, NOT_CONVERGED = int(Flag.AT_BOUND), int(Flag.NOT_CONVERGED)
 
 POOR_FIT_SIGMAS = 6.0
-"""A chi-squared so many standard deviations above its mean is called a poor fit."""
+"""A chi-squared as unlikely as so many standard deviations above the mean of a normal variable is a poor fit."""
 POOR_FIT_TRUST = 0.1
 """Factor on the score of a poor fit: the model does not hold, so its probabilities do not either."""
 AMBIGUOUS = 0.1
@@ -161,17 +161,19 @@ class Group:
 def describe(
     count: int,
     log_evidence: FloatArray,
-    chi_squared: float,
+    misfit: float,
     code: NDArray[np.int8],
     background_terms: int,
     samples: FloatArray | None = None,
 ) -> Group:
-    """Group information from the log evidence of each count and the best fit's chi-squared."""
+    """Group information from the log evidence of each count and the best fit's chi-squared, `misfit`."""
     probability = np.exp(log_evidence - log_evidence.max())
     probability /= probability.sum()
     freedom = max(int((code == MEASURED).sum()) - 3 * count - background_terms, 1)
     flags = Flag(0)
-    if (chi_squared - freedom) / np.sqrt(2.0 * freedom) > POOR_FIT_SIGMAS:
+    # Wilson & Hilferty (PNAS 17, 684, 1931): the cube root is nearly normal, also with few degrees of freedom.
+    spread = 2.0 / (9.0 * freedom)
+    if (max(misfit, 0.0) / freedom) ** (1.0 / 3.0) > 1.0 - spread + POOR_FIT_SIGMAS * spread**0.5:
         flags |= Flag.POOR_FIT
     if probability[count] < 1.0 - AMBIGUOUS:
         flags |= Flag.AMBIGUOUS_COUNT
@@ -179,7 +181,7 @@ def describe(
         flags |= Flag.SATURATED
     if (code == IGNORED).any():
         flags |= Flag.MASKED
-    return Group(count, probability, chi_squared, freedom, flags, samples)
+    return Group(count, probability, misfit, freedom, flags, samples)
 
 
 def inverse_gain(sensor: Sensor) -> float:
@@ -353,7 +355,7 @@ def _solve_in_pixel(
             if winner == 0 or evidence[n, count] > evidence[n, winner]:
                 winner = count
                 render(modes[count, : 3 * count], count, tables, 0, 0, no_basis, work, image)
-                fit[n] = -2.0 * log_likelihood(image, data, code, variance, inverse_gain)
+                fit[n] = chi_squared(image, data, code, variance, inverse_gain)
                 summarise(
                     samples, values, kept, count, widening[min(count, widening.shape[0]) - 1], low, high, estimate[n],
                     deviation[n], score[n],
@@ -414,7 +416,7 @@ def _solve_free(
         size = 3 * count + terms
         mode = modes[count, :size].copy()
         render(mode, count, tables, 0, 0, basis, work, image)
-        fit[n] = -2.0 * log_likelihood(image, data, code, variance, inverse_gain)
+        fit[n] = chi_squared(image, data, code, variance, inverse_gain)
         if count == 0:
             continue
         low, high = window_bounds(count, target_low, target_high, terms_low, terms_high)
