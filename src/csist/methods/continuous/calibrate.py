@@ -27,7 +27,7 @@ from csist.checks import InputError, check_not_negative, check_stack
 from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous.likelihood import IGNORED, MEASURED, pixel_terms
 from csist.methods.continuous.method import Continuous, pixel_codes
-from csist.methods.continuous.solvers import POOR_FIT_SIGMAS, inverse_gain
+from csist.methods.continuous.solvers import inverse_gain, is_poor_fit
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
@@ -329,7 +329,7 @@ def _fit(
         found, shared, terms = _maximise(data[kept], codes[kept], own[kept], shared, variance, sensor)
         freedom = np.maximum(terms.pixels - 3, 1)
         expected = freedom * (variance + misfit**2) / variance
-        explained = terms.chi_squared - expected <= POOR_FIT_SIGMAS * expected * np.sqrt(2.0 / freedom)
+        explained = ~is_poor_fit(terms.chi_squared * freedom / expected, freedom)
         explained &= np.all((found > low[kept]) & (found < high[kept]), axis=1)
         if explained.all():
             break

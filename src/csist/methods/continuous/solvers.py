@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from csist.checks import InputError
 from csist.datasets.scenes import ScenePrior, flux_bounds
@@ -56,7 +56,7 @@ BACKGROUND_WIDTH = 10.0
 
 AT_BOUND, NOT_CONVERGED = int(Flag.AT_BOUND), int(Flag.NOT_CONVERGED)
 
-POOR_FIT_SIGMAS = 6.0
+POOR_FIT_SIGMAS = 5.0
 """A chi-squared as unlikely as so many standard deviations above the mean of a normal variable is a poor fit."""
 POOR_FIT_TRUST = 0.1
 """Factor on the score of a poor fit: the model does not hold, so its probabilities do not either."""
@@ -158,6 +158,16 @@ class Group:
         return self.samples
 
 
+def is_poor_fit(chi_squared: ArrayLike, freedom: ArrayLike) -> NDArray[np.bool_]:
+    """Whether a chi-squared is too large for its degrees of freedom to be chance.
+
+    Its cube root is nearly normal, also with few of them (Wilson & Hilferty, PNAS 17, 684, 1931).
+    """
+    number = np.asarray(freedom, dtype=np.float64)
+    spread = 2.0 / (9.0 * number)
+    return np.asarray(np.cbrt(np.asarray(chi_squared) / number) > 1.0 - spread + POOR_FIT_SIGMAS * np.sqrt(spread))
+
+
 def describe(
     count: int,
     log_evidence: FloatArray,
@@ -171,9 +181,7 @@ def describe(
     probability /= probability.sum()
     freedom = max(int((code == MEASURED).sum()) - 3 * count - background_terms, 1)
     flags = Flag(0)
-    # Wilson & Hilferty (PNAS 17, 684, 1931): the cube root is nearly normal, also with few degrees of freedom.
-    spread = 2.0 / (9.0 * freedom)
-    if (max(misfit, 0.0) / freedom) ** (1.0 / 3.0) > 1.0 - spread + POOR_FIT_SIGMAS * spread**0.5:
+    if bool(is_poor_fit(misfit, freedom)):
         flags |= Flag.POOR_FIT
     if probability[count] < 1.0 - AMBIGUOUS:
         flags |= Flag.AMBIGUOUS_COUNT
