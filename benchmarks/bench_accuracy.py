@@ -123,6 +123,9 @@ def main() -> None:
     arguments.data.mkdir(parents=True, exist_ok=True)
     result = RESULTS / f"{arguments.name}.json"
     earlier = json.loads(result.read_text())["rows"] if result.exists() else {}
+    missing = set(arguments.dataset or DATASETS) - earlier.keys()
+    if arguments.keep_limit and missing:
+        parser.error(f"{result} has no limit of {', '.join(sorted(missing))}: leave out --keep-limit")
     rows: dict[str, Any] = dict(earlier) if arguments.dataset else {}  # what is not asked for stays
     for name in arguments.dataset or DATASETS:
         data = open_dataset(arguments.data, name, arguments.split, arguments.limit)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import csist
-from csist.unmixing import count_masked, default_sensor, frame_model, is_window, window_method
+from csist.unmixing import count_masked, default_sensor, frame_model, is_window, window_recipe
 
 CSIST_100K = csist.ScenePrior.csist_100k()
 SENSOR = csist.Sensor(read_noise=1.0)
@@ -92,7 +92,7 @@ def test_masked_pixels_are_nan() -> None:
 
 
 def test_parts_of_a_stack_get_the_answers_of_the_whole() -> None:
-    ready = window_method(STACK, STACK.dtype, prior=CSIST_100K, mode="fast")
+    ready = csist.create_method(**window_recipe(STACK, STACK.dtype, prior=CSIST_100K, mode="fast"))
     assert [*ready.predict(STACK[:2]), *ready.predict(STACK[2:])] == csist.unmix(STACK, **FAST)
 
 

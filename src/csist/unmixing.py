@@ -72,10 +72,12 @@ def unmix(
     >>> len(found), abs(float(found.x[0]) - 5.2) < 0.05
     (1, True)
     """
+    from csist.methods.registry import create_method
+
     array = as_array(image)
     stack = check_stack(array)
     if is_window(stack.shape):
-        ready = window_method(stack, array.dtype, sensor, prior, method, **options)
+        ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
         found: list[Targets] = list(ready.predict(stack)) if len(stack) else []
     else:
         check_frame_method(method)
@@ -131,34 +133,6 @@ def check_window_values(stack: FloatArray, mask_nan: bool) -> None:
         raise InputError(f"image {int(missing.all(axis=(1, 2)).argmax())} holds nothing but NaN: remove it")
 
 
-def window_method(
-    stack: FloatArray,
-    dtype: np.dtype[Any],
-    sensor: Sensor | None = None,
-    prior: ScenePrior | None = None,
-    method: str = "continuous",
-    **options: Any,
-) -> Any:
-    """The method that unmixes these windows, with everything that depends on the whole stack settled.
-
-    Parts of the stack can then be given to it one after the other: the answers are the same.
-
-    Args:
-        stack: windows (N, H, W), NaN allowed with `mask_nan`.
-        dtype: type in which the values were stored.
-        sensor: sensor; None for `default_sensor`.
-        prior: scene prior, for the continuous method and `NAME+refine`.
-        method: registry name.
-        **options: further arguments of `window_recipe`.
-
-    Raises:
-        InputError: if a value or option is out of range or does not suit the method.
-    """
-    from csist.methods.registry import create_method
-
-    return create_method(**window_recipe(stack, dtype, sensor, prior, method, **options))
-
-
 def window_recipe(
     stack: FloatArray,
     dtype: np.dtype[Any],
@@ -169,7 +143,9 @@ def window_recipe(
     noise_std: float | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The arguments of `create_method` that make `window_method`, for where the method itself is made elsewhere.
+    """The arguments of `create_method` for the method of these windows, all that depends on the whole stack settled.
+
+    Parts of the stack can then be given to the method one after the other: the answers are the same.
 
     Args:
         stack: windows (N, H, W), NaN allowed with `mask_nan`.

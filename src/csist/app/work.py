@@ -18,7 +18,7 @@ from csist.datasets.scenes import ScenePrior
 from csist.physics.psf import GaussianPSF
 from csist.plots import View
 from csist.targets import Targets
-from csist.unmixing import FRAME_METHODS, check_frame_method, frame_model, solve_frame, window_method
+from csist.unmixing import FRAME_METHODS, check_frame_method, frame_model, solve_frame, window_recipe
 
 FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
@@ -97,13 +97,14 @@ def _prior(settings: Settings) -> ScenePrior | None:
 def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Callable[[int], Answer]:
     # Imported here: the solver is compiled, or its compiled form loaded, at its first use.
     from csist.methods.continuous import Continuous
-    from csist.methods.registry import takes_prior
+    from csist.methods.registry import create_method, takes_prior
 
     options: dict[str, Any] = {"mode": settings.mode} if name in FRAME_METHODS else {"ratio": settings.ratio}
-    method = window_method(
+    recipe = window_recipe(
         scene.images, scene.images.dtype, scene.sensor, _prior(settings) if takes_prior(name) else None, name,
         mask_nan=True, noise_std=scene.noise_std, **options,
     )  # fmt: skip
+    method = create_method(**recipe)
 
     def solve(place: int) -> Answer:
         image = scene.images[place]

@@ -154,22 +154,25 @@ def _detections(
     state = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
     grid = METHODS[split_name(_method(name))[0]].grid
 
-    def place(name: str) -> tuple[Path, dict[str, Any]]:
-        stem = name.replace(", ", "-") + (f"-ratio-{ratio}" if grid else "")
-        return folder / stem, _key(data, method=_method(name), ratio=ratio if grid else None, weights=state)
-
-    rows = {name: _read_kept(*place(name), data) for name in family}
-    missing = {_method(name): name for name, row in rows.items() if row is None}
+    places = {
+        each: (
+            folder / (each.replace(", ", "-") + (f"-ratio-{ratio}" if grid else "")),
+            _key(data, method=_method(each), ratio=ratio if grid else None, weights=state),
+        )
+        for each in family
+    }
+    rows = {each: _read_kept(*places[each], data) for each in family}
+    missing = {_method(each): each for each, row in rows.items() if row is None}
     if missing:
         result = evaluation.evaluate(
             data, list(missing), ratio, mode=mode, oracle=False, resamples=0, progress=progress
         )
         for figures in result.rows:
             extra: dict[str, Any] = {k: figures[k] for k in ("images_per_second", "psnr", "ssim") if k in figures}
-            name, row = missing[figures["name"]], (result.predictions[figures["name"]], extra)
-            _keep(*place(name), data, row)
-            rows[name] = row
-    return {name: row for name, row in rows.items() if row is not None}
+            each, row = missing[figures["name"]], (result.predictions[figures["name"]], extra)
+            _keep(*places[each], data, row)
+            rows[each] = row
+    return {each: row for each, row in rows.items() if row is not None}
 
 
 def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | None) -> list[list[Targets]]:
