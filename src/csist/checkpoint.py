@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from csist.checks import InputError
+from csist.grid import SubPixelGrid
 from csist.io import atomic_path, one_line
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from csist.methods.base import GridMethod
 
 CARD_VERSION = 1
 METADATA_KEY = "csist"
@@ -298,6 +301,43 @@ def load_into(module: nn.Module, path: str | Path) -> None:
     if odd:
         raise InputError(f"{path} does not fit this method: {odd}")
     module.load_state_dict(state, strict=True)
+
+
+def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
+    """Start values of a method's parameters from weights of the same method for another ratio.
+
+    Parameters of the same name and shape are copied, those with one column a cell of the map are interpolated on the
+    finer or coarser map; what has no counterpart keeps its value, and so do the buffers.
+
+    Args:
+        method: for its own ratio; changed.
+        name: its registry name.
+        path: weight file.
+
+    Raises:
+        InputError: if the file is damaged, of another method or sensor, or holds none of the parameters.
+    """
+    import torch
+    from torch.nn import functional
+
+    card = read_card(path)
+    check_card(path, card, name, method.sensor, card["ratio"])
+    given = load_state(path)
+    old, new = SubPixelGrid(method.grid.shape, card["ratio"]).map_shape, method.grid.map_shape
+    taken = 0
+    with torch.no_grad():
+        for key, parameter in method.named_parameters():
+            value = given.get(key)
+            if value is None:
+                continue
+            if value.shape[1:] == (old[0] * old[1],) and parameter.shape == (len(value), new[0] * new[1]):
+                maps = value.float().view(-1, 1, *old)
+                value = functional.interpolate(maps, size=new, mode="bilinear").flatten(1)
+            if value.shape == parameter.shape:
+                parameter.copy_(value)
+                taken += 1
+    if not taken:
+        raise InputError(f"{path} holds none of the parameters of {name} for ratio {method.ratio}")
 
 
 def _misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:

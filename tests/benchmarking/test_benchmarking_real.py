@@ -4,6 +4,22 @@ import numpy as np
 import pytest
 
 from csist.benchmarking.common import folder_of, match, share
+from csist.benchmarking.injected import (
+    BORDER_PX,
+    COUNTS,
+    PSF,
+    RAYLEIGH_PX,
+    Injection,
+    add_targets,
+    aimed_at,
+    draw_group,
+    inject,
+    limit_of,
+    local_noise,
+    place_groups,
+    rows,
+    targets_met,
+)
 from csist.benchmarking.m2 import Field as StarField
 from csist.benchmarking.m2 import judge as judge_stars
 from csist.benchmarking.m2 import load as load_m2
@@ -69,6 +85,70 @@ def test_catalogue_is_judged_in_its_own_unit():
     assert result["found"]["value"] == pytest.approx(2 / 3)
     assert result["flux_ratio"]["value"] == pytest.approx(0.95)
     assert [each["met"] for each in result["targets"]] == [False, True, True]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_target_of_a_group_has_a_neighbour_just_so_far_away(count):
+    places = draw_group(count, 1.3, np.random.default_rng(count))
+    apart = np.hypot(*(places[:, None] - places).transpose(2, 0, 1)) + np.diag(np.full(count, np.inf))
+    if count > 1:
+        np.testing.assert_allclose(apart.min(axis=1), 1.3, atol=1e-9)
+    np.testing.assert_allclose(places.mean(axis=0), 0.0, atol=1e-12)
+
+
+def test_noise_is_measured_on_a_slope_and_beside_a_bright_spot():
+    frame = np.random.default_rng(0).normal(0.0, 3.0, (80, 80)) + 4.0 * np.arange(80.0)
+    frame[38:41, 38:41] += 5000.0
+    assert local_noise(frame, 20.0, 20.0) == pytest.approx(3.0, rel=0.2)
+    assert local_noise(np.full((80, 80), 7.0), 40.0, 40.0) == 1.0
+
+
+def test_groups_are_apart_and_as_bright_as_stated():
+    frame = np.random.default_rng(1).normal(50.0, 2.0, (200, 240))
+    groups = place_groups(frame, "a", 20.0, np.random.default_rng(2))
+    assert len(groups) > 20
+    x, y = (np.concatenate([getattr(each.truth, axis) for each in groups]) for axis in "xy")
+    owner = np.repeat(np.arange(len(groups)), [len(each.truth) for each in groups])
+    apart = np.hypot(x[:, None] - x, y[:, None] - y)
+    assert apart[owner[:, None] != owner].min() >= 16.0
+    assert min(x.min(), y.min()) >= BORDER_PX
+    for each in groups:
+        alone = add_targets(np.zeros(frame.shape), each.truth[:1])
+        assert alone.max() == pytest.approx(20.0 * each.noise)
+        assert alone.sum() == pytest.approx(each.truth.intensity[0], rel=1e-6)
+
+
+def test_injected_groups_are_judged_near_their_own_places_only():
+    frame = np.random.default_rng(1).normal(50.0, 2.0, (200, 240))
+    stray = Targets(x=[3.0], y=[3.0], intensity=[9.0], score=[1.0])
+    given = place_groups(frame, "sirst_backgrounds", 20.0, np.random.default_rng(2))
+    true = Targets.concatenate([each.truth for each in given])
+    exact = Targets(
+        x=true.x, y=true.y, intensity=true.intensity, score=np.ones(len(true)), x_std=np.full(len(true), 0.1),
+        y_std=np.full(len(true), 0.1), intensity_std=np.full(len(true), 1.0),
+    )  # fmt: skip
+    nothing = np.zeros((0,))
+    answers = iter([Targets.concatenate([stray, exact]), Targets(x=nothing, y=nothing, intensity=nothing)])
+    groups = inject(frame, "sirst_backgrounds", 20.0, lambda _: next(answers), np.random.default_rng(2))
+    figures = list(rows(groups))
+    whole = figures[0]
+    assert whole["real"]["count_right"]["value"] == 1.0
+    assert whole["real"]["CSO-mAP"]["value"] == pytest.approx(100.0)
+    assert whole["flat"]["count_right"]["value"] == 0.0
+    assert {each.get("count") for each in figures} == {None, *COUNTS}
+    whole["flat"]["CSO-mAP"]["value"] = 90.0
+    assert [each["met"] for each in targets_met(figures)] == [True, True, False]  # 0.1 px claimed, exact
+
+
+def test_limit_of_a_lone_target_is_near_perfect():
+    lone = Targets(x=[30.2], y=[41.1], intensity=[20.0 * 2.0 / float(PSF.response(0.2, 0.1))])
+    group = Injection("a", 20.0, float("nan"), 2.0, lone)
+    assert aimed_at(group)
+    two = Targets(x=[30.0, 30.0 + RAYLEIGH_PX / 2], y=[41.0, 41.0], intensity=[90.0, 90.0])
+    assert not aimed_at(Injection("a", 20.0, 0.5, 2.0, two))
+    limit = limit_of([group] * 3, lambda *_: None, steps=2000)
+    assert limit["groups"] == 3
+    assert limit["bracket"][0] > 95.0
 
 
 def test_missing_folder_is_one_line(run, tmp_path):

@@ -56,6 +56,20 @@ def test_rows_are_those_of_evaluate_with_cost_training_and_limit(
         methods.benchmark(labelled(11), tmp_path, 3, ["fista"], limit_images=0, resamples=0)
 
 
+def test_rows_of_an_earlier_result_stay() -> None:
+    def row(name: str, score: float, reference: bool = False) -> dict[str, Any]:
+        return {"name": name, "CSO-mAP": score, "reference": reference}
+
+    earlier = {"data": {"images": 3}, "ratio": 3, "rows": [row("a", 1.0), row("b", 2.0), row("oracle", 9.0, True)]}
+    result = {"data": {"images": 3}, "ratio": 3, "rows": [row("b", 3.0), row("c", 4.0), row("limit", 9.0, True)]}
+    joined = methods.with_earlier_rows(result, earlier)
+    assert [(each["name"], each["CSO-mAP"]) for each in joined["rows"]] == [
+        ("a", 1.0), ("b", 3.0), ("c", 4.0), ("oracle", 9.0), ("limit", 9.0),
+    ]  # fmt: skip
+    assert methods.with_earlier_rows(result, earlier | {"ratio": 5}) == result
+    assert methods.with_earlier_rows(result, {}) == result
+
+
 def test_every_method_has_the_read_outs_of_its_grid() -> None:
     names = methods.every_method(3, labelled(1))
     assert {"continuous", "continuous, fast", "ista", "ista+refine", "dista-net+centroid"} <= set(names)

@@ -107,6 +107,19 @@ def benchmark(
     return {"data": data.describe(), "ratio": ratio, "rows": rows}
 
 
+def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """The result and what an earlier one of the same data has besides, reference rows last.
+
+    Args:
+        result: of `benchmark`.
+        earlier: of `benchmark` too; of other data it adds nothing.
+    """
+    if (earlier.get("data"), earlier.get("ratio")) != (result["data"], result["ratio"]):
+        return result
+    rows = {row["name"]: row for row in [*earlier["rows"], *result["rows"]]}
+    return result | {"rows": sorted(rows.values(), key=lambda row: bool(row["reference"]))}
+
+
 def _method(name: str) -> str:
     """The registry's name of a row's method, with its suffix."""
     return canonical_name("continuous" if name == FAST else name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,12 +43,14 @@ def every_method(
     """Run every method on a dataset: figures, cost, training budget, breakdown, and what no method can beat.
 
     Writes csist-100k-ratio-R.json for each ratio, and beside it a picture of CSO-mAP against multiply-adds. Detections
-    are kept, so that the same command soon ends when it is given again, also after Ctrl-C.
+    are kept, so that the same command soon ends when it is given again, also after Ctrl-C. With --method the other rows
+    stay as they are in the results' folder.
     """
     if context.invoked_subcommand is not None:
         return
     from csist.benchmarking.methods import FAST
     from csist.benchmarking.methods import benchmark as run
+    from csist.benchmarking.methods import with_earlier_rows
     from csist.checks import check_ratio
     from csist.evaluation import read_labelled
     from csist.methods.registry import canonical_name
@@ -62,6 +65,7 @@ def every_method(
     output.mkdir(parents=True, exist_ok=True)
     for target in targets.values():
         check_outputs([data], str(target))
+    earlier = {each: {} if names is None else _earlier(target) for each, target in targets.items()}
     with progress() as report:
         images = read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
     for each, target in targets.items():
@@ -69,9 +73,21 @@ def every_method(
             # The limit knows no grid: it stands beside one ratio.
             part = limit_images if each == ratios[0] else 0
             result = run(images, kept, each, names, part, progress=report)
+        result = with_earlier_rows(result, earlier[each])
         write_json(result, str(target))
         _draw(result, target.with_suffix(".png"))
         _report(result)
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """The result that a folder has, read before the work begins; empty without one."""
+    from csist.io import reading
+
+    if not path.is_file():
+        return {}
+    with reading(path):
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
 
 
 def _draw(result: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from csist.checks import InputError
 from csist.cli.output import make_console, progress, write_json
 
-PARTS = ("sirst", "m2", "spitzer")
+PARTS = ("sirst", "injected", "m2", "spitzer")
 
 
 def real(
@@ -27,8 +27,9 @@ def real(
 ) -> None:
     """Measure detection, positions and fluxes on real infrared frames and star fields.
 
-    Parts: sirst (labelled infrared frames), m2 (a crowded star field beside a sharper telescope's catalogue), spitzer
-    (catalogued stars at 4.5 um). The data are not part of csist; the documentation says where they come from.
+    Parts: sirst (labelled infrared frames), injected (simulated groups in infrared frames), m2 (a crowded star field
+    beside a sharper telescope's catalogue), spitzer (catalogued stars at 4.5 um). The data are not part of csist; the
+    documentation says where they come from.
     """
     names = list(dict.fromkeys(part or PARTS))
     modules = {name: _module(name) for name in names}

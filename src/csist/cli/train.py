@@ -54,7 +54,10 @@ def train(
     max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="End this session after so long.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
     start: Annotated[
-        Path | None, typer.Option("--start", help="Weight file of this method to begin from (.safetensors).")
+        Path | None,
+        typer.Option(
+            "--start", help="Weight file of this method to begin from (.safetensors), also for another ratio."
+        ),
     ] = None,
     option: Annotated[
         list[str] | None,

@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from csist.checkpoint import describe_machine, read_card
+from csist.checkpoint import begin_from, describe_machine, read_card
 from csist.checks import InputError, check_positive, check_ratio
 from csist.datasets.scenes import ScenePrior
 from csist.io import one_line
@@ -143,7 +143,8 @@ def train(
         window: side in px of windows around the groups; the first part `window_share` of the training sees these
             instead of whole images, which costs less. For convolutional methods and groups inside one pixel.
         window_share: that first part, 0 to 1.
-        start: weight file of the same method to begin from; it must fit sensor, ratio and options.
+        start: weight file of the same method to begin from; it must fit sensor and options. One for another ratio
+            lends what has the same shape.
         half: store the weights in half precision.
         sensor: sensor of simulated scenes; default: the benchmark's. A store has its own.
         prior: of simulated scenes; default: the benchmark's.
@@ -176,12 +177,14 @@ def train(
     if window is not None and not prior.single_pixel:
         raise InputError("window needs groups inside one pixel (single_pixel of the prior): leave it out")
     torch.manual_seed(seed)
+    other_ratio = start is not None and read_card(start)["ratio"] != ratio
+    given = False if start is None or other_ratio else Path(start)
     try:
-        method: GridMethod = create_method(
-            name, sensor=sensor, ratio=ratio, pretrained=False if start is None else Path(start), **dict(options or {})
-        )
+        method: GridMethod = create_method(name, sensor=sensor, ratio=ratio, pretrained=given, **dict(options or {}))
     except (TypeError, RuntimeError) as error:
         raise InputError(f"cannot build {name} with the options {dict(options or {})}: {one_line(error)}") from error
+    if start is not None and other_ratio:
+        begin_from(method, name, start)
     if next(method.parameters(), None) is None:
         raise InputError(f"{name} with the options {dict(options or {})} has nothing to train")
     peak = learning_rate or float(getattr(method, "learning_rate", DEFAULT_LEARNING_RATE))
