@@ -8,9 +8,7 @@ from scipy.stats import norm
 from csist.checks import InputError
 from csist.frames.background import Background, estimate_background
 from csist.frames.detect import (
-    UNKNOWN_PSF_SCALES_PX,
     Peaks,
-    contrast_map,
     detect_peaks,
     equivalent_sigma,
     find_peaks,
@@ -71,10 +69,25 @@ def test_clutter_has_about_the_rate_of_white_noise():
     assert len(plain) > 5 * len(contrast)
 
 
+def test_a_spot_in_calm_beside_clutter_is_found():
+    """Half of the frame is 8 times as rough: by a wide neighbourhood alone the spot would drown in it."""
+    rng = np.random.default_rng(4)
+    strength = np.where(np.arange(240) < 120, 1.0, 8.0)
+    spot = Sensor(psf=GaussianPSF(0.7), shape=(200, 240)).render(Targets(x=[95.2], y=[100.1], intensity=[80.0]))
+    frame = 100.0 + rng.normal(size=spot.shape) * strength + spot
+    peaks, _ = detect_peaks(frame, estimate_background(frame), psf=GaussianPSF(0.7))
+    assert len(peaks) == 1
+    assert np.hypot(peaks.x[0] - 95.2, peaks.y[0] - 100.1) < 0.5
+
+
 def test_significance_does_not_depend_on_level_and_unit_of_the_counts():
     frame = white((80, 90))
-    first = contrast_map(frame, UNKNOWN_PSF_SCALES_PX)
-    np.testing.assert_allclose(contrast_map(5.0 * frame + 40.0, UNKNOWN_PSF_SCALES_PX), first, rtol=1e-6, atol=1e-9)
+    first, second = (
+        detect_peaks(each, estimate_background(each), false_alarm_rate=1e-2)[0] for each in (frame, 5.0 * frame + 40.0)
+    )
+    assert len(first) > 20
+    np.testing.assert_allclose(second.significance, first.significance, rtol=1e-6)
+    np.testing.assert_allclose(second.positions, first.positions, atol=1e-6)
 
 
 def test_shifting_the_scene_shifts_the_peaks():
@@ -159,8 +172,6 @@ def test_bad_options_are_named():
         detect_peaks(frame, background, detector="magic")
     with pytest.raises(InputError, match="needs the PSF"):
         detect_peaks(frame, background, detector="matched")
-    with pytest.raises(InputError, match="scales_px"):
-        contrast_map(frame, [])
 
 
 def test_ridges_join_a_plateau_and_not_a_pair():

@@ -7,7 +7,7 @@ from scipy.stats import sigmaclip
 
 from csist.frames.background import LONE_SHARE, LONE_SIGMAS, mask_pixels
 from csist.frames.detect import _contrast, find_peaks, tail_significance
-from csist.frames.kernels import clip_sorted, local_maxima, tail_map
+from csist.frames.kernels import clip_sorted, local_maxima, ring_values, tail_map, tail_of
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 40), (64, 50)])
@@ -57,10 +57,37 @@ def test_the_tail_is_interpolated_between_the_nodes():
     np.testing.assert_allclose(tail_map(tilted, slope, 1.28, 2.05, 1e-9, 0.4), z)
 
 
-def test_white_noise_is_normal_in_the_tail():
-    response = np.random.default_rng(5).normal(size=(300, 300))
+def test_a_ring_holds_the_pixels_between_its_radii():
+    rng = np.random.default_rng(8)
+    response = rng.normal(size=(60, 70))
+    beside = rng.random(response.shape) < 0.8
+    offsets = np.arange(-9, 10)
+    distance = np.hypot(offsets[:, None], offsets)
+    ring = offsets[np.stack(np.nonzero((distance > 4) & (distance <= 9)), axis=1)]
+    places = np.array([[30, 35], [0, 0], [59, 30]])
+    values, counts = ring_values(response, beside, places, ring)
+    i, j = np.indices(response.shape)
+    for (row, column), inside, count in zip(places, values, counts, strict=True):
+        distance = np.hypot(i - row, j - column)
+        plain = response[(distance > 4) & (distance <= 9) & beside]
+        assert count == len(plain)
+        np.testing.assert_array_equal(np.sort(inside)[:count], np.sort(plain))
+        assert np.isinf(np.sort(inside)[count:]).all()
+
+
+def test_a_tail_at_one_place_is_that_of_the_map():
+    response = np.linspace(-1.0, 9.0, 40)
+    flat = np.broadcast_to(np.array([0.5, 1.7, 3.0])[:, None, None], (3, 2, 2)).copy()
+    whole = tail_map(np.tile(response, (2, 1)), flat, 1.28, 2.05, 1e-9, 0.4)[0]
+    low, high = np.full(40, 1.2), np.full(40, 2.5)
+    np.testing.assert_allclose(tail_of(response - 0.5, low, high, 1.28, 2.05, 1e-9, 0.4), whole)
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.9])
+def test_white_noise_is_normal_in_the_tail(scale):
+    response, _ = _contrast(np.random.default_rng(5).normal(size=(600, 600)), scale)
     z = tail_significance(response, np.ones(response.shape, dtype=bool), 1e-9)
-    assert (z > 3.0).mean() == pytest.approx(1.35e-3, rel=0.35)
+    assert (z > 3.0).mean() == pytest.approx(1.35e-3, rel=0.15)
 
 
 def test_lone_pixels_are_those_of_the_plain_rule():

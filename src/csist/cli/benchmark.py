@@ -48,9 +48,8 @@ def every_method(
     """
     if context.invoked_subcommand is not None:
         return
-    from csist.benchmarking.methods import FAST
+    from csist.benchmarking.methods import FAST, with_earlier_rows
     from csist.benchmarking.methods import benchmark as run
-    from csist.benchmarking.methods import with_earlier_rows
     from csist.checks import check_ratio
     from csist.evaluation import read_labelled
     from csist.methods.registry import canonical_name

@@ -44,6 +44,7 @@ LONE_SIDE_PX = 5
 """Side of the surroundings whose median a lone pixel is compared with."""
 LONE_MARGIN_PX = LONE_SIDE_PX // 2 + 1
 """Margin that the surroundings of a border pixel's neighbour need."""
+FEWEST_SCATTER_PIXELS = 60
 MOST_SCATTER_PIXELS = 5_000
 """Pixels, spread evenly over a frame, on which the scatter about that median is measured."""
 
@@ -282,6 +283,22 @@ def estimate_background(
     else:
         noise = np.maximum(local_scatter(residual, box_sides_px[-1], lowest), lowest)
     return Background(level, noise)
+
+
+def scatter_about_plane(values: FloatArray) -> float:
+    """Robust standard deviation about the plane that fits best, in counts; NaN is left out, NaN where too little is left.
+
+    Args:
+        values: (h, w) in counts.
+    """
+    rows, columns = np.nonzero(np.isfinite(values))
+    if len(rows) < FEWEST_SCATTER_PIXELS:
+        return float("nan")
+    known = values[rows, columns]
+    design = np.stack([np.ones(len(rows)), rows - rows.mean(), columns - columns.mean()], axis=1)
+    plane = np.linalg.solve(design.T @ design, design.T @ known)
+    deviation = np.abs(known - design @ plane)
+    return float(1.4826 * np.median(deviation))
 
 
 def noise_floor(frame: FloatArray) -> float:

@@ -8,6 +8,8 @@ so two upper quantiles are measured and a Weibull tail through both is mapped on
     z = z_hi * (r / r_hi)^k,   k = log(z_hi / z_lo) / log(r_hi / r_lo), at most 1,
 
 with r_lo, r_hi the responses at the quantiles that a normal variable reaches at z_lo, z_hi. White noise gives k = 1.
+Where clear sky and clutter meet, a wide neighbourhood judges the one by the other, and a narrow one holds too little of
+a tail. So a peak's significance is the geometric mean of two: by the neighbourhood, and by a ring around the peak.
 Where most of a frame's strong spots have the shape of the PSF they are no clutter, however many; the tail is then
 measured beside them.
 "matched" is for frames limited by noise, star fields among them: the matched filter in white noise (North, 1943; Turin,
@@ -33,7 +35,7 @@ from scipy.special import ndtri
 
 from csist.checks import InputError, check_positive
 from csist.frames.background import Background, local_scatter, noise_floor
-from csist.frames.kernels import local_maxima, sum_of_products, tail_map
+from csist.frames.kernels import local_maxima, ring_values, sum_of_products, tail_map, tail_of
 from csist.frames.spots import HALF_WINDOW_PX, fit_spot
 from csist.physics.psf import PSF, GaussianPSF, pixel_kernel
 
@@ -49,9 +51,16 @@ KNOWN_PSF_SCALES = (1.0, 1.7)
 """The same in units of the PSF's sigma: the narrow one tells clutter best, the wide one is best in white noise."""
 
 TAIL_QUANTILES = (0.90, 0.98)
+_TAIL_SIGMAS = (float(ndtri(TAIL_QUANTILES[0])), float(ndtri(TAIL_QUANTILES[1])))
 SMALLEST_TAIL_EXPONENT = 0.4
 TAIL_BOX_PX = 96
 """Side of the neighbourhood whose responses set the scale."""
+TAIL_SAMPLES = 32
+"""Rows and columns of a neighbourhood that are looked at: responses next to each other say nearly the same."""
+RING_PX = (6.0, 16.0)
+"""Radii of the ring around a peak that its response is compared with, too; the inner one clears the peak itself."""
+LEAST_WIDE_SHARE = 0.5
+"""Peaks that the neighbourhood gives less than this share of the threshold are not looked at further."""
 
 DEFAULT_SIGMA_PX = 1.0
 """Sigma assumed where a frame has no isolated spot to measure it on."""
@@ -125,24 +134,33 @@ def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatA
     """Median, lower and upper quantile (3, rows, columns) of the response in overlapping boxes all over the frame."""
     counts = [max(2, round(2 * n / box)) for n in response.shape]
     centres = [np.linspace(0.0, n - 1.0, count).astype(int) for n, count in zip(response.shape, counts, strict=True)]
-    mesh = np.empty((3, *counts))
-    half = box // 2
-    everything = _quantiles(np.sort(response[valid]))
+    mesh = np.full((3, *counts), np.nan)
+    half, step = box // 2, max(box // TAIL_SAMPLES, 1)
+    # A frame no larger than a box is one: in a part of it a single wide source would fill the tail.
+    reach = [half if n > box else n for n in response.shape]
     all_valid = bool(valid.all())
     for i, row in enumerate(centres[0]):
         for j, column in enumerate(centres[1]):
-            part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
-            values = np.sort(response[part], axis=None) if all_valid else np.sort(response[part][valid[part]])
-            mesh[:, i, j] = _quantiles(values) if values.size >= FEWEST_TAIL_PIXELS else everything
+            part = tuple(
+                slice(max(centre - most, 0), centre + most + 1, step)
+                for centre, most in zip((row, column), reach, strict=True)
+            )
+            values = response[part].ravel() if all_valid else response[part][valid[part]]
+            if values.size >= FEWEST_TAIL_PIXELS:
+                mesh[:, i, j] = _quantiles(values)
+    few = np.isnan(mesh[0])
+    if few.any():
+        mesh[:, few] = _quantiles(response[valid])[:, None]
     return mesh
 
 
 def _quantiles(values: FloatArray) -> FloatArray:
-    """Median, lower and upper tail quantile (3,) of sorted values; sorting is faster here than selecting."""
+    """Median, lower and upper tail quantile (3,)."""
     places = np.array([0.5, *TAIL_QUANTILES]) * (len(values) - 1)
     low = places.astype(np.int64)
     high = np.minimum(low + 1, len(values) - 1)
-    return np.asarray(values[low] + (places - low) * (values[high] - values[low]))
+    selected = np.partition(values, np.unique([low, high]))
+    return np.asarray(selected[low] + (places - low) * (selected[high] - selected[low]))
 
 
 def tail_significance(
@@ -161,50 +179,78 @@ def tail_significance(
         box_px: side of the neighbourhood in px.
         smallest_exponent: lower bound of the tail's exponent k; 1 makes it Gaussian everywhere.
     """
-    z_low, z_high = ndtri(np.array(TAIL_QUANTILES))
-    meshes = _local_quantiles(response, valid, box_px)
-    return tail_map(response, meshes, float(z_low), float(z_high), floor, smallest_exponent)
+    return tail_map(response, _local_quantiles(response, valid, box_px), *_TAIL_SIGMAS, floor, smallest_exponent)
 
 
-def contrast_map(
+def _contrast_peaks(
     frame: FloatArray,
-    scales_px: Sequence[float],
-    masked: BoolArray | None = None,
-    background: FloatArray | None = None,
-    sources: BoolArray | None = None,
-) -> FloatArray:
-    """Significance (H, W) of the brightest-scale Laplacian-of-Gaussian response at each pixel.
+    valid: BoolArray,
+    responses: Sequence[tuple[FloatArray, float]],
+    sources: BoolArray | None,
+    threshold: float,
+) -> Peaks:
+    """Peaks at or above a threshold by the contrast measure (see the module's text), most significant first.
 
     Args:
         frame: (H, W) in counts.
-        scales_px: widths of the Laplacian in px.
-        masked: (H, W) pixels to leave out: they take the background's value and have no significance.
-        background: (H, W) level in counts; needed where a pixel is masked, and it makes little difference elsewhere.
+        valid: (H, W) pixels that count.
+        responses: of the Laplacians of Gaussian, each (H, W), and to unit white noise.
         sources: (H, W) pixels that hold point sources, left out where the tail is measured.
-
-    Raises:
-        InputError: if there is no scale or one is not positive.
+        threshold: smallest significance.
     """
-    if not len(scales_px):
-        raise InputError("scales_px must hold at least one width in px, got none")
-    flattened = frame if background is None else frame - background
-    valid = np.isfinite(flattened) if masked is None else np.isfinite(flattened) & ~masked
-    flattened = np.where(valid, flattened, 0.0 if background is not None else np.median(flattened[valid]))
-    return _contrast_map(frame, valid, [_contrast(flattened, scale) for scale in scales_px], sources)
-
-
-def _contrast_map(
-    frame: FloatArray, valid: BoolArray, responses: Sequence[tuple[FloatArray, float]], sources: BoolArray | None
-) -> FloatArray:
     beside = valid if sources is None else valid & ~sources
     if beside.sum() < FEWEST_TAIL_PIXELS:
         beside = valid
     rounding = noise_floor(frame if valid.all() else np.where(valid, frame, np.nan))
-    best = np.zeros(frame.shape)
-    for response, gain in responses:
-        np.maximum(best, tail_significance(response, beside, rounding * gain), out=best)
+    wide = [tail_significance(response, beside, rounding * gain) for response, gain in responses]
+    best = np.maximum.reduce(wide)
     best[~valid] = 0.0
-    return best
+    peaks = find_peaks(best, LEAST_WIDE_SHARE * threshold)
+    if not len(peaks):
+        return peaks
+    places = np.rint(peaks.positions[:, ::-1]).astype(np.int64)
+    beside = beside & (best < threshold)  # other sources are no clutter
+    significance = np.zeros(len(peaks))
+    for (response, gain), significant in zip(responses, wide, strict=True):
+        near = _ring_significance(response, places, beside, rounding * gain)
+        far = significant[tuple(places.T)]
+        np.maximum(significance, np.where(np.isnan(near), far, np.sqrt(near * far)), out=significance)
+    order = np.argsort(-significance, kind="stable")
+    return Peaks(peaks.x, peaks.y, significance)[order[significance[order] >= threshold]]
+
+
+def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray, floor: float) -> FloatArray:
+    """Significance (n,) of the highest response within one pixel of each place, by the tail in a ring around it.
+
+    NaN where the ring holds too little.
+
+    Args:
+        response: (H, W) of a filter.
+        places: (n, 2) rows and columns.
+        beside: (H, W) pixels that a ring may hold.
+        floor: smallest standard deviation of the response.
+    """
+    values, counts = ring_values(response, beside, places, _ring(*RING_PX))
+    values.sort(axis=1)
+    each = np.arange(len(places))
+    ranks = [(share * (counts - 1)).astype(np.int64) for share in (0.5, *TAIL_QUANTILES)]
+    middle, low, high = (values[each, np.maximum(rank, 0)] for rank in ranks)
+    top = ndimage.maximum_filter(response, size=3, mode="nearest")[tuple(places.T)]
+    enough = counts >= FEWEST_TAIL_PIXELS
+    result = np.full(len(places), np.nan)
+    result[enough] = tail_of(
+        *(each[enough] for each in (top - middle, low - middle, high - middle)), *_TAIL_SIGMAS, floor,
+        SMALLEST_TAIL_EXPONENT,
+    )  # fmt: skip
+    return result
+
+
+@lru_cache(maxsize=8)
+def _ring(inner_px: float, outer_px: float) -> IntArray:
+    """Offsets (m, 2) along rows and columns of the pixels between two radii."""
+    reach = np.arange(-int(outer_px), int(outer_px) + 1)
+    distance = np.hypot(reach[:, None], reach)
+    return reach[np.stack(np.nonzero((distance > inner_px) & (distance <= outer_px)), axis=1)]
 
 
 def _contrast(flattened: FloatArray, scale: float) -> tuple[FloatArray, float]:
@@ -471,4 +517,4 @@ def detect_peaks(
     flattened = np.where(valid, frame - background.level, 0.0)
     responses = [_contrast(flattened, scale) for scale in scales]
     sources = point_sources(flattened, background.noise, responses, None if psf is None else equivalent_sigma(psf))
-    return find_peaks(_contrast_map(frame, valid, responses, sources), threshold), threshold
+    return _contrast_peaks(frame, valid, responses, sources, threshold), threshold

@@ -115,6 +115,63 @@ def steep_pixels(values: FloatArray, least: float) -> BoolArray:
 
 
 @compiled
+def _tail_z(
+    excess: float, low: float, high: float, z_low: float, z_high: float, floor: float, least_exponent: float
+) -> float:
+    """Significance of a response above its median, by two upper quantiles above the same median."""
+    if excess <= 0.0:
+        return 0.0
+    low = max(low, floor * z_low)
+    if excess <= low:
+        # No tail yet: anything continuous does.
+        return z_low * excess / low
+    high = max(high, floor * z_high)
+    exponent = np.log(z_high / z_low) / np.log(max(high / low, 1.001))
+    return float(z_high * (excess / high) ** min(max(exponent, least_exponent), 1.0))
+
+
+@compiled
+def ring_values(
+    response: FloatArray, beside: BoolArray, places: NDArray[np.int64], ring: NDArray[np.int64]
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """What a ring around each place holds, (n, m) with infinity for what does not count, and how many do, (n,).
+
+    Args:
+        response: (H, W).
+        beside: (H, W) pixels that a ring may hold.
+        places: (n, 2) rows and columns.
+        ring: (m, 2) offsets along rows and columns.
+    """
+    height, width = response.shape
+    values = np.full((places.shape[0], ring.shape[0]), np.inf)
+    counts = np.zeros(places.shape[0], np.int64)
+    for n in range(places.shape[0]):
+        for m in range(ring.shape[0]):
+            i, j = places[n, 0] + ring[m, 0], places[n, 1] + ring[m, 1]
+            if 0 <= i < height and 0 <= j < width and beside[i, j]:
+                values[n, counts[n]] = response[i, j]
+                counts[n] += 1
+    return values, counts
+
+
+@compiled
+def tail_of(
+    excess: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    z_low: float,
+    z_high: float,
+    floor: float,
+    least_exponent: float,
+) -> FloatArray:
+    """Significance (n,) of responses above their median, by two upper quantiles above the same median, all (n,)."""
+    result = np.empty(excess.shape[0])
+    for n in range(excess.shape[0]):
+        result[n] = _tail_z(excess[n], low[n], high[n], z_low, z_high, floor, least_exponent)
+    return result
+
+
+@compiled
 def tail_map(
     response: FloatArray, meshes: FloatArray, z_low: float, z_high: float, floor: float, least_exponent: float
 ) -> FloatArray:
@@ -146,15 +203,7 @@ def tail_map(
         for j in range(width):
             m, t = left[j], share[j]
             middle = line[0, m] + t * (line[0, m + 1] - line[0, m])
-            excess = response[i, j] - middle
-            if excess <= 0.0:
-                continue
-            low = max(line[1, m] + t * (line[1, m + 1] - line[1, m]) - middle, floor * z_low)
-            if excess <= low:
-                # No tail yet: anything continuous does.
-                result[i, j] = z_low * excess / low
-                continue
-            high = max(line[2, m] + t * (line[2, m + 1] - line[2, m]) - middle, floor * z_high)
-            exponent = np.log(z_high / z_low) / np.log(max(high / low, 1.001))
-            result[i, j] = z_high * (excess / high) ** min(max(exponent, least_exponent), 1.0)
+            low = line[1, m] + t * (line[1, m + 1] - line[1, m]) - middle
+            high = line[2, m] + t * (line[2, m + 1] - line[2, m]) - middle
+            result[i, j] = _tail_z(response[i, j] - middle, low, high, z_low, z_high, floor, least_exponent)
     return result

@@ -35,6 +35,8 @@ from csist.frames.background import (
     estimate_background,
     find_ceiling,
     mask_pixels,
+    noise_floor,
+    scatter_about_plane,
 )
 from csist.frames.crowded import Field, unmix_crowded
 from csist.frames.detect import (
@@ -78,6 +80,8 @@ EXTENDED_PX = 12.0
 MOST_TARGETS_PER_PEAK = 3
 """A poor fit with more targets a peak than this is an extended source, whether or not the PSF is known."""
 FEWEST_VALID_PIXELS = 9
+NOISE_SIDE_PX = 21
+"""Least side of the square around a window in which its noise is measured."""
 
 CROWDED = "crowded"
 """The detector that fits a whole frame together, see `csist.frames.crowded`."""
@@ -266,6 +270,8 @@ def _unmix_part(
         prior=prior,
         mode=mode,
         guessed=guessed,
+        measured=noise_std is None,
+        floor=noise_floor(image),
         psf_error=check_not_negative("psf_error", (PSF_ERROR if guessed else 0.0) if psf_error is None else psf_error),
     )
     return job.solve(workers or os.cpu_count() or 1, progress)
@@ -369,6 +375,8 @@ class _Job:
     mode: str
     guessed: bool
     psf_error: float
+    measured: bool
+    floor: float
 
     @property
     def sigma_px(self) -> float:
@@ -474,7 +482,7 @@ class _Job:
             near = (np.abs(others.x - columns.start) < 99.0) & (np.abs(others.y - rows.start) < 99.0)
             if near.any():
                 window -= sensor.render(others[near].shifted(-columns.start, -rows.start))
-        noise = float(np.median(self.background.noise[rows, columns]))
+        noise, beside = self._noise(rows, columns, tree)
         peak = max(float(np.nanmax(window)), 0.0)
         saturated = self.pixels.saturated[rows, columns]
         if saturated.any():
@@ -499,7 +507,9 @@ class _Job:
         poor = Flag.POOR_FIT in group.flags
         if poor and (self.guessed or group.count > MOST_TARGETS_PER_PEAK * len(members) + 1):
             return None
+        # Clutter that is smooth over a target moves it little.
         found = found.shifted(columns.start, rows.start)
+        found = found.replace(x_std=found.x_std * beside / noise, y_std=found.y_std * beside / noise)
         own, peak_of = self._own(found, members, tree)
         z = self.peaks.significance[peak_of]
         kept_bits = found.flags & ~int(Flag.MASKED | Flag.SATURATED) | bits[np.searchsorted(members, peak_of)]
@@ -527,6 +537,31 @@ class _Job:
                 kept_flags | left_over.flags,
             )
         return _Solved(targets, probability, group.chi_squared, group.degrees_of_freedom, kept_flags, fitted=True)
+
+    def _noise(self, rows: slice, columns: slice, tree: KDTree) -> tuple[float, float]:
+        """Noise of a pixel in a window, in counts: what to fit with, and what remains beside the peaks.
+
+        Where it is measured, the map's noise holds the clutter of its wide boxes, the surroundings' own hardly any. The
+        fit takes the geometric mean: clutter may look like a target and add to a flux.
+        """
+        mapped = float(np.median(self.background.noise[rows, columns]))
+        if not self.measured:
+            return mapped, mapped
+        missing = NOISE_SIDE_PX - min(rows.stop - rows.start, columns.stop - columns.start)
+        margin = max(-(-missing // 2), 0)
+        top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
+        around = self.flattened[top : rows.stop + margin, left : columns.stop + margin].copy()
+        i, j = np.indices(around.shape)
+        reach = self.footprint_px + 1.0
+        middle = 0.5 * np.array([around.shape[1] - 1.0, around.shape[0] - 1.0]) + [left, top]
+        near = tree.query_ball_point(middle, float(np.hypot(*around.shape)) / 2.0 + reach)
+        for x, y in self.peaks.positions[near]:
+            around[np.hypot(j + left - x, i + top - y) <= reach] = np.nan
+        beside = scatter_about_plane(around)
+        if not np.isfinite(beside):
+            return mapped, mapped
+        beside = max(beside, self.floor)
+        return float(np.sqrt(beside * mapped)), beside
 
     def _peaks_inside(self, rows: slice, columns: slice) -> int:
         """Number of peaks in a window, those of other windows too."""
