@@ -15,26 +15,33 @@ from docs_api import api, grid_methods
 from docs_cli import command_line
 from docs_gallery import gallery
 from docs_tables import (
+    aims,
     budgets,
     figure,
     flags,
     frames,
+    injected,
+    injected_limit,
     ista_settings,
     methods,
     metric_example,
     parts,
     published,
     results,
+    speeds,
     table,
     weights,
     wrong_model,
+    yolo,
+    yolo_budget,
 )
 
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        api, budgets, command_line, figure, flags, frames, gallery, grid_methods, ista_settings, methods,
-        metric_example, parts, published, results, table, weights, wrong_model,
+        aims, api, budgets, command_line, figure, flags, frames, gallery, grid_methods, injected, injected_limit,
+        ista_settings, methods, metric_example, parts, published, results, speeds, table, weights, wrong_model, yolo,
+        yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

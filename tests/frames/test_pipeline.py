@@ -219,3 +219,18 @@ def test_real_infrared_frames():
         false, pixels = false + len(result) - hit.sum(), pixels + frame.size
     assert found / (found + missed) >= 0.8
     assert false / pixels <= 1e-4
+
+
+def test_samples_lie_around_their_targets():
+    sensor = Sensor(psf=GaussianPSF(1.1), shape=(90, 100), background=10.0, read_noise=1.0)
+    scene = Targets(x=[40.3, 42.6, 71.8], y=[30.2, 31.0, 55.5], intensity=[400.0, 300.0, 500.0])
+    frame = sensor.observe(scene, 3)
+    assert not any(group.samples for group in unmix_frame(frame, psf=1.1)[1])
+    found, groups = unmix_frame(frame, psf=1.1, keep_samples=True)
+    assert len(found) == 3
+    for group in groups:
+        own = found[found.group == group.number]
+        (samples,) = group.samples
+        assert samples.shape[1:] == (len(own), 3)
+        mean, spread = samples.mean(axis=0), samples.std(axis=0)
+        assert (np.abs(mean - np.stack([own.x, own.y, own.intensity], axis=1)) < 0.5 * spread).all()

@@ -16,6 +16,7 @@ from csist import plots
 from csist.checks import InputError
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.plots.images import cut_out
 from csist.targets import Targets
 
 SENSOR = Sensor(read_noise=2.0)
@@ -31,9 +32,12 @@ FRAME_TARGETS = Targets(
 )  # fmt: skip
 
 
+CLOUD = np.random.default_rng(3).normal([4.9, 5.1], 0.05, (600, 2))
+
+
 def views() -> list[plots.View]:
     return [
-        plots.View(IMAGE, MODEL, FOUND, TRUTH, "stack.npy, image 12: 3 targets"),
+        plots.View(IMAGE, MODEL, FOUND, TRUTH, "stack.npy, image 12: 3 targets", cloud=CLOUD),
         plots.View(IMAGE, SENSOR.render(Targets.empty()), Targets.empty(), None, "stack.npy, image 13: 0 targets"),
     ]
 
@@ -42,9 +46,6 @@ def frame(targets: Targets = FRAME_TARGETS) -> Figure:
     image = FRAME_SENSOR.observe(FRAME_TARGETS, 2)
     image[10:12, 20:30] = np.nan
     return plots.frame_panel(image, targets, FRAME_SENSOR.render(targets), title="sky.fits: 5 targets")
-
-
-SAMPLES = np.random.default_rng(3).normal([4.9, 5.1, 230.0], [0.05, 0.05, 3.0], (200, 3, 3))
 
 
 def overview(targets: Targets) -> Figure:
@@ -59,7 +60,7 @@ FIGURES = {
     "nothing": lambda: plots.unmixing_panel(np.zeros((3, 3)), Targets.empty(), np.zeros((3, 3))),
     "frame": frame,
     "frame without targets": lambda: frame(Targets.empty()),
-    "group": lambda: plots.group_panel(views()[0], SAMPLES),
+    "group": lambda: plots.group_panel(views()[0]),
     "group without targets": lambda: plots.group_panel(views()[1]),
     "overview": lambda: overview(FRAME_TARGETS),
     "overview without targets": lambda: overview(Targets.empty()),
@@ -103,10 +104,15 @@ def test_nothing_to_draw_is_refused(make: Callable[[], Figure]) -> None:
 
 
 def test_samples_are_drawn_where_they_lie() -> None:
-    close_up = plots.group_panel(views()[0], SAMPLES).axes[1]
+    close_up = plots.group_panel(views()[0]).axes[1]
     offsets = close_up.collections[0].get_offsets()
-    assert np.array_equal(np.sort(offsets[:, 0]), np.sort(SAMPLES[..., 0].ravel()))
-    assert np.array_equal(np.sort(offsets[:, 1]), np.sort(SAMPLES[..., 1].ravel()))
+    assert np.array_equal(offsets, CLOUD)
+
+
+def test_a_part_of_a_view_has_its_part_of_the_samples() -> None:
+    cloud = np.array([[3.0, 4.0], [30.0, 31.0], [33.0, 38.9], [60.0, 9.0]])
+    whole = plots.View(np.zeros((50, 70)), np.zeros((50, 70)), FRAME_TARGETS, cloud=cloud)
+    assert cut_out(whole, 32.0, 33.0, 11).cloud.tolist() == [[30.0, 31.0]]
 
 
 def test_group_views_are_the_brightest_groups_and_do_not_overlap() -> None:

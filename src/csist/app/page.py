@@ -63,7 +63,7 @@ def draw(answer: Answer, scene: Scene) -> Iterator[Picture]:
     title = _title(answer, scene)
     if scene.windows:
         with _DRAWING:
-            png = plots.figure_png(plots.group_panel(answer.view, answer.samples))
+            png = plots.figure_png(plots.group_panel(answer.view))
         yield Picture(png, title, f"{title}: image, close-up, model and residual. The table lists the targets.")
         return
     parts = plots.group_views(answer.view, MOST_GROUPS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -52,14 +52,12 @@ class Answer:
     Args:
         method: its name.
         place: of the image in the scene.
-        view: image, model, detections and truth.
-        samples: (m, count, 3) posterior samples of x, y and intensity; None where a method has none.
+        view: image, model, detections and truth, and posterior samples where a method has them.
     """
 
     method: str
     place: int
     view: View
-    samples: FloatArray | None = field(default=None, repr=False)
 
     @property
     def targets(self) -> Targets:
@@ -108,14 +106,14 @@ def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Ca
 
     def solve(place: int) -> Answer:
         image = scene.images[place]
-        samples = None
+        cloud = None
         if isinstance(method, Continuous):
             found, groups = method.solve(image, keep_samples=True)
-            samples = groups[0].samples
+            cloud = _cloud([] if groups[0].samples is None else [groups[0].samples])
         else:
             found = method.predict(image[None])
         truth = None if scene.truths is None else scene.truths[place]
-        return Answer(name, place, View(image, method.sensor.render(found[0]), found[0], truth), samples)
+        return Answer(name, place, View(image, method.sensor.render(found[0]), found[0], truth, cloud=cloud))
 
     return solve
 
@@ -129,13 +127,19 @@ def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -
 
     def solve(place: int) -> Answer:
         frame = scene.images[place]
-        found, _ = solve_frame(
+        found, groups = solve_frame(
             frame, scene.sensor, _prior(settings), mode=settings.mode, noise_std=scene.noise_std, psf=psf,
-            progress=progress,
+            keep_samples=True, progress=progress,
         )  # fmt: skip
-        return Answer(name, place, View(frame, frame_model(frame, found, scene.sensor, psf), found))
+        cloud = _cloud([samples for group in groups for samples in group.samples])
+        return Answer(name, place, View(frame, frame_model(frame, found, scene.sensor, psf), found, cloud=cloud))
 
     return solve
+
+
+def _cloud(samples: list[FloatArray]) -> FloatArray:
+    """Positions (n, 2) of posterior samples (m, count, 3)."""
+    return np.concatenate([np.empty((0, 2)), *(each[..., :2].reshape(-1, 2) for each in samples)])
 
 
 def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -> Iterator[Result | Progress]:

@@ -131,7 +131,8 @@ def draw_group(count: int, separation_px: float, rng: np.random.Generator) -> Fl
         beside = places[rng.integers(len(places))] + separation_px * np.array([np.cos(angle), np.sin(angle)])
         if np.hypot(*(places - beside).T).min() >= separation_px * (1.0 - 1e-9):
             places = np.concatenate([places, beside[None]])
-    return places - places.mean(axis=0)
+    offsets: FloatArray = places - places.mean(axis=0)
+    return offsets
 
 
 def peak_share(x: FloatArray, y: FloatArray) -> FloatArray:

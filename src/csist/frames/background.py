@@ -286,7 +286,7 @@ def estimate_background(
 
 
 def scatter_about_plane(values: FloatArray) -> float:
-    """Robust standard deviation about the plane that fits best, in counts; NaN is left out, NaN where too little is left.
+    """Robust standard deviation in counts about the plane that fits best; NaN is left out, and said of too few pixels.
 
     Args:
         values: (h, w) in counts.

@@ -238,10 +238,8 @@ def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray
     top = ndimage.maximum_filter(response, size=3, mode="nearest")[tuple(places.T)]
     enough = counts >= FEWEST_TAIL_PIXELS
     result = np.full(len(places), np.nan)
-    result[enough] = tail_of(
-        *(each[enough] for each in (top - middle, low - middle, high - middle)), *_TAIL_SIGMAS, floor,
-        SMALLEST_TAIL_EXPONENT,
-    )  # fmt: skip
+    excess, low, high = (value[enough] for value in (top - middle, low - middle, high - middle))
+    result[enough] = tail_of(excess, low, high, *_TAIL_SIGMAS, floor, SMALLEST_TAIL_EXPONENT)
     return result
 
 

@@ -104,6 +104,8 @@ class FrameGroup:
         chi_squared: of the best fit, summed over the windows; NaN where there is none.
         degrees_of_freedom: measured pixels minus parameters, summed.
         flags: bits of `Flag`.
+        samples: one (m, k, 3) a window: posterior samples of x, y in px and intensity in counts of k targets, in frame
+            coordinates, given their number; empty unless asked for.
     """
 
     number: int
@@ -118,6 +120,7 @@ class FrameGroup:
     chi_squared: float
     degrees_of_freedom: int
     flags: Flag
+    samples: tuple[FloatArray, ...] = ()
 
 
 def unmix_frame(
@@ -132,6 +135,7 @@ def unmix_frame(
     psf_error: float | None = None,
     box_sides_px: tuple[int, ...] | None = None,
     workers: int | None = None,
+    keep_samples: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Targets, list[FrameGroup]]:
     """Targets of a whole frame in frame coordinates, and what is known of each blob.
@@ -158,6 +162,7 @@ def unmix_frame(
             measured ("auto"), else 0.
         box_sides_px: sides of the background's boxes in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         workers: threads; the result does not depend on it.
+        keep_samples: whether the groups get posterior samples; the crowded detector has none.
         progress: called with (blobs done, blobs in all) now and then, tile by tile in a very large frame; an
             exception of its own ends the work.
 
@@ -185,13 +190,13 @@ def unmix_frame(
         settled: dict[str, Any] = {
             "sensor": sensor, "prior": prior, "mode": mode, "noise_std": noise_std, "psf": psf,
             "false_alarm_rate": false_alarm_rate, "detector": detector, "psf_error": psf_error,
-            "box_sides_px": box_sides_px, "workers": workers, "progress": progress,
+            "box_sides_px": box_sides_px, "workers": workers, "keep_samples": keep_samples, "progress": progress,
         }  # fmt: skip
         level = find_ceiling(image) if ceiling is None else ceiling
         return unmix_tiles(image, lambda part: _unmix_part(part, level, **settled))
     return _unmix_part(
         image, ceiling, sensor, prior, mode, noise_std, psf, false_alarm_rate, detector, psf_error, box_sides_px,
-        workers, progress,
+        workers, keep_samples, progress,
     )  # fmt: skip
 
 
@@ -223,6 +228,7 @@ def _unmix_part(
     psf_error: float | None,
     box_sides_px: tuple[int, ...] | None,
     workers: int | None,
+    keep_samples: bool,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Targets, list[FrameGroup]]:
     """`unmix_frame` with its options settled."""
@@ -272,6 +278,7 @@ def _unmix_part(
         guessed=guessed,
         measured=noise_std is None,
         floor=noise_floor(image),
+        keep_samples=keep_samples,
         psf_error=check_not_negative("psf_error", (PSF_ERROR if guessed else 0.0) if psf_error is None else psf_error),
     )
     return job.solve(workers or os.cpu_count() or 1, progress)
@@ -324,7 +331,7 @@ def pixel_flags(pixels: PixelMask, positions: FloatArray, reach: int) -> IntArra
 
 
 def unmix_window(
-    window: FloatArray, sensor: Sensor, prior: ScenePrior, mode: str, noise_std: float
+    window: FloatArray, sensor: Sensor, prior: ScenePrior, mode: str, noise_std: float, keep_samples: bool = False
 ) -> tuple[Targets, Group]:
     """Targets of one background-subtracted window (NaN is left out), in its own coordinates.
 
@@ -334,6 +341,7 @@ def unmix_window(
         prior: scene prior.
         mode: "accurate" or "fast".
         noise_std: of a pixel in counts.
+        keep_samples: whether the group gets posterior samples.
     """
     method = Continuous(
         sensor.with_shape((window.shape[0], window.shape[1])),
@@ -344,7 +352,7 @@ def unmix_window(
         mask_nan=True,
         workers=1,
     )
-    targets, groups = method.solve(window)
+    targets, groups = method.solve(window, keep_samples=keep_samples)
     return targets[0], groups[0]
 
 
@@ -358,6 +366,7 @@ class _Solved:
     degrees_of_freedom: int
     flags: Flag
     fitted: bool
+    samples: tuple[FloatArray, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -377,6 +386,7 @@ class _Job:
     psf_error: float
     measured: bool
     floor: float
+    keep_samples: bool
 
     @property
     def sigma_px(self) -> float:
@@ -467,6 +477,7 @@ class _Job:
             chi_squared=float(sum(r.chi_squared for r in fitted)) if fitted else float("nan"),
             degrees_of_freedom=sum(r.degrees_of_freedom for r in fitted),
             flags=flags,
+            samples=tuple(cloud for result in fitted for cloud in result.samples),
         )
         return targets.replace(group=np.full(len(targets), number)), group
 
@@ -497,13 +508,14 @@ class _Job:
         seen = self._peaks_inside(rows, columns)
         if tolerant:
             prior = self._at_most(seen + 1)
-        found, group = unmix_window(window, sensor, prior, self.mode, noise)
+        found, group = unmix_window(window, sensor, prior, self.mode, noise, self.keep_samples)
         if tolerant and (Flag.POOR_FIT in group.flags or group.count > seen):
             # The PSF as it is does not do, or only with more targets than there are peaks. Its error grows with the
             # light: as shot noise of the strength that is right at the peak.
             per_count = self.psf_error**2 * peak + (0.0 if self.gain is None else 1.0 / self.gain)
             prior = self._at_most(MOST_TARGETS_PER_PEAK * seen)
-            found, group = unmix_window(window, replace(sensor, gain=1.0 / per_count), prior, self.mode, noise)
+            sensor = replace(sensor, gain=1.0 / per_count)
+            found, group = unmix_window(window, sensor, prior, self.mode, noise, self.keep_samples)
         poor = Flag.POOR_FIT in group.flags
         if poor and (self.guessed or group.count > MOST_TARGETS_PER_PEAK * len(members) + 1):
             return None
@@ -522,6 +534,7 @@ class _Job:
             score[main] = 1.0
             own &= score >= LEAST_EXTRA_SCORE
         targets = found.replace(flags=kept_bits, score=score * z / (z + self.threshold))[own]
+        samples = () if group.samples is None else (group.samples[:, own] + np.array([columns.start, rows.start, 0.0]),)
         missed = self._unexplained(members, found)
         # The probabilities are of the window's count; what it found of other peaks is taken off.
         dropped = len(found) - len(targets)
@@ -536,7 +549,7 @@ class _Job:
                 Targets.concatenate([targets, left_over.targets]),
                 kept_flags | left_over.flags,
             )
-        return _Solved(targets, probability, group.chi_squared, group.degrees_of_freedom, kept_flags, fitted=True)
+        return _Solved(targets, probability, group.chi_squared, group.degrees_of_freedom, kept_flags, True, samples)
 
     def _noise(self, rows: slice, columns: slice, tree: KDTree) -> tuple[float, float]:
         """Noise of a pixel in a window, in counts: what to fit with, and what remains beside the peaks.

@@ -44,7 +44,9 @@ class Spot:
 
 
 def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Spot | None:
-    """The spot next to a place of a frame; None if too few pixels are valid or the fit ends at a bound.
+    """The spot next to a place of a frame.
+
+    None if too few of its pixels are valid or none that hold its light, or if the fit ends at a bound.
 
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked.
@@ -83,10 +85,12 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     sigma = float(fit.x[3])
     if not low * 1.02 < sigma < high * 0.98 or np.hypot(fit.x[0], fit.x[1]) >= FARTHEST_PX:
         return None
+    bright = np.hypot(dx - fit.x[0], dy - fit.x[1]) <= 2.0 * sigma + 0.5
+    if not bright.any():
+        return None
     slopes = jacobian(fit.x)
     excess = max(1.0, 2.0 * fit.cost / (len(values) - 5))
     variance = np.linalg.pinv(slopes.T @ slopes)[3, 3] * excess
-    bright = np.hypot(dx - fit.x[0], dy - fit.x[1]) <= 2.0 * sigma + 0.5
     beyond = max(float((fit.fun[bright] ** 2).mean()) - 1.0, 0.0) ** 0.5 * scale
     shift_x, shift_y, flux = (float(value) for value in fit.x[:3])
     profile = np.stack([dx - shift_x, dy - shift_y, (values - fit.x[4]) / flux], axis=1)

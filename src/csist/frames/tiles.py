@@ -104,7 +104,9 @@ def unmix_tiles(
             else:
                 x, y = column + group.column + 0.5 * group.shape[1], row + group.row + 0.5 * group.shape[0]
             if tile.owns(x, y):
-                found.append((own, replace(group, column=group.column + column, row=group.row + row)))
+                samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
+                moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
+                found.append((own, moved))
     found.sort(key=lambda each: -each[1].significance)
     return (
         Targets.concatenate(own.replace(group=np.full(len(own), number)) for number, (own, _) in enumerate(found)),

@@ -43,6 +43,8 @@ class View:
         truth: true targets, if they are known.
         title: what to write over the row.
         origin: (row, column) of the first pixel in the whole image.
+        cloud: (n, 2) x, y of posterior samples of the targets, in coordinates of the whole image; None where none are
+            known.
     """
 
     image: FloatArray = field(repr=False)
@@ -51,6 +53,7 @@ class View:
     truth: Targets | None = None
     title: str = ""
     origin: tuple[int, int] = (0, 0)
+    cloud: FloatArray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("image", "model"):
@@ -77,16 +80,19 @@ def cut_out(view: View, x: float, y: float, side: int, title: str = "") -> View:
     column = int(np.clip(round(x) - side // 2, 0, max(columns - side, 0)))
     part = slice(row, row + side), slice(column, column + side)
 
-    def inside(targets: Targets) -> Targets:
-        return targets[
-            (targets.x > column - 0.5)
-            & (targets.x < column + side - 0.5)
-            & (targets.y > row - 0.5)
-            & (targets.y < row + side - 0.5)
-        ]
+    def inside(x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
+        return (x > column - 0.5) & (x < column + side - 0.5) & (y > row - 0.5) & (y < row + side - 0.5)
 
-    truth = None if view.truth is None else inside(view.truth)
-    return View(view.image[part], view.model[part], inside(view.targets), truth, title, (row, column))
+    targets, truth, cloud = view.targets, view.truth, view.cloud
+    return View(
+        view.image[part],
+        view.model[part],
+        targets[inside(targets.x, targets.y)],
+        None if truth is None else truth[inside(truth.x, truth.y)],
+        title,
+        (row, column),
+        None if cloud is None else cloud[inside(*cloud.T)],
+    )
 
 
 def outline(linewidth: float) -> list[Any]:

@@ -185,14 +185,13 @@ def frame_overview(whole: View, parts: Sequence[View] = ()) -> Figure:
     return figure
 
 
-def group_panel(view: View, samples: FloatArray | None = None) -> Figure:
+def group_panel(view: View) -> Figure:
     """One group in four panels: image, close-up, model, residual.
 
     Args:
         view: the window, or the part of a frame, that the group lies in.
-        samples: (m, count, 3) posterior samples of x, y and intensity of the targets; None: they are not known.
     """
-    sampled = samples is not None and samples.size > 0
+    sampled = view.cloud is not None and view.cloud.size > 0
     with styled():
         figure = Figure(figsize=(PANEL_INCHES, PANEL_INCHES - 0.3), layout="constrained")
         axes = np.ravel(figure.subplots(2, 2))
@@ -200,9 +199,9 @@ def group_panel(view: View, samples: FloatArray | None = None) -> Figure:
         show(figure, axes[0], view, view.image, levels, "image and detections")
         mark(axes[0], view, largest, errors=False)
         show(figure, axes[1], view, view.image, levels, "close-up")
-        if samples is not None and sampled:
+        if view.cloud is not None and sampled:
             axes[1].autoscale(False)
-            axes[1].scatter(samples[..., 0], samples[..., 1], s=2.0, c=SAMPLES, alpha=0.25, linewidths=0, zorder=2)
+            axes[1].scatter(*view.cloud.T, s=2.0, c=SAMPLES, alpha=0.25, linewidths=0, zorder=2)
         mark(axes[1], view, largest, errors=True)
         box = _close_up(view, GROUP_MARGIN_PX)
         if box is not None:
