@@ -56,6 +56,20 @@ def test_rows_are_those_of_evaluate_with_cost_training_and_limit(
         methods.benchmark(labelled(11), tmp_path, 3, ["fista"], limit_images=0, resamples=0)
 
 
+def test_networks_are_compared_image_by_image(tmp_path: Path) -> None:
+    data = labelled(8)
+    rows = methods.benchmark(data, tmp_path, 3, ["ista", "fista-net", "dista-net"], limit_images=0, resamples=20)[
+        "rows"
+    ]
+    differences = {row["name"]: row["difference"] for row in rows if "difference" in row}
+    assert differences.keys() == {"fista-net", "dista-net"}
+    assert tuple(differences["dista-net"]["CSO-mAP"]) == (0.0, 0.0, 0.0)
+    value, low, high = differences["fista-net"]["CSO-mAP"]
+    score = {row["name"]: row["by_intensity"]["CSO-mAP"] for row in rows if "by_intensity" in row}
+    assert value == pytest.approx(score["fista-net"] - score["dista-net"])
+    assert low <= value <= high
+
+
 def test_rows_of_an_earlier_result_stay() -> None:
     def row(name: str, score: float, reference: bool = False) -> dict[str, Any]:
         return {"name": name, "CSO-mAP": score, "reference": reference}

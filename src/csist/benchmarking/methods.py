@@ -38,6 +38,9 @@ LIMITS = ("limit, from the truth", "limit, annealed")
 """Rows of the posterior limit, by the start of its chains."""
 LIMIT_STEPS = 2_000_000
 
+COMPARED_WITH = "dista-net"
+"""Trained methods are compared with it, image by image."""
+
 SEPARATIONS_PX = (0.6, 0.7, 0.85)
 """Edges of the breakdown by the smallest distance in an image; 0.95 px is one Rayleigh unit of the benchmark."""
 
@@ -70,7 +73,8 @@ def benchmark(
     """Figures of all methods at one ratio, as `Evaluation.to_dict`, with more of each.
 
     Besides the keys of `score_predictions` and `evaluate` a row has `breakdown`, and for a trained method
-    `parameters`, `multiply_adds_per_image` and `training` (samples, minutes, seed, machine).
+    `parameters`, `multiply_adds_per_image`, `training` (samples, minutes, seed, machine) and, where DISTA-Net is one of
+    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples.
 
     Args:
         data: images with their truth.
@@ -86,6 +90,7 @@ def benchmark(
     """
     check_ratio(ratio)
     rows: list[dict[str, Any]] = []
+    plain: dict[str, list[Targets]] = {}
 
     def add(name: str, found: list[Targets], more: dict[str, Any]) -> None:
         truths = data.truths[: len(found)]
@@ -98,6 +103,17 @@ def benchmark(
     for family in families:
         for name, (found, extra) in _detections(family, data, folder, ratio, progress).items():
             add(name, found, {**extra, **facts(name, data, ratio)})
+            if "training" in rows[-1] and "+" not in name:
+                plain[name] = found
+    for row in rows:
+        if row["name"] in plain and COMPARED_WITH in plain and resamples:
+            pair = plain[row["name"]], plain[COMPARED_WITH]
+            row["difference"] = {
+                "to": COMPARED_WITH,
+                "CSO-mAP": metrics.bootstrap_difference(
+                    *pair, data.truths, 0, resamples=resamples, rank_by="intensity"
+                ),
+            }
     for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
         add(f"oracle, ratio {ratio}, by {by}", found, {"reference": True})
     if limit_images:
