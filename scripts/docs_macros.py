@@ -19,6 +19,7 @@ from docs_tables import (
     budgets,
     figure,
     flags,
+    flat_prior,
     frames,
     injected,
     injected_limit,
@@ -39,9 +40,9 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, figure, flags, frames, gallery, grid_methods, injected, injected_limit,
-        ista_settings, methods, metric_example, parts, published, results, speeds, table, weights, wrong_model, yolo,
-        yolo_budget,
+        aims, api, budgets, command_line, figure, flags, flat_prior, frames, gallery, grid_methods, injected,
+        injected_limit, ista_settings, methods, metric_example, parts, published, results, speeds, table, weights,
+        wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

@@ -32,6 +32,8 @@ PARTED = ("continuous", "continuous, fast", "dista-net+refine", "dista-net", "li
 FALSE_ALARMS = ("5e-06", "1e-05", "2e-05", "0.0001")
 """A pixel: where the detectors are compared."""
 
+_LIMIT_KEYS = ("limit_from_truth", "limit_from_modes")
+
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -166,6 +168,32 @@ def wrong_model() -> str:
             markdown_table(["model", "CSO-mAP", "count right", "mean score", "score error", "flagged"], rows),
             "What `csist.calibrate` finds:",
             markdown_table(["sigma believed", "sigma found, px", "error", "windows of one target"], found),
+        ]
+    )
+
+
+def flat_prior() -> str:
+    """Pairs against the Cramer-Rao bound, and groups against their own limit, when next to nothing is known."""
+    result = _read("flat_prior")
+    pairs = [
+        [
+            f"{row['separation_r']:g} R", str(row["pairs"]), f"{100 * row['count_accuracy']:.1f} %",
+            f"{row['rms_error_px']:.4f}", f"{row['rms_bound_px']:.4f}", f"{row['error_over_bound']:.2f}",
+        ]
+        for row in result["pairs"]
+    ]  # fmt: skip
+    groups = [
+        [
+            f"{row['read_noise']:g}", f"{100 * row['count_accuracy']:.1f} %",
+            *("{:.1f} ({:.1f} to {:.1f})".format(*row[key]) for key in ("CSO-mAP", *_LIMIT_KEYS)),
+        ]
+        for row in result["groups"]
+    ]  # fmt: skip
+    head = ["pairs apart", "pairs", "count right", "rms error, px", "Cramer-Rao bound, px", "ratio"]
+    return "\n\n".join(
+        [
+            markdown_table(head, pairs),
+            markdown_table(["noise", "count right", "CSO-mAP", "limit from the truth", "limit from modes"], groups),
         ]
     )
 
