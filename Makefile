@@ -67,7 +67,8 @@ METHODS :=
 
 results: $(VENV)/core.stamp $(STORE)  ## measure every method, or METHODS, on the test split, refill the tables (an hour)
 	$(BIN)/csist benchmark --data $(STORE) $(addprefix --method ,$(METHODS)) --output docs/results
-	mv -f docs/results/csist-100k-*.png docs/images/
+	rm -f docs/results/csist-100k-*.png
+	$(BIN)/python scripts/figures.py cost
 	$(BIN)/python scripts/results_table.py
 
 $(STORE): | $(VENV)/core.stamp

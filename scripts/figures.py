@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +22,15 @@ from csist.evaluation import grid_oracles
 from csist.frames import estimate_psf
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.physics.limits import cramer_rao_bound
-from csist.plots import DETECTION, TRUTH, limits_by_noise, psf_fit, save_figure, training_curves
+from csist.plots import (
+    DETECTION,
+    TRUTH,
+    accuracy_against_multiply_adds,
+    limits_by_noise,
+    psf_fit,
+    save_figure,
+    training_curves,
+)
 from csist.plots.style import BLUE, GREEN, GREY, LINE_COLOURS, VERMILION, styled
 from docs_tables import ROOT, worked_example
 
@@ -184,16 +193,30 @@ def _draw_matches(axis: Axes, found: csist.Targets, truth: csist.Targets) -> Non
     axis.legend(loc="lower right")
 
 
+def _measured(name: str) -> Any:
+    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def cost() -> Figure:
+    """CSO-mAP against multiply-adds as `csist benchmark` measured them, and the limit of `bench_accuracy.py`."""
+    table = _measured("csist-100k-ratio-3")
+    limit = next(row for row in _measured("accuracy")["rows"].values() if not row["sensor"]["read_noise"])["limit"]
+    lines = [
+        {"name": f"physical limit, {which.replace('_', ' ')}", "reference": True, "CSO-mAP": limit[which]["CSO-mAP"][0]}
+        for which in ("annealed", "from_truth")
+    ]
+    return accuracy_against_multiply_adds([*table["rows"], *lines], f"grid ratio 3, {table['data']['images']:,} images")
+
+
 def limits() -> Figure:
     """CSO-mAP of both modes and the physical limit by noise, as `benchmarks/bench_accuracy.py` measured them."""
-    measured = json.loads((ROOT / "docs" / "results" / "accuracy.json").read_text())["rows"].values()
     rows = [
         {
             "noise_std": row["sensor"]["read_noise"],
             "limit": sorted(row["limit"][which]["CSO-mAP"][0] for which in ("annealed", "from_truth")),
             "methods": {f"continuous, {mode}": row[mode]["scores"]["CSO-mAP"][0] for mode in ("accurate", "fast")},
         }
-        for row in measured
+        for row in _measured("accuracy")["rows"].values()
         if row["sensor"]["bits"] is None
     ]
     return limits_by_noise(rows)
@@ -212,13 +235,15 @@ def psf() -> Figure:
 
 def training() -> Figure:
     """How the networks that come along learned, as `scripts/training_logs.py` collected it."""
-    logs = json.loads((ROOT / "docs" / "results" / "training.json").read_text())
-    arrays = {name: {key: np.array(values, dtype=float) for key, values in log.items()} for name, log in logs.items()}
+    arrays = {
+        name: {key: np.array(values, dtype=float) for key, values in log.items()}
+        for name, log in _measured("training").items()
+    }
     return training_curves(arrays)
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    each.__name__: each for each in (imaging, ceiling, separation, flux, metric, limits, psf, training)
+    each.__name__: each for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training)
 }
 
 
