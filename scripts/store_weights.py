@@ -25,12 +25,12 @@ MOST_LOST = 0.05
 IMAGES = 4000
 
 
-def store(path: Path) -> str:
-    """Store one file; returns a line that says how."""
+def store(path: Path, number: int) -> str:
+    """Store one file, scored on so many images; returns a line that says how."""
     card = read_card(path)
     sensor = Sensor.from_card(card["sensor"])
     prior = ScenePrior.from_card(card["training"]["prior"])
-    _, validation, *_ = open_data(None, sensor, prior, 0, IMAGES)
+    _, validation, *_ = open_data(None, sensor, prior, 0, number)
     images, truths = np.asarray(validation.images, dtype=np.float64), validation.truths()
 
     def score(weights: Path) -> tuple[float, float, float]:
@@ -46,7 +46,7 @@ def store(path: Path) -> str:
     value, low, high = stored if half else full
     card["score"] = {
         "cso_map": round(value, 3), "interval_95": [round(low, 3), round(high, 3)], "split": "simulated validation",
-        "images": IMAGES, "before_rounding": round(full[0], 3),
+        "images": number, "before_rounding": round(full[0], 3),
     }  # fmt: skip
     weights_folder().mkdir(exist_ok=True)
     target = save_weights(weights_folder() / path.name, method, card, half)
@@ -56,8 +56,10 @@ def store(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, nargs="+")
-    for path in parser.parse_args().weights:
-        print(store(path))
+    parser.add_argument("--images", type=int, default=IMAGES, help="simulated validation images")
+    options = parser.parse_args()
+    for path in options.weights:
+        print(store(path, options.images))
 
 
 if __name__ == "__main__":

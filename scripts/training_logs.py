@@ -2,8 +2,8 @@
 
     python scripts/training_logs.py FOLDER ...
 
-Writes docs/results/training.json: of each training samples, loss (mean of neighbouring steps) and CSO-mAP of the
-validations, by method and ratio.
+Adds to docs/results/training.json: of each training samples, loss (mean of neighbouring steps) and CSO-mAP of the
+validations, by method and ratio. What is there of other trainings stays.
 """
 
 from __future__ import annotations
@@ -37,4 +37,5 @@ def thinned(folder: Path) -> tuple[str, dict[str, list[float | None]]]:
 
 
 if __name__ == "__main__":
-    write_text(json.dumps(dict(thinned(Path(name)) for name in sys.argv[1:])) + "\n", RESULT)
+    known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    write_text(json.dumps(known | dict(thinned(Path(name)) for name in sys.argv[1:])) + "\n", RESULT)

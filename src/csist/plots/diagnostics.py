@@ -41,7 +41,7 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
             left.plot(thousands[steps], log["discrepancy"][steps], label=name, **look)
             right.plot(thousands[validations], log["cso_map"][validations], marker="o", markersize=3, **look)
         left.set_yscale("log")
-        left.set_ylabel("mean squared error of a cell in counts²")
+        left.set_ylabel("squared error of a cell, counts²")
         right.set_ylim(bottom=0)
         right.set_ylabel("CSO-mAP in percent, validation")
         for axis in (left, right):
