@@ -9,6 +9,7 @@ from csist.frames.background import (
     find_ceiling,
     mask_pixels,
     noise_floor,
+    scatter_about_plane,
 )
 from csist.physics import psf
 from csist.physics.sensor import Sensor
@@ -140,3 +141,15 @@ def test_clipped_statistics_ignores_sources():
 def test_noise_floor_is_that_of_rounding():
     assert noise_floor(np.array([[1.0, 2.0], [3.0, np.nan]])) == pytest.approx(12**-0.5)
     assert 0.0 < noise_floor(np.array([[1.5, 2.5]])) < 1e-4
+
+
+def test_scatter_about_a_plane():
+    i, j = np.indices((21, 24))
+    values = 5.0 + 3.0 * i - 2.0 * j + np.random.default_rng(0).normal(0.0, 1.5, i.shape)
+    values[8:12, 9:13] = np.nan  # a source
+    values[2, 3] += 60.0
+    assert scatter_about_plane(values) == pytest.approx(1.5, rel=0.15)
+    line = np.full((3, 90), np.nan)
+    line[1] = 0.5 * np.arange(90)
+    assert scatter_about_plane(line) == pytest.approx(0.0, abs=1e-9)
+    assert np.isnan(scatter_about_plane(values[:5, :5]))

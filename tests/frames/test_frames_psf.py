@@ -5,6 +5,7 @@ from scipy.optimize import minimize
 from csist.checks import InputError
 from csist.frames import estimate_psf, unmix_frame
 from csist.frames.psf import spread_evenly
+from csist.frames.spots import fit_spot
 from csist.physics.psf import GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -113,3 +114,13 @@ def test_indices_spread_over_a_sequence():
     assert spread_evenly(0) == []
     assert spread_evenly(1) == [0]
     assert spread_evenly(1000, 8)[0] == 0 and spread_evenly(1000, 8)[-1] == 999 and len(spread_evenly(1000, 8)) == 8
+
+
+def test_a_spot_whose_own_pixels_are_masked_is_none():
+    sensor = Sensor(GaussianPSF(1.1), shape=(41, 41), quantised=False)
+    frame = sensor.render(Targets(x=[20.0], y=[20.0], intensity=[3000.0]))
+    noise = np.ones(frame.shape)
+    assert fit_spot(frame, noise, 20.0, 20.0) is not None
+    i, j = np.indices(frame.shape)
+    frame[np.hypot(i - 20, j - 20) < 4.0] = np.nan
+    assert fit_spot(frame, noise, 20.0, 20.0) is None

@@ -81,6 +81,30 @@ def test_refuses_weights_of_another_kind(
         create_method(name, sensor, ratio, pretrained=saved(tmp_path), **options)
 
 
+def test_weights_of_another_ratio_are_a_beginning(tmp_path: Path) -> None:
+    coarse = create_method("dista-net", SENSOR, 3, pretrained=False, stages=1)
+    with torch.no_grad():
+        # What a cell's weight says is its place, so that it can be compared on another map.
+        rows, columns = torch.meshgrid(torch.arange(15.0), torch.arange(15.0), indexing="ij")
+        coarse.stages[0].kernel_maker[0].weight.copy_(((rows + 0.5) / 15 + 10 * (columns + 0.5) / 15).reshape(1, -1))
+    card = checkpoint.make_card("dista-net", SENSOR, 3, {"stages": 1}, {}, {})
+    path = checkpoint.save_weights(tmp_path / "coarse", coarse, card)
+    fine = create_method("dista-net", SENSOR, 5, pretrained=False, stages=2)
+    second = fine.stages[1].forward_second.weight.detach().clone()
+    start = fine.start.clone()
+    checkpoint.begin_from(fine, "dista-net", path)
+    assert torch.equal(fine.stages[0].forward_second.weight, coarse.stages[0].forward_second.weight)
+    assert torch.equal(fine.stages[1].forward_second.weight, second) and torch.equal(fine.start, start)
+    rows, columns = torch.meshgrid(torch.arange(25.0), torch.arange(25.0), indexing="ij")
+    expected = (rows + 0.5) / 25 + 10 * (columns + 0.5) / 25
+    got = fine.stages[0].kernel_maker[0].weight[0].detach().view(25, 25)
+    torch.testing.assert_close(got[1:-1, 1:-1], expected[1:-1, 1:-1])
+    with pytest.raises(InputError, match="holds weights of dista-net, not of ista-net"):
+        checkpoint.begin_from(build(), "ista-net", path)
+    with pytest.raises(InputError, match="another sensor"):
+        checkpoint.begin_from(create_method("dista-net", Sensor(), 5, pretrained=False, stages=1), "dista-net", path)
+
+
 def test_noise_and_background_may_differ(tmp_path: Path) -> None:
     noisy = Sensor(shape=(5, 5), read_noise=2.0, background=10.0)
     assert create_method("ista-net", noisy, pretrained=saved(tmp_path)).sensor == noisy

@@ -45,6 +45,7 @@ LONE_SIDE_PX = 5
 LONE_MARGIN_PX = LONE_SIDE_PX // 2 + 1
 """Margin that the surroundings of a border pixel's neighbour need."""
 FEWEST_SCATTER_PIXELS = 60
+"""Pixels that the scatter about a plane needs."""
 MOST_SCATTER_PIXELS = 5_000
 """Pixels, spread evenly over a frame, on which the scatter about that median is measured."""
 
@@ -296,9 +297,8 @@ def scatter_about_plane(values: FloatArray) -> float:
         return float("nan")
     known = values[rows, columns]
     design = np.stack([np.ones(len(rows)), rows - rows.mean(), columns - columns.mean()], axis=1)
-    plane = np.linalg.solve(design.T @ design, design.T @ known)
-    deviation = np.abs(known - design @ plane)
-    return float(1.4826 * np.median(deviation))
+    plane = np.linalg.lstsq(design, known)[0]  # also where all of them lie in one row
+    return float(1.4826 * np.median(np.abs(known - design @ plane)))
 
 
 def noise_floor(frame: FloatArray) -> float:

@@ -105,7 +105,7 @@ class FrameGroup:
         degrees_of_freedom: measured pixels minus parameters, summed.
         flags: bits of `Flag`.
         samples: one (m, k, 3) a window: posterior samples of x, y in px and intensity in counts of k targets, in frame
-            coordinates, given their number; empty unless asked for.
+            coordinates, given their number and the noise of the fit; empty unless asked for.
     """
 
     number: int
