@@ -32,12 +32,11 @@ PARTED = ("continuous", "continuous, fast", "dista-net+refine", "dista-net", "li
 FALSE_ALARMS = ("5e-06", "1e-05", "2e-05", "0.0001")
 """A pixel: where the detectors are compared."""
 
-_LIMIT_KEYS = ("limit_from_truth", "limit_from_modes")
-
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def _read(name: str) -> Any:
+def read_result(name: str) -> Any:
+    """What a command wrote to docs/results, by the file's name without its suffix."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -45,6 +44,11 @@ def markdown_table(head: list[str], rows: list[list[str]], numbers_from: int = 1
     """A table in Markdown, columns from `numbers_from` on to the right."""
     rule = ["---:" if place >= numbers_from else "---" for place in range(len(head))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def with_interval(value: float, low: float, high: float, form: str = ".1f") -> str:
+    """A score with the ends of its interval."""
+    return f"{value:{form}} ({low:.1f} to {high:.1f})"
 
 
 def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
@@ -59,7 +63,7 @@ def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
     Raises:
         ValueError: if there is no such row or figure.
     """
-    found = [each for each in _read(name)["rows"] if each["name"] == row]
+    found = [each for each in read_result(name)["rows"] if each["name"] == row]
     if not found or found[-1].get(key) is None:
         raise ValueError(f"docs/results/{name}.json has no {key!r} of {row!r}")
     return format(found[-1][key], form)
@@ -76,12 +80,12 @@ def results() -> str:
 
 
 def _evaluations() -> list[dict[str, Any]]:
-    return [_read(f"csist-100k-ratio-{ratio}") for ratio in RATIOS]
+    return [read_result(f"csist-100k-ratio-{ratio}") for ratio in RATIOS]
 
 
 def budgets() -> str:
     """What each trained network costs, how it was trained and how it scores, beside the literature."""
-    literature = {(_plain(row["name"]), row["ratio"]): row for row in _read("published")["rows"]}
+    literature = {(_plain(row["name"]), row["ratio"]): row for row in read_result("published")["rows"]}
     rows = []
     for each in _evaluations():
         for row in each["rows"]:
@@ -89,13 +93,12 @@ def budgets() -> str:
                 continue
             known = literature.get((_plain(row["name"]), each["ratio"]), {})
             cost, theirs = row["multiply_adds_per_image"] / 1e6, known.get("multiply_adds_G")
-            low, high = row["interval"]
             rows.append(
                 [
                     f"`{row['name']}`", str(each["ratio"]), f"{row['parameters'] / 1e6:.3f}",
                     f"{cost:.0f}", "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
                     f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
-                    f"{row['by_intensity']['CSO-mAP']:.2f} ({low:.1f} to {high:.1f})",
+                    with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
                     "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
                     _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
                 ]
@@ -139,7 +142,7 @@ def wrong_model() -> str:
     """What a wrong PSF, a background and dense groups do, and what self-calibration makes good."""
     if not (RESULTS / "wrong_model.json").exists():
         return "Not measured yet: run `python benchmarks/bench_wrong_model.py`"
-    result = _read("wrong_model")
+    result = read_result("wrong_model")
     rows = []
     for error, row in result["sigma"].items():
         rows.append([f"sigma believed {error}", *_model_cells(row["as_believed"])])
@@ -174,7 +177,7 @@ def wrong_model() -> str:
 
 def flat_prior() -> str:
     """Pairs against the Cramer-Rao bound, and groups against their own limit, when next to nothing is known."""
-    result = _read("flat_prior")
+    result = read_result("flat_prior")
     pairs = [
         [
             f"{row['separation_r']:g} R", str(row["pairs"]), f"{100 * row['count_accuracy']:.1f} %",
@@ -185,7 +188,7 @@ def flat_prior() -> str:
     groups = [
         [
             f"{row['read_noise']:g}", f"{100 * row['count_accuracy']:.1f} %",
-            *("{:.1f} ({:.1f} to {:.1f})".format(*row[key]) for key in ("CSO-mAP", *_LIMIT_KEYS)),
+            *(with_interval(*row[key]) for key in ("CSO-mAP", "limit_from_truth", "limit_from_modes")),
         ]
         for row in result["groups"]
     ]  # fmt: skip
@@ -199,9 +202,8 @@ def flat_prior() -> str:
 
 
 def _model_cells(row: dict[str, Any]) -> list[str]:
-    value, low, high = row["CSO-mAP"]
     return [
-        f"{value:.1f} ({low:.1f} to {high:.1f})", f"{100 * row['count_accuracy']:.1f} %", f"{row['mean_score']:.2f}",
+        with_interval(*row["CSO-mAP"]), f"{100 * row['count_accuracy']:.1f} %", f"{row['mean_score']:.2f}",
         f"{row['score_error']:.3f}", f"{100 * row['flagged_poor_fit']:.0f} %",
     ]  # fmt: skip
 
@@ -210,7 +212,7 @@ def published() -> str:
     """The figures that the benchmark's authors report."""
     rows = [
         [row["name"], str(row["ratio"]), *("" if row.get(key) is None else f"{row[key]:.2f}" for key in SCORES)]
-        for row in sorted(_read("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
+        for row in sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
     ]
     return markdown_table(["method", "ratio", *SCORES], rows)
 
@@ -223,7 +225,7 @@ def frames() -> str:
             *(f"{100 * row['probability_at_false_per_pixel'][allowed]['value']:.1f} %" for allowed in FALSE_ALARMS),
             f"{row['seconds_median']:.2f}",
         ]
-        for group, by_name in _read("real_sirst")["groups"].items()
+        for group, by_name in read_result("real_sirst")["groups"].items()
         for name, row in by_name.items()
     ]  # fmt: skip
     return markdown_table(["frames", "detector", "targets", *FALSE_ALARMS, "s a frame"], rows, 2)
@@ -232,7 +234,7 @@ def frames() -> str:
 def injected() -> str:
     """Simulated groups in real frames, beside the same on a flat background."""
     rows = []
-    for row in _read("real_injected")["rows"]:
+    for row in read_result("real_injected")["rows"]:
         if row.get("aimed_at"):
             label = "1 to 3 targets, 20 times the noise, at least 1 R apart"
             label += f", {row['source']}" if "source" in row else ""
@@ -257,7 +259,7 @@ def injected() -> str:
 
 def injected_limit() -> str:
     """What the exact posterior scores for some of the groups on a flat background."""
-    limit = _read("real_injected")["limit"]
+    limit = read_result("real_injected")["limit"]
     low, high = limit["bracket"]
     return (
         f"On the first {limit['groups']} of the groups in the first row, on the flat background, the exact posterior "
@@ -279,14 +281,14 @@ def aims(name: str) -> str:
             f"{row['value']:.3f}" if isinstance(row["value"], float) else str(row["value"]),
             "met" if row["met"] else "missed",
         ]
-        for row in _read(f"real_{name}")["targets"]
+        for row in read_result(f"real_{name}")["targets"]
     ]
     return markdown_table(["aim", "measured", ""], rows)
 
 
 def speeds() -> str:
     """Images a second of all contestants of one run."""
-    result = _read("methods_speed")
+    result = read_result("methods_speed")
     rows = [
         [
             row["name"], row["summary"], f"{row['images_per_second']['median']:,.0f}",
@@ -299,15 +301,13 @@ def speeds() -> str:
 
 def yolo() -> str:
     """Maps read out by a detector, beside their own read-out."""
-    result = _read("yolo")
+    result = read_result("yolo")
     rows = []
     for each in result["methods"]:
-        for key, label in (("threshold", "threshold"), ("yolo", "YOLO11n")):
-            figures = each[key]
-            low, high = figures["interval"]
+        for read_out, figures in (("threshold", each["threshold"]), ("YOLO11n", each["yolo"])):
             rows.append(
                 [
-                    each["name"], label, f"{figures['CSO-mAP']:.2f} ({low:.1f} to {high:.1f})",
+                    each["name"], read_out, with_interval(figures["CSO-mAP"], *figures["interval"], ".2f"),
                     f"{figures['AP05']:.1f}", f"{figures['AP25']:.1f}", f"{figures['count_accuracy']:.1f} %",
                 ]
             )  # fmt: skip
@@ -316,7 +316,7 @@ def yolo() -> str:
 
 def yolo_budget() -> str:
     """How long the detectors were trained, and on what."""
-    result = _read("yolo")
+    result = read_result("yolo")
     budget = result["budget"]
     spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
     return (
@@ -329,7 +329,7 @@ def ista_settings() -> str:
     """CSO-mAP of ISTA by its settings, on validation images."""
     rows = [
         [row["start"], "yes" if row["nonnegative"] else "no", f"{row['penalty']:g}", f"{row['CSO-mAP']:.2f}"]
-        for row in _read("ista")["choice"]
+        for row in read_result("ista")["choice"]
     ]
     return markdown_table(["start", "cells at least 0", "penalty", "CSO-mAP"], rows, 2)
 

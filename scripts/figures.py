@@ -7,10 +7,8 @@ Everything is computed here and now from the package, so a picture cannot disagr
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,7 +30,7 @@ from csist.plots import (
     training_curves,
 )
 from csist.plots.style import BLUE, GREEN, GREY, LINE_COLOURS, VERMILION, styled
-from docs_tables import ROOT, worked_example
+from docs_tables import ROOT, read_result, worked_example
 
 SENSOR, PRIOR = csist.Sensor(), csist.ScenePrior.csist_100k()
 RATIOS = range(1, 16)
@@ -193,14 +191,10 @@ def _draw_matches(axis: Axes, found: csist.Targets, truth: csist.Targets) -> Non
     axis.legend(loc="lower right")
 
 
-def _measured(name: str) -> Any:
-    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
 def cost() -> Figure:
     """CSO-mAP against multiply-adds as `csist benchmark` measured them, and the limit of `bench_accuracy.py`."""
-    table = _measured("csist-100k-ratio-3")
-    limit = next(row for row in _measured("accuracy")["rows"].values() if not row["sensor"]["read_noise"])["limit"]
+    table = read_result("csist-100k-ratio-3")
+    limit = next(row for row in read_result("accuracy")["rows"].values() if not row["sensor"]["read_noise"])["limit"]
     lines = [
         {"name": f"physical limit, {which.replace('_', ' ')}", "reference": True, "CSO-mAP": limit[which]["CSO-mAP"][0]}
         for which in ("annealed", "from_truth")
@@ -216,7 +210,7 @@ def limits() -> Figure:
             "limit": sorted(row["limit"][which]["CSO-mAP"][0] for which in ("annealed", "from_truth")),
             "methods": {f"continuous, {mode}": row[mode]["scores"]["CSO-mAP"][0] for mode in ("accurate", "fast")},
         }
-        for row in _measured("accuracy")["rows"].values()
+        for row in read_result("accuracy")["rows"].values()
         if row["sensor"]["bits"] is None
     ]
     return limits_by_noise(rows)
@@ -237,7 +231,7 @@ def training() -> Figure:
     """How the networks that come along learned, as `scripts/training_logs.py` collected it."""
     arrays = {
         name: {key: np.array(values, dtype=float) for key, values in log.items()}
-        for name, log in _measured("training").items()
+        for name, log in read_result("training").items()
     }
     return training_curves(arrays)
 

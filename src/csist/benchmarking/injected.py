@@ -242,30 +242,30 @@ def aimed_at(each: Injection) -> bool:
     return each.snr == AIMED_SNR and len(each.truth) in AIMED_COUNTS and apart
 
 
+def _belongs(each: Injection, labels: dict[str, Any]) -> bool:
+    """Whether a group is one of those that a row's labels name."""
+    own = {
+        "aimed_at": aimed_at(each), "chosen_on": each.chosen_on, "source": each.source, "snr": each.snr,
+        "count": len(each.truth), "separation": each.separation,
+    }  # fmt: skip
+    return all(own[key] == value for key, value in ({"chosen_on": False} | labels).items())
+
+
 def rows(groups: list[Injection]) -> Iterator[dict[str, Any]]:
     """Figures of what the aims are about, then by brightness, set, number of targets and separation.
 
     Those of the frames on which options were chosen are the second row, and in no other.
     """
-    others = [each for each in groups if not each.chosen_on]
-    cuts: list[tuple[dict[str, Any], Callable[[Injection], bool]]] = [({"aimed_at": True}, aimed_at)]
-    cuts += [({"aimed_at": True, "source": name}, lambda e, n=name: aimed_at(e) and e.source == n) for name in SETS]  # type: ignore[misc]
+    cuts: list[dict[str, Any]] = [{"aimed_at": True}, {"aimed_at": True, "chosen_on": True}]
+    cuts += [{"aimed_at": True, "source": name} for name in SETS]
     for snr in SNRS:
-        cuts += [({"snr": snr}, lambda e, s=snr: e.snr == s)]  # type: ignore[misc]
-        cuts += [({"snr": snr, "source": n}, lambda e, s=snr, n=n: e.snr == s and e.source == n) for n in SETS]  # type: ignore[misc]
-        cuts += [({"snr": snr, "count": c}, lambda e, s=snr, c=c: e.snr == s and len(e.truth) == c) for c in COUNTS]  # type: ignore[misc]
-        cuts += [
-            ({"snr": snr, "separation": r}, lambda e, s=snr, r=r: e.snr == s and e.separation == r)  # type: ignore[misc]
-            for r in SEPARATIONS
-        ]
-    for labels, chosen in cuts:
-        members = [each for each in others if chosen(each)]
+        cuts.append({"snr": snr})
+        for key, values in (("source", SETS), ("count", COUNTS), ("separation", SEPARATIONS)):
+            cuts += [{"snr": snr, key: value} for value in values]
+    for labels in cuts:
+        members = [each for each in groups if _belongs(each, labels)]
         if members:
             yield labels | summarise(members)
-        if labels == {"aimed_at": True}:
-            seen = [each for each in groups if each.chosen_on and aimed_at(each)]
-            if seen:
-                yield labels | {"chosen_on": True} | summarise(seen)
 
 
 def limit_of(groups: list[Injection], progress: Progress, steps: int = LIMIT_STEPS) -> dict[str, Any]:

@@ -235,7 +235,10 @@ def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray
     each = np.arange(len(places))
     ranks = [(share * (counts - 1)).astype(np.int64) for share in (0.5, *TAIL_QUANTILES)]
     middle, low, high = (values[each, np.maximum(rank, 0)] for rank in ranks)
-    top = ndimage.maximum_filter(response, size=3, mode="nearest")[tuple(places.T)]
+    rows, columns = (
+        np.clip(place[:, None] + [-1, 0, 1], 0, n - 1) for place, n in zip(places.T, response.shape, strict=True)
+    )
+    top = response[rows[:, :, None], columns[:, None, :]].max(axis=(1, 2))
     enough = counts >= FEWEST_TAIL_PIXELS
     result = np.full(len(places), np.nan)
     excess, low, high = (value[enough] for value in (top - middle, low - middle, high - middle))

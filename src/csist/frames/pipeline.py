@@ -521,7 +521,7 @@ class _Job:
             return None
         # Clutter that is smooth over a target moves it little.
         found = found.shifted(columns.start, rows.start)
-        found = found.replace(x_std=found.x_std * beside / noise, y_std=found.y_std * beside / noise)
+        found = found.replace(x_std=found.x_std * (beside / noise), y_std=found.y_std * (beside / noise))
         own, peak_of = self._own(found, members, tree)
         z = self.peaks.significance[peak_of]
         kept_bits = found.flags & ~int(Flag.MASKED | Flag.SATURATED) | bits[np.searchsorted(members, peak_of)]

@@ -144,7 +144,7 @@ def train(
             instead of whole images, which costs less. For convolutional methods and groups inside one pixel.
         window_share: that first part, 0 to 1.
         start: weight file of the same method to begin from; it must fit sensor and options. One for another ratio
-            lends what has the same shape.
+            lends what fits.
         half: store the weights in half precision.
         sensor: sensor of simulated scenes; default: the benchmark's. A store has its own.
         prior: of simulated scenes; default: the benchmark's.
@@ -177,7 +177,8 @@ def train(
     if window is not None and not prior.single_pixel:
         raise InputError("window needs groups inside one pixel (single_pixel of the prior): leave it out")
     torch.manual_seed(seed)
-    other_ratio = start is not None and read_card(start)["ratio"] != ratio
+    lender = None if start is None else read_card(start)
+    other_ratio = lender is not None and lender["ratio"] != ratio
     given = False if start is None or other_ratio else Path(start)
     try:
         method: GridMethod = create_method(name, sensor=sensor, ratio=ratio, pretrained=given, **dict(options or {}))
@@ -200,7 +201,7 @@ def train(
         "batch_size": step_size, "learning_rate": peak, "schedule": schedule, "ema_decay": ema_decay,
         "constraint_share": constraint_share, "window": window,
         "window_share": None if window is None else window_share, "max_samples": max_samples,
-        "start": None if start is None else {"weights": Path(start).name, **read_card(start)["training"]},
+        "start": None if start is None or lender is None else {"weights": Path(start).name, **lender["training"]},
         "machine": describe_machine(),
     }  # fmt: skip
     module = UnmixingModule(
