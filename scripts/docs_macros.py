@@ -17,10 +17,12 @@ from docs_gallery import gallery
 from docs_tables import (
     aims,
     budgets,
+    crowded_stars,
     figure,
     flags,
     flat_prior,
     frames,
+    infrared_stars,
     injected,
     injected_limit,
     ista_settings,
@@ -40,9 +42,9 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, figure, flags, flat_prior, frames, gallery, grid_methods, injected,
-        injected_limit, ista_settings, methods, metric_example, parts, published, results, speeds, table, weights,
-        wrong_model, yolo, yolo_budget,
+        aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery, grid_methods,
+        infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts, published, results,
+        speeds, table, weights, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

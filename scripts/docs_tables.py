@@ -267,6 +267,37 @@ def injected_limit() -> str:
     )
 
 
+def crowded_stars() -> str:
+    """Completeness and purity of csist and photutils in the crowded star field."""
+    result = read_result("real_m2")
+    rows = []
+    for name, row in result["rows"].items():
+        error = row["position_error_px"]
+        rows.append([
+            name, f"{result['best_f1'][name]:.2f}", f"{row['detections']}",
+            *(f"{100 * row[key]['value']:.0f} % ({100 * row[key]['interval'][0]:.0f} - "
+              f"{100 * row[key]['interval'][1]:.0f})" for key in ("completeness", "purity")),
+            with_interval(error["median"], *error["interval"], ".2f"), f"{row['flux_ratio']['median']:.2f}",
+            f"{row['seconds']:.0f}",
+        ])  # fmt: skip
+    head = ["", "best F1", "detections", "stars found", "purity", "position error, px", "flux ratio", "s"]
+    return markdown_table(head, rows)
+
+
+def infrared_stars() -> str:
+    """Stars found, their positions and fluxes by either way to measure the PSF on the frame."""
+    rows = [
+        [
+            f"`--psf {psf}`", f"{100 * row['found']['value']:.1f} %",
+            *(with_interval(row["scatter_px"][axis]["value"], *row["scatter_px"][axis]["interval"], ".3f")
+              for axis in ("x", "y")),
+            with_interval(row["flux_ratio"]["value"], *row["flux_ratio"]["interval"], ".3f"), f"{row['seconds']:.0f}",
+        ]
+        for psf, row in read_result("real_spitzer")["rows"].items()
+    ]  # fmt: skip
+    return markdown_table(["PSF", "found", "scatter x, px", "scatter y, px", "median flux ratio", "s"], rows)
+
+
 def aims(name: str) -> str:
     """What a part of the benchmark on real data was to reach, and whether it does.
 

@@ -27,6 +27,7 @@ from csist.benchmarking.m2 import report
 from csist.benchmarking.sirst import Frame, Outcome, summarise
 from csist.benchmarking.spitzer import MILLIJANSKY_PER_COUNT
 from csist.benchmarking.spitzer import judge as judge_catalogue
+from csist.benchmarking.spitzer import targets_met as catalogue_aims
 from csist.checks import InputError
 from csist.metrics import CSO_DISTANCES_PX
 from csist.physics.psf import GaussianPSF, SampledPSF
@@ -85,7 +86,7 @@ def test_catalogue_is_judged_in_its_own_unit():
     result = judge_catalogue(found, truth)
     assert result["found"]["value"] == pytest.approx(2 / 3)
     assert result["flux_ratio"]["value"] == pytest.approx(0.95)
-    assert [each["met"] for each in result["targets"]] == [False, True, True]
+    assert [each["met"] for each in catalogue_aims(result)] == [False, True, True]
 
 
 @pytest.mark.parametrize("count", COUNTS)

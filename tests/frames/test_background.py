@@ -56,7 +56,7 @@ def test_shift_and_scale_of_the_counts_carry_over():
     image = np.random.default_rng(4).normal(10.0, 2.0, (70, 90))
     first, second = estimate_background(image), estimate_background(3.0 * image + 100.0)
     np.testing.assert_allclose(second.level, 3.0 * first.level + 100.0, rtol=1e-9)
-    np.testing.assert_allclose(second.noise, 3.0 * first.noise, rtol=1e-9)
+    np.testing.assert_allclose(second.noise, 3.0 * first.noise, rtol=1e-6)  # sorted in single precision
 
 
 def test_input_is_left_alone():

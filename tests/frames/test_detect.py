@@ -10,7 +10,6 @@ from csist.frames.background import Background, estimate_background
 from csist.frames.detect import (
     Peaks,
     detect_peaks,
-    equivalent_sigma,
     find_peaks,
     keep_strongest,
     link,
@@ -19,7 +18,7 @@ from csist.frames.detect import (
     split,
     threshold_sigmas,
 )
-from csist.physics.psf import AiryPSF, GaussianPSF
+from csist.physics.psf import AiryPSF, GaussianPSF, equivalent_sigma
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 

@@ -106,7 +106,7 @@ def test_unmixing_with_it_is_unmixing_with_what_it_finds():
     found, _ = unmix_frame(frame, psf="auto", mode="fast")
     assert found == unmix_frame(frame, psf=estimate_psf(frame).psf, mode="fast")[0]
     assert len(found) == len(scene)
-    with pytest.raises(InputError, match="\"auto\", got 'best'"):
+    with pytest.raises(InputError, match="auto or empirical, got 'best'"):
         unmix_frame(frame, psf="best")
 
 
@@ -124,3 +124,51 @@ def test_a_spot_whose_own_pixels_are_masked_is_none():
     i, j = np.indices(frame.shape)
     frame[np.hypot(i - 20, j - 20) < 4.0] = np.nan
     assert fit_spot(frame, noise, 20.0, 20.0) is None
+
+
+def moffat(oversampling=5):
+    """A PSF with wings that no Gaussian has, and not round."""
+    offset = np.arange(-6 * oversampling, 6 * oversampling + 1) / oversampling
+    square = (offset[None, :] / 1.15) ** 2 + offset[:, None] ** 2
+    return SampledPSF((1.0 + square / 1.6**2) ** -3.5, oversampling)
+
+
+@pytest.fixture(scope="module")
+def winged_field():
+    return star_field(moffat(), 7, number=35)
+
+
+def test_an_empirical_psf_has_the_shape_of_the_true_one(winged_field):
+    found = estimate_psf(winged_field[1], empirical=True)
+    places = np.linspace(-4.0, 4.0, 41)
+    exact = moffat().response(places, places[:, None])
+    nearest = GaussianPSF(found.sigma_px).response(places, places[:, None])
+    error = found.psf.response(places, places[:, None]) - exact
+    assert np.abs(error).max() < 0.04 * exact.max()
+    assert np.sqrt((error**2).mean()) < 0.25 * np.sqrt(((nearest - exact) ** 2).mean())
+    assert found.psf_error < 0.5 * estimate_psf(winged_field[1]).psf_error
+
+
+def test_fluxes_by_an_empirical_psf_hold_the_light_of_the_wings(winged_field):
+    scene, frame = winged_field
+    for word, low, high in (("auto", 0.8, 0.96), ("empirical", 0.975, 1.025)):
+        found, _ = unmix_frame(frame, psf=word, mode="fast")
+        distance = np.hypot(found.x[:, None] - scene.x, found.y[:, None] - scene.y)
+        own = distance.argmin(axis=0)
+        assert (distance.min(axis=0) < 0.5).all()
+        assert low < np.median(found.intensity[own] / scene.intensity) < high
+
+
+def test_of_gaussian_sources_the_empirical_psf_is_the_gaussian():
+    found = estimate_psf(star_field(GaussianPSF(1.1), 8, number=35)[1], empirical=True)
+    places = np.linspace(-5.0, 5.0, 31)
+    exact = GaussianPSF(1.1).response(places, places[:, None])
+    np.testing.assert_allclose(found.psf.response(places, places[:, None]), exact, atol=0.015 * exact.max())
+    assert found.psf.array.sum() == pytest.approx(found.psf.oversampling**2)
+
+
+def test_an_empirical_psf_needs_enough_sources_that_end_within_their_windows():
+    with pytest.raises(InputError, match="10 are needed"):
+        estimate_psf(star_field(GaussianPSF(1.1), 9, number=7)[1], empirical=True)
+    with pytest.raises(InputError, match="use psf='auto'"):
+        estimate_psf(star_field(GaussianPSF(2.0), 9)[1], empirical=True)

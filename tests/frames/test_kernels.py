@@ -7,7 +7,15 @@ from scipy.stats import sigmaclip
 
 from csist.frames.background import LONE_SHARE, LONE_SIGMAS, mask_pixels
 from csist.frames.detect import _contrast, find_peaks, tail_significance
-from csist.frames.kernels import clip_sorted, local_maxima, ring_values, tail_map, tail_of
+from csist.frames.kernels import (
+    box_values,
+    clip_sorted,
+    local_maxima,
+    quantiles_of_sorted,
+    ring_values,
+    tail_map,
+    tail_of,
+)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 40), (64, 50)])
@@ -50,7 +58,9 @@ def test_the_tail_is_interpolated_between_the_nodes():
     flat = np.broadcast_to(np.array([0.0, 1.2, 2.5])[:, None, None], (3, 4, 5)).copy()
     z = tail_map(response, flat, 1.28, 2.05, 1e-9, 0.4)
     power = np.log(2.05 / 1.28) / np.log(2.5 / 1.2)
-    np.testing.assert_allclose(z[response > 1.2], 2.05 * (response[response > 1.2] / 2.5) ** power)
+    tail, between = response > 2.5, (response > 1.2) & (response <= 2.5)
+    np.testing.assert_allclose(z[tail], 2.05 * (response[tail] / 2.5) ** power)
+    np.testing.assert_allclose(z[between], np.interp(response[between], [1.2, 2.5], [1.28, 2.05]))
     np.testing.assert_allclose(z[response <= 1.2], 1.28 * response[response <= 1.2] / 1.2)
     slope = flat * np.linspace(1.0, 2.0, 5)  # the scale doubles from left to right
     tilted = response * np.linspace(1.0, 2.0, 41)
@@ -71,8 +81,29 @@ def test_a_ring_holds_the_pixels_between_its_radii():
         distance = np.hypot(i - row, j - column)
         plain = response[(distance > 4) & (distance <= 9) & beside]
         assert count == len(plain)
-        np.testing.assert_array_equal(np.sort(inside)[:count], np.sort(plain))
+        np.testing.assert_array_equal(np.sort(inside)[:count], np.sort(plain.astype(np.float32)))
         assert np.isinf(np.sort(inside)[count:]).all()
+
+
+@pytest.mark.parametrize(("reach", "step"), [((7, 7), 3), ((60, 5), 1), ((60, 70), 2)])
+def test_quantiles_of_boxes_are_those_of_numpy(reach, step):
+    rng = np.random.default_rng(9)
+    response = rng.normal(size=(60, 70))
+    beside = rng.random(response.shape) < 0.8
+    beside[:9, :9] = False
+    rows, columns = np.array([0, 30, 59]), np.array([0, 69])
+    values, counts = box_values(response, beside, rows, columns, reach, step)
+    values.sort(axis=1)
+    found = quantiles_of_sorted(values, counts, (0.5, 0.98), 3)
+    for n, (row, column) in enumerate((row, column) for row in rows for column in columns):
+        part = np.s_[
+            max(row - reach[0], 0) : row + reach[0] + 1 : step,
+            max(column - reach[1], 0) : column + reach[1] + 1 : step,
+        ]
+        plain = response[part][beside[part]]
+        assert counts[n] == len(plain)
+        expected = np.quantile(plain, [0.5, 0.98]) if len(plain) >= 3 else [np.nan, np.nan]
+        np.testing.assert_allclose(found[:, n], expected, rtol=1e-6)
 
 
 def test_a_tail_at_one_place_is_that_of_the_map():

@@ -55,8 +55,8 @@ EDGES = (250.0, 500.0, 1000.0, 2000.0, 4000.0, np.inf)
 CSIST_GRID: tuple[dict[str, float], ...] = ({"psf_error": 0.01}, {"psf_error": 0.02})
 FALSE_ALARM_RATE = 2e-4
 PHOTUTILS_GRID = tuple(
-    {"threshold": threshold, "group_px": group, "mode": mode}
-    for threshold, group, mode in product((3.0, 5.0), (2.0, 3.0), ("new", "all"))
+    {"threshold": threshold, "group_px": group, "fit_px": fit, "mode": mode}
+    for threshold, group, fit, mode in product((4.0, 8.0, 16.0), (2.0, 3.0, 4.0), (3, 5), ("new", "all"))
 )
 """Thresholds in units of the noise of the sky."""
 
@@ -108,10 +108,11 @@ def csist_finder(field: Field, psf_error: float) -> Targets:
     )[0]  # fmt: skip
 
 
-def photutils_finder(field: Field, threshold: float, group_px: float, mode: str) -> Targets:
+def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: int, mode: str) -> Targets:
     """What photutils finds: DAOStarFinder, groups fitted together, again in the residual, three times.
 
-    No selection by shape, because blends are no round stars; ranked by flux over its standard error.
+    No selection by shape, because blends are no round stars, and no least distance of two stars; ranked by flux over
+    its standard error.
     """
     from photutils.detection import DAOStarFinder
     from photutils.psf import ImagePSF, IterativePSFPhotometry, SourceGrouper
@@ -119,9 +120,13 @@ def photutils_finder(field: Field, threshold: float, group_px: float, mode: str)
     side = 2 * int(np.ceil(field.psf.radius_px)) + 1
     photometry = IterativePSFPhotometry(
         ImagePSF(field.psf.array, oversampling=field.psf.oversampling),
-        (5, 5),
+        (fit_px, fit_px),
         DAOStarFinder(
-            threshold * field.sky_noise, FWHM_PX, sharpness_range=(-10.0, 10.0), roundness_range=(-10.0, 10.0)
+            threshold * field.sky_noise,
+            FWHM_PX,
+            min_separation=0.0,
+            sharpness_range=(-10.0, 10.0),
+            roundness_range=(-10.0, 10.0),
         ),
         grouper=SourceGrouper(group_px),
         aperture_radius=FWHM_PX,
@@ -133,9 +138,13 @@ def photutils_finder(field: Field, threshold: float, group_px: float, mode: str)
     with warnings.catch_warnings():
         # It warns of every fit that stops at a bound.
         warnings.simplefilter("ignore")
-        table = photometry(
-            field.image - np.quantile(field.image, 0.05), error=np.sqrt(np.maximum(field.image, 1.0) / GAIN)
-        )
+        try:
+            table = photometry(
+                field.image - np.quantile(field.image, 0.05), error=np.sqrt(np.maximum(field.image, 1.0) / GAIN)
+            )
+        except ValueError:
+            # With some settings a star drifts out of the image, where no cutout can be made.
+            table = None
     if table is None:
         return Targets.empty()
     x, y, flux, error = (

@@ -67,7 +67,9 @@ def unmix(
     ] = None,
     psf: Annotated[
         Path | None,
-        typer.Option("--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle; or auto."),
+        typer.Option(
+            "--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle; auto; or empirical."
+        ),
     ] = None,
     psf_oversampling: Annotated[
         int, typer.Option("--psf-oversampling", help="Samples a pixel of the measured PSF.")

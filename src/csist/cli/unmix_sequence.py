@@ -66,7 +66,7 @@ def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[dict[str
         "noise_std": settings.noise_std,
         "psf": settings.psf,
     }
-    if not settings.psf_measured:
+    if settings.psf_measured is None:
         return arguments, None
     measured = _measure_psf(sequence, settings)
     arguments |= {"psf": measured.psf, "psf_error": measured.psf_error}
@@ -139,7 +139,10 @@ def _measure_psf(sequence: FrameSequence, settings: Settings) -> PSFEstimate:
     looked_at = (frame for index, (_, frame) in enumerate(islice(sequence, max(chosen) + 1)) if index in chosen)
     sensor = settings.sensor or sequence.sensor
     ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
-    return estimate_psf((frame for frame in looked_at if not np.isnan(frame).all()), ceiling, settings.noise_std)
+    return estimate_psf(
+        (frame for frame in looked_at if not np.isnan(frame).all()), ceiling, settings.noise_std,
+        empirical=settings.psf_measured == "empirical",
+    )  # fmt: skip
 
 
 def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
-MEASURED_PSF = "auto"
-"""Given as the PSF: measure it. A file of that name is ./auto."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """What the options of `csist unmix` say, checked once; None where they say nothing."""
@@ -40,7 +36,7 @@ class Settings:
     mask_nan: bool
     weights: Path | None
     runtime: str
-    psf_measured: bool = False
+    psf_measured: str | None = None
     temporal: int | None = None
     workers: int | None = None
 
@@ -98,6 +94,7 @@ def make_settings(
     """
     from csist.checks import check_not_negative, check_ratio
     from csist.datasets.scenes import ScenePrior
+    from csist.frames.psf import MEASURED
     from csist.methods.registry import canonical_name
     from csist.physics.psf import GaussianPSF
 
@@ -107,11 +104,12 @@ def make_settings(
     card, stated_noise = (None, None) if sensor is None else read_sensor(sensor)
     if psf is not None and psf_sigma is not None:
         raise InputError(f"give --psf {psf} or --psf-sigma {psf_sigma}, not both")
-    measured = str(psf) == MEASURED_PSF
+    # A file of such a name is ./auto.
+    measured = str(psf) if str(psf) in MEASURED else None
     chosen: PSF | None = None
     if psf_sigma is not None:
         chosen = GaussianPSF(psf_sigma)
-    elif psf is not None and not measured:
+    elif psf is not None and measured is None:
         chosen = _read_psf(psf, psf_oversampling)
     if background is not None and abs(background) == float("inf"):
         raise InputError(f"background must be finite, got {background}")

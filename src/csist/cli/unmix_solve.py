@@ -110,6 +110,8 @@ def settle_windows(stack: ImageStack, settings: Settings) -> tuple[FloatArray, d
 
     images = np.array(stack[:])  # a mapped file's array is read-only, which torch does not take
     sensor, psf = settings.sensor_for(stack, images), None
+    if settings.psf_measured == "empirical":
+        raise InputError("an empirical PSF is measured on whole frames: for windows use --psf auto")
     if settings.psf_measured:
         from csist.methods.continuous.calibrate import calibrate
 

@@ -26,8 +26,8 @@ from scipy.sparse import coo_array, csr_array, diags_array, hstack, kron
 from scipy.sparse.linalg import lsmr
 from scipy.spatial import KDTree
 
-from csist.frames.detect import Peaks, equivalent_sigma, find_peaks
-from csist.physics.psf import PSF, pixel_kernel
+from csist.frames.detect import Peaks, find_peaks
+from csist.physics.psf import PSF, equivalent_sigma, pixel_kernel
 from csist.targets import Targets
 
 FloatArray = NDArray[np.float64]

@@ -35,9 +35,17 @@ from scipy.special import ndtri
 
 from csist.checks import InputError, check_positive
 from csist.frames.background import Background, local_scatter, noise_floor
-from csist.frames.kernels import local_maxima, ring_values, sum_of_products, tail_map, tail_of
+from csist.frames.kernels import (
+    box_values,
+    local_maxima,
+    quantiles_of_sorted,
+    ring_values,
+    sum_of_products,
+    tail_map,
+    tail_of,
+)
 from csist.frames.spots import HALF_WINDOW_PX, fit_spot
-from csist.physics.psf import PSF, GaussianPSF, pixel_kernel
+from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma, pixel_kernel
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -108,14 +116,6 @@ class Peaks:
         return np.stack([self.x, self.y], axis=1)
 
 
-def equivalent_sigma(psf: PSF) -> float:
-    """Sigma in px of the Gaussian with the same noise-equivalent area, 4 pi sigma^2 = 1 / sum(response^2)."""
-    if isinstance(psf, GaussianPSF):
-        return psf.sigma_px
-    response = pixel_kernel(psf)
-    return float(np.sqrt((response.sum() ** 2 / (response**2).sum()) / (4.0 * np.pi)))
-
-
 def threshold_sigmas(false_alarm_rate: float, scales: int = 1) -> float:
     """Significance that noise exceeds at `false_alarm_rate` a pixel, shared equally between independent scales.
 
@@ -133,34 +133,27 @@ def threshold_sigmas(false_alarm_rate: float, scales: int = 1) -> float:
 def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatArray:
     """Median, lower and upper quantile (3, rows, columns) of the response in overlapping boxes all over the frame."""
     counts = [max(2, round(2 * n / box)) for n in response.shape]
-    centres = [np.linspace(0.0, n - 1.0, count).astype(int) for n, count in zip(response.shape, counts, strict=True)]
-    mesh = np.full((3, *counts), np.nan)
+    rows, columns = (
+        np.linspace(0.0, n - 1.0, count).astype(int) for n, count in zip(response.shape, counts, strict=True)
+    )
     half, step = box // 2, max(box // TAIL_SAMPLES, 1)
     # A frame no larger than a box is one: in a part of it a single wide source would fill the tail.
     reach = [half if n > box else n for n in response.shape]
-    all_valid = bool(valid.all())
-    for i, row in enumerate(centres[0]):
-        for j, column in enumerate(centres[1]):
-            part = tuple(
-                slice(max(centre - most, 0), centre + most + 1, step)
-                for centre, most in zip((row, column), reach, strict=True)
-            )
-            values = response[part].ravel() if all_valid else response[part][valid[part]]
-            if values.size >= FEWEST_TAIL_PIXELS:
-                mesh[:, i, j] = _quantiles(values)
+    values, numbers = box_values(response, valid, rows, columns, (reach[0], reach[1]), step)
+    mesh = _quantiles(values, numbers)
     few = np.isnan(mesh[0])
     if few.any():
-        mesh[:, few] = _quantiles(response[valid])[:, None]
-    return mesh
+        mesh[:, few] = np.quantile(response[valid], (0.5, *TAIL_QUANTILES))[:, None]
+    return mesh.reshape(3, *counts)
 
 
-def _quantiles(values: FloatArray) -> FloatArray:
-    """Median, lower and upper tail quantile (3,)."""
-    places = np.array([0.5, *TAIL_QUANTILES]) * (len(values) - 1)
-    low = places.astype(np.int64)
-    high = np.minimum(low + 1, len(values) - 1)
-    selected = np.partition(values, np.unique([low, high]))
-    return np.asarray(selected[low] + (places - low) * (selected[high] - selected[low]))
+def _quantiles(values: NDArray[np.float32], counts: IntArray) -> FloatArray:
+    """Median, lower and upper tail quantile (3, n) of the first `counts` values of each row (n, m), which get sorted.
+
+    NaN where they are fewer than `FEWEST_TAIL_PIXELS`.
+    """
+    values.sort(axis=1)
+    return quantiles_of_sorted(values, counts, (0.5, *TAIL_QUANTILES), FEWEST_TAIL_PIXELS)
 
 
 def tail_significance(
@@ -230,16 +223,12 @@ def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray
         beside: (H, W) pixels that a ring may hold.
         floor: smallest standard deviation of the response.
     """
-    values, counts = ring_values(response, beside, places, _ring(*RING_PX))
-    values.sort(axis=1)
-    each = np.arange(len(places))
-    ranks = [(share * (counts - 1)).astype(np.int64) for share in (0.5, *TAIL_QUANTILES)]
-    middle, low, high = (values[each, np.maximum(rank, 0)] for rank in ranks)
+    middle, low, high = _quantiles(*ring_values(response, beside, places, _ring(*RING_PX)))
     rows, columns = (
         np.clip(place[:, None] + [-1, 0, 1], 0, n - 1) for place, n in zip(places.T, response.shape, strict=True)
     )
     top = response[rows[:, :, None], columns[:, None, :]].max(axis=(1, 2))
-    enough = counts >= FEWEST_TAIL_PIXELS
+    enough = np.isfinite(middle)
     result = np.full(len(places), np.nan)
     excess, low, high = (value[enough] for value in (top - middle, low - middle, high - middle))
     result[enough] = tail_of(excess, low, high, *_TAIL_SIGMAS, floor, SMALLEST_TAIL_EXPONENT)
@@ -248,10 +237,11 @@ def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray
 
 @lru_cache(maxsize=8)
 def _ring(inner_px: float, outer_px: float) -> IntArray:
-    """Offsets (m, 2) along rows and columns of the pixels between two radii."""
+    """Offsets (m, 2) along rows and columns of the pixels between two radii, every other one, as on a chessboard."""
     reach = np.arange(-int(outer_px), int(outer_px) + 1)
     distance = np.hypot(reach[:, None], reach)
-    return reach[np.stack(np.nonzero((distance > inner_px) & (distance <= outer_px)), axis=1)]
+    chosen = (distance > inner_px) & (distance <= outer_px) & ((reach[:, None] + reach) % 2 == 0)
+    return reach[np.stack(np.nonzero(chosen), axis=1)]
 
 
 def _contrast(flattened: FloatArray, scale: float) -> tuple[FloatArray, float]:
@@ -308,7 +298,10 @@ def point_sources(
         responses: of the Laplacians of Gaussian to `flattened`, each (H, W), and to unit white noise.
         sigma_px: of the PSF; None measures it on the strongest spots.
     """
-    significance = np.max([response / gain for response, gain in responses], axis=0) / noise
+    significance = np.full(flattened.shape, -np.inf)
+    for response, gain in responses:
+        np.maximum(significance, response / gain, out=significance)
+    significance /= noise
     spots = keep_strongest(find_peaks(significance, SPOT_SIGMAS), 3.0)
     if not len(spots):
         return None

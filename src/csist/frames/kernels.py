@@ -12,7 +12,7 @@ BoolArray = NDArray[np.bool_]
 
 
 @compiled
-def _place(values: FloatArray, first: int, last: int, share: float) -> float:
+def _place(values: NDArray[np.floating], first: int, last: int, share: float) -> float:
     """Quantile of values[first:last], sorted, with linear interpolation."""
     place = first + share * (last - 1 - first)
     low = int(np.floor(place))
@@ -21,7 +21,7 @@ def _place(values: FloatArray, first: int, last: int, share: float) -> float:
 
 
 @compiled
-def clip_sorted(rows: FloatArray, counts: NDArray[np.int64], sigmas: float, rounds: int) -> FloatArray:
+def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: float, rounds: int) -> FloatArray:
     """Median, scatter and mean (n, 3) of each row after clipping at `sigmas` times the scatter.
 
     Sorted once, a clipped set is a range of places; its scatter is half the range between the 16 % and 84 %
@@ -121,11 +121,12 @@ def _tail_z(
     """Significance of a response above its median, by two upper quantiles above the same median."""
     if excess <= 0.0:
         return 0.0
-    low = max(low, floor * z_low)
+    low, high = max(low, floor * z_low), max(high, floor * z_high)
+    # No tail yet: anything continuous does.
     if excess <= low:
-        # No tail yet: anything continuous does.
         return z_low * excess / low
-    high = max(high, floor * z_high)
+    if excess <= high:
+        return z_low + (z_high - z_low) * (excess - low) / (high - low)
     exponent = np.log(z_high / z_low) / np.log(max(high / low, 1.001))
     return float(z_high * (excess / high) ** min(max(exponent, least_exponent), 1.0))
 
@@ -133,7 +134,7 @@ def _tail_z(
 @compiled
 def ring_values(
     response: FloatArray, beside: BoolArray, places: NDArray[np.int64], ring: NDArray[np.int64]
-) -> tuple[FloatArray, NDArray[np.int64]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What a ring around each place holds, (n, m) with infinity for what does not count, and how many do, (n,).
 
     Args:
@@ -143,7 +144,7 @@ def ring_values(
         ring: (m, 2) offsets along rows and columns.
     """
     height, width = response.shape
-    values = np.full((places.shape[0], ring.shape[0]), np.inf)
+    values = np.full((places.shape[0], ring.shape[0]), np.inf, np.float32)
     counts = np.zeros(places.shape[0], np.int64)
     for n in range(places.shape[0]):
         for m in range(ring.shape[0]):
@@ -152,6 +153,54 @@ def ring_values(
                 values[n, counts[n]] = response[i, j]
                 counts[n] += 1
     return values, counts
+
+
+@compiled
+def box_values(
+    response: FloatArray,
+    beside: BoolArray,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    reach: tuple[int, int],
+    step: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """As `ring_values`, of boxes around each pair of a row and a column, by rows, every `step` px along both axes.
+
+    Args:
+        response: (H, W).
+        beside: (H, W) pixels that a box may hold.
+        rows: (r,) of the middles.
+        columns: (c,) likewise.
+        reach: pixels that a box goes on from its middle, along rows and columns.
+        step: in px.
+    """
+    height, width = response.shape
+    side_i, side_j = (min(2 * reach[0] + 1, height) - 1) // step + 1, (min(2 * reach[1] + 1, width) - 1) // step + 1
+    values = np.full((rows.shape[0] * columns.shape[0], side_i * side_j), np.inf, np.float32)
+    counts = np.zeros(values.shape[0], np.int64)
+    for a in range(rows.shape[0]):
+        for b in range(columns.shape[0]):
+            n, m = a * columns.shape[0] + b, 0
+            for i in range(max(rows[a] - reach[0], 0), min(rows[a] + reach[0] + 1, height), step):
+                for j in range(max(columns[b] - reach[1], 0), min(columns[b] + reach[1] + 1, width), step):
+                    if beside[i, j]:
+                        values[n, m] = response[i, j]
+                        m += 1
+            counts[n] = m
+    return values, counts
+
+
+@compiled
+def quantiles_of_sorted(
+    rows: NDArray[np.float32], counts: NDArray[np.int64], shares: tuple[float, ...], fewest: int
+) -> FloatArray:
+    """Quantiles (shares, n) of the first `counts` values of each sorted row (n, m), NaN where they are too few."""
+    result = np.full((len(shares), rows.shape[0]), np.nan)
+    for n in range(rows.shape[0]):
+        if counts[n] >= fewest:
+            for k in range(len(shares)):
+                result[k, n] = _place(rows[n], 0, counts[n], shares[k])
+    return result
 
 
 @compiled

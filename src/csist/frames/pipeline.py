@@ -44,7 +44,6 @@ from csist.frames.detect import (
     FALSE_ALARM_RATE,
     Peaks,
     detect_peaks,
-    equivalent_sigma,
     keep_strongest,
     link,
     measure_sigma,
@@ -52,10 +51,10 @@ from csist.frames.detect import (
     split,
     threshold_sigmas,
 )
-from csist.frames.psf import PSFEstimate, estimate_psf, spread_evenly
+from csist.frames.psf import MEASURED, PSFEstimate, estimate_psf, spread_evenly
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.methods.continuous import Continuous, Group
-from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, GaussianPSF
+from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, GaussianPSF, equivalent_sigma
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
@@ -152,14 +151,14 @@ def unmix_frame(
         noise_std: noise of a pixel in counts; None takes the sensor's, and if that is 0 measures it all over the
             frame.
         psf: point spread function, or sigma in px of a Gaussian one; goes before the sensor's. "auto" measures the
-            sigma on isolated bright sources, see `csist.frames.psf.estimate_psf`, and refuses where there are too
-            few; None takes the sensor's, and without one a rough guess.
+            sigma on isolated bright sources, "empirical" the shape too, see `csist.frames.psf.estimate_psf`, and both
+            refuse where there are too few; None takes the sensor's, and without one a rough guess.
         false_alarm_rate: stated false alarms a pixel in Gaussian noise.
         detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, star fields) or "crowded"
             (star fields without dark sky between the targets, fitted all together; `prior` and `mode` are not used).
         psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
             variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
-            measured ("auto"), else 0.
+            measured, else 0.
         box_sides_px: sides of the background's boxes in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         workers: threads; the result does not depend on it.
         keep_samples: whether the groups get posterior samples; the crowded detector has none.
@@ -204,15 +203,16 @@ def measure_psf(image: FloatArray, psf: str, ceiling: float | None, noise_std: f
     """The PSF measured on a frame, of a very large one on some of its parts.
 
     Raises:
-        InputError: if the word is not "auto" or the PSF cannot be measured.
+        InputError: if the word is none of `csist.frames.psf.MEASURED` or the PSF cannot be measured.
     """
-    if psf != "auto":
-        raise InputError(f'psf must be a PSF, a sigma in px or "auto", got {psf!r}')
+    if psf not in MEASURED:
+        raise InputError(f"psf must be a PSF, a sigma in px, {' or '.join(MEASURED)}, got {psf!r}")
+    empirical = psf == "empirical"
     if image.size <= LARGEST_PIXELS:
-        return estimate_psf(image, ceiling, noise_std)
+        return estimate_psf(image, ceiling, noise_std, empirical=empirical)
     parts = [image[tile.part] for tile in tiles((image.shape[0], image.shape[1]))]
     valid = [part for part in parts if not np.isnan(part).all()]
-    return estimate_psf((valid[index] for index in spread_evenly(len(valid))), ceiling, noise_std)
+    return estimate_psf((valid[index] for index in spread_evenly(len(valid))), ceiling, noise_std, empirical=empirical)
 
 
 def _unmix_part(

@@ -1,9 +1,10 @@
-"""The width of the PSF, measured on bright isolated sources of frames whose scene is unknown.
+"""The PSF, measured on bright isolated sources of frames whose scene is unknown.
 
 Every source is fitted by a Gaussian of its own width (`csist.frames.spots`). Single sources agree on the width, while
 unresolved pairs and extended sources are wider, each by its own amount: the centre is therefore looked for where
 the widths are densest (half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and what lies too far from it
-is clipped before the widths are averaged.
+is clipped before the widths are averaged. Where the shape is wanted too, `csist.frames.epsf` makes it of the sources
+that remain.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from scipy.spatial import KDTree
 from csist.checks import InputError
 from csist.frames.background import check_frame, estimate_background, mask_pixels
 from csist.frames.detect import detect_peaks
+from csist.frames.epsf import empirical_psf
 from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
-from csist.physics.psf import GaussianPSF
+from csist.physics.psf import GaussianPSF, SampledPSF
 
 FloatArray = NDArray[np.float64]
 
-LEAST_SOURCES = 5
+MEASURED = ("auto", "empirical")
+"""Words that stand for a PSF to be measured: the Gaussian, and an oversampled table."""
+
+LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 MOST_SOURCES_A_FRAME = 100
 """The most significant ones of a frame are taken."""
 MOST_FRAMES = 8
@@ -49,11 +54,12 @@ class PSFEstimate:
     Args:
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: its standard error.
-        psf_error: standard deviation of what the Gaussian leaves, as a share of a source's brightest pixel.
+        psf_error: standard deviation of what the PSF leaves, as a share of a source's brightest pixel.
         sources: how many sources it comes from.
         candidates: how many isolated, bright and unsaturated sources there were.
         frames: how many frames were looked at.
         profile: (n, 3) pixels of the sources: distance in columns and rows from the source, px, and share of its flux.
+        sampled: the oversampled PSF, if that was asked for.
     """
 
     sigma_px: float
@@ -63,29 +69,37 @@ class PSFEstimate:
     candidates: int
     frames: int
     profile: FloatArray = field(repr=False, compare=False)
+    sampled: SampledPSF | None = field(default=None, repr=False)
 
     @property
-    def psf(self) -> GaussianPSF:
-        """The PSF itself."""
+    def gaussian(self) -> GaussianPSF:
+        """The Gaussian that fits the sources best."""
         return GaussianPSF(self.sigma_px)
+
+    @property
+    def psf(self) -> GaussianPSF | SampledPSF:
+        """The PSF itself: the empirical one if it was asked for, else the Gaussian."""
+        return self.gaussian if self.sampled is None else self.sampled
 
 
 def estimate_psf(
     frames: FloatArray | Iterable[FloatArray],
     ceiling: float | None = None,
     noise_std: float | None = None,
-    least_sources: int = LEAST_SOURCES,
+    least_sources: int | None = None,
+    empirical: bool = False,
 ) -> PSFEstimate:
-    """The Gaussian PSF of frames (H, W), from their isolated bright unsaturated sources.
+    """The PSF of frames (H, W), from their isolated bright unsaturated sources.
 
     Args:
         frames: one frame (H, W), or several of the same optics, of any sizes.
         ceiling: level in counts at which the sensor clips; None guesses it.
         noise_std: noise of a pixel in counts; None measures it.
-        least_sources: sources without which there is no estimate.
+        least_sources: sources without which there is no estimate; default 5, of an empirical PSF 10.
+        empirical: measure the shape too, see `csist.frames.epsf`; else it is the Gaussian that fits best.
 
     Raises:
-        InputError: if a frame cannot be used, or too few sources are found.
+        InputError: if a frame cannot be used, if too few sources are found, or if they are too wide.
 
     >>> from csist.physics.sensor import Sensor
     >>> from csist.targets import Targets
@@ -103,6 +117,8 @@ def estimate_psf(
         looked_at += 1
         spots += _spots(frame, ceiling, noise_std)
     kept = _agreeing(spots)
+    if least_sources is None:
+        least_sources = LEAST_EMPIRICAL_SOURCES if empirical else LEAST_SOURCES
     if len(kept) < least_sources:
         raise InputError(
             f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {looked_at} "
@@ -110,12 +126,11 @@ def estimate_psf(
             "or more frames of the same optics (--sequence)"
         )
     sigma, error = _average(kept)
-    misfits = np.array([spot.misfit for spot in kept])
-    scatter = 1.4826 * float(np.median(np.abs(misfits - np.median(misfits)))) / len(kept) ** 0.5
-    misfit = float(np.median(misfits))
-    significant = misfit > SIGNIFICANT_SIGMAS * max(scatter, 1e-9) and (misfits > 0.0).mean() > 0.9
+    sampled = None
+    if empirical:
+        sampled, kept = empirical_psf(kept, sigma)
     profile = np.concatenate([spot.profile for spot in kept])
-    return PSFEstimate(sigma, error, misfit if significant else 0.0, len(kept), len(spots), looked_at, profile)
+    return PSFEstimate(sigma, error, _psf_error(kept), len(kept), len(spots), looked_at, profile, sampled)
 
 
 def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:
@@ -173,6 +188,15 @@ def _agreeing(spots: list[Spot]) -> list[Spot]:
             break
         centre = float(np.average(sigmas[kept], weights=1.0 / (errors[kept] ** 2 + (LEAST_SCATTER * centre) ** 2)))
     return [spot for spot, keep in zip(spots, kept, strict=True) if keep]
+
+
+def _psf_error(spots: list[Spot]) -> float:
+    """Median misfit of the spots, 0 where it may be chance."""
+    misfits = np.array([spot.misfit for spot in spots])
+    misfit = float(np.median(misfits))
+    scatter = 1.4826 * float(np.median(np.abs(misfits - misfit))) / len(spots) ** 0.5
+    significant = misfit > SIGNIFICANT_SIGMAS * max(scatter, 1e-9) and (misfits > 0.0).mean() > 0.9
+    return misfit if significant else 0.0
 
 
 def _half_sample_mode(values: FloatArray) -> float:

@@ -29,6 +29,7 @@ class Spot:
         flux: in counts.
         sigma_px: standard deviation of the Gaussian.
         sigma_px_std: its standard error, from the scatter of the residuals where that exceeds the noise.
+        noise_std: noise of its pixels in counts.
         misfit: standard deviation of the residuals beyond the noise, as a share of the brightest pixel; over the
             pixels that hold most of the light.
         profile: (n, 3) its pixels: distance in columns and rows from (x, y) in px, and share of the flux.
@@ -39,6 +40,7 @@ class Spot:
     flux: float
     sigma_px: float
     sigma_px_std: float
+    noise_std: float
     misfit: float
     profile: FloatArray = field(repr=False, compare=False)
 
@@ -94,4 +96,4 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     beyond = max(float((fit.fun[bright] ** 2).mean()) - 1.0, 0.0) ** 0.5 * scale
     shift_x, shift_y, flux = (float(value) for value in fit.x[:3])
     profile = np.stack([dx - shift_x, dy - shift_y, (values - fit.x[4]) / flux], axis=1)
-    return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), beyond / top, profile)
+    return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), scale, beyond / top, profile)

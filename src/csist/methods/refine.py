@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from csist.checks import InputError, check_stack
 from csist.datasets.scenes import ScenePrior, flux_bounds
 from csist.methods.base import GridMethod, ReadOut
-from csist.methods.continuous.lanes import LaneArray, profile_polynomials
+from csist.methods.continuous.lanes import LaneArray, polynomials_of
 from csist.methods.continuous.likelihood import (
     MEASURED,
     chi_squared,
@@ -159,7 +159,7 @@ class Refined(ReadOut):
         self.prior = prior
         self.workers = workers or os.cpu_count() or 1
         self._tables = profile_tables(self.sensor.psf)
-        self._polynomials = profile_polynomials(self._tables)
+        self._polynomials = polynomials_of(self.sensor.psf)
         self._flux = (FAINTEST, np.inf)
         self._log_flux = False
         self._separation_px = 1.0 / method.ratio

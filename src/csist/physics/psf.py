@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -30,6 +30,9 @@ class PSF(Protocol):
 
     kind: ClassVar[str]
 
+    def __hash__(self) -> int:
+        """Equal PSFs have the same; what is derived from one is kept by it."""
+
     @property
     def radius_px(self) -> float:
         """Distance in px, along an axis, beyond which a pixel's response is negligible for fitting."""
@@ -48,6 +51,22 @@ def pixel_kernel(psf: PSF) -> FloatArray:
     """Response (n, n) of the pixels around a target in the middle of one, as far as it matters; n is odd."""
     reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
     return psf.response(reach[None, :], reach[:, None])
+
+
+@lru_cache(maxsize=32)
+def spread_px(psf: PSF) -> float:
+    """Sigma in px of the Gaussian with the same noise-equivalent area, 4 pi sigma^2 = 1 / sum(response^2).
+
+    The pixel is in it. Second moments would say the same of clean tables, but of measured ones mostly what the noise
+    far out is.
+    """
+    response = pixel_kernel(psf)
+    return float(np.sqrt((response.sum() ** 2 / (response**2).sum()) / (4.0 * np.pi)))
+
+
+def equivalent_sigma(psf: PSF) -> float:
+    """`spread_px`, of a Gaussian its own sigma, without the pixel."""
+    return psf.sigma_px if isinstance(psf, GaussianPSF) else spread_px(psf)
 
 
 def _gaussian_cell(offset: FloatArray, sigma: float) -> FloatArray:

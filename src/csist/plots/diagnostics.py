@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from csist.checks import InputError
 from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, VERMILION, styled
+
+if TYPE_CHECKING:
+    from csist.physics.psf import PSF
 
 FloatArray = NDArray[np.float64]
 
@@ -53,7 +56,7 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
     return figure
 
 
-def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = None) -> Figure:
+def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = None, psf: PSF | None = None) -> Figure:
     """Pixels of the sources that a PSF was measured on, beside the PSF.
 
     Args:
@@ -61,6 +64,7 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
             flux, see `csist.frames.psf.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: its standard error.
+        psf: an empirical PSF to be shown in place of the Gaussian.
 
     Raises:
         InputError: if there is no pixel.
@@ -69,7 +73,8 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
         raise InputError("the picture of a PSF needs pixels, got none")
     from csist.physics.psf import GaussianPSF
 
-    psf = GaussianPSF(sigma_px)
+    name = "Gaussian" if psf is None else "empirical PSF"
+    psf = GaussianPSF(sigma_px) if psf is None else psf
     dx, dy, share = np.asarray(profile, dtype=np.float64).T
     model, radius = psf.response(dx, dy), np.hypot(dx, dy)
     order = np.argsort(radius)
@@ -77,14 +82,14 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot(radius, share, ".", color=GREY, markersize=2, label="pixels of the sources")
-        left.plot(radius[order], model[order], ".", color=BLUE, markersize=2, label="Gaussian over the pixel")
+        left.plot(radius[order], model[order], ".", color=BLUE, markersize=2, label=f"{name} over the pixel")
         left.set_ylabel("share of the source's flux")
         left.legend(markerscale=4)
         error = "" if sigma_px_std is None else f" ± {sigma_px_std:.3f}"
         left.set_title(f"sigma {sigma_px:.3f}{error} px")
         right.plot(radius, share - model, ".", color=VERMILION, markersize=2)
         right.axhline(0.0, color=GREY, linewidth=0.8)
-        right.set_ylabel("pixel minus Gaussian")
+        right.set_ylabel(f"pixel minus {name}")
         far = float(radius[model > LEAST_LIGHT].max(initial=1.0))
         for axis in (left, right):
             axis.set_xlim(0.0, far)

@@ -7,10 +7,9 @@ each at its best common flux; the best are polished and weighed by their evidenc
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +57,9 @@ class Bank:
 
 
 @lru_cache(maxsize=8)
-def _cached_bank(psf: Hashable, most: int, min_separation_px: float, reach: int, size: int) -> Bank:
+def _cached_bank(psf: PSF, most: int, min_separation_px: float, reach: int, size: int) -> Bank:
     side = 2 * reach + 1
-    sensor = Sensor(psf=cast(PSF, psf), shape=(side, side))
+    sensor = Sensor(psf=psf, shape=(side, side))
     positions = np.zeros((most + 1, size, most, 2))
     images = np.zeros((most + 1, size, side, side), np.float32)
     log_allowed = np.zeros(most + 1)
@@ -88,7 +87,7 @@ def build_bank(psf: PSF, prior: ScenePrior, reach: int, size: int) -> Bank:
         reach: pixels kept on each side of the group's pixel.
         size: configurations a count, a multiple of 8.
     """
-    return _cached_bank(cast(Hashable, psf), prior.count_range[1], prior.min_separation_px, reach, size)
+    return _cached_bank(psf, prior.count_range[1], prior.min_separation_px, reach, size)
 
 
 @compiled

@@ -9,12 +9,21 @@ first pixel. A move is a random-walk Metropolis step scaled by the local Fisher 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csist.methods.continuous.likelihood import MEASURED, compiled, log_likelihood, pixel_terms, profile
+from csist.methods.continuous.likelihood import (
+    MEASURED,
+    compiled,
+    log_likelihood,
+    pixel_terms,
+    profile,
+    profile_tables,
+)
+from csist.physics.psf import PSF
 
 FloatArray = NDArray[np.float64]
 LaneArray = NDArray[np.float32]
@@ -82,6 +91,12 @@ class Work(NamedTuple):
     allowed: LaneArray
     draw: LaneArray
     one: FloatArray
+
+
+@lru_cache(maxsize=32)
+def polynomials_of(psf: PSF) -> LaneArray:
+    """`profile_polynomials` of a PSF."""
+    return profile_polynomials(profile_tables(psf))
 
 
 def profile_polynomials(tables: FloatArray) -> LaneArray:

@@ -16,9 +16,8 @@ a bound), IGNORED (masked).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -44,7 +43,7 @@ def profile_tables(psf: PSF) -> FloatArray:
     """Tables (2 axes [y, x], ranks, phases + 1, value and slope, offsets) of a PSF's one-dimensional profiles."""
     if isinstance(psf, GaussianPSF):
         return _profile_tables_of_gaussian(psf.sigma_px)
-    return _decomposed_tables(cast(Hashable, psf))
+    return _decomposed_tables(psf)
 
 
 @lru_cache(maxsize=32)

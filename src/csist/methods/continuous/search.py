@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csist.methods.continuous.likelihood import (
+    MEASURED,
+    chi_squared,
     cholesky,
     cholesky_solve,
     compiled,
@@ -35,8 +37,11 @@ RESOLVED_SIGMAS = 3.0
 QUICK_ITERATIONS, FULL_ITERATIONS = 12, 60
 MOST_SPLITS = 4
 """Targets, worst explained first, that are tried as two."""
-GIVE_UP = 10.0
-"""Log evidence below the best from which larger counts are not tried."""
+GIVE_UP, GIVE_UP_EXPLAINED = 10.0, 6.0
+"""Log evidence below the best from which larger counts are not tried, and the same where the best explains the window:
+then further targets can only fit the noise, and each costs more evidence than the last."""
+EXPLAINED_SIGMAS = 2.0
+"""Standard deviations by which the chi-squared of a count that explains a window may exceed its degrees of freedom."""
 
 
 @compiled
@@ -226,6 +231,8 @@ def search_free(
         theta, 0, low, high, log_flux, tables, row, column, basis, data, code, variance, inverse_gain
     )
     best = evidence[0]
+    measured = (code == MEASURED).sum()
+    explained = False
     for count in range(1, most + 1):
         size = 3 * count + terms
         previous = modes[count - 1, : size - 3].copy()
@@ -297,6 +304,11 @@ def search_free(
         evidence[count] = log_evidence(
             theta, count, low, high, log_flux, tables, row, column, basis, data, code, variance, inverse_gain
         )
-        best = max(best, evidence[count])
-        if evidence[count] < best - GIVE_UP:
+        if evidence[count] > best:
+            best = evidence[count]
+            render(theta, count, tables, row, column, basis, work, image)
+            freedom = max(measured - size, 1)
+            misfit = chi_squared(image, data, code, variance, inverse_gain)
+            explained = misfit < freedom + EXPLAINED_SIGMAS * math.sqrt(2.0 * freedom)
+        if evidence[count] < best - (GIVE_UP_EXPLAINED if explained else GIVE_UP):
             break

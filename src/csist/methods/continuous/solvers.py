@@ -20,7 +20,7 @@ from csist.methods.continuous.bank import (
     polish_in_pixel,
     search_pixel,
 )
-from csist.methods.continuous.lanes import profile_polynomials
+from csist.methods.continuous.lanes import polynomials_of
 from csist.methods.continuous.likelihood import (
     AT_CEILING,
     IGNORED,
@@ -34,6 +34,7 @@ from csist.methods.continuous.posterior import summarise
 from csist.methods.continuous.rounding import noise_before_rounding
 from csist.methods.continuous.search import search_free, window_bounds
 from csist.methods.continuous.tempering import BURN_SHARE, temper
+from csist.physics.psf import spread_px
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
@@ -451,7 +452,7 @@ class PixelSolver:
         self.sensor, self.prior, self.effort, self.variance = sensor, prior, effort, variance
         self.flux = np.array(flux_bounds(prior, sensor, variance**0.5))
         self.tables = profile_tables(sensor.psf)
-        self.polynomials = profile_polynomials(self.tables)
+        self.polynomials = polynomials_of(sensor.psf)
         self.bank: Bank = build_bank(sensor.psf, prior, self._reach(), effort.bank)
 
     def _reach(self) -> int:
@@ -506,10 +507,8 @@ class FreeSolver:
         self.basis = np.stack([np.ones((rows, columns)), x, y])[:background_terms]
         self.terms = np.full(background_terms, BACKGROUND_WIDTH * variance**0.5)
         self.tables = profile_tables(sensor.psf)
-        self.polynomials = profile_polynomials(self.tables)
-        reach = np.arange(-np.ceil(sensor.psf.radius_px), np.ceil(sensor.psf.radius_px) + 1)
-        response = sensor.psf.response(reach[None, :], reach[:, None])
-        self.split_px = float(np.sqrt((response * reach[None, :] ** 2).sum() / response.sum()))
+        self.polynomials = polynomials_of(sensor.psf)
+        self.split_px = spread_px(sensor.psf)
 
     def solve(
         self, images: FloatArray, codes: NDArray[np.int8], keep_samples: bool = False
