@@ -55,8 +55,8 @@ EDGES = (250.0, 500.0, 1000.0, 2000.0, 4000.0, np.inf)
 CSIST_GRID: tuple[dict[str, float], ...] = ({"psf_error": 0.01}, {"psf_error": 0.02})
 FALSE_ALARM_RATE = 2e-4
 PHOTUTILS_GRID = tuple(
-    {"threshold": threshold, "group_px": group, "fit_px": fit, "mode": mode}
-    for threshold, group, fit, mode in product((4.0, 8.0, 16.0), (2.0, 3.0, 4.0), (3, 5), ("new", "all"))
+    {"threshold": threshold, "group_px": group, "fit_px": fit}
+    for threshold, group, fit in product((8.0, 16.0), (2.0, 3.0, 4.0), (3, 5))
 )
 """Thresholds in units of the noise of the sky."""
 
@@ -108,7 +108,7 @@ def csist_finder(field: Field, psf_error: float) -> Targets:
     )[0]  # fmt: skip
 
 
-def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: int, mode: str) -> Targets:
+def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: int) -> Targets:
     """What photutils finds: DAOStarFinder, groups fitted together, again in the residual, three times.
 
     No selection by shape, because blends are no round stars, and no least distance of two stars; ranked by flux over
@@ -132,19 +132,14 @@ def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: in
         aperture_radius=FWHM_PX,
         xy_bounds=1.0,
         maxiters=3,
-        mode=mode,
         sub_shape=(side, side),
     )
     with warnings.catch_warnings():
         # It warns of every fit that stops at a bound.
         warnings.simplefilter("ignore")
-        try:
-            table = photometry(
-                field.image - np.quantile(field.image, 0.05), error=np.sqrt(np.maximum(field.image, 1.0) / GAIN)
-            )
-        except ValueError:
-            # With some settings a star drifts out of the image, where no cutout can be made.
-            table = None
+        table = photometry(
+            field.image - np.quantile(field.image, 0.05), error=np.sqrt(np.maximum(field.image, 1.0) / GAIN)
+        )
     if table is None:
         return Targets.empty()
     x, y, flux, error = (

@@ -1,8 +1,9 @@
 """Whole frames: background, detection, grouping, unmixing."""
 
 from csist.frames.background import Background, PixelMask, estimate_background, mask_pixels
+from csist.frames.blobs import FrameGroup
 from csist.frames.detect import Peaks, detect_peaks
-from csist.frames.pipeline import FrameGroup, unmix_frame
+from csist.frames.pipeline import unmix_frame
 from csist.frames.psf import PSFEstimate, estimate_psf
 
 __all__ = [

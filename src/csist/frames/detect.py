@@ -110,6 +110,14 @@ class Peaks:
     def __getitem__(self, key: IntArray | BoolArray | slice) -> Peaks:
         return Peaks(self.x[key], self.y[key], self.significance[key])
 
+    def merged(self, *others: Peaks) -> Peaks:
+        """These and others, most significant first."""
+        x, y, z = (
+            np.concatenate([getattr(peaks, name) for peaks in (self, *others)]) for name in ("x", "y", "significance")
+        )
+        order = np.argsort(-z, kind="stable")
+        return Peaks(x[order], y[order], z[order])
+
     @property
     def positions(self) -> FloatArray:
         """(n, 2) columns x, y in px."""

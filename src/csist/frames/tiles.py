@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from csist.targets import Targets
 
 if TYPE_CHECKING:
-    from csist.frames.pipeline import FrameGroup
+    from csist.frames.blobs import FrameGroup
 
 FloatArray = NDArray[np.float64]
 

@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 
 MODES = tuple(EFFORTS)
 
-BACKGROUND_TERMS = {"known": 0, "constant": 1, "plane": 3}
+BACKGROUND_TERMS = {"known": 0, "constant": 1, "plane": 3, "surface": 6}
 
 IMAGES_A_TASK = 32
 """Images that a thread takes at a time."""
@@ -63,8 +63,8 @@ class Continuous:
         mode: "accurate" or "fast".
         noise_std: noise of a pixel in counts before rounding; None takes the sensor's, and if that is 0
             estimates it from each stack.
-        background: "known" (the sensor's), or beyond it an unknown "constant" or "plane" in each window; for
-            priors that are not single-pixel.
+        background: "known" (the sensor's), or beyond it an unknown "constant", "plane" or "surface" (of second
+            degree) in each window; for priors that are not single-pixel.
         mask_nan: leave out NaN pixels instead of refusing the image.
         workers: threads; the result does not depend on it.
 

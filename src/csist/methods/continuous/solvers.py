@@ -492,7 +492,8 @@ class FreeSolver:
         prior: scene prior, not single-pixel.
         effort: how hard to try.
         variance: of a pixel, without shot noise, in counts^2.
-        background_terms: 0 for a known background, 1 for an unknown constant, 3 for an unknown plane.
+        background_terms: 0 for a known background, 1 for an unknown constant, 3 for a plane, 6 for a surface of second
+            degree.
     """
 
     def __init__(
@@ -504,7 +505,8 @@ class FreeSolver:
         self.low = np.array([-0.5, -0.5, flux[0]])
         self.high = np.array([columns - 0.5, rows - 0.5, flux[1]])
         y, x = np.meshgrid(np.linspace(-1.0, 1.0, rows), np.linspace(-1.0, 1.0, columns), indexing="ij")
-        self.basis = np.stack([np.ones((rows, columns)), x, y])[:background_terms]
+        one = np.ones((rows, columns))
+        self.basis = np.stack([one, x, y, x**2 - one / 3.0, x * y, y**2 - one / 3.0])[:background_terms]
         self.terms = np.full(background_terms, BACKGROUND_WIDTH * variance**0.5)
         self.tables = profile_tables(sensor.psf)
         self.polynomials = polynomials_of(sensor.psf)
