@@ -31,8 +31,10 @@ from docs_tables import (
     parts,
     published,
     results,
+    short_trainings,
     speeds,
     table,
+    training_steps,
     weights,
     wrong_model,
     yolo,
@@ -42,9 +44,9 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery, grid_methods,
-        infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts, published, results,
-        speeds, table, weights, wrong_model, yolo, yolo_budget,
+        aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
+        grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
+        published, results, short_trainings, speeds, table, training_steps, weights, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

@@ -267,6 +267,36 @@ def injected_limit() -> str:
     )
 
 
+def short_trainings(name: str) -> str:
+    """Trainings of a short budget.
+
+    Args:
+        name: of the file in docs/results.
+    """
+    rows = []
+    for row in read_result(name):
+        options = ", ".join(f"`{name}={value}`" for name, value in row["options"].items()) or "as published"
+        score = with_interval(row["CSO-mAP"]["value"], *row["CSO-mAP"]["interval"])
+        rows.append([
+            f"`{row['method']}`", options, f"{row['seed']}", f"{row['samples']:,}", f"{row['minutes']:.0f}", score,
+        ])  # fmt: skip
+    return markdown_table(["network", "options", "seed", "samples", "minutes", "CSO-mAP"], rows, 2)
+
+
+def training_steps() -> str:
+    """Seconds of a training step of DISTA-Net in the trainer's forms."""
+    result = read_result("training_speed")
+    forms = {
+        "plain": "plain eager loop, default layout", "trainer": "as `csist train` does",
+        "window": f"the same on windows of {result['window_px']} px",
+    }  # fmt: skip
+    rows = [
+        [forms[name], f"{row['seconds_per_step']:.2f}", f"{row['times_faster_than_plain']:.2f}"]
+        for name, row in result["rows"].items()
+    ]
+    return markdown_table([f"step of {result['batch']} images", "s", "times as fast"], rows)
+
+
 def crowded_stars() -> str:
     """Completeness and purity of csist and photutils in the crowded star field."""
     result = read_result("real_m2")

@@ -7,7 +7,8 @@ so two upper quantiles are measured and a Weibull tail through both is mapped on
 
     z = z_hi * (r / r_hi)^k,   k = log(z_hi / z_lo) / log(r_hi / r_lo), at most 1,
 
-with r_lo, r_hi the responses at the quantiles that a normal variable reaches at z_lo, z_hi. White noise gives k = 1.
+with r_lo, r_hi the responses at the quantiles that a normal variable reaches at z_lo, z_hi, from r_hi on; below it
+z is linear in pieces. White noise gives k = 1.
 Where clear sky and clutter meet, a wide neighbourhood judges the one by the other, and a narrow one holds too little of
 a tail. So a peak's significance is the geometric mean of two: by the neighbourhood, and by a ring around the peak.
 Where most of a frame's strong spots have the shape of the PSF they are no clutter, however many; the tail is then

@@ -1,0 +1,37 @@
+"""Collect short trainings, such as of one network with several options, for a table of the documentation.
+
+    python scripts/short_trainings.py NAME WEIGHTS.safetensors ...
+
+Writes docs/results/NAME.json from the files' cards: of each training the method, ratio, options, seed, budget, and
+CSO-mAP on its validation images with a 95 % bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from csist.checkpoint import read_card
+from csist.io import write_text
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+
+
+def row_of(path: Path) -> dict[str, Any]:
+    """One training."""
+    card = read_card(path)
+    training, score = card["training"], card["score"]
+    return {
+        **{key: card[key] for key in ("method", "ratio", "options")},
+        **{key: training[key] for key in ("seed", "samples", "minutes", "machine")},
+        "images": score["images"],
+        "CSO-mAP": {"value": score["cso_map"], "interval": score["interval_95"]},
+    }
+
+
+if __name__ == "__main__":
+    name, *files = sys.argv[1:]
+    rows = [row_of(Path(file)) for file in files]
+    write_text(json.dumps(rows, indent=2) + "\n", RESULTS / f"{name}.json")
