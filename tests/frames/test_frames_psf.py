@@ -144,8 +144,9 @@ def test_an_empirical_psf_has_the_shape_of_the_true_one(winged_field):
     exact = moffat().response(places, places[:, None])
     nearest = GaussianPSF(found.sigma_px).response(places, places[:, None])
     error = found.psf.response(places, places[:, None]) - exact
-    assert np.abs(error).max() < 0.04 * exact.max()
-    assert np.sqrt((error**2).mean()) < 0.25 * np.sqrt(((nearest - exact) ** 2).mean())
+    assert found.sources == 35
+    assert np.abs(error).max() < 0.025 * exact.max()
+    assert np.sqrt((error**2).mean()) < 0.2 * np.sqrt(((nearest - exact) ** 2).mean())
     assert found.psf_error < 0.5 * estimate_psf(winged_field[1]).psf_error
 
 
@@ -155,6 +156,7 @@ def test_fluxes_by_an_empirical_psf_hold_the_light_of_the_wings(winged_field):
         found, _ = unmix_frame(frame, psf=word, mode="fast")
         distance = np.hypot(found.x[:, None] - scene.x, found.y[:, None] - scene.y)
         own = distance.argmin(axis=0)
+        assert word == "auto" or len(found) == len(scene)
         assert (distance.min(axis=0) < 0.5).all()
         assert low < np.median(found.intensity[own] / scene.intensity) < high
 

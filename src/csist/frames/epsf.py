@@ -29,6 +29,7 @@ OVERSAMPLING = 4
 KNOTS_PX = 0.5
 LARGEST_SIGMA_PX = HALF_WINDOW_PX / 3.5
 """Of a PSF whose light ends within the sources' windows."""
+LARGEST_MISFIT = 0.03
 ROUNDS = 3
 MOST_SPOTS = 150
 FOLDS = 7
@@ -64,7 +65,7 @@ def empirical_psf(spots: Sequence[Spot], sigma_px: float) -> tuple[SampledPSF, l
     for _ in range(ROUNDS):
         owner, design, rest, weight = _samples(spots, gaussian)
         fold = owner % FOLDS
-        stiffness = min(STIFFNESSES, key=lambda each: _left_out_error(fold, design, rest, weight, each))
+        stiffness = _best_stiffness(fold, design, rest, weight)
         psf = _sampled(gaussian, _robust_fit(design, rest, weight, stiffness))
         spots = [_refit(spot, psf) for spot in spots]
     without = [
@@ -72,6 +73,20 @@ def empirical_psf(spots: Sequence[Spot], sigma_px: float) -> tuple[SampledPSF, l
         for k in range(min(FOLDS, len(spots)))
     ]
     return psf, [replace(spot, misfit=_misfit(spot, without[k % FOLDS], sigma_px)) for k, spot in enumerate(spots)]
+
+
+def well_fitted(spots: Sequence[Spot], psf: PSF, sigma_px: float) -> list[Spot]:
+    """The sources that a PSF explains to `LARGEST_MISFIT` of their brightest pixel.
+
+    Where the PSF is no Gaussian, the Gaussian that fits a source best depends on its place within the pixel: its width
+    does not tell whether the source is a point.
+
+    Args:
+        spots: sources, as fitted by Gaussians.
+        psf: made of some of them.
+        sigma_px: standard deviation of the Gaussian that fits those best, in px.
+    """
+    return [spot for spot in spots if _misfit(_refit(spot, psf), psf, sigma_px) < LARGEST_MISFIT]
 
 
 def _samples(spots: Sequence[Spot], gaussian: GaussianPSF) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
@@ -111,34 +126,38 @@ def _surface(dx: FloatArray, dy: FloatArray) -> FloatArray:
     return np.asarray(products[:, _splines()[1]])
 
 
-def _fit(design: FloatArray, rest: FloatArray, weight: FloatArray, stiffness: float) -> FloatArray:
+def _solve(information: FloatArray, right: FloatArray, stiffness: float) -> FloatArray:
     """Coefficients of the splines by penalised least squares."""
-    weighted = design.T * weight
-    information = weighted @ design + stiffness * _splines()[2] + RIDGE * np.eye(design.shape[1])
-    return np.asarray(np.linalg.solve(information, weighted @ rest), np.float64)
+    system = information + stiffness * _splines()[2] + RIDGE * np.eye(len(right))
+    return np.asarray(np.linalg.solve(system, right), np.float64)
 
 
 def _robust_fit(design: FloatArray, rest: FloatArray, weight: FloatArray, stiffness: float) -> FloatArray:
-    """`_fit` with less weight for pixels that lie far off (Huber's), such as those of neighbours."""
+    """Their coefficients, with less weight for pixels that lie far off (Huber's), such as those of neighbours."""
     trust = np.ones(len(rest))
     for _ in range(ROBUST_ROUNDS):
-        coefficients = _fit(design, rest, weight * trust, stiffness)
+        weighted = design.T * (weight * trust)
+        coefficients = _solve(weighted @ design, weighted @ rest, stiffness)
         distance = np.abs(rest - design @ coefficients) * np.sqrt(weight)
         usual = 1.4826 * np.median(distance)
         trust = np.minimum(1.0, ROBUST_SIGMAS * usual / np.maximum(distance, 1e-300))
     return coefficients
 
 
-def _left_out_error(
-    fold: IntArray, design: FloatArray, rest: FloatArray, weight: FloatArray, stiffness: float
-) -> float:
-    """Mean loss (Huber's) of the pixels of left-out sources."""
-    error = np.empty(len(rest))
-    for k in np.unique(fold):
-        out = fold == k
-        error[out] = rest[out] - design[out] @ _fit(design[~out], rest[~out], weight[~out], stiffness)
-    distance = np.abs(error) * np.sqrt(weight)
-    return float(huber(ROBUST_SIGMAS * 1.4826 * np.median(distance), distance).mean())
+def _best_stiffness(fold: IntArray, design: FloatArray, rest: FloatArray, weight: FloatArray) -> float:
+    """The stiffness by which sources predict left-out ones best, by the mean loss (Huber's) of their pixels."""
+    parts = [(fold == k, (design[fold == k].T * weight[fold == k])) for k in np.unique(fold)]
+    sums = [(weighted @ design[out], weighted @ rest[out]) for out, weighted in parts]
+    information, right = (sum(each) for each in zip(*sums, strict=True))
+
+    def loss(stiffness: float) -> float:
+        error = np.empty(len(rest))
+        for (out, _), (own_information, own_right) in zip(parts, sums, strict=True):
+            error[out] = rest[out] - design[out] @ _solve(information - own_information, right - own_right, stiffness)
+        distance = np.abs(error) * np.sqrt(weight)
+        return float(huber(ROBUST_SIGMAS * 1.4826 * np.median(distance), distance).mean())
+
+    return min(STIFFNESSES, key=loss)
 
 
 def _sampled(gaussian: GaussianPSF, coefficients: FloatArray) -> SampledPSF:

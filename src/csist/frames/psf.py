@@ -19,7 +19,7 @@ from scipy.spatial import KDTree
 from csist.checks import InputError
 from csist.frames.background import check_frame, estimate_background, mask_pixels
 from csist.frames.detect import detect_peaks
-from csist.frames.epsf import empirical_psf
+from csist.frames.epsf import empirical_psf, well_fitted
 from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
 from csist.physics.psf import GaussianPSF, SampledPSF
 
@@ -128,9 +128,12 @@ def estimate_psf(
     sigma, error = _average(kept)
     sampled = None
     if empirical:
-        sampled, kept = empirical_psf(kept, sigma)
+        first, _ = empirical_psf(kept, sigma)
+        sampled, kept = empirical_psf(well_fitted(spots, first, sigma), sigma)
     profile = np.concatenate([spot.profile for spot in kept])
-    return PSFEstimate(sigma, error, _psf_error(kept), len(kept), len(spots), looked_at, profile, sampled)
+    return PSFEstimate(
+        sigma, error, _psf_error(kept, at_all=empirical), len(kept), len(spots), looked_at, profile, sampled
+    )
 
 
 def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:
@@ -190,13 +193,19 @@ def _agreeing(spots: list[Spot]) -> list[Spot]:
     return [spot for spot, keep in zip(spots, kept, strict=True) if keep]
 
 
-def _psf_error(spots: list[Spot]) -> float:
-    """Median misfit of the spots, 0 where it may be chance."""
-    misfits = np.array([spot.misfit for spot in spots])
+def _psf_error(spots: list[Spot], at_all: bool) -> float:
+    """Median misfit of the brighter half of the spots, whose noise hides least of it.
+
+    Args:
+        spots: the sources.
+        at_all: whether it counts where it may be chance, too; else it is 0 there.
+    """
+    brighter = sorted(spots, key=lambda spot: -spot.flux / spot.noise_std)[: -(-len(spots) // 2)]
+    misfits = np.array([spot.misfit for spot in brighter])
     misfit = float(np.median(misfits))
-    scatter = 1.4826 * float(np.median(np.abs(misfits - misfit))) / len(spots) ** 0.5
+    scatter = 1.4826 * float(np.median(np.abs(misfits - misfit))) / len(brighter) ** 0.5
     significant = misfit > SIGNIFICANT_SIGMAS * max(scatter, 1e-9) and (misfits > 0.0).mean() > 0.9
-    return misfit if significant else 0.0
+    return misfit if significant or at_all else 0.0
 
 
 def _half_sample_mode(values: FloatArray) -> float:
