@@ -4,7 +4,7 @@ Every source is fitted by a Gaussian of its own width (`csist.frames.spots`). Si
 unresolved pairs and extended sources are wider, each by its own amount: the centre is therefore looked for where
 the widths are densest (half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and what lies too far from it
 is clipped before the widths are averaged. Where the shape is wanted too, `csist.frames.epsf` makes it of the sources
-that remain.
+that remain, and once more of all those which the first result explains.
 """
 
 from __future__ import annotations
@@ -128,8 +128,10 @@ def estimate_psf(
     sigma, error = _average(kept)
     sampled = None
     if empirical:
-        first, _ = empirical_psf(kept, sigma)
-        sampled, kept = empirical_psf(well_fitted(spots, first, sigma), sigma)
+        sampled, kept = empirical_psf(kept, sigma)
+        explained = well_fitted(spots, sampled, sigma)
+        if len(explained) >= least_sources:
+            sampled, kept = empirical_psf(explained, sigma)
     profile = np.concatenate([spot.profile for spot in kept])
     return PSFEstimate(
         sigma, error, _psf_error(kept, at_all=empirical), len(kept), len(spots), looked_at, profile, sampled
