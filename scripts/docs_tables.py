@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from csist import Flag, Targets
-from csist.checkpoint import list_pretrained
+from csist.checkpoint import list_pretrained, training_budget
 from csist.methods.cost import COUNTED_BATCH
 from csist.methods.registry import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
@@ -407,7 +407,7 @@ def weights() -> str:
     """The trained weights that come with the package."""
     rows = [
         [
-            f"`{card['method']}`", str(card["ratio"]), f"{card['training']['samples']:,}",
+            f"`{card['method']}`", str(card["ratio"]), f"{training_budget(card)['samples']:,}",
             f"{card['score']['cso_map']:.2f}",
         ]
         for _, card in list_pretrained()

@@ -354,6 +354,22 @@ def _misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | 
     return None
 
 
+def training_budget(card: Mapping[str, Any]) -> dict[str, float]:
+    """Samples seen and minutes of the training of a card, with those of the trainings that it began from.
+
+    >>> first = {"samples": 640, "minutes": 2.0}
+    >>> training_budget({"training": {"samples": 64, "minutes": 0.5, "start": first}})
+    {'samples': 704, 'minutes': 2.5}
+    """
+    total = {"samples": 0, "minutes": 0.0}
+    training = card["training"]
+    while isinstance(training, Mapping):
+        for key in total:
+            total[key] += training.get(key) or 0
+        training = training.get("start")
+    return total
+
+
 def weights_folder() -> Path:
     """Folder of the weights that come with the package."""
     return Path(str(resources.files("csist"))) / "weights"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from csist import evaluation, metrics
-from csist.checkpoint import find_pretrained, package_version, read_card
+from csist.checkpoint import find_pretrained, package_version, read_card, training_budget
 from csist.checks import InputError, check_ratio
 from csist.evaluation import LabelledImages, grid_oracles, score_predictions
 from csist.grid import SubPixelGrid
@@ -233,10 +233,10 @@ def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
         return {}
     from csist.methods.cost import costs
 
-    training = read_card(path)["training"]
+    card = read_card(path)
     return {
         **costs(create_method(split_name(_method(name))[0], data.sensor, ratio, path), data.sensor.shape),
-        "training": {k: training.get(k) for k in ("samples", "minutes", "seed", "machine")},
+        "training": {k: card["training"].get(k) for k in ("seed", "machine")} | training_budget(card),
     }
 
 
