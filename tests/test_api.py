@@ -159,7 +159,7 @@ def test_a_window_of_nothing_but_nan_is_refused_even_masked() -> None:
     ("options", "said"),
     [
         ({"method": "continous"}, "did you mean 'continuous'"),
-        ({"method": "lamp"}, "no trained weights of lamp"),
+        ({"method": "lista"}, "no trained weights of lista"),
         ({"method": "ista", "prior": CSIST_100K}, "prior is for the method 'continuous'"),
         ({"method": "ista", "mode": "fast"}, "mode is for the method 'continuous'"),
         ({"method": "ista", "ratio": 0}, "ratio must be a whole number >= 1, got 0"),

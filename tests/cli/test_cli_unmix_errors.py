@@ -102,7 +102,7 @@ def test_in_a_batch_the_others_are_done(run: Run, tmp_path: Path) -> None:
         (["a.npy", "--groups", "targets.csv"], "targets.csv: it is the name of two outputs"),
         (["a.npy", "--json", "missing/a.json"], "cannot write missing/a.json"),
         (["a.npy", "--method", "continous"], "unknown method 'continous': did you mean 'continuous'?"),
-        (["a.npy", "--method", "lamp"], "no trained weights of lamp"),
+        (["a.npy", "--method", "lista"], "no trained weights of lista"),
         (["a.npy", "--method", "dista-net", "--weights", "none.safetensors"], "no weight file none.safetensors"),
         (["a.npy", "--method", "ista", "--prior", "flat"], "prior is for the method 'continuous'"),
         (["a.npy", "--ratio", "0"], "ratio must be a whole number >= 1, got 0"),
