@@ -46,9 +46,9 @@ def markdown_table(head: list[str], rows: list[list[str]], numbers_from: int = 1
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def with_interval(value: float, low: float, high: float, form: str = ".1f") -> str:
+def with_interval(value: float, low: float, high: float, form: str = ".1f", ends: str = ".1f") -> str:
     """A score with the ends of its interval."""
-    return f"{value:{form}} ({low:.1f} to {high:.1f})"
+    return f"{value:{form}} ({low:{ends}} to {high:{ends}})"
 
 
 def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
@@ -305,12 +305,12 @@ def crowded_stars() -> str:
         error = row["position_error_px"]
         rows.append([
             name, f"{result['best_f1'][name]:.2f}", f"{row['detections']}",
-            *(f"{100 * row[key]['value']:.0f} % ({100 * row[key]['interval'][0]:.0f} - "
-              f"{100 * row[key]['interval'][1]:.0f})" for key in ("completeness", "purity")),
-            with_interval(error["median"], *error["interval"], ".2f"), f"{row['flux_ratio']['median']:.2f}",
+            *(with_interval(100 * row[key]["value"], *(100 * end for end in row[key]["interval"]), ".0f", ".0f")
+              for key in ("completeness", "purity")),
+            with_interval(error["median"], *error["interval"], ".2f", ".2f"), f"{row['flux_ratio']['median']:.2f}",
             f"{row['seconds']:.0f}",
         ])  # fmt: skip
-    head = ["", "best F1", "detections", "stars found", "purity", "position error, px", "flux ratio", "s"]
+    head = ["", "best F1", "detections", "stars found, %", "purity, %", "position error, px", "flux ratio", "s"]
     return markdown_table(head, rows)
 
 
@@ -319,9 +319,10 @@ def infrared_stars() -> str:
     rows = [
         [
             f"`--psf {psf}`", f"{100 * row['found']['value']:.1f} %",
-            *(with_interval(row["scatter_px"][axis]["value"], *row["scatter_px"][axis]["interval"], ".3f")
+            *(with_interval(row["scatter_px"][axis]["value"], *row["scatter_px"][axis]["interval"], ".3f", ".3f")
               for axis in ("x", "y")),
-            with_interval(row["flux_ratio"]["value"], *row["flux_ratio"]["interval"], ".3f"), f"{row['seconds']:.0f}",
+            with_interval(row["flux_ratio"]["value"], *row["flux_ratio"]["interval"], ".3f", ".3f"),
+            f"{row['seconds']:.0f}",
         ]
         for psf, row in read_result("real_spitzer")["rows"].items()
     ]  # fmt: skip

@@ -8,15 +8,13 @@ CSO-mAP on its validation images with a 95 % bootstrap interval.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from csist.checkpoint import read_card
-from csist.io import write_text
-
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+from csist.cli.output import write_json
+from docs_tables import RESULTS
 
 
 def row_of(path: Path) -> dict[str, Any]:
@@ -33,5 +31,4 @@ def row_of(path: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     name, *files = sys.argv[1:]
-    rows = [row_of(Path(file)) for file in files]
-    write_text(json.dumps(rows, indent=2) + "\n", RESULTS / f"{name}.json")
+    write_json([row_of(Path(file)) for file in files], str(RESULTS / f"{name}.json"))

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from csist.datasets.scenes import ScenePrior
 from csist.frames.background import Background, PixelMask, scatter_about_plane
 from csist.frames.detect import Peaks, keep_strongest, link, ridges, split
 from csist.methods.continuous import Continuous, Group
-from csist.physics.psf import PSF, equivalent_sigma, pixel_kernel
+from csist.physics.psf import PSF, equivalent_sigma, lone_significance
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
@@ -172,11 +171,6 @@ class Job:
         """Of the Gaussian with the PSF's noise-equivalent area."""
         return equivalent_sigma(self.psf)
 
-    @cached_property
-    def gathering(self) -> float:
-        """Significance of a target alone whose flux is the noise of a pixel."""
-        return float(np.sqrt((pixel_kernel(self.psf) ** 2).sum()))
-
     @property
     def footprint_px(self) -> float:
         """Radius of the disc that holds some 90 % of a target's light."""
@@ -202,12 +196,12 @@ class Job:
             self.peaks[:0].merged(*(peaks for _, _, several in results for peaks in several)), 2.0 * self.sigma_px
         )
         if len(unseen):
+            distance, _ = KDTree(unseen.positions).query(self.peaks.positions)
+            far = np.asarray(distance > 2.0 * LARGEST_WINDOW_PX)
             known = {
                 self.peaks.positions[members].tobytes(): result
                 for members, result in zip(blobs, results, strict=True)
-                if not KDTree(unseen.positions)
-                .query_ball_point(self.peaks.positions[members], 2.0 * LARGEST_WINDOW_PX, return_length=True)
-                .any()
+                if far[members].all()
             }
             whole = replace(self, peaks=self.peaks.merged(unseen))
             blobs = whole._blobs()
@@ -383,7 +377,7 @@ class Job:
 
         Both alone and by their standard error, which counts what is shared with the neighbours.
         """
-        alone = found.intensity * self.gathering / noise
+        alone = found.intensity * lone_significance(self.psf) / noise
         good = (alone >= self.threshold) & (found.intensity >= self.threshold * found.intensity_std)
         good &= (found.flags & int(Flag.AT_BOUND)) == 0
         # With a guessed PSF further targets are what it leaves.

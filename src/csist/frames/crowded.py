@@ -27,7 +27,7 @@ from scipy.sparse.linalg import lsmr
 from scipy.spatial import KDTree
 
 from csist.frames.detect import Peaks, find_peaks
-from csist.physics.psf import PSF, equivalent_sigma, pixel_kernel
+from csist.physics.psf import PSF, equivalent_sigma, lone_significance, pixel_kernel
 from csist.targets import Targets
 
 FloatArray = NDArray[np.float64]
@@ -261,7 +261,7 @@ def _left_over(field: Field, patches: csr_array, solution: Solution) -> float:
 
 def _lone_error(field: Field) -> float:
     """Standard error in counts of the flux of a target alone."""
-    return field.noise_std / float(np.sqrt((pixel_kernel(field.psf) ** 2).sum()))
+    return field.noise_std / lone_significance(field.psf)
 
 
 def _residual_peaks(field: Field, patches: csr_array, solution: Solution, threshold: float) -> FloatArray:

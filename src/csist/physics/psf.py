@@ -54,6 +54,12 @@ def pixel_kernel(psf: PSF) -> FloatArray:
 
 
 @lru_cache(maxsize=32)
+def lone_significance(psf: PSF) -> float:
+    """Significance, in standard deviations, of a target alone whose flux is the noise of a pixel."""
+    return float(np.sqrt((pixel_kernel(psf) ** 2).sum()))
+
+
+@lru_cache(maxsize=32)
 def spread_px(psf: PSF) -> float:
     """Sigma in px of the Gaussian with the same noise-equivalent area, 4 pi sigma^2 = 1 / sum(response^2).
 
