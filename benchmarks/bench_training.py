@@ -4,8 +4,9 @@
 
 All rows train the same network by the same loss and optimiser on the same batches, which lie in memory as tensors.
 `plain` is an eager loop with tensors in torch's default layout; `trainer` is what `csist train` does: channels last,
-and the average of the weights on top; `window` the same on windows of 5 px (`--window 5`). The rows take turns, a few
-steps at a time, so that a slow spell of the machine does not hit one alone; the median over the rounds is compared.
+and the average of the weights on top; `compiled` the same with `--compile`, without the time of compiling; `window` as
+`trainer` on windows of 5 px (`--window 5`). The rows take turns, a few steps at a time, so that a slow spell of the
+machine does not hit one alone; the median over the rounds is compared.
 Writes docs/results/training_speed.json.
 """
 
@@ -33,6 +34,7 @@ from csist.methods.crop import Cropper
 from csist.methods.layers import encode_arrays, simulate
 from csist.methods.registry import create_method
 from csist.physics.sensor import Sensor
+from csist.training.compiled import compile_for_training
 from csist.training.module import AveragedWeights, published_loss
 from csist.training.run import DEFAULT_LEARNING_RATE
 
@@ -43,7 +45,12 @@ Step = Callable[[Tensor, Tensor], float]
 
 
 def make_step(
-    ratio: int, memory_format: torch.memory_format, averaged: bool, window: int | None, **options: Any
+    ratio: int,
+    memory_format: torch.memory_format,
+    averaged: bool,
+    window: int | None = None,
+    compiled: bool = False,
+    **options: Any,
 ) -> Step:
     """One training step of a new DISTA-Net, as a function of images and true maps; it answers with the loss.
 
@@ -52,11 +59,14 @@ def make_step(
         memory_format: layout of the network's tensors.
         averaged: whether the average of the weights is kept, as the trainer does.
         window: side in px of the windows that are trained on; None for whole images.
+        compiled: whether the network is compiled.
         **options: of the network.
     """
     torch.manual_seed(0)
     method = create_method("dista-net", Sensor(), ratio, pretrained=False, **options)
     method.to(memory_format=memory_format)
+    if compiled:
+        compile_for_training(method)
     optimizer = torch.optim.Adam(method.parameters(), lr=DEFAULT_LEARNING_RATE)
     average = AveragedWeights(method, EMA_DECAY) if averaged else None
     cropper = None if window is None else Cropper(method.sensor, ratio, window)
@@ -103,8 +113,9 @@ def measure(steps: dict[str, Step], batches: Sequence[tuple[Tensor, Tensor]], ro
 def compare(ratio: int, batch: int, steps: int, rounds: int, **options: Any) -> dict[str, Any]:
     """Median seconds a step of each row, and how many times faster than the plain loop it is, JSON-ready."""
     rows = {
-        "plain": make_step(ratio, torch.contiguous_format, averaged=False, window=None, **options),
-        "trainer": make_step(ratio, torch.channels_last, averaged=True, window=None, **options),
+        "plain": make_step(ratio, torch.contiguous_format, averaged=False, **options),
+        "trainer": make_step(ratio, torch.channels_last, averaged=True, **options),
+        "compiled": make_step(ratio, torch.channels_last, averaged=True, compiled=True, **options),
         "window": make_step(ratio, torch.channels_last, averaged=True, window=WINDOW_PX, **options),
     }
     seconds = measure(rows, make_batches(ratio, batch, steps), rounds)

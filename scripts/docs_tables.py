@@ -288,7 +288,8 @@ def training_steps() -> str:
     result = read_result("training_speed")
     forms = {
         "plain": "plain eager loop, default layout", "trainer": "as `csist train` does",
-        "window": f"the same on windows of {result['window_px']} px",
+        "compiled": "with `--compile`",
+        "window": f"without it, on windows of {result['window_px']} px",
     }  # fmt: skip
     rows = [
         [forms[name], f"{row['seconds_per_step']:.2f}", f"{row['times_faster_than_plain']:.2f}"]

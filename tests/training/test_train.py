@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -118,6 +119,26 @@ def test_stops_when_asked_and_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     expected = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)["state_dict"]
     got = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
     assert resumed.samples == 320 and all(torch.equal(got[key], value) for key, value in expected.items())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # the compiler's own imports
+def test_a_compiled_training_ends_where_an_eager_one_does(tmp_path: Path, undisturbed: Any) -> None:
+    compiled = train(**TINY, output=tmp_path, compiled=True)
+    expected, got = load_state(undisturbed.weights), load_state(compiled.weights)
+    assert compiled.samples == 320 and expected.keys() == got.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(got[key], value, rtol=1e-2, atol=1e-4, msg=key)
+
+
+def test_where_nothing_can_be_compiled_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_function: Any) -> Any:
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(InputError, match=r"cannot compile here, which needs a C\+\+ compiler .*no compiler at all"):
+        train(**TINY, output=tmp_path / "run", compiled=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_goes_on_with_more_samples(undisturbed: Any) -> None:

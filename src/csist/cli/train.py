@@ -88,6 +88,9 @@ def train(
     window_share: Annotated[
         float, typer.Option("--window-share", help="Part of the training on windows; the rest sees whole images.")
     ] = 0.8,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: for long runs, needs a C++ compiler.")
+    ] = False,
     devices: Annotated[int, typer.Option("--devices", help="Processes or accelerators on each machine.")] = 1,
     num_nodes: Annotated[int, typer.Option("--num-nodes", help="Machines.")] = 1,
     strategy: Annotated[str, typer.Option("--strategy", help="How they share the work: auto or ddp.")] = "auto",
@@ -133,8 +136,8 @@ def train(
             num_nodes=num_nodes, strategy=strategy, accelerator=accelerator, precision=precision,
             val_limit=val_limit, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
             gradient_clip=gradient_clip, ema_decay=ema_decay, warmup_samples=warmup_samples, decay=decay,
-            constraint_share=constraint_share, window=window, window_share=window_share, half=half, sensor=card,
-            prior=law, progress_bar=True, stop_asked=stop_asked, options=chosen, start=start,
+            constraint_share=constraint_share, window=window, window_share=window_share, compiled=compiled, half=half,
+            sensor=card, prior=law, progress_bar=True, stop_asked=stop_asked, options=chosen, start=start,
         )  # fmt: skip
     if not result.first_process:
         return

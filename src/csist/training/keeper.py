@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as lightning_package
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from csist.checkpoint import make_card, save_weights
 from csist.metrics import bootstrap_interval
+from csist.targets import Targets
 from csist.training.module import UnmixingModule
 
 logger = logging.getLogger("csist.training")
@@ -120,7 +120,8 @@ class Keeper(lightning_package.Callback):
             return
         module.scored_at = trainer.global_step
         if trainer.is_global_zero:
-            score = module.validate_now()
+            found = module.validate_now()
+            score = module.score
             logged = {"cso_map": score, "samples": module.samples_seen, "minutes": module.minutes}
             for each in trainer.loggers:
                 each.log_metrics(logged, step=trainer.global_step)
@@ -131,29 +132,27 @@ class Keeper(lightning_package.Callback):
             )  # fmt: skip
             if score > module.best_score:
                 module.best_score = score
-                self.export(module)
+                self.export(module, found)
         module.best_score = trainer.strategy.broadcast(module.best_score)
 
-    def export(self, module: UnmixingModule) -> dict[str, Any]:
-        """Write the averaged weights and their card."""
+    def export(self, module: UnmixingModule, found: list[Targets]) -> None:
+        """Write the averaged weights and their card, with the score of what they found in the validation images."""
+        interval = bootstrap_interval(found, module.validation.truths(), INTERVAL_SEED, resamples=200)
+        card = make_card(
+            self.name,
+            module.method.sensor,
+            module.method.ratio,
+            self.options,
+            {**self.training, "samples": module.samples_seen, "minutes": round(module.minutes, 2)},
+            {
+                "cso_map": round(interval.value, 3),
+                "interval_95": [round(interval.low, 3), round(interval.high, 3)],
+                "split": "val",
+                "images": len(module.validation.images),
+            },
+        )
         with module.averaged.applied():
-            found = module.method.predict(np.asarray(module.validation.images, dtype=np.float64))
-            interval = bootstrap_interval(found, module.validation.truths(), INTERVAL_SEED, resamples=200)
-            card = make_card(
-                self.name,
-                module.method.sensor,
-                module.method.ratio,
-                self.options,
-                {**self.training, "samples": module.samples_seen, "minutes": round(module.minutes, 2)},
-                {
-                    "cso_map": round(interval.value, 3),
-                    "interval_95": [round(interval.low, 3), round(interval.high, 3)],
-                    "split": "val",
-                    "images": len(module.validation.images),
-                },
-            )
             save_weights(self.weights_path(module), module.method, card, self.half)
-        return card
 
     def save(self, trainer: Any, module: UnmixingModule) -> None:
         """Write the checkpoint under a temporary name and give it its own when it is complete."""

@@ -17,6 +17,8 @@ from csist.methods.base import GridMethod
 from csist.methods.crop import Crop, Cropper
 from csist.methods.layers import UnfoldedMethod
 from csist.metrics import cso_map
+from csist.targets import Targets
+from csist.training.compiled import uncompiled
 from csist.training.datamodule import Labelled
 
 SCHEDULES = ("stable", "one-cycle")
@@ -256,12 +258,12 @@ class UnmixingModule(lightning_package.LightningModule):
         if self.max_minutes is not None and self.minutes_now >= self.max_minutes:
             self.trainer.should_stop = True
 
-    def validate_now(self) -> float:
-        """CSO-mAP in percent of the averaged weights on the validation images."""
-        with self.averaged.applied():
+    def validate_now(self) -> list[Targets]:
+        """What the averaged weights find in the validation images; their CSO-mAP in percent becomes `score`."""
+        with self.averaged.applied(), uncompiled():
             found = self.method.predict(np.asarray(self.validation.images, dtype=np.float64))
         self.score = float(cso_map(found, self.validation.truths())["CSO-mAP"])
-        return self.score
+        return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run needs to go on as if nothing had happened."""

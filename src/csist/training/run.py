@@ -23,6 +23,7 @@ from csist.methods.base import GridMethod
 from csist.methods.registry import METHODS, canonical_name, create_method
 from csist.physics.sensor import Sensor
 from csist.training import logs
+from csist.training.compiled import compile_for_training
 from csist.training.datamodule import UnmixingData, open_data
 from csist.training.keeper import Keeper
 from csist.training.module import UnmixingModule
@@ -99,6 +100,7 @@ def train(
     constraint_share: float = 1.0,
     window: int | None = None,
     window_share: float = 0.8,
+    compiled: bool = False,
     start: str | Path | None = None,
     half: bool = False,
     sensor: Sensor | None = None,
@@ -143,6 +145,8 @@ def train(
         window: side in px of windows around the groups; the first part `window_share` of the training sees these
             instead of whole images, which costs less. For convolutional methods and groups inside one pixel.
         window_share: that first part, 0 to 1.
+        compiled: train with kernels that torch.compile makes for this network first, which takes a minute and
+            needs a C++ compiler: for long runs.
         start: weight file of the same method to begin from; it must fit sensor and options. One for another ratio
             lends what fits.
         half: store the weights in half precision.
@@ -188,6 +192,8 @@ def train(
         begin_from(method, name, start)
     if next(method.parameters(), None) is None:
         raise InputError(f"{name} with the options {dict(options or {})} has nothing to train")
+    if compiled:
+        compile_for_training(method)
     peak = learning_rate or float(getattr(method, "learning_rate", DEFAULT_LEARNING_RATE))
     clip = gradient_clip or getattr(method, "gradient_clip", None)
 
