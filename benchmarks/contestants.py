@@ -181,6 +181,9 @@ def peer(data: LabelledImages, conditions: Conditions, name: str) -> Runner:
 CONTESTANTS: dict[str, Contestant] = {
     "continuous, fast": Contestant(partial(continuous, mode="fast"), "images to targets"),
     "continuous, accurate": Contestant(partial(continuous, mode="accurate"), "images to targets"),
+    "dista-net, batch 32": Contestant(
+        partial(dista_net, batch=32), "forward pass, float32, channels last", dista_net=True
+    ),
     "dista-net, batch 64": Contestant(
         partial(dista_net, batch=64), "forward pass, float32, channels last", dista_net=True
     ),
@@ -188,13 +191,13 @@ CONTESTANTS: dict[str, Contestant] = {
         partial(dista_net, batch=256), "forward pass, float32, channels last", dista_net=True
     ),
     "dista-net, bfloat16": Contestant(
-        partial(dista_net, batch=64, bfloat16=True),
-        "forward pass, batch 64, bfloat16 autocast, channels last",
+        partial(dista_net, batch=32, bfloat16=True),
+        "forward pass, batch 32, bfloat16 autocast, channels last",
         dista_net=True,
     ),
     "dista-net, compiled": Contestant(
-        partial(dista_net, batch=64, compiled=True),
-        "forward pass, batch 64, float32, channels last, torch.compile",
+        partial(dista_net, batch=32, compiled=True),
+        "forward pass, batch 32, float32, channels last, torch.compile",
         dista_net=True,
     ),
     "ista": Contestant(ista, "tuned setting, float64"),

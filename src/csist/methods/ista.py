@@ -29,6 +29,9 @@ from csist.physics.sensor import Sensor
 BLOCK = 128
 """Images solved side by side: enough for the matrix products, few enough for the cache."""
 
+BATCH = 2048
+"""Images at a time: blocks enough for every thread."""
+
 PIXELS_MULTIPLE = 4
 """Both factors get rows of zeros up to a multiple of this: matrix kernels work on so many rows at a time."""
 
@@ -90,7 +93,6 @@ class ISTA(GridMethod):
         InputError: if a value is unknown or out of range.
     """
 
-    batch_size = 2048
     exportable = False
     """The number of iterations depends on the image, so no fixed graph exists."""
     small_options: ClassVar[dict[str, Any]] = {"iterations": 20}
@@ -114,6 +116,7 @@ class ISTA(GridMethod):
         dtype: torch.dtype | str = torch.float64,
     ) -> None:
         super().__init__(sensor, ratio)
+        self.batch_size = BATCH
         if setting not in SETTINGS:
             raise InputError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
         chosen = SETTINGS[setting]

@@ -30,6 +30,9 @@ from csist.methods.crop import Crop
 from csist.methods.layers import UnfoldedMethod, soft_threshold
 from csist.physics.sensor import Sensor
 
+BATCH = 256
+"""Images at a time: a layer reads its matrix once for all of them."""
+
 LAYERS = 16
 INITIAL_PENALTY = 0.4
 """Lambda in counts: soft thresholds start at lambda / L, hard ones at its root, LAMP's factor at 0.4."""
@@ -72,6 +75,7 @@ class _DenseMethod(UnfoldedMethod):
 
     def __init__(self, sensor: Sensor, ratio: int, layers: int = LAYERS) -> None:
         super().__init__(sensor, ratio)
+        self.batch_size = BATCH
         self.layers = layers
         self.cells, self.pixels = int(np.prod(self.grid.map_shape)), int(np.prod(self.grid.shape))
         self.thresholds = self._layers(torch.full((self.cells,), self._initial_threshold()))
