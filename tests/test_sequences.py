@@ -117,7 +117,7 @@ def test_a_folder_is_one_sequence_read_as_it_goes(tmp_path, monkeypatch):
     assert sequence.shape == (12, 34, 50)
     opened = []
     real = read_image
-    monkeypatch.setattr("csist.io.read_image", lambda path, name: opened.append(name) or real(path, name))
+    monkeypatch.setattr("csist.io.frames.read_image", lambda path, name: opened.append(name) or real(path, name))
     reader = iter(sequence)
     assert [next(reader)[0] for _ in range(3)] == ["f0.png", "f1.png", "f2.png"]
     assert opened == ["f0.png", "f1.png", "f2.png"]

@@ -7,6 +7,7 @@ connection. The last one is smaller still, so that the map starts near zero, as 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from csist.methods.base import GridMethod
-from csist.methods.layers import INPUT_SCALE
+from csist.methods.layers import INPUT_SCALE, to_map
+from csist.physics.sensor import Sensor
 
 ALIVE_BIAS = 0.1
 """Initial bias of a gate's few hidden units: what they see differs little between samples, so that a unit which
@@ -112,3 +114,27 @@ class ResidualBlock(nn.Module):
         """Features, shaped like those that come in."""
         found: Tensor = self.attention(self.second(functional.relu(self.first(features))))
         return features + found
+
+
+class LongSkip(SuperResolution):
+    """Base of the networks s = conv(up(F)) with F = F0 + conv(body(F0)) and F0 = conv(y).
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        channels: number of features.
+        body: modules from features to features, one after the other.
+    """
+
+    def __init__(self, sensor: Sensor, ratio: int, channels: int, body: Iterable[nn.Module]) -> None:
+        super().__init__(sensor, ratio)
+        self.head = convolution(1, channels)
+        self.body = nn.Sequential(*body, convolution(channels, channels))
+        self.upsampler = Upsampler(channels, ratio)
+        self.tail = map_convolution(channels)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def enlarge(self, image: Tensor) -> Tensor:
+        """Scaled map (B, 1, cH, cW) from scaled images (B, 1, H, W) without background."""
+        shallow = self.head(image)
+        return to_map(self.tail, self.upsampler(shallow + self.body(shallow)))

@@ -12,15 +12,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from csist.methods.layers import to_map
-from csist.methods.sr.blocks import ResidualBlock, SuperResolution, Upsampler, convolution, map_convolution
+from csist.methods.sr.blocks import LongSkip, ResidualBlock
 from csist.physics.sensor import Sensor
 
 
-class EDSR(SuperResolution):
+class EDSR(LongSkip):
     """EDSR: 1,552,193 parameters at ratio 3.
 
     Args:
@@ -33,15 +29,4 @@ class EDSR(SuperResolution):
     small_options: ClassVar[dict[str, Any]] = {"blocks": 2}
 
     def __init__(self, sensor: Sensor, ratio: int, blocks: int = 16, channels: int = 64) -> None:
-        super().__init__(sensor, ratio)
-        self.head = convolution(1, channels)
-        body = [ResidualBlock(channels) for _ in range(blocks)]
-        self.body = nn.Sequential(*body, convolution(channels, channels))
-        self.upsampler = Upsampler(channels, ratio)
-        self.tail = map_convolution(channels)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def enlarge(self, image: Tensor) -> Tensor:
-        """Scaled map (B, 1, cH, cW) from scaled images (B, 1, H, W) without background."""
-        shallow = self.head(image)
-        return to_map(self.tail, self.upsampler(shallow + self.body(shallow)))
+        super().__init__(sensor, ratio, channels, (ResidualBlock(channels) for _ in range(blocks)))

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from csist.methods.layers import to_map
-from csist.methods.sr.blocks import Gate, ResidualBlock, SuperResolution, Upsampler, convolution, map_convolution
+from csist.methods.sr.blocks import Gate, LongSkip, ResidualBlock, convolution
 from csist.physics.sensor import Sensor
 
 
@@ -60,7 +58,7 @@ class ResidualGroup(nn.Module):
         return features + found
 
 
-class RCAN(SuperResolution):
+class RCAN(LongSkip):
     """RCAN: 1,078,729 parameters at ratio 3.
 
     Args:
@@ -77,15 +75,5 @@ class RCAN(SuperResolution):
     def __init__(
         self, sensor: Sensor, ratio: int, groups: int = 5, blocks: int = 10, channels: int = 32, reduction: int = 8
     ) -> None:
-        super().__init__(sensor, ratio)
-        self.head = convolution(1, channels)
-        body = [ResidualGroup(channels, blocks, reduction) for _ in range(groups)]
-        self.body = nn.Sequential(*body, convolution(channels, channels))
-        self.upsampler = Upsampler(channels, ratio)
-        self.tail = map_convolution(channels)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def enlarge(self, image: Tensor) -> Tensor:
-        """Scaled map (B, 1, cH, cW) from scaled images (B, 1, H, W) without background."""
-        shallow = self.head(image)
-        return to_map(self.tail, self.upsampler(shallow + self.body(shallow)))
+        groups_of_blocks = (ResidualGroup(channels, blocks, reduction) for _ in range(groups))
+        super().__init__(sensor, ratio, channels, groups_of_blocks)

@@ -1,0 +1,37 @@
+"""Files in and out: images of many formats, tables of targets, outputs that are complete or absent."""
+
+from csist.io.files import atomic_path, check_new_folder, check_writable, one_line, reading, write_text
+from csist.io.frames import FrameReader, natural_key, read_frames
+from csist.io.images import LUMINANCE, VIDEO_SUFFIXES, ImageStack, image_kind, npz_member, read_image
+from csist.io.tables import (
+    TABLE_COLUMNS,
+    TABLE_SUFFIXES,
+    TableWriter,
+    read_targets_table,
+    targets_table,
+    write_table,
+)
+
+__all__ = [
+    "LUMINANCE",
+    "TABLE_COLUMNS",
+    "TABLE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FrameReader",
+    "ImageStack",
+    "TableWriter",
+    "atomic_path",
+    "check_new_folder",
+    "check_writable",
+    "image_kind",
+    "natural_key",
+    "npz_member",
+    "one_line",
+    "read_frames",
+    "read_image",
+    "read_targets_table",
+    "reading",
+    "targets_table",
+    "write_table",
+    "write_text",
+]
