@@ -362,6 +362,12 @@ def speeds() -> str:
     return markdown_table(["method", "", "images/s", "times DISTA-Net", "CSO-mAP", "count right"], rows, 2)
 
 
+def speed(name: str) -> str:
+    """Images a second of one contestant."""
+    (row,) = (each for each in read_result("methods_speed")["methods"] if each["name"] == name)
+    return f"{row['images_per_second']['median']:,.0f}"
+
+
 def yolo() -> str:
     """Maps read out by a detector, beside their own read-out."""
     result = read_result("yolo")
