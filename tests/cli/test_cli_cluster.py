@@ -133,6 +133,8 @@ def test_parts_are_whole_batches() -> None:
     for method in (ista, csist.create_method("ista+refine"), csist.create_method("ista+centroid")):
         assert whole_batches(method, 32) == ista.batch_size
         assert whole_batches(method, ista.batch_size + 1) == 2 * ista.batch_size
+    network = csist.create_method("ista-net", pretrained=False)
+    assert whole_batches(network, 128) == 128 // network.batch_size * network.batch_size == 128
     assert whole_batches(csist.create_method("continuous"), 32) == 32
 
 

@@ -113,20 +113,21 @@ def test_every_option_arrives(run: Run, called: dict[str, Any], tmp_path: Path) 
         "max_samples": 7, "max_minutes": 1.5, "seed": 3, "batch_size": 9, "learning_rate": 0.01, "warmup_samples": 11,
         "schedule": "one-cycle", "decay": 0.3, "gradient_clip": 0.7, "ema_decay": 0.9, "constraint_share": 0.5,
         "devices": 2, "num_nodes": 4, "strategy": "ddp", "accelerator": "gpu", "precision": "16-mixed",
-        "val_limit": 5, "validate_every": 6, "checkpoint_minutes": 0.25,
+        "val_limit": 5, "validate_every": 6, "checkpoint_minutes": 0.25, "window": 3, "window_share": 0.4,
+        "start": Path("begun.safetensors"),
     }  # fmt: skip
     typed = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     code, out, _ = run(
-        "train", "DISTA_net", "--ratio", 5, "-o", "there", "--half", "--resume", "--prior", "flat", "--sensor",
-        "card.json", *typed, "--option", "a=1", "--option", "b=true", "--option", "c=False", "--option", "d=text=2",
-        "--option", "e-f=0.5",
+        "train", "DISTA_net", "--ratio", 5, "-o", "there", "--half", "--resume", "--compile", "--prior", "flat",
+        "--sensor", "card.json", *typed, "--option", "a=1", "--option", "b=true", "--option", "c=False",
+        "--option", "d=text=2", "--option", "e-f=0.5",
     )  # fmt: skip
     assert code == 0
     assert "CSO-mAP  - (1.0 - 2.0) on 4 validation images" in out
     assert {name: called[name] for name in given} == given
     assert called["options"] == {"a": 1, "b": True, "c": False, "d": "text=2", "e_f": 0.5}
     assert (called["name"], called["ratio"], called["output"]) == ("dista-net", 5, Path("there"))
-    assert (called["half"], called["resume"], called["data"]) == (True, True, None)
+    assert (called["half"], called["resume"], called["compiled"], called["data"]) == (True, True, True, None)
     assert (called["sensor"], called["prior"]) == (SENSOR, csist.ScenePrior.flat())
 
 

@@ -219,3 +219,22 @@ def test_published_code_couples_the_batch_and_says_so() -> None:
     method(image).sum().backward()
     assert method.stages[0].kernel_maker[0].weight.grad is None
     assert len(method.predict_maps(image[:3, 0].double().numpy())) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "options", "images"),
+    [
+        ("ista-net", 3, {}, 32),
+        ("ista-net", 5, {}, 11),
+        ("srcnn", 7, {}, 5),
+        ("lamp", 3, {}, 256),
+        ("ista", 3, {}, 2048),
+        ("dista-net", 3, {"published_code": True}, 1),
+    ],
+)
+def test_batches_follow_from_the_cells(name: str, ratio: int, options: dict[str, Any], images: int) -> None:
+    assert build(name, Sensor(), ratio, **options).batch_size == images
+
+
+def test_an_image_of_many_cells_is_a_batch_of_its_own() -> None:
+    assert build("srcnn", Sensor(shape=(100, 100)), 3).batch_size == 1

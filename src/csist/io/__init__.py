@@ -1,4 +1,7 @@
-"""Files in and out: images of many formats, tables of targets, outputs that are complete or absent."""
+"""Files in and out: images of many formats, tables of targets, outputs that are complete or absent.
+
+A file becomes one `ImageStack` (a single image is a stack of one), a folder a stream of them, file by file.
+"""
 
 from csist.io.files import atomic_path, check_new_folder, check_writable, one_line, reading, write_text
 from csist.io.frames import FrameReader, natural_key, read_frames

@@ -22,8 +22,8 @@ from csist.targets import Targets
 FloatArray = NDArray[np.float64]
 
 BATCH_CELLS = 35_000
-"""Cells of the maps of a batch. On a CPU, twice as fast as batches whose feature maps leave its cache and are more than
-the allocator keeps (32 MiB with 64 channels), so that the system clears new memory for each layer."""
+"""Cells of the maps of a batch. With 64 channels such feature maps take 9 MB. From 32 MiB on the allocator gives them
+back to the system, which clears new memory for each layer: half as fast (`benchmarks/bench_methods.py`)."""
 
 READ_OUTS = {"cells": SubPixelGrid.decode, "centroid": SubPixelGrid.centroids}
 """Ways from a map to targets, by name."""
@@ -47,7 +47,8 @@ class GridMethod(nn.Module):
     """
 
     batch_size: int
-    """Images that `predict_maps` computes at a time."""
+    """Images that `predict_maps` computes at a time, chosen for a CPU; an accelerator wants more. A subclass that
+    sets it does so after `super().__init__`."""
     exportable = True
     """Whether one fixed graph computes the map of every batch; without, there is no ONNX file of the method."""
 

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import torch
+from torch import nn
 
 from csist.checks import InputError
 from csist.io import one_line
 from csist.methods.base import GridMethod
+from csist.methods.layers import UnfoldedMethod
 
 
-def compile_for_training(method: GridMethod) -> None:
-    """Have the method compiled at its next call, in place; its state keeps its names.
-
-    An unfolded network's stages are compiled one by one: they share their code, so one compilation serves all.
+def check_compiler() -> None:
+    """Compile almost nothing, on the CPU.
 
     Raises:
-        InputError: if this machine cannot compile.
+        InputError: if that does not work here.
     """
     try:
         torch.compile(torch.neg)(torch.ones(2))
     except Exception as error:  # the compiler's own errors are of many kinds
         raise InputError(
-            f"cannot compile here, which needs a C++ compiler and Python's headers: leave it out ({one_line(error)})"
+            "cannot compile here, which needs a C++ compiler and Python's headers: train without --compile "
+            f"({one_line(error)[:200]})"
         ) from error
-    for part in getattr(method, "stages", [method]):
-        # Sizes are fixed in each phase of a training: code for exactly these is faster than code for any.
-        part.compile(dynamic=False)
 
 
-def uncompiled() -> AbstractContextManager[None]:
-    """In this context nothing is compiled: for batches of other sizes, each of which would be compiled anew."""
-    context: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
-    return context
+def compile_for_training(method: GridMethod) -> None:
+    """Have what the loss calls compiled at its next call, in place; the state keeps its names.
+
+    Of a network whose stages are modules each stage is compiled by itself: they share their code, and so what was
+    compiled for one.
+    """
+    # Sizes are fixed in each phase of a training: code for exactly these is faster than code for any.
+    stages = getattr(method, "stages", None)
+    if isinstance(stages, nn.ModuleList):
+        for stage in stages:
+            stage.compile(dynamic=False)
+    elif isinstance(method, UnfoldedMethod):
+        method.unfold = torch.compile(method.unfold, dynamic=False)  # type: ignore[method-assign]
+    else:
+        method.compile(dynamic=False)

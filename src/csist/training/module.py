@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning as lightning_package
@@ -18,7 +18,7 @@ from csist.methods.crop import Crop, Cropper
 from csist.methods.layers import UnfoldedMethod
 from csist.metrics import cso_map
 from csist.targets import Targets
-from csist.training.compiled import uncompiled
+from csist.training.compiled import compile_for_training
 from csist.training.datamodule import Labelled
 
 SCHEDULES = ("stable", "one-cycle")
@@ -143,6 +143,7 @@ class UnmixingModule(lightning_package.LightningModule):
         window: side in px of the windows around the groups that the first part of the training sees; None: it
             sees whole images all the time.
         window_share: that first part.
+        compiled: compile the method before the first step.
 
     Raises:
         InputError: if a value is out of range.
@@ -163,6 +164,7 @@ class UnmixingModule(lightning_package.LightningModule):
         constraint_share: float = 1.0,
         window: int | None = None,
         window_share: float = 0.8,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if schedule not in SCHEDULES:
@@ -184,6 +186,7 @@ class UnmixingModule(lightning_package.LightningModule):
         self.constraint_share = constraint_share
         self.cropper = None if window is None else Cropper(method.sensor, method.ratio, window)
         self.window_share = window_share
+        self.compiled = compiled
         self.averaged = AveragedWeights(method, ema_decay)
         self.best_score = -np.inf
         self.score = float("nan")
@@ -221,6 +224,11 @@ class UnmixingModule(lightning_package.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on every parameter."""
         return torch.optim.Adam(self.method.parameters(), lr=self.learning_rate)
+
+    def setup(self, stage: str) -> None:
+        """Compile, in each process by itself: what is compiled cannot be sent to another one."""
+        if self.compiled:
+            compile_for_training(self.method)
 
     def on_train_start(self) -> None:
         """Start the clock, and put back the random state of a resumed run."""
@@ -260,7 +268,9 @@ class UnmixingModule(lightning_package.LightningModule):
 
     def validate_now(self) -> list[Targets]:
         """What the averaged weights find in the validation images; their CSO-mAP in percent becomes `score`."""
-        with self.averaged.applied(), uncompiled():
+        # Batches of validation have other sizes, each of which would be compiled anew.
+        as_written = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
+        with self.averaged.applied(), as_written:
             found = self.method.predict(np.asarray(self.validation.images, dtype=np.float64))
         self.score = float(cso_map(found, self.validation.truths())["CSO-mAP"])
         return found

@@ -23,7 +23,7 @@ from csist.methods.base import GridMethod
 from csist.methods.registry import METHODS, canonical_name, create_method
 from csist.physics.sensor import Sensor
 from csist.training import logs
-from csist.training.compiled import compile_for_training
+from csist.training.compiled import check_compiler
 from csist.training.datamodule import UnmixingData, open_data
 from csist.training.keeper import Keeper
 from csist.training.module import UnmixingModule
@@ -114,8 +114,8 @@ def train(
     The folder `output` gets the weight file NAME-cRATIO.safetensors with its card (the averaged weights with
     the best CSO-mAP so far, there from the first validation on), `last.ckpt` to resume from, and logs as CSV
     and for TensorBoard. A run that ends by `max_samples` can be cut off at any moment, even by SIGKILL:
-    called again with `resume=True` it goes on from the last checkpoint and, on one kind of CPU, ends with the
-    same bits as an undisturbed one.
+    called again with `resume=True` it goes on from the last checkpoint and, on one kind of CPU and compiled in all
+    sessions or in none, ends with the same bits as an undisturbed one.
 
     Args:
         method_name: a trained method of `csist.list_methods`.
@@ -145,8 +145,8 @@ def train(
         window: side in px of windows around the groups; the first part `window_share` of the training sees these
             instead of whole images, which costs less. For convolutional methods and groups inside one pixel.
         window_share: that first part, 0 to 1.
-        compiled: train with kernels that torch.compile makes for this network first, which takes a minute and
-            needs a C++ compiler: for long runs.
+        compiled: train with kernels that torch.compile makes for this network first, which takes half a minute or
+            more of this session and needs a C++ compiler: for long runs.
         start: weight file of the same method to begin from; it must fit sensor and options. One for another ratio
             lends what fits.
         half: store the weights in half precision.
@@ -192,8 +192,6 @@ def train(
         begin_from(method, name, start)
     if next(method.parameters(), None) is None:
         raise InputError(f"{name} with the options {dict(options or {})} has nothing to train")
-    if compiled:
-        compile_for_training(method)
     peak = learning_rate or float(getattr(method, "learning_rate", DEFAULT_LEARNING_RATE))
     clip = gradient_clip or getattr(method, "gradient_clip", None)
 
@@ -206,14 +204,14 @@ def train(
         "seed": seed, "data": "simulated" if data is None else Path(data).name, "prior": prior.to_card(),
         "batch_size": step_size, "learning_rate": peak, "schedule": schedule, "ema_decay": ema_decay,
         "constraint_share": constraint_share, "window": window,
-        "window_share": None if window is None else window_share, "max_samples": max_samples,
+        "window_share": None if window is None else window_share, "compiled": compiled, "max_samples": max_samples,
         "start": None if start is None or lender is None else {"weights": Path(start).name, **lender["training"]},
         "machine": describe_machine(),
     }  # fmt: skip
     module = UnmixingModule(
         method, validation, step_size, max_samples, max_minutes, peak, schedule,
         warmup_samples=warmup_samples, decay=decay, ema_decay=ema_decay, constraint_share=constraint_share,
-        window=window, window_share=window_share,
+        window=window, window_share=window_share, compiled=compiled,
     )  # fmt: skip
     keeper = Keeper(
         folder,
@@ -229,6 +227,8 @@ def train(
     resumed = keeper.checkpoint if resume and keeper.checkpoint.is_file() else None
     if resumed is None and keeper.checkpoint.is_file():
         raise InputError(f"{folder} holds an earlier training: resume it (--resume) or choose another folder")
+    if compiled:
+        check_compiler()
     with _quiet():
         try:
             trainer = lightning_package.Trainer(

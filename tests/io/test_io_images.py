@@ -1,20 +1,16 @@
-"""Images of every format in, tables out, and nothing half-written."""
+"""Images of every format in: files and folders."""
 
 from __future__ import annotations
 
 import builtins
 import gzip
 import logging
-import os
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
 from hypothesis import given, settings
@@ -24,25 +20,14 @@ from PIL import Image
 from csist.checks import InputError
 from csist.datasets import generate, load
 from csist.io import (
-    TABLE_COLUMNS,
     ImageStack,
-    TableWriter,
-    atomic_path,
-    check_new_folder,
-    check_writable,
     image_kind,
     natural_key,
     read_frames,
     read_image,
-    read_targets_table,
-    targets_table,
-    write_table,
-    write_text,
 )
-from csist.targets import Targets
 
-REAL = Path(__file__).parents[1] / "../shared/data/real"
-HEADER = "image,frame,x,y,intensity,score,x_std,y_std,intensity_std,flags,group"
+REAL = Path(__file__).parents[2] / "../shared/data/real"
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -63,9 +48,6 @@ def fails(path: Path, said: str | None = None) -> None:
     message = str(caught.value)
     assert path.name in message
     assert "\n" not in message
-
-
-# --- images ---
 
 
 @pytest.mark.parametrize("array", [GREY8, GREY16])
@@ -413,213 +395,3 @@ def test_every_real_image_reads() -> None:
     with Image.open(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png") as image:
         np.testing.assert_array_equal(raw, np.asarray(image))
     assert raw.max() > 255
-
-
-# --- tables ---
-
-DETECTIONS = [
-    (
-        "a,b.png",
-        0,
-        Targets(
-            x=[1.25, 1 / 3],
-            y=[2.0, 0.1],
-            intensity=[230.0, 1e5],
-            score=[0.9, 0.5],
-            flags=[0, 5],
-            group=[0, 1],
-        ),
-    ),
-    ("a,b.png", 3, Targets(x=[4.0], y=[5.0], intensity=[6.0], x_std=[0.01])),
-    ("empty.png", 0, Targets.empty()),
-    ("007", 0, Targets(x=[1.0], y=[1.0], intensity=[1.0])),
-    ("NA", 2, Targets(x=[1.0], y=[1.0], intensity=[np.pi])),
-    ('ä "q".png', 0, Targets(x=[7.0], y=[1.0], intensity=[1.0])),
-]
-EXPECTED = {(image, frame): targets for image, frame, targets in DETECTIONS if len(targets)}
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_table_round_trip(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"t{suffix}"
-    table = targets_table(DETECTIONS)
-    assert ",".join(table.columns) == HEADER == ",".join(TABLE_COLUMNS)
-    write_table(table, path)
-    assert read_targets_table(path) == EXPECTED
-    assert list(read_targets_table(path)) == list(EXPECTED)
-    write_table(targets_table([]), path)
-    assert read_targets_table(path) == {}
-
-
-def test_csv_text_is_the_contract(tmp_path: Path) -> None:
-    write_table(targets_table(DETECTIONS[:2]), tmp_path / "t.csv")
-    assert (tmp_path / "t.csv").read_text().splitlines() == [
-        HEADER,
-        '"a,b.png",0,1.25,2.0,230.0,0.9,,,,0,0',
-        '"a,b.png",0,0.3333333333333333,0.1,100000.0,0.5,,,,5,1',
-        '"a,b.png",3,4.0,5.0,6.0,,0.01,,,0,',
-    ]
-
-
-def test_table_writer_writes_the_same_bytes(tmp_path: Path) -> None:
-    write_table(targets_table(DETECTIONS), tmp_path / "whole.csv")
-    with TableWriter(tmp_path / "rows.csv") as writer:
-        for image, frame, targets in DETECTIONS:
-            writer.append(image, frame, targets)
-            assert not (tmp_path / "rows.csv").exists()
-    assert writer.rows == 6
-    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["rows.csv", "whole.csv"]
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
-    name=st.text('ab,"\n é', min_size=1),
-)
-def test_any_numbers_and_names_survive(
-    tmp_path_factory: pytest.TempPathFactory, values: list[float], name: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.csv"
-    targets = Targets(x=values, y=values[::-1], intensity=values)
-    with TableWriter(path) as writer:
-        writer.append(name, 0, targets)
-    assert read_targets_table(path) == {(name, 0): targets}
-
-
-def test_interrupt_keeps_a_valid_partial_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = TableWriter(tmp_path / "t.csv")
-    with pytest.raises(KeyboardInterrupt), writer:
-        writer.append(*DETECTIONS[0])
-        assert writer._file is not None
-        writer._file.write(b"half a li")  # as if the interrupt fell into the next row
-        raise KeyboardInterrupt
-    assert writer.partial_path.name == "t.csv.partial"
-    assert [p.name for p in tmp_path.iterdir()] == ["t.csv.partial"]
-    kept = writer.partial_path.rename(tmp_path / "kept.csv")
-    assert read_targets_table(kept) == {("a,b.png", 0): DETECTIONS[0][2]}
-    with pytest.raises(RuntimeError):
-        writer.append(*DETECTIONS[0])
-
-
-def test_a_killed_run_leaves_its_rows(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from csist.io import TableWriter; from csist.targets import Targets\n"
-        "with TableWriter(sys.argv[1]) as writer:\n"
-        "    writer.append('a', 0, Targets(x=[1.0], y=[1.0], intensity=[1.0])); os._exit(9)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "t.csv")], check=False)
-    assert (tmp_path / "t.csv.partial").read_text().splitlines()[1:] == ["a,0,1.0,1.0,1.0,,,,,0,"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "damaged"),
-        ("x,y\n1,2\n", "lacks the column image, frame, intensity"),
-        ("image,frame,x,y,intensity\na,0,1,2\n", "row 2: intensity must be a number"),
-        ("image,frame,x,y,intensity\na,0,1,2,3\na,0,one,2,3\n", "row 3: x must be a number, got 'one'"),
-        ("image,frame,x,y,intensity\na,0.5,1,2,3\n", "frame must be a number, got '0.5'"),
-        ("image,frame,x,y,intensity\na,,1,2,3\n", "frame must be a number, got ''"),
-        ("image,frame,x,y,intensity\na,0,inf,2,3\n", "x must be a number, got 'inf'"),
-        ("image,frame,x,y,intensity,score\na,0,1,2,3,high\n", "score must be a number, got 'high'"),
-        ("image,frame,x,y,intensity,group\na,0,1,2,3,1.5\n", "group must be a number, got '1.5'"),
-        ('image,frame,x,y,intensity\n"a,0,1,2,3\n', "damaged"),
-    ],
-)
-def test_bad_tables(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=said) as caught:
-        read_targets_table(path)
-    assert "t.csv" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_tables_of_other_programs(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text(
-        "\ufeffintensity,frame,x,y,image,colour,score\n3,0,1,2,a,red,\n4,0.0,1,2,a,blue,nan\n",
-        encoding="utf-8",
-    )
-    assert read_targets_table(path) == {("a", 0): Targets(x=[1, 1], y=[2, 2], intensity=[3, 4])}
-    with pytest.raises(InputError, match="no such file"):
-        read_targets_table(tmp_path / "none.csv")
-    with pytest.raises(InputError, match=r"\.csv or \.parquet"):
-        read_targets_table(tmp_path / "t.txt")
-    (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"t\.parquet"):
-        read_targets_table(tmp_path / "t.parquet")
-
-
-def test_write_table_takes_rows(tmp_path: Path) -> None:
-    write_table([{"a": 1, "b": 0.5}, {"a": 2, "b": None}], tmp_path / "r.csv")
-    assert (tmp_path / "r.csv").read_text() == "a,b\n1,0.5\n2,\n"
-    write_table([{"a": 1}], tmp_path / "r.PARQUET")
-    assert pd.read_parquet(tmp_path / "r.PARQUET")["a"].tolist() == [1]
-    with pytest.raises(InputError, match=r"must end in \.csv or \.parquet"):
-        write_table([], tmp_path / "r.xlsx")
-
-
-# --- outputs ---
-
-
-def test_check_writable(tmp_path: Path) -> None:
-    assert check_writable(tmp_path / "a.csv") == tmp_path / "a.csv"
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InputError, match=r"the folder .*no does not exist, create it first"):
-        check_writable(tmp_path / "no" / "a.csv")
-    with pytest.raises(InputError, match="it is a folder"):
-        check_writable(tmp_path)
-    with pytest.raises(InputError, match="too long"):
-        check_writable(tmp_path / ("x" * 300))
-    with pytest.raises(InputError, match=r"must end in \.csv"):
-        TableWriter(tmp_path / "a.parquet")
-    assert check_writable("/dev/null") == Path("/dev/null")
-
-
-@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
-def test_read_only_folder(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="Permission denied"):
-        check_writable(tmp_path / "a.csv")
-    tmp_path.chmod(0o700)
-
-
-def test_atomic_path(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    write_text("one", path)
-    with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
-        assert partial.parent == tmp_path
-        assert partial.suffix == ".txt"
-        partial.write_text("half")
-        raise ZeroDivisionError
-    assert path.read_text() == "one"
-    write_text("two", path)
-    assert path.read_text() == "two"
-    (tmp_path / "link.txt").symlink_to(path)
-    write_text("three", tmp_path / "link.txt")
-    assert path.read_text() == "three"
-    assert (tmp_path / "link.txt").is_symlink()
-    write_text("gone", "/dev/null")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "link.txt"]
-
-
-def test_atomic_path_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No space left on device"), atomic_path(tmp_path / "a.txt"):
-        raise OSError(28, "No space left on device")
-    with pytest.raises(OSError, match="other"), atomic_path(tmp_path / "a.txt"):
-        raise OSError("other")
-
-
-def test_atomic_folder(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "f", folder=True) as partial:
-        (partial / "x").write_text("")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "f").mkdir()
-    with atomic_path(tmp_path / "f", folder=True) as partial:
-        (partial / "x").write_text("")
-    assert [p.name for p in (tmp_path / "f").iterdir()] == ["x"]
-    with pytest.raises(InputError, match="exists already"):
-        check_new_folder(tmp_path / "f")
