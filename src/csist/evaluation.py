@@ -24,7 +24,7 @@ from csist.files import natural_key
 from csist.grid import SubPixelGrid
 from csist.io import read_targets_table
 from csist.io.store import STORE_SUFFIXES, load
-from csist.methods.table import METHODS, canonical_name, split_name, takes_prior
+from csist.methods.table import abilities, canonical_name, split_name
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
@@ -248,14 +248,14 @@ def _prepare(
     grids: dict[str, Any] = {}
     for name in names:
         key, suffix = split_name(name)
-        if not METHODS[key].grid:
+        if not abilities(name).grid:
             options: dict[str, Any] = {} if mode is None else {"mode": mode}
             noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
             method = create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
         else:
             if key not in grids:
                 grids[key] = create_method(key, data.sensor, ratio, weights, runtime)
-            known = {"prior": prior or data.prior} if takes_prior(name) else {}
+            known = {"prior": prior or data.prior} if abilities(name).prior else {}
             method = grids[key] if suffix is None else follow(suffix, grids[key], **known)
         families.setdefault(key, {})[canonical_name(name)] = method
     return list(families.values())

@@ -56,10 +56,10 @@ class Settings:
     @property
     def method_options(self) -> dict[str, Any]:
         """Arguments of `create_method` that were given."""
-        from csist.unmixing import FRAME_METHODS
+        from csist.methods.table import abilities
 
         options: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
-        if self.method not in FRAME_METHODS:
+        if abilities(self.method).grid:
             options |= {"ratio": self.ratio, "pretrained": self.weights, "runtime": self.runtime}
         elif self.workers is not None:
             options["workers"] = self.workers
