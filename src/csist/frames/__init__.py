@@ -4,9 +4,10 @@ from csist.frames.background import Background, PixelMask, estimate_background, 
 from csist.frames.blobs import FrameGroup
 from csist.frames.detect import Peaks, detect_peaks
 from csist.frames.pipeline import unmix_frame
-from csist.frames.psf import PSFEstimate, estimate_psf
+from csist.frames.psf import GUESSED, PSFEstimate, estimate_psf
 
 __all__ = [
+    "GUESSED",
     "Background",
     "FrameGroup",
     "PSFEstimate",

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csist.checks import InputError, check_not_negative
-from csist.datasets.scenes import ScenePrior
 from csist.frames.background import (
     PixelMask,
     check_frame,
@@ -34,10 +33,11 @@ from csist.frames.detect import (
     measure_sigma,
     threshold_sigmas,
 )
-from csist.frames.psf import MEASURED, PSFEstimate, estimate_psf, spread_evenly
+from csist.frames.psf import GUESSED, MEASURED, PSFEstimate, estimate_psf, known_psf, spread_evenly
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, GaussianPSF, equivalent_sigma
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
 
 FloatArray = NDArray[np.float64]
@@ -81,7 +81,8 @@ def unmix_frame(
             frame.
         psf: point spread function, or sigma in px of a Gaussian one; goes before the sensor's. "auto" measures the
             sigma on isolated bright sources, "empirical" the shape too, see `csist.frames.psf.estimate_psf`, and both
-            refuse where there are too few; None takes the sensor's, and without one a rough guess.
+            refuse where there are too few; None takes the sensor's, and without one a
+            rough guess, which "guess" is with a sensor, too.
         false_alarm_rate: stated false alarms a pixel in Gaussian noise.
         detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, star fields) or "crowded"
             (star fields without dark sky between the targets, fitted all together; `prior` and `mode` are not used).
@@ -107,13 +108,12 @@ def unmix_frame(
     ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
     if noise_std is None and sensor is not None and sensor.read_noise > 0.0 and sensor.gain is None:
         noise_std = sensor.read_noise
-    if isinstance(psf, str):
+    if isinstance(psf, str) and psf != GUESSED:
         measured = measure_psf(image, psf, ceiling, noise_std)
         psf, psf_error = measured.psf, measured.psf_error if psf_error is None else psf_error
     elif isinstance(psf, int | float):
         psf = GaussianPSF(psf)
-    if psf is None and sensor is not None:
-        psf = sensor.psf
+    psf = known_psf(psf, sensor)
     if image.size > LARGEST_PIXELS:
         settled: dict[str, Any] = {
             "sensor": sensor, "prior": prior, "mode": mode, "noise_std": noise_std, "psf": psf,

@@ -21,12 +21,15 @@ from csist.frames.background import check_frame, estimate_background, mask_pixel
 from csist.frames.detect import detect_peaks
 from csist.frames.epsf import empirical_psf, well_fitted
 from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
-from csist.physics.psf import GaussianPSF, SampledPSF
+from csist.physics.psf import PSF, GaussianPSF, SampledPSF
+from csist.physics.sensor import Sensor
 
 FloatArray = NDArray[np.float64]
 
 MEASURED = ("auto", "empirical")
 """Words that stand for a PSF to be measured: the Gaussian, and an oversampled table."""
+GUESSED = "guess"
+"""Word that says that the PSF is not known, where a sensor states the rest."""
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 MOST_SOURCES_A_FRAME = 100
@@ -80,6 +83,15 @@ class PSFEstimate:
     def psf(self) -> GaussianPSF | SampledPSF:
         """The PSF itself: the empirical one if it was asked for, else the Gaussian."""
         return self.gaussian if self.sampled is None else self.sampled
+
+
+def known_psf(psf: PSF | str | None, sensor: Sensor | None) -> PSF | None:
+    """The PSF given, else the sensor's; None where it is to be guessed from the frame."""
+    if psf == GUESSED:
+        return None
+    if psf is None and sensor is not None:
+        return sensor.psf
+    return None if isinstance(psf, str) else psf
 
 
 def estimate_psf(

@@ -1,12 +1,11 @@
-"""Files in and out: images of many formats, tables of targets, outputs that are complete or absent.
+"""Everything that knows a file format: images of many kinds, sequences, the HDF5 store, tables of targets.
 
 A file becomes one `ImageStack` (a single image is a stack of one), a folder a stream of them, file by file.
 """
 
 from csist.io.arrays import npy_header, npz_member
-from csist.io.files import atomic_path, check_new_folder, check_writable, one_line, reading, write_text
+from csist.io.folders import FrameReader, read_frames
 from csist.io.formats import VIDEO_SUFFIXES, ReadOptions, image_kind, parse_range, parse_roi, split_selector
-from csist.io.frames import FrameReader, natural_key, read_frames
 from csist.io.headers import Header
 from csist.io.images import ImageStack, read_image
 from csist.io.pictures import LUMINANCE
@@ -29,22 +28,15 @@ __all__ = [
     "ImageStack",
     "ReadOptions",
     "TableWriter",
-    "atomic_path",
-    "check_new_folder",
-    "check_writable",
     "image_kind",
-    "natural_key",
     "npy_header",
     "npz_member",
-    "one_line",
     "parse_range",
     "parse_roi",
     "read_frames",
     "read_image",
     "read_targets_table",
-    "reading",
     "split_selector",
     "targets_table",
     "write_table",
-    "write_text",
 ]

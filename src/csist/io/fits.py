@@ -18,11 +18,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import SMALLEST_SIDE_PX, InputError
 from csist.io.formats import Content, ReadOptions, check_pixels
 from csist.io.headers import Header, header_of_cards
-
-FloatArray = NDArray[np.float64]
 
 BLOCK, CARD = 2880, 80
 MOST_HEADER_BLOCKS = 4000

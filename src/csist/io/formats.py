@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.io.headers import Header
 from csist.physics.sensor import Sensor
-
-FloatArray = NDArray[np.float64]
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")

@@ -8,17 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.physics.sensor import Sensor
-
-FloatArray = NDArray[np.float64]
 
 READ_NOISE_KEYS = ("RDNOISE", "READNOIS", "RON", "READNOISE")
 EXPOSURE_KEYS = ("EXPTIME", "EXPOSURE")
 
 AGREEMENT = 1.25
 """A gain is believed if the variance that follows from it and that of the image differ by less than this factor."""
+
+MOST_SATURATED = 0.05
+"""Share of pixels above the stated saturation beyond which it cannot be meant in the image's unit."""
 
 _ELECTRONS_PER_COUNT = re.compile(
     r"\b(e|e-|el|electrons?|elec)\s*(/|per)\s*(adu|dn|counts?|data number|cts?)\b", re.IGNORECASE
@@ -117,6 +118,10 @@ def header_of_cards(
         else:
             notes.append(f"{noise[0]} = {noise[1]:g} is not used: it is in electrons, and the gain is not known")
     saturation = _number(cards, "SATURATE")
+    above = 0.0 if saturation is None else float(np.mean(image >= saturation[1]))
+    if saturation is not None and above > MOST_SATURATED:
+        notes.append(f"SATURATE = {saturation[1]:g} is not used: {100 * above:.0f} % of the pixels are above it")
+        saturation = None
     if saturation is not None:
         said.append(f"saturation {saturation[1]:g} counts (SATURATE)")
     bayer = str(cards.get("BAYERPAT", cards.get("COLORTYP", ""))).strip()

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_stack
+from csist.files import reading
 from csist.io.arrays import read_npy
-from csist.io.files import reading
 from csist.io.fits import read_fits
 from csist.io.formats import FORMATS, Content, ReadOptions, image_kind, split_selector
 from csist.io.headers import Header
 from csist.io.pictures import read_bmp, read_jpeg, read_png
 from csist.io.tiff import Pages, read_tiff
 from csist.physics.sensor import Sensor
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +106,7 @@ class ImageStack:
 
 def _read_store(path: Path, options: ReadOptions, notes: list[str]) -> Content:
     """The test split of a store."""
-    from csist.datasets.dataset import load
+    from csist.io.store import load
 
     del options, notes
     split = load(path)["test"]
@@ -140,8 +139,8 @@ def read_image(path: str | Path, name: str | None = None, options: ReadOptions |
         options: what of it is read; None for all.
 
     Raises:
-        InputError: if the file is missing, of an unknown format, a video (see `csist.sequences`), damaged, empty, too
-            large, not an image or without what the options ask for.
+        InputError: if the file is missing, of an unknown format, a video (see `csist.io.sequences`), damaged, empty,
+            too large, not an image or without what the options ask for.
     """
     given = Path(path)
     path, unit = split_selector(given)

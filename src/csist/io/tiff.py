@@ -16,7 +16,7 @@ from defusedxml import ElementTree
 from numpy.typing import NDArray
 
 from csist.checks import InputError
-from csist.io.files import reading
+from csist.files import reading
 from csist.io.formats import Content, ReadOptions, check_pixels
 from csist.io.headers import Header
 from csist.io.pictures import grey

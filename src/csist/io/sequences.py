@@ -1,0 +1,234 @@
+"""Sequences of frames that are read one after the other: a stack, a folder of images, a video.
+
+No more than the frames in use are in memory, however long the sequence is; going through it again reads it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist._types import FloatArray
+from csist.checks import InputError
+from csist.files import one_line, reading
+from csist.io import Header, ImageStack, ReadOptions, read_frames
+from csist.io.formats import check_pixels
+from csist.io.pictures import grey
+from csist.physics.sensor import Sensor
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+Labelled = tuple[str, FloatArray]
+
+NEUTRAL, COLOUR_STEP = 128, 3
+"""Chroma of grey in 8 bit, and what compression may add to it."""
+_HIGH_BITS = r"p[024]1[02]"
+"""Pixel formats whose 10 or 12 bits are the highest of 16."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSequence:
+    """Frames of one size, in order; iteration gives (name of the image, frame (H, W) float64).
+
+    Args:
+        name: what the sequence is called in tables.
+        path: where it is.
+        shape: (N, H, W); N is 0 where the file does not say how many there are.
+        source: starts reading from the first frame.
+        notes: what the user should know, one line each; more may come while frames are read.
+        sensor: the sensor that the file itself states.
+        header: what the file says of the instrument.
+        times: of the frames in s, filled while they are read; empty where the file has none.
+    """
+
+    name: str
+    path: Path
+    shape: tuple[int, int, int]
+    source: Callable[[], Iterator[Labelled]] = field(repr=False)
+    notes: list[str] = field(default_factory=list)
+    sensor: Sensor | None = None
+    header: Header = field(default_factory=Header)
+    times: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Labelled]:
+        return self.source()
+
+
+def sequence_of_stack(stack: ImageStack) -> FrameSequence:
+    """The images of a file as a sequence."""
+    notes = list(stack.notes)
+    return FrameSequence(
+        stack.name,
+        stack.path,
+        stack.shape,
+        lambda: ((stack.name, frame) for frame in stack),
+        notes,
+        stack.sensor,
+        stack.header,
+    )
+
+
+def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> FrameSequence:
+    """The images of a folder, in natural order of their names, as one sequence.
+
+    Args:
+        path: the folder.
+        options: what is read of it; frames are numbered through all images.
+
+    Raises:
+        InputError: if the folder holds no image, its first one is bad or holds windows, or, while it is read, if an
+            image is bad or of another size.
+    """
+    options = options or ReadOptions()
+    reader = read_frames(path, replace(options, frames=(0, None)))
+    first = next(iter(reader))
+    _, rows, columns = first.shape
+    notes = [note.removeprefix(f"{reader.path}: ") for note in reader.notes]
+
+    def source() -> Iterator[Labelled]:
+        for stack in reader:
+            if stack.shape[1:] != (rows, columns):
+                raise InputError(
+                    f"{stack.path} is {stack.shape[1]} x {stack.shape[2]} px, the images before it are {rows} x "
+                    f"{columns}: a sequence has one size, leave it out or leave out --sequence"
+                )
+            notes.extend(f"{note} ({stack.name})" for note in stack.notes if not any(note in said for said in notes))
+            yield from ((stack.name, frame) for frame in stack)
+
+    count = len(reader) if len(first) == 1 else 0
+    return FrameSequence(
+        Path(path).name or str(path),
+        Path(path),
+        (_cut_count(count, options, Path(path)), rows, columns),
+        lambda: islice(source(), *options.frames),
+        notes,
+        first.sensor,
+        first.header,
+    )
+
+
+def _cut_count(count: int, options: ReadOptions, path: Path) -> int:
+    """How many frames are read of so many; 0 where that is not known."""
+    return len(range(count)[options.cut_frames(count, path)]) if count else 0
+
+
+def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOptions | None = None) -> FrameSequence:
+    """The luma of a video's frames, as stored (8-bit video has 16 to 235 there, or 0 to 255), in its full depth.
+
+    A video that breaks off ends at its last whole frame, with a note.
+
+    Args:
+        path: the video.
+        name: name to give it, the file name if None.
+        options: what is read of it.
+
+    Raises:
+        InputError: if the file is missing, holds no video or cannot be decoded, or if PyAV is not installed.
+    """
+    path = Path(path)
+    options = options or ReadOptions()
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: there is no such file")
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(
+            f"cannot read {path}: video needs the extra `video`, pip install 'csist[video]', "
+            "or save its frames as PNG into a folder"
+        ) from error
+    name = path.name if name is None else name
+    with reading(path), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise InputError(f"cannot read {path}: it holds no video")
+        stream = container.streams.video[0]
+        check_pixels((stream.height, stream.width), path, options)
+        announced = int(stream.frames)
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise InputError(f"cannot read {path}: it holds no frame that can be decoded")
+        size = first.height, first.width
+        notes = ["colour video, its luma is used"] if is_coloured(first) else []
+    region = options.cut_pixels(size, path)
+    begin, end = options.frames
+    times: list[float] = []
+
+    def source() -> Iterator[Labelled]:
+        done = 0
+        times.clear()
+        with av.open(str(path)) as container:
+            try:
+                for frame in container.decode(container.streams.video[0]):
+                    if end is not None and done >= end:
+                        return
+                    if (frame.height, frame.width) != size:
+                        raise InputError(f"{path}: frame {done} is {frame.height} x {frame.width} px, the first "
+                                         f"{size[0]} x {size[1]}: split the video")  # fmt: skip
+                    if done >= begin:
+                        times.append(np.nan if frame.time is None else float(frame.time))
+                        yield name, luma(frame)[region]
+                    done += 1
+            except av.FFmpegError as error:
+                notes.append(f"the video breaks off after {done} frames ({one_line(error)[:80]})")
+                return
+        if done < announced:
+            notes.append(f"the video breaks off after {done} of {announced} frames")
+
+    rows, columns = (len(range(*part.indices(side))) for part, side in zip(region, size, strict=True))
+    shape = (_cut_count(announced, options, path), rows, columns)
+    return FrameSequence(name, path, shape, source, notes, times=times)
+
+
+def luma(frame: VideoFrame) -> FloatArray:
+    """Luma (H, W) of a video frame, of an RGB one the luminance, in the depth of its pixels."""
+    layout = frame.format
+    bits = max(component.bits for component in layout.components)
+    if layout.is_rgb or layout.has_palette:
+        return grey(_colours(frame, bits), []).astype(np.float64)
+    if bits < 8:  # several pixels a byte
+        return _plane(frame.reformat(format="gray"), 0).astype(np.float64)
+    if bits > 16:  # floating point
+        return np.asarray(frame.to_ndarray(), dtype=np.float64)
+    if not (layout.is_planar or len(layout.components) == 1):
+        if bits > 8:
+            return (_plane(frame.reformat(format="yuv444p16le"), 0) >> (16 - bits)).astype(np.float64)
+        frame = frame.reformat(format="yuv444p")  # interleaved: only the order of the bytes changes
+    values = _plane(frame, 0)
+    if re.match(_HIGH_BITS, layout.name):
+        values = values >> (16 - bits)
+    return values.astype(np.float64)
+
+
+def _colours(frame: VideoFrame, bits: int) -> NDArray[Any]:
+    """Red, green and blue (H, W, 3) as stored."""
+    if bits > 16:
+        return np.asarray(frame.to_ndarray(format="gbrpf32le"))
+    if bits > 8:
+        deep: NDArray[Any] = frame.to_ndarray(format="rgb48le")
+        return np.asarray(deep >> (16 - bits))
+    return np.asarray(frame.to_ndarray(format="rgb24"))
+
+
+def _plane(frame: VideoFrame, index: int) -> NDArray[Any]:
+    plane = frame.planes[index]
+    kind = f"{'>' if frame.format.is_big_endian else '<'}u{1 if frame.format.components[index].bits <= 8 else 2}"
+    lines = np.frombuffer(memoryview(plane), dtype=kind).reshape(plane.height, -1)
+    return np.asarray(lines[:, : plane.width])
+
+
+def is_coloured(frame: VideoFrame) -> bool:
+    """Whether a video frame shows colours, beyond what compression does to grey."""
+    if len(frame.format.components) < 3:
+        return False
+    plain = frame.reformat(format="yuv444p")
+    return any(bool((np.abs(_plane(plain, index).astype(int) - NEUTRAL) > COLOUR_STEP).any()) for index in (1, 2))
