@@ -149,9 +149,8 @@ class ReadOptions:
             return slice(None), slice(None)
         (x0, x1), (y0, y1) = self.roi
         if x1 > shape[1] or y1 > shape[0]:
-            raise InputError(
-                f"roi {roi_text(self.roi)} is outside {path}, which has {shape[1]} columns, {shape[0]} rows"
-            )
+            size = f"{shape[1]} columns and {shape[0]} rows"
+            raise InputError(f"roi {roi_text(self.roi)} is not within {path}, which has {size}")
         return slice(y0, y1), slice(x0, x1)
 
 

@@ -16,6 +16,8 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luminance (ITU-R BT.601)."""
 
 _PNG_GREY = 0
+_APP1, _APP3, _START_OF_SCAN = 0xE1, 0xE3, 0xDA
+"""Markers of a JPEG file: two kinds of data of applications, and the beginning of the picture."""
 
 
 def grey(colour: NDArray[Any], notes: list[str]) -> NDArray[Any]:
@@ -79,10 +81,19 @@ def read_bmp(path: Path, options: ReadOptions, notes: list[str]) -> Content:
 
 
 def is_radiometric(path: Path) -> bool:
-    """Whether a JPEG file carries a thermal camera's measurement beside its picture (FLIR, DJI)."""
+    """Whether a JPEG file carries a thermal camera's measurement beside its picture, as those of FLIR and DJI do."""
+    held, maker = set(), b""
     with path.open("rb") as file:
-        head = file.read(2**17)
-    return b"\xff\xe1" in head and (b"FLIR\0" in head or b"DJI_DTH" in head or b"Zenmuse XT" in head[:4096])
+        file.seek(2)
+        while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != _START_OF_SCAN:
+            length = int.from_bytes(head[2:], "big") - 2
+            if length < 0:
+                break
+            begin = file.read(min(length, 512))
+            file.seek(length - len(begin), 1)
+            held.add((head[1], begin[:5]))
+            maker += begin if head[1] == _APP1 else b""
+    return (_APP1, b"FLIR\0") in held or (b"DJI" in maker and any(marker == _APP3 for marker, _ in held))
 
 
 def _read(path: Path, kind: str, options: ReadOptions, notes: list[str]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from defusedxml import ElementTree
+from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import NDArray
 
 from csist.checks import InputError
@@ -126,6 +126,8 @@ def read_tiff(path: Path, options: ReadOptions, notes: list[str]) -> Content:
                 raise InputError(said if path.name in said else f"cannot read {path}: {said}") from error
             header = _header(tiff.pages[options.page or 0])
     for said in heard:
+        if "GDAL_NODATA" in said:
+            continue  # of a text that is no number: nothing is left out
         # Pages that cannot be reached are left out with a log message and nothing else.
         if "invalid" in said or "corrupt" in said or "failed" in said:
             raise InputError(f"cannot read {path}: it is cut short or damaged ({said[:120]})")
@@ -341,7 +343,7 @@ def _ome_root(tiff: TiffFile) -> Any:
         return None
     try:
         return ElementTree.fromstring(text.encode(), forbid_dtd=True)
-    except Exception:
+    except (ElementTree.ParseError, DefusedXmlException):
         return None
 
 
@@ -373,10 +375,10 @@ def _own_planes(tiff: TiffFile, path: Path, options: ReadOptions, notes: list[st
 def _ome_places(root: Any, name: str, pages: int) -> list[tuple[int, int, int, int]]:
     """(page, time, channel, plane) of the pages of the file of that name."""
     places: dict[int, tuple[int, int, int, int]] = {}
-    for pixels in root.iter(f"{OME_NAMESPACE}Pixels"):
+    for pixels in root.iterfind(f".//{OME_NAMESPACE}Pixels"):
         order = pixels.get("DimensionOrder", "XYZCT")[2:]
         sizes = {axis: max(int(pixels.get(f"Size{axis}", "1")), 1) for axis in order}
-        for data in pixels.iter(f"{OME_NAMESPACE}TiffData"):
+        for data in pixels.iterfind(f"{OME_NAMESPACE}TiffData"):
             uuid = data.find(f"{OME_NAMESPACE}UUID")
             file = None if uuid is None else uuid.get("FileName")
             own = file == name if file is not None else uuid is not None and uuid.text == root.get("UUID")
