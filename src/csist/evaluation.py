@@ -211,7 +211,7 @@ def evaluate(
         InputError: if a method, an option or a batch does not fit.
     """
     check_ratio(ratio)
-    families = _prepare(methods, data, ratio, prior, mode, weights, runtime)
+    families = _prepare(methods, data, ratio, prior=prior, mode=mode, weights=weights, runtime=runtime)
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[Targets]] = {}
 
@@ -235,6 +235,7 @@ def _prepare(
     names: Sequence[str],
     data: LabelledImages,
     ratio: int,
+    *,
     prior: ScenePrior | None,
     mode: str | None,
     weights: str | Path | None,
