@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 import csist
+from architecture import architecture
 from csist.evaluation import grid_oracles
 from csist.frames import estimate_psf
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
@@ -237,7 +238,8 @@ def training() -> Figure:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    each.__name__: each for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training)
+    each.__name__: each
+    for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training, architecture)
 }
 
 
