@@ -241,12 +241,15 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     each.__name__: each
     for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training, architecture)
 }
+DIAGRAMS = ("architecture",)
+"""Figures of lines and text alone."""
 
 
 def main() -> None:
     for name in sys.argv[1:] or FIGURES:
         with styled():
-            save_figure(FIGURES[name](), ROOT / "docs" / "images" / f"{name}.png")
+            suffix = ".svg" if name in DIAGRAMS else ".png"
+            save_figure(FIGURES[name](), ROOT / "docs" / "images" / f"{name}{suffix}")
 
 
 if __name__ == "__main__":
