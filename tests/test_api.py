@@ -31,8 +31,8 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_every_public_name_resolves() -> None:
     assert {
-        "unmix", "Targets", "Flag", "GaussianPSF", "AiryPSF", "SampledPSF", "Sensor", "ScenePrior", "sample_scenes",
-        "SubPixelGrid", "list_methods", "create_method", "metrics", "datasets", "__version__", "InputError",
+        "unmix", "Targets", "Flag", "GaussianPSF", "EllipticalGaussianPSF", "AiryPSF", "MoffatPSF", "SampledPSF", "Sensor",
+        "ScenePrior", "sample_scenes", "SubPixelGrid", "list_methods", "create_method", "metrics", "datasets", "__version__", "InputError",
         "calibrate",
     } == set(csist.__all__)  # fmt: skip
     for name in csist.__all__:
