@@ -73,6 +73,7 @@ def window_recipe(
     sensor: Sensor | None = None,
     prior: ScenePrior | None = None,
     method: str = "continuous",
+    *,
     mask_nan: bool = False,
     noise_std: float | None = None,
     **options: Any,

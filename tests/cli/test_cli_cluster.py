@@ -23,6 +23,7 @@ from csist.cli.unmix import cluster as unmix_cluster
 from csist.cli.unmix.cluster import Slice
 from csist.cli.unmix.windows import whole_batches
 from csist.cluster import ClusterError, Task
+from csist.io import ReadOptions
 
 distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
 
@@ -182,7 +183,7 @@ def test_a_worker_that_sees_another_file(
 ) -> None:
     windows(tmp_path / "a.npy")
     path, size = tmp_path / "a.npy", (tmp_path / "a.npy").stat().st_size
-    parts = [Slice(path, size, 0, 3), Slice(path, size + 1, 3, 5)]
+    parts = [Slice(path, size, 0, 3, ReadOptions()), Slice(path, size + 1, 3, 5, ReadOptions())]
     monkeypatch.setattr(unmix_cluster, "_slices", lambda *_: iter(parts))
     said = f"a.npy has {size} bytes, not {size + 1}"
     refused(run("unmix", "a.npy", *QUICK, *dask), said, "the 3 images done so far are in targets.csv.partial", code=1)

@@ -170,17 +170,7 @@ def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -
     threading.Thread(target=run, daemon=True, name="csist-unmix").start()
     last = -UPDATE_S
     try:
-        while True:
-            if stop.is_set():
-                raise StoppedError
-            try:
-                item = told.get(timeout=PATIENCE_S)
-            except Empty:
-                continue
-            if item is ended:
-                return
-            if isinstance(item, Exception):
-                raise item
+        while (item := _next_item(told, stop)) is not ended:
             if isinstance(item, Progress):
                 now = time.monotonic()
                 if now - last < UPDATE_S:
@@ -189,3 +179,20 @@ def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -
             yield item
     finally:
         stop.set()
+
+
+def _next_item(told: SimpleQueue[Any], stop: threading.Event) -> Any:
+    """What the thread tells next; an exception that it passes on is raised.
+
+    Raises:
+        StoppedError: once `stop` is set.
+    """
+    while not stop.is_set():
+        try:
+            item = told.get(timeout=PATIENCE_S)
+        except Empty:
+            continue
+        if isinstance(item, Exception):
+            raise item
+        return item
+    raise StoppedError

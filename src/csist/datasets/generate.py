@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,9 @@ from numpy.typing import NDArray
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import check_new_folder
-from csist.io.store import SPLITS, Progress, _create_split, _new_store, check_store_path, load
+from csist.io.store import SPLITS, Progress, check_store_path, create_split, load, new_store
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scene_arrays
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
-
-    TensorPairs = Dataset[tuple[Tensor, Tensor]]
-else:
-    TensorPairs = object  # a map-style torch dataset needs no base class, and so no torch at import
 
 Starmap = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
 """Calls a function with each tuple of arguments and gives the results in order, as `itertools.starmap` does."""
@@ -158,10 +150,12 @@ def generate(
         grokcso.check_storable(sensor)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             scratch = Path(folder) / "scratch.h5"
-            _generate_store(scratch, int(count), int(seed), sensor, prior, width, _part(progress, 0.0, 0.2), starmap)
+            first = _part(progress, 0.0, 0.2)
+            _generate_store(scratch, int(count), int(seed), sensor, prior, width=width, progress=first, starmap=starmap)
             grokcso.write_grokcso(load(scratch), path, progress=_part(progress, 0.2, 1.0))
         return path
-    _generate_store(check_store_path(path), int(count), int(seed), sensor, prior, width, progress, starmap)
+    path = check_store_path(path)
+    _generate_store(path, int(count), int(seed), sensor, prior, width=width, progress=progress, starmap=starmap)
     return path
 
 
@@ -171,6 +165,7 @@ def _generate_store(
     seed: int,
     sensor: Sensor,
     prior: ScenePrior,
+    *,
     width: int | None,
     progress: Progress | None,
     starmap: Starmap,
@@ -192,10 +187,10 @@ def _generate_store(
         )
     )
     done = 0
-    with _new_store(path, sensor, prior, seed) as file:
+    with new_store(path, sensor, prior, seed) as file:
         for name, parts in chunks.items():
             size = parts[-1][1] if parts else 0
-            group = _create_split(file, name, size, sensor.shape, dtype, prior.count_range[1])
+            group = create_split(file, name, size, sensor.shape, dtype, prior.count_range[1])
             for start, stop in parts:
                 group["image"][start:stop], group["targets"][start:stop], group["count"][start:stop] = next(drawn)
                 done += stop - start

@@ -107,6 +107,7 @@ class ISTA(GridMethod):
         self,
         sensor: Sensor,
         ratio: int,
+        *,
         setting: str = "tuned",
         penalty: float | None = None,
         iterations: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,21 +30,21 @@ class Block:
     """What was found out about the PSF; the first block of a file has it."""
 
 
-def in_file(block: Block, origin: tuple[int, int, int]) -> tuple[list[tuple[int, Targets]], list[dict[str, Any]]]:
-    """(frame, targets) of a block, and its rows of the table of groups, in the coordinates of the whole file.
+def in_file(block: Block, origin: tuple[int, int, int]) -> Block:
+    """A block in the coordinates of the whole file.
 
     Args:
         block: some images of a file, of which a part was read.
         origin: (frame, x, y) in the file of the first pixel of that part.
     """
     first, x, y = origin
-    found = [(first + block.start + index, targets) for index, targets in enumerate(block.targets)]
-    if x or y:
-        found = [(index, targets.shifted(x, y)) for index, targets in found]
+    if origin == (0, 0, 0):
+        return block
     offsets = {"frame": first, "column": x, "row": y}
     rows = [{key: value + offsets[key] if key in offsets else value for key, value in row.items()}
             for row in block.groups]  # fmt: skip
-    return found, rows
+    targets = [each.shifted(x, y) for each in block.targets]
+    return replace(block, start=first + block.start, targets=targets, groups=rows)
 
 
 def image_name(name: str, kind: str, index: int, count: int) -> str:

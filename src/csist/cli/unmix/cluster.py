@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, empty_text, image_name
+from csist.cli.unmix.blocks import Block, empty_text, image_name, in_file
 from csist.cli.unmix.files import OpenFile, check_frames
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame
 from csist.cli.unmix.settings import Settings
@@ -94,7 +94,8 @@ class _Part:
         def view(index: int) -> View:
             return self.draw(self.images.read()[index], self.images.start + index, found[index])
 
-        return Block(self.images.start, found, groups, masked, view, psf=None if self.images.start else self.psf)
+        found_here = Block(self.images.start, found, groups, masked, view, psf=None if self.images.start else self.psf)
+        return in_file(found_here, self.images.options.origin)
 
 
 Step = tuple[tuple[int, _Part | None], Any]
@@ -197,11 +198,11 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings, notes: list[s
 def _method(run: str, **recipe: Any) -> Any:
     """The method of `csist.unmixing.window_recipe`; made anew for each run, whose weight file may have changed."""
     from csist.create import create_method
+    from csist.methods.table import abilities
 
-    method = create_method(**recipe)
-    if hasattr(method, "workers"):
-        method.workers = 1  # a worker has as many tasks as it has threads
-    return method
+    if abilities(recipe["name"]).threads:
+        recipe["workers"] = 1  # a worker has as many tasks as it has threads
+    return create_method(**recipe)
 
 
 def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> tuple[list[Targets], list[dict[str, Any]], int]:

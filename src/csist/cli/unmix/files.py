@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block
+from csist.cli.unmix.blocks import Block, in_file
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import solve_windows
 
@@ -45,10 +45,14 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
         stack = (sequence_of_video if is_video else read_image)(path, name, settings.reading)
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
         stack.notes.extend(settings.header_notes(stack))
-        return OpenFile(stack.shape, stack.notes, _solve_sequence(stack, settings))
+        return OpenFile(stack.shape, stack.notes, _placed(_solve_sequence(stack, settings), settings))
     sequence = sequence_of_stack(stack)
     sequence.notes.extend(settings.header_notes(stack))
-    return OpenFile(stack.shape, sequence.notes, _solve_stack(stack, sequence, settings))
+    return OpenFile(stack.shape, sequence.notes, _placed(_solve_stack(stack, sequence, settings), settings))
+
+
+def _placed(blocks: Iterator[Block], settings: Settings) -> Iterator[Block]:
+    return (in_file(block, settings.reading.origin) for block in blocks)
 
 
 def check_frames(stack: ImageStack, method: str) -> list[int]:
