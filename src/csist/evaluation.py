@@ -19,7 +19,7 @@ from csist import metrics
 from csist._types import FloatArray
 from csist.checks import InputError, check_ratio
 from csist.create import create_method, follow
-from csist.datasets.grokcso import IMAGE_FOLDER, is_grokcso, read_grokcso
+from csist.datasets.grokcso import image_folder, is_grokcso, read_grokcso
 from csist.files import natural_key
 from csist.grid import SubPixelGrid
 from csist.io import read_targets_table
@@ -116,8 +116,7 @@ def _read_folder(path: Path, split: str, limit: int | None, progress: Progress |
     total = len(arrays.images)
     if not total:
         raise InputError(f"the split {split} of {path} holds no image")
-    folder = path / split / IMAGE_FOLDER
-    folder = folder if folder.is_dir() else path / IMAGE_FOLDER
+    folder = image_folder(path / split) or image_folder(path) or path
     files = sorted((file.name for file in folder.glob("image_*.png")), key=natural_key)
     images = arrays.images[:limit].astype(np.float64)
     truths = targets_from_arrays(arrays.targets[:limit], arrays.count[:limit])

@@ -34,6 +34,9 @@ def convert(
     from csist.datasets import load
 
     begun = time.perf_counter()
+    notes: list[str] = []
     with progress() as report:
-        convert_dataset(source, out, lambda done, total: report("converting", done, total))
+        convert_dataset(source, out, lambda done, total: report("converting", done, total), notes)
     report_written(out, load(source if out.is_dir() else out).splits, time.perf_counter() - begun)
+    for note in notes:
+        make_console().print(f"note: {note}", soft_wrap=True)
