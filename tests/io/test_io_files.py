@@ -21,8 +21,8 @@ def test_check_writable(tmp_path: Path) -> None:
         check_writable(tmp_path)
     with pytest.raises(InputError, match="too long"):
         check_writable(tmp_path / ("x" * 300))
-    with pytest.raises(InputError, match=r"must end in \.csv"):
-        TableWriter(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"must end in \.csv or \.parquet or \.fits or \.ecsv"):
+        TableWriter(tmp_path / "a.xlsx")
     assert check_writable("/dev/null") == Path("/dev/null")
 
 

@@ -67,7 +67,14 @@ def unmix(
         list[Path],
         typer.Argument(metavar="INPUT", help="Images (PNG, JPEG, TIFF, FITS, NPY, NPZ, store), videos or folders."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table of targets (.csv).")] = Path("targets.csv"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Table of targets (.csv, .parquet, .fits or .ecsv).")
+    ] = Path("targets.csv"),
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="Write the table for: thunderstorm, picasso (.hdf5), trackmate or napari."),
+    ] = None,
+    regions: Annotated[Path | None, typer.Option("--regions", help="Targets as DS9 regions (.reg).")] = None,
     method: Annotated[str, typer.Option("--method", help="See `csist methods`.")] = "continuous",
     mode: ModeOption = None,
     prior: PriorOption = None,
@@ -94,7 +101,7 @@ def unmix(
     runtime: RuntimeOption = "torch",
     groups: Annotated[
         Path | None,
-        typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
+        typer.Option("--groups", help="Table of groups (suffixes as -o): count, its probabilities, chi-squared."),
     ] = None,
     sequence: Annotated[bool, typer.Option("--sequence", help="Take every folder as one sequence of frames.")] = False,
     temporal: Annotated[
@@ -126,8 +133,7 @@ def unmix(
     frame, where groups are looked for first. Without sensor options, windows are taken with a Gaussian PSF of
     0.5 px and no background, and the noise is estimated.
     """
-    from csist.files import check_writable
-    from csist.io import TABLE_SUFFIXES, TableWriter, split_selector, write_table
+    from csist.io import TableWriter, check_form, split_selector, write_table
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -159,24 +165,27 @@ def unmix(
     if background is not None:
         tally.frame_notes.append("--background is for windows, that of a frame is measured")
     files = _input_files(inputs, tally, sequence)
-    check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot)
+    check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot, regions)
     for table_path in (groups, tracks):
         if table_path is not None:
-            check_writable(table_path, TABLE_SUFFIXES)
+            check_form(table_path)
+    if form is not None and len(files) > 1:
+        raise InputError(f"--format {form} holds one image, stack or sequence, got {len(files)} files: give one")
     if plot is not None:
         from csist.plots import check_picture
 
         check_picture(plot)
     begun = time.perf_counter()
-    writer = TableWriter(output)
+    metadata = settings.metadata()
+    writer = TableWriter(output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px)
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
                 _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
                 if groups is not None:
-                    write_table(groups_table(tally.groups), groups)
+                    write_table(groups_table(tally.groups), groups, metadata)
                 if tracks is not None and tally.tracks is not None:
-                    write_table(tally.tracks.table(), tracks)
+                    write_table(tally.tracks.table(), tracks, metadata)
         except BaseException as error:
             _after_the_break(error, writer, output, tally, groups)
             raise
@@ -239,6 +248,7 @@ def _unmix_files(
         for shape, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
             with uninterrupted():  # table, groups and summary must tell of the same images
                 image = _image_name(path, name, block.name, len(files) > 1)
+                table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets)
                 tally.add(block, image, name, is_window(shape))

@@ -100,12 +100,12 @@ def _interest(targets: Targets) -> float:
 
 def groups_table(rows: list[dict[str, Any]]) -> Any:
     """One row a group; a probability that a group does not have (fewer targets possible) is blank."""
-    import pandas as pd
+    from csist.io import rows_table
 
     place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
     first = ["image", "frame", "group", *place, "count", "chi_squared", "degrees_of_freedom", "flags"]
     most = max((int(key[2:]) for row in rows for key in row if key.startswith("p_")), default=-1)
-    return pd.DataFrame(rows, columns=[*first, *(f"p_{k}" for k in range(most + 1))])
+    return rows_table(rows, [*first, *(f"p_{k}" for k in range(most + 1))])
 
 
 def draw_unmixed(tally: Tally, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,31 @@ class Settings:
         if self.sensor or images.sensor or not images.header.said:
             return []
         return [f"from the header: {', '.join(images.header.said)}; --sensor goes before it"]
+
+    @property
+    def sigma_px(self) -> float:
+        """Equivalent sigma of the PSF that the options state; NaN if they do not."""
+        from csist.physics.psf import equivalent_sigma
+
+        psf = self.psf or (None if self.sensor is None else self.sensor.psf)
+        return float("nan") if psf is None else float(equivalent_sigma(psf))
+
+    def metadata(self) -> dict[str, Any]:
+        """What a table says of the run that wrote it: options, and the sensor where one was given."""
+        cards = {
+            "sensor": None if self.sensor is None else self.sensor.to_card(),
+            "psf": None if self.psf is None else self.psf.to_card(),
+            "prior": None if self.prior is None else self.prior.to_card(),
+        }
+        plain = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in (*cards, "reading") and getattr(self, each.name) is not None
+        }
+        options = plain | {name: card for name, card in cards.items() if card is not None and name != "sensor"}
+        options |= {"reading": {each.name: getattr(self.reading, each.name) for each in fields(self.reading)}}
+        found = {"options": json.loads(json.dumps(options, default=str))}
+        return found if cards["sensor"] is None else found | {"sensor": cards["sensor"]}
 
     @property
     def method_options(self) -> dict[str, Any]:
