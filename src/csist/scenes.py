@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,21 +78,16 @@ class ScenePrior:
 
     @classmethod
     def named(cls, name: str) -> ScenePrior:
-        """The prior called `flat` or `csist-100k`, or the one that a JSON file holds.
+        """The prior called `flat` or `csist-100k`; `csist.io.cards.read_prior` takes files, too.
 
         Raises:
-            InputError: if it is neither.
+            InputError: if there is none of that name.
         """
         known = {"flat": cls.flat, "csist-100k": cls.csist_100k}
         key = name.lower().replace("_", "-")
-        if key in known:
-            return known[key]()
-        if not Path(name).is_file():
-            raise InputError(f"unknown prior {name!r}: use flat, csist-100k or the path of a JSON file")
-        try:
-            return cls.from_card(json.loads(Path(name).read_text()))
-        except ValueError as error:
-            raise InputError(f"cannot read the prior {name}: {error}") from error
+        if key not in known:
+            raise InputError(f"unknown prior {name!r}: use flat or csist-100k")
+        return known[key]()
 
     def to_card(self) -> dict[str, Any]:
         """A JSON-ready description."""

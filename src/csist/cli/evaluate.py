@@ -57,8 +57,8 @@ def evaluate(
     """
     from csist import evaluation
     from csist.checks import check_ratio
+    from csist.io.cards import read_prior
     from csist.methods.table import canonical_name
-    from csist.scenes import ScenePrior
 
     names = [canonical_name(name) for name in (method or ([] if predictions else ["continuous"]))]
     if len(set(names)) < len(names):
@@ -70,7 +70,7 @@ def evaluate(
     check_mode(mode)
     check_runtime(runtime, names)
     check_ratio(ratio)
-    chosen = None if prior is None else ScenePrior.named(prior)
+    chosen = None if prior is None else read_prior(prior)
     sources = [data, *(predictions or [])]
     check_outputs(sources, json_target, plot)
     if plot is not None:

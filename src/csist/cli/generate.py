@@ -53,7 +53,7 @@ def generate(
     """
     from csist.datasets import generate as make
     from csist.datasets import load, split_sizes
-    from csist.scenes import ScenePrior
+    from csist.io.cards import read_prior
 
     if engine == "local" and workers is not None:
         raise InputError(f"--workers {workers} is for a cluster: add --engine dask, or leave it out")
@@ -65,7 +65,7 @@ def generate(
         )
         return
     count = 100_000 if count is None else count
-    law = ScenePrior.named(prior or "csist-100k")
+    law = read_prior(prior or "csist-100k")
     begun = time.perf_counter()
     with cluster_client(engine, scheduler, workers) as client, progress() as report:
         path = make(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,13 +90,7 @@ def read_sensor(path: Path) -> tuple[Sensor, float | None]:
     Raises:
         InputError: if the file cannot be read or is no sensor card.
     """
-    from csist.files import reading
-    from csist.physics.sensor import Sensor
+    from csist.io import cards
 
-    with reading(path):
-        card = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        sensor = Sensor.from_card(card)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"cannot use the sensor card {path}: {error}") from error
-    return sensor, sensor.read_noise if "read_noise" in card else None
+    sensor, stated = cards.read_sensor(path)
+    return sensor, sensor.read_noise if stated else None

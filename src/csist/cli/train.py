@@ -113,13 +113,13 @@ def train(
     --max-samples or --max-minutes, or both. Ctrl-C ends the session with a checkpoint; the same command with
     --resume goes on from there.
     """
+    from csist.io.cards import read_prior
     from csist.methods.table import canonical_name
-    from csist.scenes import ScenePrior
 
     name = canonical_name(method)
     chosen = _method_options(option or [])
     card = None if sensor is None else read_sensor(sensor)[0]
-    law = None if prior is None else ScenePrior.named(prior)
+    law = None if prior is None else read_prior(prior)
     check_outputs([] if data is None else [data], json_target)
     check_packages("training", NEEDED, "train")
     if plot is not None:

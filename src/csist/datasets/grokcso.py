@@ -35,6 +35,7 @@ from csist.datasets.labels import (
 )
 from csist.files import atomic_path, check_new_folder, natural_key, reading
 from csist.io import read_image
+from csist.io.cards import prior_of_card, read_json, sensor_of_card
 from csist.io.store import (
     SPLITS,
     STORE_SUFFIXES,
@@ -199,14 +200,13 @@ def _read_card(root: Path) -> tuple[Sensor, ScenePrior, int | None] | None:
     path = root / CARD_NAME
     if not path.is_file():
         return None
-    with reading(path):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        seed = card["seed"]
-        return (
-            Sensor.from_card(card["sensor"]),
-            ScenePrior.from_card(card["prior"]),
-            None if seed is None else int(seed),
-        )
+    card = read_json(path, "the card")
+    if not isinstance(card, dict) or not {"sensor", "prior", "seed"} <= set(card):
+        raise InputError(f"cannot use the card {path}: it lacks sensor, prior or seed")
+    seed = card["seed"]
+    if not (seed is None or type(seed) is int):
+        raise InputError(f"cannot use the card {path}: seed must be a whole number or null, got {str(seed)[:40]!r}")
+    return sensor_of_card(card["sensor"], f"the card {path}"), prior_of_card(card["prior"], f"the card {path}"), seed
 
 
 def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from csist.checks import InputError, check_packages
 from csist.files import reading
+from csist.io.cards import check_weight_card, parse_json
 from csist.methods.base import GridMethod
 from csist.physics.sensor import Sensor
 from csist.weights.cards import check_card
@@ -87,9 +87,10 @@ def read_onnx(path: str | Path, name: str, sensor: Sensor | None, ratio: int) ->
     session = open_session(path)
     metadata = session.get_modelmeta().custom_metadata_map
     try:
-        card = {"method": metadata["method"], **{key: json.loads(metadata[key]) for key in ("ratio", "sensor")}}
+        parts = {key: parse_json(metadata[key], f"the {key} of {path}") for key in ("ratio", "sensor")}
+        card = check_weight_card({"method": metadata["method"], "options": {}, **parts}, f"the card of {path}")
         made_for = Sensor.from_card(card["sensor"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, InputError) as error:
         raise InputError(f"{path} is an ONNX file without a csist card: it was not written by csist export") from error
     check_card(path, card, name, sensor or made_for, ratio)
     return OnnxMethod(session, sensor or made_for, ratio, made_for.background)

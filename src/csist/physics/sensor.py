@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,16 +159,3 @@ class Sensor:
         if "shape" in values:
             values["shape"] = tuple(values["shape"])
         return cls(**values)
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Sensor:
-        """The sensor whose card a JSON file holds.
-
-        Raises:
-            InputError: if the file is not JSON or not a sensor card.
-        """
-        try:
-            card = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the sensor card {path}: {error}") from error
-        return cls.from_card(card)

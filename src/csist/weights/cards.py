@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from csist._version import package_version
 from csist.checks import InputError
+from csist.io.cards import check_weight_card, parse_json
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 
@@ -98,13 +98,10 @@ def read_card(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:
-        card = json.loads(metadata[METADATA_KEY])
-    except (KeyError, ValueError) as error:
+        card = parse_json(metadata[METADATA_KEY], f"the card of {path}")
+    except (KeyError, InputError) as error:
         raise InputError(f"{path} is a safetensors file without a csist card: it was not written by csist") from error
-    missing = {"method", "ratio", "sensor", "options"} - set(card)
-    if missing:
-        raise InputError(f"the card of {path} lacks {', '.join(sorted(missing))}")
-    return dict(card)
+    return check_weight_card(card, f"the card of {path}")
 
 
 def same_optics(one: Sensor, other: Sensor) -> bool:

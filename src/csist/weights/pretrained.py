@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.grid import SubPixelGrid
+from csist.io.cards import check_weight_card, read_json
 from csist.physics.sensor import Sensor
 from csist.weights.cards import SUFFIX, check_card, describe_optics, read_card, same_optics
 from csist.weights.files import PICKLES, load_into, load_state
@@ -66,10 +66,10 @@ def list_pretrained(folder: str | Path | None = None) -> list[tuple[Path, dict[s
     for path in sorted(Path(folder or weights_folder()).glob("*.json")):
         weights = path.with_suffix(SUFFIX)
         try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            card = check_weight_card(read_json(path, "the card"), f"the card {path}")
+        except InputError:
             continue
-        if weights.is_file() and isinstance(card, dict) and {"method", "ratio", "sensor"} <= set(card):
+        if weights.is_file():
             found.append((weights, card))
     return found
 

@@ -179,8 +179,8 @@ def make_settings(given: Options) -> Settings:
         InputError: if a value is out of range or a file cannot be used.
     """
     from csist.checks import check_not_negative, check_ratio
+    from csist.io.cards import read_prior
     from csist.methods.table import canonical_name
-    from csist.scenes import ScenePrior
 
     check_mode(given.mode)
     key = canonical_name(given.method)
@@ -197,7 +197,7 @@ def make_settings(given: Options) -> Settings:
         method=key,
         ratio=check_ratio(given.ratio),
         mode=given.mode,
-        prior=None if given.prior is None else ScenePrior.named(given.prior),
+        prior=None if given.prior is None else read_prior(given.prior),
         sensor=sensor,
         psf=psf,
         background=given.background,
