@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from csist.checks import InputError
@@ -51,10 +53,58 @@ def is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _partial_name(path: Path) -> Path:
+def _owner(pid: int | str) -> str:
+    """A process of this machine, as it stands in a name."""
+    return f"{zlib.crc32(platform.node().encode()):08x}-{pid}"
+
+
+def _partial_name(path: Path, kind: str = "partial") -> Path:
     # Hidden, in the same folder (a rename must not cross file systems), with the suffix kept, because some
     # writers choose their format by it.
-    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    return path.with_name(f".{path.stem}.{_owner(os.getpid())}.{kind}{path.suffix}")
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # it is somebody else's, or nobody knows
+    return True
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what killed runs on this machine have left of the same output; that of runs alive stays."""
+    name = re.compile(
+        re.escape(f".{path.stem}.{_owner('')}") + r"(\d{1,9})\.(partial|scratch)" + re.escape(path.suffix)
+    )
+    with suppress(OSError):
+        for left in list(path.parent.iterdir()):
+            found = name.fullmatch(left.name)
+            if found is not None and int(found[1]) != os.getpid() and not _is_alive(int(found[1])):
+                _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside an output for what is only needed while it is made; it is gone afterwards."""
+    remove_stale(path)
+    folder = _partial_name(path, "scratch")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
@@ -131,6 +181,7 @@ def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
         return
     final = Path(os.path.realpath(path))
     partial = _partial_name(final)
+    remove_stale(final)
     try:
         if folder:
             shutil.rmtree(partial, ignore_errors=True)
@@ -138,10 +189,7 @@ def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
         yield partial
         partial.replace(final)
     except BaseException as error:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise InputError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
         raise

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.files import check_new_folder
+from csist.files import check_new_folder, scratch_folder
 from csist.io.store import SPLITS, Progress, check_store_path, create_split, load, new_store
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scene_arrays
@@ -148,8 +147,8 @@ def generate(
 
         check_new_folder(path)
         grokcso.check_storable(sensor)
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            scratch = Path(folder) / "scratch.h5"
+        with scratch_folder(path) as folder:
+            scratch = folder / "scratch.h5"
             first = _part(progress, 0.0, 0.2)
             _generate_store(scratch, int(count), int(seed), sensor, prior, width=width, progress=first, starmap=starmap)
             grokcso.write_grokcso(load(scratch), path, progress=_part(progress, 0.2, 1.0))

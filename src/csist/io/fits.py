@@ -27,6 +27,8 @@ BLOCK, CARD = 2880, 80
 MOST_HEADER_BLOCKS = 4000
 """Blocks of one header: 144,000 cards, ten times those of the longest ones in archives."""
 MOST_UNITS = 10_000
+PIECE = 2**22
+"""Bytes that are unpacked at a time."""
 BITPIX = (8, 16, 32, 64, -32, -64)
 
 DEVIATIONS = ("ERR", "ERROR", "SIGMA", "STDDEV", "NOISE", "UNCERT", "UNCERTAINTY")
@@ -68,17 +70,21 @@ def _unpacked(path: Path, options: ReadOptions) -> IO[bytes]:
         return path.open("rb")
     opener: Any = gzip.open if magic[:2] == b"\x1f\x8b" else bz2.open
     most = 8 * options.max_pixels + MOST_HEADER_BLOCKS * BLOCK
+    data = io.BytesIO()
     try:
         with opener(path, "rb") as packed:
-            data = packed.read(most + 1)
+            # Piece by piece: what is asked for at once is allocated at once.
+            while data.tell() <= most and (piece := packed.read(PIECE)):
+                data.write(piece)
     except EOFError as error:
         raise InputError(f"cannot read {path}: it is cut short") from error
-    if len(data) > most:
+    if data.tell() > most:
         raise InputError(
             f"cannot read {path}: it unpacks to more than {options.max_pixels} pixels need; "
             "if that is meant, raise --max-pixels"
         )
-    return io.BytesIO(data)
+    data.seek(0)
+    return data
 
 
 def check_headers(file: IO[bytes], path: Path, options: ReadOptions) -> None:
