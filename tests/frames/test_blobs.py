@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from csist.frames import pipeline, unmix_frame
+from csist.frames import blobs, pipeline, unmix_frame
+from csist.methods.continuous import Group
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 
 PSF = GaussianPSF(0.8)
 
@@ -60,3 +63,46 @@ def test_errors_follow_what_a_window_leaves_where_the_map_overrates_the_noise(mo
     np.testing.assert_allclose(found.intensity_std, right.intensity_std, rtol=0.3)
     given, _ = unmix_frame(frame, psf=PSF, mode="fast", noise_std=1.0)
     assert (given.intensity_std > 5.0 * right.intensity_std).all()  # a stated noise is believed
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 4), min_size=12, max_size=12),
+    flags=st.sampled_from([Flag(0), Flag.POOR_FIT, Flag.AMBIGUOUS_COUNT]),
+    psf=st.sampled_from([PSF, None]),
+    keep_samples=st.booleans(),
+)
+def test_windows_of_any_count_make_a_frame(counts, flags, psf, keep_samples):
+    """A window that resolves to no target, or to many, costs neither its frame nor its group."""
+    remaining = iter(counts + 100 * [0])
+
+    def unmix_window(window, *_):
+        count = next(remaining)
+        rng = np.random.default_rng(count)
+        x, y = (rng.uniform(0.0, size - 1.0, count) for size in window.shape[::-1])
+        flux, error = rng.uniform(100.0, 900.0, count), np.full(count, 0.1)
+        probability = np.full(6, 0.02)
+        probability[count] = 0.9
+        samples = np.stack([x, y, flux], axis=1) + rng.normal(0.0, 0.1, (20, count, 3)) if keep_samples else None
+        group = Group(count, probability, 90.0, 80, flags, samples)
+        return Targets(x, y, flux, np.full(count, 0.9), error, error, 10 * error, int(flags) * np.ones(count)), group
+
+    places = np.array([[20.0, 20.0], [50.0, 22.0], [53.5, 24.0], [85.0, 60.0], [89.0, 62.0], [30.0, 70.0]])
+    frame = frame_of(Targets(*places.T, intensity=[900.0, 800.0, 700.0, 900.0, 500.0, 300.0]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blobs, "unmix_window", unmix_window)
+        found, groups = unmix_frame(frame, psf=psf, mode="fast", workers=1, keep_samples=keep_samples)
+    assert [group.number for group in groups] == list(range(len(groups))) and len(groups) >= 4
+    for group in groups:
+        own = found[found.group == group.number]
+        assert len(own) == group.count
+        if group.count_probability.size:
+            assert group.count_probability.sum() == pytest.approx(1.0)
+        assert len(group.samples) == (group.windows if keep_samples else 0)
+        assert all(cloud.shape[0] == 20 and cloud.shape[2] == 3 for cloud in group.samples)
+        measured = own[np.isfinite(own.intensity_std)]  # peaks that the fit does not explain have no samples
+        if keep_samples:
+            assert sum(cloud.shape[1] for cloud in group.samples) == len(measured)
+            means = np.concatenate([cloud.mean(axis=0) for cloud in group.samples] + [np.empty((0, 3))])
+            np.testing.assert_allclose(means[:, 2], measured.intensity, atol=0.2)
+    assert sorted(set(found.group)) == [group.number for group in groups if group.count]
