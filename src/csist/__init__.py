@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from csist import datasets, metrics
     from csist.checks import InputError
     from csist.datasets.scenes import ScenePrior, sample_scenes
+    from csist.frames.result import FrameResult
+    from csist.frames.solve import unmix_frame
     from csist.grid import SubPixelGrid
     from csist.methods.continuous.calibrate import calibrate
     from csist.methods.registry import create_method, list_methods
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AiryPSF",
     "Flag",
+    "FrameResult",
     "GaussianPSF",
     "InputError",
     "SampledPSF",
@@ -35,12 +38,14 @@ __all__ = [
     "metrics",
     "sample_scenes",
     "unmix",
+    "unmix_frame",
 ]
 
 # Loaded when first used: `import csist` costs nothing, and a command loads only what it needs.
 _HOMES = {
     "AiryPSF": "physics.psf",
     "Flag": "targets",
+    "FrameResult": "frames.result",
     "GaussianPSF": "physics.psf",
     "InputError": "checks",
     "SampledPSF": "physics.psf",
@@ -53,6 +58,7 @@ _HOMES = {
     "list_methods": "methods.registry",
     "sample_scenes": "datasets.scenes",
     "unmix": "unmixing",
+    "unmix_frame": "frames.solve",
 }
 _MODULES = ("datasets", "metrics")
 

@@ -7,17 +7,17 @@ and nothing is reported twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csist.frames.groups import FrameGroup
+from csist.frames.mask import PixelKind, PixelMask
+from csist.frames.measured import FramePSF
+from csist.frames.result import FrameModel, FrameResult, ModelPart, own_values
 from csist.targets import Targets
-
-if TYPE_CHECKING:
-    from csist.frames.blobs import FrameGroup
 
 FloatArray = NDArray[np.float64]
 
@@ -45,6 +45,13 @@ class Tile:
     left: float
     bottom: float
     right: float
+
+    def own(self, shape: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the tile itself in a frame of this shape."""
+        return (
+            slice(int(max(self.top, 0)), int(min(self.bottom, shape[0]))),
+            slice(int(max(self.left, 0)), int(min(self.right, shape[1]))),
+        )
 
     def owns(self, x: float, y: float) -> bool:
         """Whether a place of the frame belongs to this tile and no other."""
@@ -75,40 +82,67 @@ def tiles(shape: tuple[int, int], side: int = TILE_PX, margin: int = MARGIN_PX) 
 
 
 def unmix_tiles(
-    frame: FloatArray,
-    unmix: Callable[[FloatArray], tuple[Targets, list[FrameGroup]]],
-    side: int = TILE_PX,
-    margin: int = MARGIN_PX,
-) -> tuple[Targets, list[FrameGroup]]:
-    """Targets and groups of a frame (H, W), the most significant group first.
+    frame: FloatArray, solve: Callable[[FloatArray], FrameResult], side: int = TILE_PX, margin: int = MARGIN_PX
+) -> FrameResult:
+    """Unmix a frame (H, W) tile by tile; of the background only the boxes are kept.
 
     Args:
-        frame: in counts; tiles without a valid pixel are left out.
-        unmix: gives targets and groups of a part of the frame, in its own coordinates.
+        frame: in counts; tiles without a valid pixel are left out, but one has to have some.
+        solve: unmixes a part of the frame, in its own coordinates.
         side: of a tile in px.
         margin: around it in px.
     """
+    shape = (frame.shape[0], frame.shape[1])
+    kind = np.full(shape, PixelKind.NAN, dtype=np.uint8)
     found: list[tuple[Targets, FrameGroup]] = []
-    for tile in tiles((frame.shape[0], frame.shape[1]), side, margin):
-        part = frame[tile.part]
-        if np.isnan(part).all():
+    parts: list[ModelPart] = []
+    psfs: list[FramePSF] = []
+    for tile in tiles(shape, side, margin):
+        if np.isnan(frame[tile.part]).all():
             continue
-        row, column = tile.part[0].start, tile.part[1].start
-        targets, groups = unmix(part)
-        targets = targets.shifted(column, row)
-        for group in groups:
-            own = targets[targets.group == group.number]
-            if len(own):
-                brightest = int(np.argmax(own.intensity))
-                x, y = float(own.x[brightest]), float(own.y[brightest])
-            else:
-                x, y = column + group.column + 0.5 * group.shape[1], row + group.row + 0.5 * group.shape[0]
-            if tile.owns(x, y):
-                samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
-                moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
-                found.append((own, moved))
+        result = solve(frame[tile.part])
+        own = _own_groups(tile, result)
+        found += own
+        psfs.append(result.frame_psf)
+        targets = Targets.concatenate(each for each, _ in own)
+        background = result.drawing.parts[0].background.compact()
+        part = ModelPart(tile.part, tile.own(shape), background, result.psf, targets)
+        parts.append(part)
+        kind[part.own] = own_values(part, result.pixels.kind)
+        threshold, ceiling = result.threshold, result.ceiling
     found.sort(key=lambda each: -each[1].significance)
-    return (
-        Targets.concatenate(own.replace(group=np.full(len(own), number)) for number, (own, _) in enumerate(found)),
-        [replace(group, number=number) for number, (_, group) in enumerate(found)],
+    return FrameResult(
+        image=frame,
+        targets=Targets.concatenate(
+            own.replace(group=np.full(len(own), number)) for number, (own, _) in enumerate(found)
+        ),
+        groups=[replace(group, number=number) for number, (_, group) in enumerate(found)],
+        pixels=PixelMask(kind, ceiling),
+        frame_psf=_middle_psf(psfs),
+        threshold=threshold,
+        drawing=FrameModel(shape, parts),
     )
+
+
+def _own_groups(tile: Tile, result: FrameResult) -> list[tuple[Targets, FrameGroup]]:
+    """Targets and group of each group that belongs to a tile, in frame coordinates."""
+    row, column = tile.part[0].start, tile.part[1].start
+    targets = result.targets.shifted(column, row)
+    found = []
+    for group in result.groups:
+        own = targets[targets.group == group.number]
+        if len(own):
+            brightest = int(np.argmax(own.intensity))
+            x, y = float(own.x[brightest]), float(own.y[brightest])
+        else:
+            x, y = column + group.column + 0.5 * group.shape[1], row + group.row + 0.5 * group.shape[0]
+        if tile.owns(x, y):
+            samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
+            moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
+            found.append((own, moved))
+    return found
+
+
+def _middle_psf(psfs: Sequence[FramePSF]) -> FramePSF:
+    """The one PSF of all tiles, or where it was guessed in each the one with the median width."""
+    return sorted(psfs, key=lambda psf: psf.sigma_px)[len(psfs) // 2] if psfs[0].guessed else psfs[0]

@@ -3,13 +3,13 @@
 Every source is fitted by a Gaussian of its own width (`csist.frames.spots`). Single sources agree on the width, while
 unresolved pairs and extended sources are wider, each by its own amount: the centre is therefore looked for where
 the widths are densest (half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and what lies too far from it
-is clipped before the widths are averaged. Where the shape is wanted too, `csist.frames.epsf` makes it of the sources
-that remain, and once more of all those which the first result explains.
+is clipped before the widths are averaged. Where the shape is wanted too, `csist.frames.psf_table` builds it from the
+sources that remain, and once more from all those that the first result explains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from csist.checks import InputError
-from csist.frames.background import check_frame, estimate_background, mask_pixels
 from csist.frames.detect import detect_peaks
-from csist.frames.epsf import empirical_psf, well_fitted
+from csist.frames.mask import check_frame
+from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
+from csist.frames.psf_table import empirical_psf, well_fitted
 from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
 from csist.physics.psf import GaussianPSF, SampledPSF
 
 FloatArray = NDArray[np.float64]
-
-MEASURED = ("auto", "empirical")
-"""Words that stand for a PSF to be measured: the Gaussian, and an oversampled table."""
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 MOST_SOURCES_A_FRAME = 100
@@ -96,7 +94,7 @@ def estimate_psf(
         ceiling: level in counts at which the sensor clips; None guesses it.
         noise_std: noise of a pixel in counts; None measures it.
         least_sources: sources without which there is no estimate; default 5, of an empirical PSF 10.
-        empirical: measure the shape too, see `csist.frames.epsf`; else it is the Gaussian that fits best.
+        empirical: measure the shape too, see `csist.frames.psf_table`; else it is the Gaussian that fits best.
 
     Raises:
         InputError: if a frame cannot be used, if too few sources are found, or if they are too wide.
@@ -111,18 +109,27 @@ def estimate_psf(
     (True, True)
     """
     several = [frames] if isinstance(frames, np.ndarray) and frames.ndim == 2 else frames
-    spots: list[Spot] = []
-    looked_at = 0
-    for frame in several:
-        looked_at += 1
-        spots += _spots(frame, ceiling, noise_std)
+    rules = FrameRules(ceiling, noise_std)
+    spots = [spots_of(measure_frame(check_frame(frame), rules)) for frame in several]
+    return psf_of_spots(spots, least_sources, empirical)
+
+
+def psf_of_spots(
+    frames: Sequence[Sequence[Spot]], least_sources: int | None = None, empirical: bool = False
+) -> PSFEstimate:
+    """The PSF from the spots of some frames, see `estimate_psf`.
+
+    Raises:
+        InputError: if there are too few sources or if they are too wide.
+    """
+    spots = [spot for several in frames for spot in several]
     kept = _agreeing(spots)
     if least_sources is None:
         least_sources = LEAST_EMPIRICAL_SOURCES if empirical else LEAST_SOURCES
     if len(kept) < least_sources:
         raise InputError(
-            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {looked_at} "
-            f"frame{'' if looked_at == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
+            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {len(frames)} "
+            f"frame{'' if len(frames) == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
             "or more frames of the same optics (--sequence)"
         )
     sigma, error = _average(kept)
@@ -132,9 +139,15 @@ def estimate_psf(
         explained = well_fitted(spots, sampled, sigma)
         if len(explained) >= least_sources:
             sampled, kept = empirical_psf(explained, sigma)
-    profile = np.concatenate([spot.profile for spot in kept])
     return PSFEstimate(
-        sigma, error, _psf_error(kept, at_all=empirical), len(kept), len(spots), looked_at, profile, sampled
+        sigma_px=sigma,
+        sigma_px_std=error,
+        psf_error=_psf_error(kept, at_all=empirical),
+        sources=len(kept),
+        candidates=len(spots),
+        frames=len(frames),
+        profile=np.concatenate([spot.profile for spot in kept]),
+        sampled=sampled,
     )
 
 
@@ -147,17 +160,14 @@ def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:
     return [int(index) for index in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
 
 
-def _spots(frame: FloatArray, ceiling: float | None, noise_std: float | None) -> list[Spot]:
+def spots_of(frame: MeasuredFrame) -> list[Spot]:
     """Fits of a frame's bright, isolated, unsaturated sources that look like points."""
-    image = check_frame(frame)
-    pixels = mask_pixels(image, ceiling)
-    background = estimate_background(image, pixels.masked, noise_std)
-    peaks, _ = detect_peaks(image, background, pixels.masked)
+    image, pixels = frame.image, frame.pixels
+    peaks, _ = detect_peaks(image, frame.background, pixels.masked)
     if not len(peaks):
         return []
-    flattened = image - background.level
     unusable = pixels.masked | pixels.saturated
-    flattened[unusable] = np.nan
+    flattened = np.where(unusable, np.nan, frame.flattened)
     distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
     spots = []
     for x, y in peaks[distance > ISOLATION_PX][:MOST_SOURCES_A_FRAME].positions:
@@ -168,14 +178,15 @@ def _spots(frame: FloatArray, ceiling: float | None, noise_std: float | None) ->
         )
         if not inside or unusable[row - 2 : row + 3, column - 2 : column + 3].any():
             continue
-        spot = fit_spot(flattened, background.noise, x, y)
-        if (
-            spot is not None
-            and spot.sigma_px_std < LARGEST_RELATIVE_ERROR * spot.sigma_px
-            and spot.misfit < LARGEST_MISFIT
-        ):
+        spot = fit_spot(flattened, frame.background.noise, x, y)
+        if spot is not None and _is_point(spot):
             spots.append(spot)
     return spots
+
+
+def _is_point(spot: Spot) -> bool:
+    """Whether a spot is bright enough and has the shape of a point source."""
+    return spot.sigma_px_std < LARGEST_RELATIVE_ERROR * spot.sigma_px and spot.misfit < LARGEST_MISFIT
 
 
 def _agreeing(spots: list[Spot]) -> list[Spot]:
