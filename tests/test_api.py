@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import csist
-from csist.unmixing import default_sensor, is_window, window_recipe
+from csist.unmixing import window_recipe
+from csist.windows import default_sensor, is_window
 
 CSIST_100K = csist.ScenePrior.csist_100k()
 SENSOR = csist.Sensor(read_noise=1.0)
@@ -30,9 +31,9 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_every_public_name_resolves() -> None:
     assert {
-        "unmix", "Targets", "Flag", "GaussianPSF", "AiryPSF", "SampledPSF", "Sensor", "ScenePrior", "sample_scenes",
-        "SubPixelGrid", "list_methods", "create_method", "metrics", "datasets", "__version__", "InputError",
-        "calibrate", "unmix_frame", "FrameResult",
+        "unmix", "Targets", "Flag", "GaussianPSF", "EllipticalGaussianPSF", "AiryPSF", "MoffatPSF", "SampledPSF",
+        "Sensor", "ScenePrior", "sample_scenes", "SubPixelGrid", "list_methods", "create_method", "metrics",
+        "datasets", "__version__", "InputError", "calibrate", "unmix_frame", "FrameResult",
     } == set(csist.__all__)  # fmt: skip
     for name in csist.__all__:
         assert getattr(csist, name) is getattr(csist, name)

@@ -88,7 +88,8 @@ def test_windows_of_any_count_make_a_frame(counts, flags, psf, keep_samples):
         probability[count] = 0.9
         samples = np.stack([x, y, flux], axis=1) + rng.normal(0.0, 0.1, (20, count, 3)) if keep_samples else None
         group = Group(count, probability, 90.0, 80, flags, samples)
-        targets = Targets(x, y, flux, np.full(count, 0.9), error, error, 10 * error, int(flags) * np.ones(count))
+        targets = Targets(x, y, flux, score=np.full(count, 0.9), x_std=error, y_std=error, intensity_std=10 * error)
+        targets = targets.replace(flags=np.full(count, int(flags)))
         return WindowFit(targets, group, noise_std)
 
     places = np.array([[20.0, 20.0], [50.0, 22.0], [53.5, 24.0], [85.0, 60.0], [89.0, 62.0], [30.0, 70.0]])

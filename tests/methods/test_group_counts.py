@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous import Continuous
 from csist.methods.continuous.likelihood import MEASURED
 from csist.methods.continuous.solvers import _Results
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import COLUMNS, Targets
 
 MOST = 5

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from csist.frames.mask import PixelKind, PixelMask, mask_pixels
     from csist.frames.options import FrameOptions
     from csist.frames.peaks import Peaks
-    from csist.frames.psf_measure import PSFEstimate, estimate_psf
+    from csist.frames.psf_estimate import PSFEstimate
+    from csist.frames.psf_measure import estimate_psf
     from csist.frames.result import FrameResult
     from csist.frames.solve import solve_frame, unmix_frame
 
@@ -39,7 +40,7 @@ _HOMES = {
     "FrameGroup": "groups",
     "FrameOptions": "options",
     "FrameResult": "result",
-    "PSFEstimate": "psf_measure",
+    "PSFEstimate": "psf_estimate",
     "Peaks": "peaks",
     "PixelKind": "mask",
     "PixelMask": "mask",

@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.frames.kernels import clip_sorted
 from csist.frames.mask import check_frame, is_whole_numbered
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.physics.sensor import ROUNDING_VARIANCE
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 BOX_SIDES_PX = (128, 32)
 """Sides of the boxes of the meshes, coarse to fine; the finest is 10 to 20 times as wide as a usual PSF."""

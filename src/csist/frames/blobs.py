@@ -16,18 +16,15 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from csist._types import FloatArray, IntArray
 from csist.frames.extended import EXTENDED_PX
 from csist.frames.grouping import link, ridges, split
 from csist.frames.groups import FrameGroup
 from csist.frames.peaks import Peaks, keep_strongest
 from csist.frames.windows import SolvedWindow, WindowSolver
 from csist.targets import Flag, Targets
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 Progress = Callable[[int, int], None]
 """Called with (blobs done, blobs in all); an exception of its own ends the work."""

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import ndtri
 
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import check_positive
 from csist.frames.background import Background, noise_floor
 from csist.frames.kernels import (
@@ -42,10 +43,6 @@ from csist.frames.kernels import (
 from csist.frames.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
 from csist.frames.spots import typical_sigma
 from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 UNKNOWN_PSF_SCALES_PX = (0.7, 1.0, 1.5, 2.2)
 """Widths of the Laplacian of Gaussian where nothing is known of the PSF."""

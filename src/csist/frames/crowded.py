@@ -20,21 +20,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import oaconvolve
 from scipy.sparse import coo_array, csr_array, diags_array, hstack, kron
 from scipy.sparse.linalg import lsmr
 from scipy.spatial import KDTree
 
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background import Background
 from csist.frames.measured import FramePSF, MeasuredFrame
 from csist.frames.peaks import Peaks, find_peaks
 from csist.physics.psf import PSF, equivalent_sigma, lone_significance, pixel_kernel
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 PASSES = (16.0, 4.0, 2.0, 1.0, 1.0, 1.0)
 """Thresholds of the passes, in units of the last one."""
@@ -194,7 +190,8 @@ def unmix_crowded(frame: CrowdedFrame, threshold: float) -> tuple[Targets, Patch
     x, y, flux = fit.targets.T
     z = flux / errors[:, 2]
     order = np.argsort(-flux, kind="stable")
-    return Targets(x, y, flux, z / (z + threshold), *errors.T)[order], background
+    stated = {"x_std": errors[:, 0], "y_std": errors[:, 1], "intensity_std": errors[:, 2]}
+    return Targets(x, y, flux, z / (z + threshold), **stated)[order], background
 
 
 def _node_counts(shape: tuple[int, int]) -> tuple[int, int]:

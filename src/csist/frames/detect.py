@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.frames.background import Background
 from csist.frames.contrast import contrast_peaks
@@ -16,9 +14,6 @@ from csist.frames.matched import matched_map
 from csist.frames.options import FALSE_ALARM_RATE
 from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.physics.psf import PSF
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 DETECTORS = ("contrast", "matched")
 """Detectors that give peaks."""

@@ -7,17 +7,14 @@ POOR_FIT and no error bars.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from csist._types import FloatArray, IntArray
 from csist.frames.grouping import link, ridges
 from csist.frames.measured import FramePSF, MeasuredFrame
 from csist.frames.peaks import Peaks, keep_strongest
 from csist.targets import Flag, Targets
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 SEPARATE_PX = 4.0
 """Peaks closer than this, or than `SEPARATE_SIGMAS`, are one source where point targets do not explain a blob."""

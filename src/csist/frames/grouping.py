@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from csist._types import FloatArray, IntArray
 
 VALLEY = 0.7
 """Two peaks are one extended source if the light between them stays above this share of the lower one."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray, IntArray
 from csist.frames.grouping import link
 from csist.frames.mask import PixelMask
 from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma
 from csist.targets import Flag, Targets
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

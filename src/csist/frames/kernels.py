@@ -7,10 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import BoolArray, FloatArray
 from csist.methods.continuous.likelihood import compiled
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
 class Tail(NamedTuple):

@@ -11,14 +11,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError, check_stack
 from csist.frames.kernels import steep_pixels
 from csist.physics.psf import PSF
 from csist.physics.sensor import ROUNDING_VARIANCE
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 LONE_SIGMAS = 25.0
 """Excess in noise standard deviations that a hot or dead pixel must have."""

@@ -7,14 +7,11 @@ Theory 6, 311, 1960). It is applied to the background-subtracted frame, in units
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import oaconvolve
 
+from csist._types import BoolArray, FloatArray
 from csist.frames.background import Background, local_scatter
 from csist.physics.psf import PSF, pixel_kernel
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 SCATTER_BOX_PX = 96
 """Side of the boxes in which the local scatter of the filter's response is measured."""

@@ -8,17 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.background import Background, box_sides, estimate_background, noise_floor
 from csist.frames.mask import PixelMask, lone_share, mask_pixels
 from csist.physics.psf import PSF, equivalent_sigma
 
 if TYPE_CHECKING:
-    from csist.frames.psf_measure import PSFEstimate
+    from csist.frames.psf_estimate import PSFEstimate
 
-FloatArray = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 

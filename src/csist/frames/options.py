@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from csist.checks import InputError, check_not_negative
 
 if TYPE_CHECKING:
-    from csist.datasets.scenes import ScenePrior
-    from csist.frames.psf_measure import PSFEstimate
+    from csist.frames.psf_estimate import PSFEstimate
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
+    from csist.scenes import ScenePrior
 
 CROWDED = "crowded"
 """The detector that fits a whole frame at once, see `csist.frames.crowded`."""

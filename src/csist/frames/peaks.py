@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import ndtri
 
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError, check_positive
 from csist.frames.grouping import link
 from csist.frames.kernels import local_maxima
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

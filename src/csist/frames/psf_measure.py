@@ -10,21 +10,18 @@ sources that remain, and once more from all those that the first result explains
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.detect import detect_peaks
 from csist.frames.mask import check_frame
 from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
+from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.psf_table import empirical_psf, well_fitted
 from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
-from csist.physics.psf import GaussianPSF, SampledPSF
-
-FloatArray = NDArray[np.float64]
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 MOST_SOURCES_A_FRAME = 100
@@ -43,41 +40,6 @@ LEAST_SCATTER = 0.01
 """Scatter of the widths, relative, that is granted to any optics."""
 SIGNIFICANT_SIGMAS = 3.0
 """A misfit must exceed its scatter by so much to count as an error of the PSF."""
-
-
-@dataclass(frozen=True)
-class PSFEstimate:
-    """What frames say of their PSF.
-
-    Args:
-        sigma_px: standard deviation of the Gaussian PSF in px.
-        sigma_px_std: its standard error.
-        psf_error: standard deviation of what the PSF leaves, as a share of a source's brightest pixel.
-        sources: how many sources it comes from.
-        candidates: how many isolated, bright and unsaturated sources there were.
-        frames: how many frames were looked at.
-        profile: (n, 3) pixels of the sources: distance in columns and rows from the source, px, and share of its flux.
-        sampled: the oversampled PSF, if that was asked for.
-    """
-
-    sigma_px: float
-    sigma_px_std: float
-    psf_error: float
-    sources: int
-    candidates: int
-    frames: int
-    profile: FloatArray = field(repr=False, compare=False)
-    sampled: SampledPSF | None = field(default=None, repr=False)
-
-    @property
-    def gaussian(self) -> GaussianPSF:
-        """The Gaussian that fits the sources best."""
-        return GaussianPSF(self.sigma_px)
-
-    @property
-    def psf(self) -> GaussianPSF | SampledPSF:
-        """The PSF itself: the empirical one if it was asked for, else the Gaussian."""
-        return self.gaussian if self.sampled is None else self.sampled
 
 
 def estimate_psf(

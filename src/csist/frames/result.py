@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import BoolArray, FloatArray
 from csist.frames.background import Background, BackgroundSource
 from csist.frames.groups import FrameGroup
 from csist.frames.mask import PixelMask
@@ -17,10 +18,8 @@ from csist.physics.psf import PSF
 from csist.targets import Targets
 
 if TYPE_CHECKING:
-    from csist.frames.psf_measure import PSFEstimate
+    from csist.frames.psf_estimate import PSFEstimate
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 Number = TypeVar("Number", bound=np.generic)
 
 Region = tuple[slice, slice]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
 from csist.frames.background import BackgroundSource
 from csist.frames.blobs import BlobSolver, Progress
 from csist.frames.crowded import CrowdedFrame, unmix_crowded
@@ -20,16 +20,16 @@ from csist.frames.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
 from csist.frames.options import CROWDED, FrameOptions
 from csist.frames.peaks import Peaks, threshold_sigmas
-from csist.frames.psf_measure import PSFEstimate, estimate_psf, psf_of_spots, spots_of, spread_evenly
+from csist.frames.psf_estimate import PSFEstimate
+from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
 from csist.frames.result import FrameModel, FrameResult, ModelPart, whole_region
 from csist.frames.spots import typical_sigma
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.frames.windows import WindowSolver
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 GUESSED_PSF_ERROR = 0.2
 """Error of a guessed PSF as a share of the light in a window's brightest pixel."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial import KDTree
 
+from csist._types import FloatArray
 from csist.frames.peaks import Peaks
 from csist.physics.psf import GaussianPSF
-
-FloatArray = NDArray[np.float64]
 
 SIGMA_RANGE_PX = (0.4, 3.0)
 HALF_WINDOW_PX = 6

@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.frames.groups import FrameGroup
 from csist.frames.mask import PixelKind, PixelMask
 from csist.frames.measured import FramePSF
 from csist.frames.result import FrameModel, FrameResult, ModelPart, own_values
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 LARGEST_PIXELS = 4096**2
 """Frames with more pixels go in tiles: the steps of a frame need some twenty times its size."""

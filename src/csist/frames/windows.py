@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from csist.datasets.scenes import ScenePrior
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background import scatter_about_plane
 from csist.frames.extended import peaks_as_targets, separation_px
 from csist.frames.groups import pixel_flags
@@ -24,11 +23,8 @@ from csist.frames.peaks import Peaks
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import lone_significance
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 LEAST_EXTRA_SCORE = 0.1
 """Where the PSF is guessed, further targets of one peak need this much of the unmixer's score."""

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from csist._types import FloatArray
 from csist.checks import InputError
-from csist.metrics.functional import CSO_DISTANCES_PX, FloatArray, envelope_area, match_detections, summarise
+from csist.metrics.functional import CSO_DISTANCES_PX, envelope_area, match_detections, summarise
 from csist.targets import Targets
 
 Scorer = Callable[[FloatArray], dict[str, float]]
@@ -31,6 +32,7 @@ def bootstrap_interval(
     predictions: Sequence[Targets],
     truths: Sequence[Targets],
     seed: int | np.random.Generator,
+    *,
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",
@@ -51,13 +53,14 @@ def bootstrap_interval(
     Raises:
         InputError: if the batches do not fit, or level or resamples are out of range.
     """
-    return bootstrap_scores(predictions, truths, seed, level, resamples, rank_by)["CSO-mAP"]
+    return bootstrap_scores(predictions, truths, seed, level=level, resamples=resamples, rank_by=rank_by)["CSO-mAP"]
 
 
 def bootstrap_scores(
     predictions: Sequence[Targets],
     truths: Sequence[Targets],
     seed: int | np.random.Generator,
+    *,
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",
@@ -93,6 +96,7 @@ def bootstrap_difference(
     second: Sequence[Targets],
     truths: Sequence[Targets],
     seed: int | np.random.Generator,
+    *,
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.plots.images import (
-    FloatArray,
     View,
     cut_out,
     frame_levels,
@@ -107,6 +107,7 @@ def frame_panel(
     model: FloatArray,
     truth: Targets | None = None,
     title: str = "",
+    *,
     zooms: int = 3,
     zoom_side_px: int = 21,
 ) -> Figure:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csist.checks import InputError, check_stack
-from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous.annealing import LANES, reservoir_shares
 from csist.methods.continuous.bank import compare_bank, pixel_bounds
 from csist.methods.continuous.likelihood import compiled
@@ -30,6 +29,7 @@ from csist.methods.continuous.solvers import (
 )
 from csist.methods.continuous.tempering import temper
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Targets
 
 FloatArray = NDArray[np.float64]
@@ -212,7 +212,8 @@ def posterior_limit(
                 from_truth, estimate, deviation, score,
             )  # fmt: skip
             x, y, intensity = estimate.T
-            found.append(Targets(x, y, intensity, score, *deviation.T))
+            x_std, y_std, intensity_std = deviation.T
+            found.append(Targets(x, y, intensity, score, x_std=x_std, y_std=y_std, intensity_std=intensity_std))
         return found[0], found[1]
 
     results = []

@@ -1,0 +1,194 @@
+"""The frames of `csist unmix`, one after the other or several at a time, and their tracks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from csist.checks import InputError
+from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.settings import Settings
+
+if TYPE_CHECKING:
+    from csist._types import FloatArray
+    from csist.frames.options import FrameOptions
+    from csist.frames.psf_estimate import PSFEstimate
+    from csist.io.sequences import FrameSequence
+    from csist.plots import View
+    from csist.targets import Targets
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""Frames a worker that are read before their turn: no worker waits, and few frames are in memory."""
+
+
+def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
+    """The frames of a sequence in order, `settings.workers` at a time; the answers do not depend on how many."""
+    import numpy as np
+
+    options, psf = settle_frames(sequence, settings)
+    workers = settings.workers or 1
+    if workers > 1 and len(sequence) != 1:
+        options = replace(options, workers=1)
+
+    def solve(numbered: tuple[int, tuple[str, FloatArray]]) -> Block:
+        index, (name, frame) = numbered
+        if np.isnan(frame).all():
+            sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
+        solved = unmix_frame(frame, index, len(sequence), options)
+
+        def view(_: int) -> View | None:
+            return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
+
+        known = solved.psf or (psf if index == 0 else None)
+        return Block(index, solved.targets, solved.groups, solved.masked, view, name=name, psf=known)
+
+    yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
+
+
+def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOptions, dict[str, Any] | None]:
+    """What holds for all frames of a sequence: their options, and what was found out about the PSF.
+
+    The PSF of a lone frame is measured when the frame is unmixed.
+
+    Raises:
+        InputError: if the PSF is to be measured and cannot be.
+    """
+    options = settings.frame_options(sequence.sensor)
+    if settings.psf_measured is None or len(sequence) == 1:
+        return options, None
+    measured = _measure_psf(sequence, options)
+    known = replace(measured, profile=measured.profile[:0])  # only pictures of the PSF need the pixels
+    return replace(options, psf=known), _measured_row(measured)
+
+
+def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
+    row = psf_row(measured.sigma_px, measured.sigma_px_std, measured.sources)
+    return row | {"frames": measured.frames}
+
+
+def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions) -> Solved:
+    """What was found in a frame.
+
+    Args:
+        frame: (H, W) in counts; there is nothing in it if it is NaN everywhere.
+        index: its place in its sequence.
+        count: frames of that; 0 where it is not known.
+        options: how it is unmixed.
+
+    Raises:
+        InputError: if the frame cannot be used.
+    """
+    import numpy as np
+
+    from csist.frames.solve import solve_frame
+    from csist.targets import Targets
+
+    if np.isnan(frame).all():
+        return Solved([Targets.empty()], [], frame.size)
+    try:
+        result = solve_frame(frame, options)
+    except InputError as error:
+        raise InputError(f"frame {index}: {error}" if count != 1 else str(error)) from error
+    groups = [{"frame": index, "group": group.number, **group_row(group)} for group in result.groups]
+    measured = result.psf_estimate if isinstance(options.psf, str) else None
+    psf = None if measured is None else _measured_row(measured)
+    return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf)
+
+
+def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
+    """Picture of a frame (H, W) by the model of its fit; None if it holds no value."""
+    from csist.plots import View
+
+    if solved.model is None:
+        return None
+    (found,) = solved.targets
+    return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}")
+
+
+def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:
+    """Named frames, without what stands still where that is asked for."""
+    if temporal is None:
+        return iter(sequence)
+    from csist.tracks.static import without_static
+
+    if len(sequence) == 1:
+        raise InputError(f"{sequence.path} is one frame, --temporal needs a sequence: add --sequence for a folder")
+    names: deque[str] = deque()
+
+    def unnamed() -> Iterator[FloatArray]:
+        for name, frame in sequence:
+            names.append(name)
+            yield frame
+
+    return ((names.popleft(), frame) for frame in without_static(unnamed(), temporal))
+
+
+def _measure_psf(sequence: FrameSequence, options: FrameOptions) -> PSFEstimate:
+    """The PSF measured on some frames, spread evenly; on the first ones where nobody knows how many there are."""
+    import numpy as np
+
+    from csist.frames.psf_measure import MOST_FRAMES, estimate_psf, spread_evenly
+
+    chosen = set(spread_evenly(len(sequence) or MOST_FRAMES))
+    looked_at = (frame for index, (_, frame) in enumerate(islice(sequence, max(chosen) + 1)) if index in chosen)
+    return estimate_psf(
+        (frame for frame in looked_at if not np.isnan(frame).all()), options.ceiling, options.noise_std,
+        empirical=options.psf == "empirical",
+    )  # fmt: skip
+
+
+def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Results in the order of the items, several computed at a time, few items taken before their turn."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class TrackRows:
+    """The detections of sequences, linked into tracks while they come in."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, int, int, float, float, float]] = []
+        self._linkers: dict[str, Any] = {}
+        self._started = 0
+
+    def add(self, sequence: str, frame: int, targets: Targets) -> None:
+        """Link the targets of the next frame of a sequence."""
+        from csist.tracks.link import Linker
+
+        if sequence not in self._linkers:
+            self._linkers = {sequence: Linker(started=self._started)}  # sequences come one after the other
+        linker = self._linkers[sequence]
+        numbers = linker.update(frame, targets).tolist()
+        self._started = linker.started
+        place = zip(targets.x.tolist(), targets.y.tolist(), targets.intensity.tolist(), strict=True)
+        self._rows += [(sequence, number, frame, *row) for number, row in zip(numbers, place, strict=True)]
+
+    def table(self) -> Any:
+        """Tracks with enough detections, numbered by their first appearance, one row a detection."""
+        import pandas as pd
+
+        from csist.tracks.link import LEAST_LENGTH
+
+        table = pd.DataFrame(self._rows, columns=["image", "track", "frame", "x", "y", "intensity"])
+        table = table[table.groupby("track")["track"].transform("size") >= LEAST_LENGTH]
+        table = table.sort_values(["track", "frame"], kind="stable")
+        return table.assign(track=pd.factorize(table["track"])[0])

@@ -1,0 +1,128 @@
+"""What `csist unmix` has done so far, its table of groups and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csist.cli.unmix.blocks import GROUP_PLACE, Block
+from csist.cli.unmix.frames import TrackRows
+
+if TYPE_CHECKING:
+    from csist.plots import View
+    from csist.targets import Targets
+
+VIEWS_KEPT = 4
+"""Most windows in one picture."""
+
+
+@dataclass
+class Tally:
+    """What `csist unmix` has done so far."""
+
+    files: int = 0
+    images: int = 0
+    targets: int = 0
+    masked: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    frame_notes: list[str] = field(default_factory=list)
+    """What the user should know about every file of frames."""
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[tuple[int, View]] = field(default_factory=list)
+    frame: tuple[float, View] | None = None
+    psfs: list[dict[str, Any]] = field(default_factory=list)
+    tracks: TrackRows | None = None
+
+    def note(self, text: str, name: str) -> None:
+        """Remember something that the user should know about a file."""
+        names = self.notes.setdefault(text, [])
+        if name not in names:
+            names.append(name)
+
+    def note_all(self, texts: Iterable[str], name: str) -> None:
+        """Remember what the user should know about a file, one line each."""
+        for text in texts:
+            self.note(text, name)
+
+    def add(self, block: Block, image: str, sequence: str, window: bool) -> None:
+        """Count the images and targets of a block, keep the rows of its groups and link its frames' targets.
+
+        Args:
+            block: what was unmixed.
+            image: name of its images in the tables.
+            sequence: name of the file that it is of.
+            window: whether its images are windows, which have no tracks.
+        """
+        if self.tracks is not None and not window:
+            for index, targets in enumerate(block.targets):
+                self.tracks.add(sequence, block.start + index, targets)
+        self.images += len(block.targets)
+        self.targets += sum(map(len, block.targets))
+        self.masked += block.masked
+        self.groups += [{"image": image, **row} for row in block.groups]
+        if block.psf is not None:
+            self.psfs.append({"image": sequence, **block.psf})
+
+    def keep_view(self, block: Block, window: bool) -> None:
+        """Keep for the picture the windows with the most targets, or the frame with the surest pair."""
+        for index, targets in enumerate(block.targets):
+            if window:
+                if len(self.windows) < VIEWS_KEPT or len(targets) > self.windows[-1][0]:
+                    self._keep_window(len(targets), block.view(index))
+            elif self.frame is None or _interest(targets) > self.frame[0]:
+                view = block.view(index)
+                self.frame = self.frame if view is None else (_interest(targets), view)
+
+    def _keep_window(self, count: int, view: View | None) -> None:
+        if view is not None:
+            self.windows.append((count, view))
+            self.windows.sort(key=lambda each: -each[0])
+            del self.windows[VIEWS_KEPT:]
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each kind of note."""
+        lines = []
+        for text, names in self.notes.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            lines.append(f"{names[0]}{more}: {text}")
+        return lines
+
+
+def _interest(targets: Targets) -> float:
+    """How much a frame has to show: the highest second-best score of a group; of lone targets, a hundredth."""
+    import numpy as np
+
+    most = 0.01 * float(np.nan_to_num(targets.score).max(initial=0.0))
+    for group in np.unique(targets.group[targets.group >= 0]):
+        scores = np.sort(np.nan_to_num(targets.score[targets.group == group]))
+        most = max(most, float(scores[-2])) if len(scores) > 1 else most
+    return most
+
+
+def groups_table(rows: list[dict[str, Any]]) -> Any:
+    """One row a group; a probability that a group does not have (fewer targets possible) is blank."""
+    import pandas as pd
+
+    place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
+    first = ["image", "frame", "group", *place, "count", "chi_squared", "degrees_of_freedom", "flags"]
+    most = max((int(key[2:]) for row in rows for key in row if key.startswith("p_")), default=-1)
+    return pd.DataFrame(rows, columns=[*first, *(f"p_{k}" for k in range(most + 1))])
+
+
+def draw_unmixed(tally: Tally, path: Path) -> None:
+    """Draw the frame or the windows that were kept; nothing where there are none.
+
+    Raises:
+        InputError: if the picture cannot be written.
+    """
+    from csist.plots import frame_panel, save_figure, window_gallery
+
+    if tally.frame is not None:
+        view = tally.frame[1]
+        save_figure(frame_panel(view.image, view.targets, view.model, view.truth, view.title), path)
+    elif tally.windows:
+        save_figure(window_gallery([view for _, view in tally.windows]), path)
