@@ -217,6 +217,17 @@ def test_an_image_passes_each_step_once(
     assert sorted(calls) == sorted(["mask_pixels", "estimate_background", "detect_peaks", *([psf] if psf else [])])
 
 
+def test_detector_and_threshold_of_frames(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "sky.npy", frame())
+    options = ("--psf-sigma", "1.1", "--mode", "fast")
+    for detector, rate in (("matched", 1e-6), ("crowded", 1e-4), ("contrast", 1e-3)):
+        assert run("unmix", "sky.npy", *options, "--detector", detector, "--false-alarm-rate", rate)[0] == 0
+        direct = csist.unmix(frame(), psf=1.1, mode="fast", detector=detector, false_alarm_rate=rate)
+        assert read_targets_table("targets.csv")["sky.npy", 0] == direct
+    refused(run("unmix", "sky.npy", "--detector", "best"), "contrast, matched, crowded, got 'best'")
+    refused(run("unmix", "sky.npy", "--false-alarm-rate", "2"), "between 0 and 0.1 false alarms per pixel, got 2.0")
+
+
 def test_frames(run: Run, tmp_path: Path) -> None:
     frames = np.stack([frame(0), frame(1)])
     frames[1, 5:7, 50:55] = np.nan

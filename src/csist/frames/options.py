@@ -25,6 +25,17 @@ FALSE_ALARM_RATE = 1e-9
 """Stated false alarms per pixel; a real scene has some tens of times more, because clutter holds real small spots."""
 
 
+def check_false_alarm_rate(rate: float) -> float:
+    """The rate, if it is between 0 and 0.1 false alarms per pixel.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not 0.0 < rate < 0.1:
+        raise InputError(f"false_alarm_rate must be between 0 and 0.1 false alarms per pixel, got {rate}")
+    return rate
+
+
 @dataclass(frozen=True)
 class FrameOptions:
     """How a frame is unmixed.
@@ -73,11 +84,10 @@ class FrameOptions:
 
     def __post_init__(self) -> None:
         # Imported here: the names, defaults and help texts of the options are needed before any solver is.
-        from csist.frames.peaks import threshold_sigmas
-        from csist.methods.continuous.method import MODES
+        from csist.methods.table import abilities
         from csist.physics.psf import GaussianPSF
 
-        for name, allowed in (("mode", MODES), ("detector", DETECTORS)):
+        for name, allowed in (("mode", abilities("continuous").modes), ("detector", DETECTORS)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.prior is not None and self.prior.single_pixel:
@@ -89,7 +99,7 @@ class FrameOptions:
         for name in ("noise_std", "psf_error"):
             if getattr(self, name) is not None:
                 check_not_negative(name, getattr(self, name))
-        threshold_sigmas(self.false_alarm_rate)
+        check_false_alarm_rate(self.false_alarm_rate)
         if self.box_sides_px is not None and (not self.box_sides_px or min(self.box_sides_px) < 3):
             raise InputError(f"box_sides_px must hold sides of at least 3 px, got {self.box_sides_px}")
         if self.workers is not None and self.workers < 1:
@@ -129,10 +139,5 @@ class FrameOptions:
 
 
 def option_help(name: str) -> str:
-    """Help text of an option, for the command line and the app."""
+    """Help text of an option, for the command line and the app; its default is `FrameOptions.NAME`."""
     return str(FrameOptions.__dataclass_fields__[name].metadata["help"])
-
-
-def option_default(name: str) -> Any:
-    """Default of an option."""
-    return FrameOptions.__dataclass_fields__[name].default

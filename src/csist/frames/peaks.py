@@ -9,9 +9,10 @@ from scipy.spatial import KDTree
 from scipy.special import ndtri
 
 from csist._types import BoolArray, FloatArray, IntArray
-from csist.checks import InputError, check_positive
+from csist.checks import check_positive
 from csist.frames.grouping import link
 from csist.frames.kernels import local_maxima
+from csist.frames.options import check_false_alarm_rate
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Peaks:
 
 
 def threshold_sigmas(false_alarm_rate: float, scales: int = 1) -> float:
-    """Significance that noise exceeds at `false_alarm_rate` a pixel, shared equally between independent scales.
+    """Significance that noise exceeds `false_alarm_rate` times per pixel, shared equally between independent scales.
 
     Raises:
         InputError: if the rate is not between 0 and 0.1.
@@ -57,9 +58,7 @@ def threshold_sigmas(false_alarm_rate: float, scales: int = 1) -> float:
     >>> round(threshold_sigmas(1e-3), 2)
     3.09
     """
-    if not 0.0 < false_alarm_rate < 0.1:
-        raise InputError(f"false_alarm_rate must be between 0 and 0.1 false alarms a pixel, got {false_alarm_rate}")
-    return float(-ndtri(false_alarm_rate / scales))
+    return float(-ndtri(check_false_alarm_rate(false_alarm_rate) / scales))
 
 
 def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) -> Peaks:

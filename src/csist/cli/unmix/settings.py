@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.options import check_mode, check_runtime, read_sensor
+from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
-    from csist.frames.options import FrameOptions
     from csist.io import ImageStack
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
@@ -33,6 +33,8 @@ class Settings:
     mask_nan: bool
     weights: Path | None
     runtime: str
+    detector: str
+    false_alarm_rate: float
     psf_measured: str | None = None
     temporal: int | None = None
     workers: int | None = None
@@ -56,14 +58,14 @@ class Settings:
 
     def frame_options(self, stated: Sensor | None) -> FrameOptions:
         """The options of frames whose file states this sensor."""
-        from csist.frames.options import FrameOptions
-
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
         return FrameOptions(
             sensor=self.sensor or stated,
             prior=self.prior,
             noise_std=self.noise_std,
             psf=self.psf_measured or self.psf,
+            detector=self.detector,
+            false_alarm_rate=self.false_alarm_rate,
             workers=self.workers,
             **given,
         )
@@ -94,6 +96,8 @@ class Options:
     psf: Path | None
     psf_oversampling: int
     noise_std: float | None
+    detector: str
+    false_alarm_rate: float
     background: float | None
     mask_nan: bool
     weights: Path | None
@@ -113,6 +117,7 @@ def make_settings(given: Options) -> Settings:
     from csist.scenes import ScenePrior
 
     check_mode(given.mode)
+    FrameOptions(detector=given.detector, false_alarm_rate=given.false_alarm_rate)
     key = canonical_name(given.method)
     check_runtime(given.runtime, [key])
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
@@ -135,6 +140,8 @@ def make_settings(given: Options) -> Settings:
         mask_nan=given.mask_nan,
         weights=given.weights,
         runtime=given.runtime,
+        detector=given.detector,
+        false_alarm_rate=given.false_alarm_rate,
         psf_measured=measured,
         temporal=given.temporal,
         workers=given.workers,
