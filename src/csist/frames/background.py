@@ -35,10 +35,10 @@ SKEW_LIMIT = 0.3
 """(mean - median) / scatter above which a box is too crowded even for the mode estimate: its median is used."""
 
 MOST_BOX_PIXELS = 2048
-"""Pixels of a box that are looked at; its level is then known to a thirtieth of the noise."""
+"""Pixels of a box that are sampled; its level is then known to a thirtieth of the noise."""
 
 FEWEST_SCATTER_PIXELS = 60
-"""Pixels that the scatter about a plane needs."""
+"""Fewest pixels for the scatter about a plane."""
 
 
 class BackgroundSource(Protocol):
@@ -106,7 +106,7 @@ class Background:
 def _boxes(values: NDArray[np.floating], side: int) -> tuple[NDArray[np.floating], tuple[int, int]]:
     """Values as rows, one for each box of about `side` px, NaN-padded; and the number of boxes (rows, columns).
 
-    Of a box with more than `MOST_BOX_PIXELS` every second or third row and column are taken, and so on.
+    Boxes with more than `MOST_BOX_PIXELS` are subsampled: every second, third, ... row and column.
     """
     shape = tuple(max(1, round(n / side)) for n in values.shape)
     size = tuple(-(-n // boxes) for n, boxes in zip(values.shape, shape, strict=True))
@@ -129,7 +129,7 @@ def clipped_statistics(rows: NDArray[np.floating]) -> tuple[FloatArray, FloatArr
 
 
 def fill_mesh(mesh: FloatArray, otherwise: float) -> FloatArray:
-    """A mesh whose NaN boxes take the value of the nearest valid one, `otherwise` if there is none."""
+    """A mesh whose NaN boxes take the value of the nearest valid box, or `otherwise` if there is none."""
     empty = np.isnan(mesh)
     if empty.all():
         return np.full_like(mesh, otherwise)
@@ -140,7 +140,7 @@ def fill_mesh(mesh: FloatArray, otherwise: float) -> FloatArray:
 
 
 def _weights(length: int, boxes: int, extrapolated: bool) -> FloatArray:
-    """Matrix (length, boxes) that interpolates linearly between box centres; beyond the last linear or constant."""
+    """Matrix (length, boxes) of linear interpolation between box centres, extrapolated linearly or constantly."""
     size = -(-length // boxes)
     starts = np.minimum(np.arange(boxes) * size, length)
     centres = 0.5 * (starts + np.minimum(starts + size, length) - 1.0)
@@ -163,7 +163,7 @@ def spread_mesh(mesh: FloatArray, shape: tuple[int, int], extrapolated: bool) ->
     Args:
         mesh: values at the box centres.
         shape: (rows, columns) of the frame.
-        extrapolated: go on linearly, instead of constant, in the outer halves of the outer boxes.
+        extrapolated: continue linearly, instead of constantly, in the outer halves of the outer boxes.
     """
     rows, columns = (_weights(n, boxes, extrapolated) for n, boxes in zip(shape, mesh.shape, strict=True))
     return np.asarray(rows @ mesh @ columns.T)
@@ -242,13 +242,13 @@ def _level_mesh(residual: FloatArray, side: int) -> FloatArray:
     values, scatter = (part.reshape(shape) for part in clipped_statistics(rows))
     mesh = fill_mesh(values, 0.0 if np.isfinite(values).any() else float(np.nanmedian(residual)))
     usual = ndimage.median_filter(mesh, size=3, mode="nearest")
-    # Only boxes that stand out: the median would flatten a slope in the outer boxes.
+    # Only outlying boxes are replaced: the median would flatten a slope in the outer boxes.
     odd = np.abs(mesh - usual) > fill_mesh(scatter, 0.0)
     return np.where(odd, usual, mesh)
 
 
 def scatter_about_plane(values: FloatArray) -> float:
-    """Robust standard deviation in counts about the plane that fits best; NaN is left out, and said of too few pixels.
+    """Robust standard deviation in counts about the best-fitting plane; NaN pixels are left out, too few give NaN.
 
     Args:
         values: (h, w) in counts.
@@ -263,9 +263,9 @@ def scatter_about_plane(values: FloatArray) -> float:
 
 
 def noise_floor(frame: FloatArray) -> float:
-    """Smallest noise of a pixel in counts that a frame can have: that of rounding if its values are whole numbers.
+    """Smallest possible noise of a pixel in counts: the rounding noise if all values are whole numbers.
 
-    Elsewhere a millionth of the range of its values, so that a constant patch is not infinitely significant.
+    Otherwise a millionth of the range of the values, so that a constant patch is not infinitely significant.
     """
     if is_whole_numbered(frame):
         return float(np.sqrt(ROUNDING_VARIANCE))

@@ -121,7 +121,7 @@ def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatA
         np.linspace(0.0, n - 1.0, count).astype(int) for n, count in zip(response.shape, counts, strict=True)
     )
     half, step = box // 2, max(box // TAIL_SAMPLES, 1)
-    # A frame no larger than a box is one: in a part of it a single wide source would fill the tail.
+    # A frame no larger than a box is a single box: in a part of it one wide source would fill the tail.
     reach = [half if n > box else n for n in response.shape]
     values, numbers = box_values(response, valid, rows, columns, (reach[0], reach[1]), step)
     mesh = _quantiles(values, numbers)
@@ -134,7 +134,7 @@ def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatA
 def _quantiles(values: NDArray[np.float32], counts: IntArray) -> FloatArray:
     """Median, lower and upper tail quantile (3, n) of the first `counts` values of each row (n, m), which get sorted.
 
-    NaN where they are fewer than `FEWEST_TAIL_PIXELS`.
+    NaN where there are fewer than `FEWEST_TAIL_PIXELS`.
     """
     values.sort(axis=1)
     return quantiles_of_sorted(values, counts, (0.5, *TAIL_QUANTILES), FEWEST_TAIL_PIXELS)
@@ -190,9 +190,9 @@ def _significant_peaks(
 
 
 def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray, floor: float) -> FloatArray:
-    """Significance (n,) of the highest response within one pixel of each place, by the tail in a ring around it.
+    """Significance (n,) of the highest response within one pixel of each position, by the tail in a ring around it.
 
-    NaN where the ring holds too little.
+    NaN where the ring has too few pixels.
 
     Args:
         response: (H, W) of a filter.
@@ -214,7 +214,7 @@ def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray
 
 @lru_cache(maxsize=8)
 def _ring(inner_px: float, outer_px: float) -> IntArray:
-    """Offsets (m, 2) along rows and columns of the pixels between two radii, every other one, as on a chessboard."""
+    """Offsets (m, 2) along rows and columns of the pixels between two radii, on a checkerboard."""
     reach = np.arange(-int(outer_px), int(outer_px) + 1)
     distance = np.hypot(reach[:, None], reach)
     chosen = (distance > inner_px) & (distance <= outer_px) & ((reach[:, None] + reach) % 2 == 0)
@@ -242,7 +242,7 @@ def _gaussian_taps(scale: float) -> tuple[FloatArray, FloatArray]:
 def shape_correlation(flattened: FloatArray, rows: IntArray, columns: IntArray, sigma_px: float) -> FloatArray:
     """Correlation (n,), from -1 to 1, of pixels' surroundings with a Gaussian spot on an unknown constant.
 
-    It is the highest of the pixel and its eight neighbours, within the frame.
+    The highest value of the pixel and its eight neighbours within the frame.
     """
     reach = int(np.ceil(2.5 * sigma_px))
     offsets = np.arange(-reach, reach + 1)
@@ -293,7 +293,7 @@ def point_sources(
 
 
 def _discs(shape: tuple[int, ...], rows: IntArray, columns: IntArray, radius_px: float) -> BoolArray:
-    """Pixels (H, W) within a radius of some places."""
+    """Pixels (H, W) within a radius of the given positions."""
     reach = np.arange(-int(radius_px), int(radius_px) + 1)
     down, right = (reach[v] for v in np.nonzero(np.hypot(reach[:, None], reach) <= radius_px))
     i, j = rows[:, None] + down, columns[:, None] + right

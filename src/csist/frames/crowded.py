@@ -1,9 +1,9 @@
-"""Frames so crowded that every target overlaps its neighbours: all targets of a frame fitted together.
+"""Frames so crowded that every target overlaps its neighbours: all targets are fitted simultaneously.
 
 Where blobs run into each other there is no window that could be unmixed on its own. Instead, in passes of ever lower
 thresholds:
 
-1. the matched filter finds what the model leaves over (Stetson, PASP 99, 191, 1987, section III, on the residual),
+1. the matched filter finds peaks of the residual (Stetson, PASP 99, 191, 1987, section III),
 2. targets that the residual shows to be stretched are split in two,
 3. positions, fluxes and a background of bilinear patches are fitted together by damped Gauss-Newton steps, one sparse
    least-squares problem for the whole frame (as in Schlafly et al., ApJS 234, 39, 2018, section 3),
@@ -17,19 +17,25 @@ vector d apart add f q (1 - q) d d^T / 2 times the second derivatives of the PSF
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.signal import oaconvolve
-from scipy.sparse import coo_array, csr_array, diags_array, hstack, kron
+from scipy.sparse import csr_array, diags_array, hstack
 from scipy.sparse.linalg import lsmr
 from scipy.spatial import KDTree
 
-from csist._types import BoolArray, FloatArray, IntArray
-from csist.frames.background import Background
-from csist.frames.measured import FramePSF, MeasuredFrame
+from csist._types import FloatArray, IntArray
+from csist.frames.crowded_model import (
+    CrowdedFit,
+    CrowdedFrame,
+    PatchBackground,
+    background_patches,
+    design_matrix,
+    first_nodes,
+)
 from csist.frames.peaks import Peaks, find_peaks
-from csist.physics.psf import PSF, equivalent_sigma, lone_significance, pixel_kernel
+from csist.physics.psf import lone_significance, pixel_kernel
 from csist.targets import Targets
 
 PASSES = (16.0, 4.0, 2.0, 1.0, 1.0, 1.0)
@@ -38,127 +44,29 @@ STEPS = 3
 """Gauss-Newton steps after every change of the number of targets."""
 LAST_STEPS = 6
 STEP_PX = 0.3
-"""Standard deviation of a position's step: damps what the image does not measure."""
+"""Standard deviation of a position's step: damps positions that the image does not constrain."""
 LARGEST_STEP_PX = 0.5
 FLUX_SIGMAS = 300.0
-"""The same of a flux, in standard errors of a lone target: hardly damped."""
+"""Standard deviation of a flux's step, in standard errors of a lone target: hardly damped."""
 SOLVER_ITERATIONS = 80
 
-PATCH_PX = 48
-"""Distance of the background's nodes."""
-FIRST_LEVEL = 0.05
-"""Quantile of a patch that starts its background: where all pixels hold light, only the darkest tell."""
 
-LOST_LIGHT = 0.2
-"""Where a target's light falls below this share of the noise it is left out of the model."""
 CLOSEST_SIGMAS = 0.5
-"""A residual closer than so many sigma to a target is not a new one; splitting is for that."""
+"""A residual peak closer than this to a target, in sigma, is not a new target; splitting covers that case."""
 SPLIT_CHI_SQUARED = 25.0
 """Gain in chi-squared, for three degrees of freedom, from which a target is split."""
 SPLIT_SIGMAS = 8.0
-"""Significance from which a target is looked at for splitting."""
+"""Least significance of a target that may be split."""
 SPLIT_RANGE = (0.4, 2.0)
-"""Bounds of the first distance of a pair, in sigma."""
+"""Bounds of the initial distance of a pair, in sigma."""
 NEIGHBOURS_SIGMAS = 3.5
-"""Targets so close share their errors."""
+"""Distance in sigma within which the errors of targets are correlated."""
 MOST_NEIGHBOURS = 12
-DIFFERENCE_PX = 0.1
 JITTER = 1e-9
 
 DARK_WEIGHT = 0.9
-"""Weight of a pixel, in that of one without light, from which its residual tells the noise."""
+"""Least weight, relative to a pixel without light, of the pixels on which the noise is measured."""
 FEWEST_DARK_PIXELS = 100
-
-
-@dataclass(frozen=True, eq=False)
-class CrowdedFrame:
-    """A frame whose targets are fitted all together: pixels, noise and PSF.
-
-    Args:
-        image: (H, W) in counts.
-        valid: (H, W) pixels that count.
-        psf: point spread function.
-        noise_std: noise of a pixel without a target, in counts.
-        gain: electrons per count, None for no shot noise of the targets.
-        psf_error: error of the PSF as a share of the light in a pixel.
-        measured: whether the noise is measured anew on what every pass leaves over, `noise_std` being a first guess.
-    """
-
-    image: FloatArray
-    valid: BoolArray
-    psf: PSF
-    noise_std: float
-    gain: float | None
-    psf_error: float
-    measured: bool = False
-
-    @classmethod
-    def of(cls, frame: MeasuredFrame, psf: FramePSF, gain: float | None) -> CrowdedFrame:
-        """A measured frame with its PSF and the gain in electrons per count."""
-        return cls(
-            image=frame.image,
-            valid=~(frame.pixels.masked | frame.pixels.saturated),
-            psf=psf.psf,
-            noise_std=float(np.median(frame.background.noise)),
-            gain=gain,
-            psf_error=psf.error,
-            measured=frame.noise_measured,
-        )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns) of the frame."""
-        return self.image.shape[0], self.image.shape[1]
-
-    @property
-    def sigma_px(self) -> float:
-        """Sigma of the Gaussian with the same noise-equivalent area."""
-        return equivalent_sigma(self.psf)
-
-    def weight(self, light: FloatArray) -> FloatArray:
-        """One over the standard deviation (H, W) of a pixel with so much light of targets; 0 where not valid."""
-        light = np.maximum(light, 0.0)
-        variance = self.noise_std**2 + (self.psf_error * light) ** 2
-        if self.gain is not None:
-            variance += light / self.gain
-        return np.where(self.valid, 1.0 / np.sqrt(variance), 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class CrowdedFit:
-    """Fitted targets and background.
-
-    Args:
-        targets: (n, 3) x, y in px and flux in counts.
-        nodes: (m,) background at the nodes of `_patches`, in counts.
-    """
-
-    targets: FloatArray
-    nodes: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class PatchBackground:
-    """Background of bilinear patches, and a noise that is the same all over the frame.
-
-    Args:
-        shape: (rows, columns) of the frame.
-        nodes: (m,) background at the nodes of `_patches`, in counts.
-        noise_std: noise of a pixel without a target, in counts.
-    """
-
-    shape: tuple[int, int]
-    nodes: FloatArray
-    noise_std: float
-
-    def spread(self) -> Background:
-        """Level and noise of each pixel."""
-        level = (_patches(self.shape) @ self.nodes).reshape(self.shape)
-        return Background(level, np.full(self.shape, self.noise_std))
-
-    def compact(self) -> PatchBackground:
-        """The background itself, which takes little memory."""
-        return self
 
 
 def unmix_crowded(frame: CrowdedFrame, threshold: float) -> tuple[Targets, PatchBackground]:
@@ -171,8 +79,8 @@ def unmix_crowded(frame: CrowdedFrame, threshold: float) -> tuple[Targets, Patch
     Returns:
         The targets, and the background that was fitted with them.
     """
-    patches = _patches(frame.shape)
-    fit = CrowdedFit(np.empty((0, 3)), _first_nodes(frame))
+    patches = background_patches(frame.shape)
+    fit = CrowdedFit(np.empty((0, 3)), first_nodes(frame))
     for factor in PASSES:
         found = _residual_peaks(frame, patches, fit, factor * threshold)
         targets = np.concatenate([_split(frame, patches, fit, threshold), found])
@@ -194,101 +102,16 @@ def unmix_crowded(frame: CrowdedFrame, threshold: float) -> tuple[Targets, Patch
     return Targets(x, y, flux, z / (z + threshold), **stated)[order], background
 
 
-def _node_counts(shape: tuple[int, int]) -> tuple[int, int]:
-    """Number of the background's nodes along rows and columns."""
-    rows, columns = (max(2, round(length / PATCH_PX) + 1) for length in shape)
-    return rows, columns
-
-
-def _patches(shape: tuple[int, int]) -> csr_array:
-    """Bilinear functions (pixels, nodes) of the background of a frame."""
-    weights = []
-    for length, count in zip(shape, _node_counts(shape), strict=True):
-        place = np.arange(length) / max(length - 1, 1) * (count - 1)
-        left = np.minimum(place.astype(int), count - 2)
-        along = np.zeros((length, count))
-        along[np.arange(length), left] = 1.0 - (place - left)
-        along[np.arange(length), left + 1] = place - left
-        weights.append(csr_array(along))
-    return csr_array(kron(weights[0], weights[1]))
-
-
-def _first_nodes(frame: CrowdedFrame) -> FloatArray:
-    """Starting values (nodes,) of the background in counts: a low quantile of the pixels around each node."""
-    rows, columns = (
-        np.rint(np.linspace(0, length - 1, count)).astype(int)
-        for length, count in zip(frame.shape, _node_counts(frame.shape), strict=True)
-    )
-    nodes = []
-    everything = frame.image[frame.valid]
-    for i in rows:
-        for j in columns:
-            part = np.s_[max(i - PATCH_PX, 0) : i + PATCH_PX + 1, max(j - PATCH_PX, 0) : j + PATCH_PX + 1]
-            values = frame.image[part][frame.valid[part]]
-            nodes.append(np.quantile(values if values.size else everything, FIRST_LEVEL))
-    return np.array(nodes) + 1.6 * frame.noise_std
-
-
-def _reach(frame: CrowdedFrame, flux: FloatArray) -> IntArray:
-    """Half side (n,) in px of the square in which a target's light matters."""
-    full = int(np.ceil(frame.psf.radius_px)) + 1
-    offsets = np.arange(full + 1)
-    along = np.arange(-full, full + 1)
-    response = np.abs(frame.psf.response(along[None, :], along[:, None]))
-    ring = np.maximum(np.abs(along)[:, None], np.abs(along)[None, :])
-    outside = np.array([response[ring > r].max(initial=0.0) for r in offsets])
-    reach = np.searchsorted(-outside, -LOST_LIGHT * frame.noise_std / np.maximum(flux, 1e-300))
-    # A few sizes only, so that many targets are drawn at once.
-    return np.minimum(np.maximum(3 * -(-reach // 3), int(np.ceil(3.0 * frame.sigma_px))), full)
-
-
-def _design(frame: CrowdedFrame, targets: FloatArray, curved: bool = False) -> csr_array:
-    """Derivatives (pixels, 3 n) of the image by x, y and flux of each target.
-
-    With `curved` by xx, xy and yy in place of these: half of the second derivatives of a target of flux 1.
-    """
-    rows, columns = frame.image.shape
-    reach = _reach(frame, targets[:, 2])
-    parts: list[tuple[IntArray, IntArray, FloatArray]] = []
-    for half in np.unique(reach):
-        chosen = np.flatnonzero(reach == half)
-        x, y, flux = (targets[chosen, k, None, None] for k in range(3))
-        i = np.rint(y).astype(int) + np.arange(-half, half + 1)[:, None]
-        j = np.rint(x).astype(int) + np.arange(-half, half + 1)[None, :]
-        dx, dy = j - x, i - y
-        if curved:
-            (xx, xy), (_, yy) = (
-                [(after - before) / (2.0 * DIFFERENCE_PX) for after, before in zip(ahead, behind, strict=True)]
-                for ahead, behind in (
-                    (frame.psf.gradient(dx - DIFFERENCE_PX, dy), frame.psf.gradient(dx + DIFFERENCE_PX, dy)),
-                    (frame.psf.gradient(dx, dy - DIFFERENCE_PX), frame.psf.gradient(dx, dy + DIFFERENCE_PX)),
-                )
-            )
-            values = [0.5 * xx, xy, 0.5 * yy]
-        else:
-            along_x, along_y = frame.psf.gradient(dx, dy)
-            values = [flux * along_x, flux * along_y, frame.psf.response(dx, dy)]
-        inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
-        pixel = (i * columns + j)[inside]
-        for k, value in enumerate(values):
-            column = np.broadcast_to(3 * chosen[:, None, None] + k, inside.shape)[inside]
-            parts.append((pixel, column, value[inside]))
-    if not parts:
-        return csr_array((rows * columns, 0))
-    pixel, column, value = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return csr_array(coo_array((value, (pixel, column)), shape=(rows * columns, 3 * len(targets))))
-
-
 def _state(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit) -> tuple[FloatArray, FloatArray, csr_array]:
     """Residual (pixels,), weight (pixels,) and design matrix at a fit."""
-    design = _design(frame, fit.targets)
+    design = design_matrix(frame, fit.targets)
     light = design[:, 2::3] @ fit.targets[:, 2]
     residual = np.where(frame.valid.ravel(), frame.image.ravel() - light - patches @ fit.nodes, 0.0)
     return residual, frame.weight(light.reshape(frame.image.shape)).ravel(), design
 
 
 def _fit(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, steps: int) -> CrowdedFit:
-    """The fit after some damped Gauss-Newton steps."""
+    """The fit after a number of damped Gauss-Newton steps."""
     lone = _lone_error(frame)
     for _ in range(steps):
         residual, weight, design = _state(frame, patches, fit)
@@ -309,7 +132,7 @@ def _fit(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, steps: int) -
 
 
 def _left_over(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit) -> float:
-    """Robust scatter in counts of the residual where targets add less than the noise."""
+    """Robust scatter in counts of the residual where the light of targets is below the noise."""
     residual, weight, _ = _state(frame, patches, fit)
     dark = np.asarray(weight * frame.noise_std > DARK_WEIGHT)
     values = residual[dark if dark.sum() >= FEWEST_DARK_PIXELS else weight > 0.0]
@@ -323,7 +146,7 @@ def _lone_error(frame: CrowdedFrame) -> float:
 
 
 def _residual_peaks(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, threshold: float) -> FloatArray:
-    """New targets (m, 3) where the matched filter finds light in the residual that no target is next to."""
+    """New targets (m, 3) at peaks of the matched filter in the residual, away from all targets."""
     residual, weight, _ = _state(frame, patches, fit)
     shape = frame.image.shape
     inverse = (weight**2).reshape(shape)
@@ -342,7 +165,7 @@ def _residual_peaks(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, th
 
 
 def _neighbourhoods(frame: CrowdedFrame, targets: FloatArray) -> Iterator[IntArray]:
-    """Targets with those that share their errors, itself first: arrays (g, m), one for each number m."""
+    """Each target with its correlated neighbours, itself first: one array (g, m) per neighbourhood size m."""
     tree = KDTree(targets[:, :2])
     number = min(MOST_NEIGHBOURS, len(targets))
     distance, near = tree.query(targets[:, :2], k=range(1, number + 1))
@@ -353,7 +176,7 @@ def _neighbourhoods(frame: CrowdedFrame, targets: FloatArray) -> Iterator[IntArr
 
 
 def _parameters(members: IntArray) -> IntArray:
-    """Numbers (g, 3 m) of the parameters of targets (g, m)."""
+    """Parameter indices (g, 3 m) of targets (g, m)."""
     return (3 * members[:, :, None] + np.arange(3)).reshape(len(members), -1)
 
 
@@ -365,7 +188,7 @@ def _blocks(matrix: csr_array, rows: IntArray, columns: IntArray) -> FloatArray:
 
 
 def _errors(frame: CrowdedFrame, weight: FloatArray, design: csr_array, fit: CrowdedFit) -> FloatArray:
-    """Standard errors (n, 3) of x, y and flux, what is shared with the neighbours included."""
+    """Standard errors (n, 3) of x, y and flux, marginalised over the neighbours."""
     weighted = diags_array(weight) @ design
     information = csr_array(weighted.T @ weighted)
     errors = np.empty((len(fit.targets), 3))
@@ -376,7 +199,7 @@ def _errors(frame: CrowdedFrame, weight: FloatArray, design: csr_array, fit: Cro
 
 
 def _regular(frame: CrowdedFrame, block: FloatArray) -> FloatArray:
-    """Information (g, 3 m, 3 m) that can be inverted: a position is known to a sigma of the PSF, if no better."""
+    """Invertible information (g, 3 m, 3 m): each position has a prior as wide as the PSF's sigma."""
     size = block.shape[1]
     known = np.tile([1.0 / frame.sigma_px**2, 1.0 / frame.sigma_px**2, 0.0], size // 3)
     added = known + JITTER * np.diagonal(block, axis1=1, axis2=2) + 1e-300
@@ -384,7 +207,7 @@ def _regular(frame: CrowdedFrame, block: FloatArray) -> FloatArray:
 
 
 def _prune(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, threshold: float) -> CrowdedFit:
-    """The fit without the targets that their neighbours explain as well, the weakest nearby first."""
+    """The fit without the targets that their neighbours explain equally well, the weakest nearby dropped first."""
     while len(fit.targets):
         errors = _errors(frame, *_state(frame, patches, fit)[1:], fit)
         z = fit.targets[:, 2] / np.maximum(errors[:, 2], 1e-300)
@@ -398,14 +221,14 @@ def _prune(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, threshold: 
 
 
 def _split(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, threshold: float) -> FloatArray:
-    """The targets (n, 3), those replaced by two that the residual shows to be stretched."""
+    """The targets (n, 3), with those that are elongated in the residual replaced by two."""
     targets = fit.targets
     if not len(targets):
         return targets
     residual, weight, design = _state(frame, patches, fit)
     errors = _errors(frame, weight, design, fit)
     weighted = csr_array(diags_array(weight) @ design)
-    bent = csr_array(diags_array(weight) @ _design(frame, targets, curved=True))
+    bent = csr_array(diags_array(weight) @ design_matrix(frame, targets, curved=True))
     information, mixed, second = (csr_array(a.T @ b) for a, b in ((weighted, weighted), (weighted, bent), (bent, bent)))
     slope, bend = weighted.T @ (weight * residual), bent.T @ (weight * residual)
     single, pairs = np.ones(len(targets), dtype=bool), []

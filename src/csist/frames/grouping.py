@@ -20,8 +20,8 @@ def ridges(positions: FloatArray, flattened: FloatArray, reach_px: float, depth:
     Args:
         positions: (n, 2) x, y of the peaks in px.
         flattened: (H, W) background-subtracted counts, no NaN.
-        reach_px: pairs farther apart are not looked at.
-        depth: a valley is where the line between two peaks falls below this share of the lower peak.
+        reach_px: largest distance of a pair.
+        depth: share of the lower peak below which the line between two peaks has to fall to be a valley.
     """
     if len(positions) < 2:
         return np.empty((0, 2), dtype=np.int64)
@@ -54,7 +54,7 @@ def link(positions: FloatArray, distance_px: float, more_pairs: IntArray | None 
 
 
 def split(positions: FloatArray, members: IntArray, most: int, extent_px: float) -> list[IntArray]:
-    """Members of a group cut in two, across its longer side, until no part is too large.
+    """Members of a group, cut in two across its longer side until no part is too large.
 
     Args:
         positions: (n, 2) of all peaks in px.
@@ -69,7 +69,7 @@ def split(positions: FloatArray, members: IntArray, most: int, extent_px: float)
     axis = int(extent.argmax())
     order = np.argsort(place[:, axis], kind="stable")
     sorted_along = place[order, axis]
-    # The widest gap in the middle half separates best; peaks on top of each other are cut in the middle.
+    # The widest gap in the middle half separates best; coincident peaks are cut in the middle.
     first, last = max(len(order) // 4, 1), max(-(-3 * len(order) // 4), 2)
     gaps = sorted_along[first:last] - sorted_along[first - 1 : last - 1]
     cut = first + int(gaps.argmax())

@@ -55,7 +55,7 @@ def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: f
         first, last = 0, values.shape[0]
         for _ in range(rounds):
             median = _quantile(values, first, last, 0.5)
-            # The small term keeps rounding errors of a constant box from clipping it away.
+            # The small term keeps a constant box from being clipped away by rounding errors.
             spread = _quantile(values, first, last, 0.8413) - _quantile(values, first, last, 0.1587)
             scatter = 0.5 * spread + 1e-12 * abs(median)
             lowest = int(np.searchsorted(values, median - sigmas * scatter))

@@ -94,7 +94,7 @@ def check_frame(frame: NDArray[np.generic]) -> FloatArray:
 
 def is_whole_numbered(frame: FloatArray) -> bool:
     """Whether every valid pixel is a whole number, so that the frame was rounded."""
-    # One row tells of most frames that were not; blocks of rows spare the memory where the frame is huge.
+    # One row rules out most frames that were not rounded; blocks of rows bound the memory for huge frames.
     step = max(1, BLOCK_PIXELS // frame.shape[1])
     parts = (frame[start : start + step] for start in range(1, len(frame), step))
     return all(bool((np.isnan(part) | (part == np.rint(part))).all()) for part in chain((frame[:1],), parts))
@@ -110,7 +110,7 @@ def lone_share(psf: PSF | None) -> float:
     """Largest share of a lone pixel's excess that its neighbours may show, given the PSF if it is known."""
     if psf is None:
         return LONE_SHARE
-    # A source at the pixel's centre lights its neighbours least.
+    # A source at the centre of a pixel puts the least light into its neighbours.
     return min(LONE_SHARE, 0.5 * float(psf.response(1.0, 0.0) / psf.response(0.0, 0.0)))
 
 
@@ -118,7 +118,7 @@ def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None
     """Find NaN, dead, hot and saturated pixels.
 
     A hot (dead) pixel stands out from the median of its surroundings by more than `LONE_SIGMAS` while no neighbour
-    shows more than `LONE_SHARE` of that: no optics makes so sharp a spot.
+    shows more than `LONE_SHARE` of that: no optics produces such a sharp spot.
 
     Args:
         frame: (H, W) in counts.
@@ -137,7 +137,7 @@ def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None
     kind[filled >= ceiling] = PixelKind.SATURATED
     kind[nan] = PixelKind.NAN
     if scatter > 0.0:
-        # Half: the medians of neighbours differ too.
+        # Half the limit: the medians of neighbours differ too.
         rows, columns = np.nonzero(steep_pixels(filled, 0.5 * LONE_SIGMAS * scatter) & ~nan)
         lone = _lone(padded, rows, columns, LONE_SIGMAS * scatter, lone_share(psf))
         kind[rows[lone > 0], columns[lone > 0]] = PixelKind.HOT
@@ -154,7 +154,7 @@ def _excess(padded: FloatArray, rows: IntArray, columns: IntArray) -> FloatArray
 
 
 def _lone(padded: FloatArray, rows: IntArray, columns: IntArray, least: float, share: float) -> IntArray:
-    """1, -1 or 0 (n,): whether a pixel stands out, up or down, by more than `least`, and its neighbours do not."""
+    """1 for a hot, -1 for a dead, 0 for any other pixel (n,): its excess is above `least`, its neighbours' is not."""
     excess = _excess(padded, rows, columns)
     sign, lone = np.sign(excess), np.abs(excess) > least
     for down, right in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j):

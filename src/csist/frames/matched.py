@@ -20,10 +20,9 @@ SCATTER_BOX_PX = 96
 def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: BoolArray | None = None) -> FloatArray:
     """Significance (H, W) of the matched filter.
 
-    Each pixel is divided by its own noise first; near edges and masked pixels the filter is renormalised to what
-    it still sees, z = sum(p d / s) / sqrt(sum(p^2)) over the valid pixels. That is right in
-    white noise; where z scatters by more than 1 between the sources (correlated noise, confusion), it is divided by
-    its own clipped local scatter.
+    Each pixel is first divided by its own noise; near edges and masked pixels the filter is renormalised to the valid
+    pixels, z = sum(p d / s) / sqrt(sum(p^2)) over these. In white noise that is exact; where z scatters by more than 1
+    between the sources (correlated noise, confusion), it is divided by its own clipped local scatter.
 
     Args:
         frame: (H, W) in counts.
@@ -36,6 +35,6 @@ def matched_map(frame: FloatArray, background: Background, psf: PSF, masked: Boo
     kernel = pixel_kernel(psf)[::-1, ::-1]
     top = oaconvolve(np.where(valid, normalised, 0.0), kernel, mode="same")
     seen = oaconvolve(valid.astype(np.float64), kernel**2, mode="same")
-    # Where the centre's own share is missing there is nothing to measure.
+    # Nothing can be measured where the central pixel is missing.
     z = np.where(valid, top / np.sqrt(np.maximum(seen, 0.1 * (kernel**2).sum())), np.nan)
     return np.nan_to_num(z / np.maximum(local_scatter(z, SCATTER_BOX_PX, 1.0), 1.0), nan=0.0)

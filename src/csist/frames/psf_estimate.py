@@ -1,4 +1,4 @@
-"""What a measurement of the PSF says, see `csist.frames.psf_measure`."""
+"""The result of measuring the PSF, see `csist.frames.psf_measure`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from csist.physics.psf import GaussianPSF, SampledPSF
 
 @dataclass(frozen=True)
 class PSFEstimate:
-    """What frames say of their PSF.
+    """The PSF measured on frames.
 
     Args:
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: its standard error.
-        psf_error: standard deviation of what the PSF leaves, as a share of a source's brightest pixel.
-        sources: how many sources it comes from.
-        candidates: how many isolated, bright and unsaturated sources there were.
-        frames: how many frames were looked at.
+        psf_error: standard deviation of the residual beyond the noise, as a share of a source's brightest pixel.
+        sources: number of sources it comes from.
+        candidates: number of isolated, bright and unsaturated sources.
+        frames: number of frames measured.
         profile: (n, 3) pixels of the sources: distance in columns and rows from the source, px, and share of its flux.
         sampled: the oversampled PSF, if that was asked for.
     """

@@ -1,10 +1,10 @@
 """The PSF, measured on bright isolated sources of frames whose scene is unknown.
 
 Every source is fitted by a Gaussian of its own width (`csist.frames.spots`). Single sources agree on the width, while
-unresolved pairs and extended sources are wider, each by its own amount: the centre is therefore looked for where
-the widths are densest (half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and what lies too far from it
-is clipped before the widths are averaged. Where the shape is wanted too, `csist.frames.psf_table` builds it from the
-sources that remain, and once more from all those that the first result explains.
+unresolved pairs and extended sources are wider, each by its own amount. The centre is therefore the mode of the widths
+(half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and outliers are clipped before the widths are averaged.
+Where the shape is wanted too, `csist.frames.psf_table` builds it from the sources that remain, and once more from all
+those that the first result explains.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 MOST_SOURCES_A_FRAME = 100
-"""The most significant ones of a frame are taken."""
+"""Sources taken from one frame, the most significant ones."""
 MOST_FRAMES = 8
-"""Frames of a sequence that are looked at, spread evenly over it."""
+"""Frames of a sequence that are measured, spread evenly over it."""
 
 ISOLATION_PX = 1.5 * HALF_WINDOW_PX
-"""Distance to the nearest other detection from which a source is isolated."""
+"""Least distance of an isolated source to the nearest other detection."""
 LARGEST_RELATIVE_ERROR = 0.1
-"""Of a source's sigma; fainter sources are left out."""
+"""Largest relative error of a source's sigma; fainter sources are left out."""
 LARGEST_MISFIT = 0.1
-"""Share of the brightest pixel; sources that a Gaussian fits worse are no points."""
+"""Largest misfit, as a share of the brightest pixel; sources that a Gaussian fits worse are not point-like."""
 CLIP_SIGMAS = 3.0
 LEAST_SCATTER = 0.01
-"""Scatter of the widths, relative, that is granted to any optics."""
+"""Relative scatter of the widths that any optics is allowed."""
 SIGNIFICANT_SIGMAS = 3.0
-"""A misfit must exceed its scatter by so much to count as an error of the PSF."""
+"""Ratio of a misfit to its scatter above which it counts as an error of the PSF."""
 
 
 def estimate_psf(
@@ -49,7 +49,7 @@ def estimate_psf(
     least_sources: int | None = None,
     empirical: bool = False,
 ) -> PSFEstimate:
-    """The PSF of frames (H, W), from their isolated bright unsaturated sources.
+    """Measure the PSF of frames (H, W) on their isolated bright unsaturated sources.
 
     Args:
         frames: one frame (H, W), or several of the same optics, of any sizes.
@@ -152,7 +152,7 @@ def _is_point(spot: Spot) -> bool:
 
 
 def _agreeing(spots: list[Spot]) -> list[Spot]:
-    """The spots whose widths agree with the densest place of all widths."""
+    """The spots whose widths agree with the mode of all widths."""
     if len(spots) < 2:
         return spots
     sigmas = np.array([spot.sigma_px for spot in spots])
@@ -169,7 +169,7 @@ def _agreeing(spots: list[Spot]) -> list[Spot]:
 
 
 def _psf_error(spots: list[Spot], at_all: bool) -> float:
-    """Median misfit of the brighter half of the spots, whose noise hides least of it.
+    """Median misfit of the brighter half of the spots, where noise contributes least.
 
     Args:
         spots: the sources.
@@ -184,7 +184,7 @@ def _psf_error(spots: list[Spot], at_all: bool) -> float:
 
 
 def _half_sample_mode(values: FloatArray) -> float:
-    """Where sorted values are densest: the shortest half, again and again."""
+    """Half-sample mode of sorted values: the shortest half, repeatedly."""
     while len(values) > 3:
         half = -(-len(values) // 2)
         first = int((values[half - 1 :] - values[: len(values) - half + 1]).argmin())

@@ -13,7 +13,8 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.background import BackgroundSource
 from csist.frames.blobs import BlobSolver, Progress
-from csist.frames.crowded import CrowdedFrame, unmix_crowded
+from csist.frames.crowded import unmix_crowded
+from csist.frames.crowded_model import CrowdedFrame
 from csist.frames.detect import detect_peaks
 from csist.frames.groups import FrameGroup, linked_groups
 from csist.frames.mask import check_frame, find_ceiling

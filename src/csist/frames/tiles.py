@@ -20,7 +20,7 @@ from csist.frames.result import FrameModel, FrameResult, ModelPart, own_values
 from csist.targets import Targets
 
 LARGEST_PIXELS = 4096**2
-"""Frames with more pixels go in tiles: the steps of a frame need some twenty times its size."""
+"""Frames with more pixels are unmixed in tiles: unmixing needs some twenty times the memory of the frame."""
 TILE_PX = 2048
 MARGIN_PX = 128
 """Side of the coarsest background box: local statistics at a tile's edge then differ little from its neighbour's."""
@@ -52,12 +52,12 @@ class Tile:
         )
 
     def owns(self, x: float, y: float) -> bool:
-        """Whether a place of the frame belongs to this tile and no other."""
+        """Whether a position in the frame belongs to this tile and no other."""
         return self.left - 0.5 <= x < self.right - 0.5 and self.top - 0.5 <= y < self.bottom - 0.5
 
 
 def tiles(shape: tuple[int, int], side: int = TILE_PX, margin: int = MARGIN_PX) -> Iterator[Tile]:
-    """Tiles of about `side` px that cover a frame; places beyond its edges belong to the outer ones.
+    """Tiles of about `side` px that cover a frame; positions beyond its edges belong to the outer tiles.
 
     >>> [(tile.part[1].start, tile.part[1].stop) for tile in tiles((100, 500), 250, 30)]
     [(0, 280), (220, 500)]
@@ -142,5 +142,5 @@ def _own_groups(tile: Tile, result: FrameResult) -> list[tuple[Targets, FrameGro
 
 
 def _middle_psf(psfs: Sequence[FramePSF]) -> FramePSF:
-    """The one PSF of all tiles, or where it was guessed in each the one with the median width."""
+    """The PSF that all tiles share; where it was guessed per tile, the one with the median width."""
     return sorted(psfs, key=lambda psf: psf.sigma_px)[len(psfs) // 2] if psfs[0].guessed else psfs[0]
