@@ -25,6 +25,7 @@ demo: $(VENV)/core.stamp  ## unmix a real infrared frame and 100 benchmark windo
 TEST_PROCESSES := 2
 
 test: lint  ## every check: ruff, mypy, import-linter, pytest
+	@echo "Compiling the solver (once; a minute)"
 	$(BIN)/python tests/warm_up.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --durations=15
 
