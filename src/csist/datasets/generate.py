@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,9 @@ from numpy.typing import NDArray
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import check_new_folder
-from csist.io.store import SPLITS, Progress, _create_split, _new_store, check_store_path, load
+from csist.io.store import SPLITS, Progress, check_store_path, create_split, load, new_store
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scene_arrays
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
-
-    TensorPairs = Dataset[tuple[Tensor, Tensor]]
-else:
-    TensorPairs = object  # a map-style torch dataset needs no base class, and so no torch at import
 
 Starmap = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
 """Calls a function with each tuple of arguments and gives the results in order, as `itertools.starmap` does."""
@@ -195,10 +187,10 @@ def _generate_store(
         )
     )
     done = 0
-    with _new_store(path, sensor, prior, seed) as file:
+    with new_store(path, sensor, prior, seed) as file:
         for name, parts in chunks.items():
             size = parts[-1][1] if parts else 0
-            group = _create_split(file, name, size, sensor.shape, dtype, prior.count_range[1])
+            group = create_split(file, name, size, sensor.shape, dtype, prior.count_range[1])
             for start, stop in parts:
                 group["image"][start:stop], group["targets"][start:stop], group["count"][start:stop] = next(drawn)
                 done += stop - start

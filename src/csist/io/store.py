@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import h5py
 import numpy as np
@@ -29,13 +29,6 @@ from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
-
-    TensorPairs = Dataset[tuple[Tensor, Tensor]]
-else:
-    TensorPairs = object  # a map-style torch dataset needs no base class, and so no torch at import
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) now and then."""
 
@@ -69,9 +62,10 @@ class SplitArrays:
         return cls(images, padded, count)
 
 
-def _create_split(
+def create_split(
     file: h5py.File, name: str, count: int, shape: tuple[int, int], dtype: np.dtype[Any], most: int
 ) -> h5py.Group:
+    """Make the empty arrays of a split of `count` images with at most `most` targets each."""
     group = file.create_group(name)
     group.create_dataset("image", (count, *shape), dtype)
     group.create_dataset("targets", (count, most, 3), np.float64)
@@ -80,7 +74,7 @@ def _create_split(
 
 
 @contextmanager
-def _new_store(path: Path, sensor: Sensor, prior: ScenePrior, seed: int | None) -> Iterator[h5py.File]:
+def new_store(path: Path, sensor: Sensor, prior: ScenePrior, seed: int | None) -> Iterator[h5py.File]:
     """A store under a temporary name with its attributes set; it gets its name when the block ends well."""
     # Since HDF5 1.8 an attribute can exceed 64 KB, as the card of a measured PSF may.
     with atomic_path(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
@@ -137,10 +131,10 @@ def write_store(
                 f"{name} must have targets ({n}, Kmax, 3) and count ({n},), "
                 f"got {arrays.targets.shape} and {arrays.count.shape}"
             )
-    with _new_store(path, sensor, prior or ScenePrior.flat(), seed) as file:
+    with new_store(path, sensor, prior or ScenePrior.flat(), seed) as file:
         for name, arrays in splits.items():
             most = arrays.targets.shape[1]
-            group = _create_split(file, name, len(arrays.images), sensor.shape, arrays.images.dtype, most)
+            group = create_split(file, name, len(arrays.images), sensor.shape, arrays.images.dtype, most)
             group["image"][...] = arrays.images
             group["targets"][...] = arrays.targets
             group["count"][...] = arrays.count
