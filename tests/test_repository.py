@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import csist
+from conftest import BUSY
 from csist.io import read_image
 from csist.methods.table import METHODS
 
@@ -134,6 +135,10 @@ def test_ci_runs_what_the_readme_says() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("exec make test")
+
+
+def test_files_that_one_process_runs_are_there() -> None:
+    assert [file for file in BUSY if not (ROOT / file).is_file()] == []
 
 
 @pytest.fixture(scope="module")
