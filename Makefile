@@ -21,20 +21,21 @@ help:  ## list the targets
 demo: $(VENV)/core.stamp  ## unmix a real infrared frame and 100 benchmark windows, into out/demo
 	$(BIN)/python examples/demo.py $(DEMO_OUT)
 
-test: lint  ## every check: ruff, mypy, pytest
+test: lint  ## every check: ruff, mypy, import-linter, pytest
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/dev.stamp  ## ruff check, ruff format --check, mypy
+lint: $(VENV)/dev.stamp  ## ruff check, ruff format --check, mypy, import-linter
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/dev.stamp  ## let ruff rewrite the files
 	$(BIN)/python -m ruff check --fix
 	$(BIN)/python -m ruff format
 
 # One target a benchmark, because each wants other data; a new one needs no line here unless it does, too.
-BENCHMARKS := $(patsubst benchmarks/bench_%.py,bench-%,$(filter-out %/bench_yolo.py,$(wildcard benchmarks/bench_*.py)))
+BENCHMARKS := $(patsubst benchmarks/bench_%.py,bench-%,$(filter-out %/bench_yolo.py %/bench_real.py,$(wildcard benchmarks/bench_*.py)))
 BENCH_OPTIONS_methods = --data $(STORE)
 
 bench: $(BENCHMARKS) bench-real  ## run the benchmarks of benchmarks/ (hours); bench-NAME runs one, REAL=folder adds bench-real
@@ -47,7 +48,7 @@ $(BENCHMARKS): bench-%: $(VENV)/dev.stamp
 
 .PHONY: bench-real
 bench-real: $(VENV)/dev.stamp  ## real frames and star fields: REAL=folder of the data
-	$(if $(REAL),$(BIN)/csist benchmark real --data $(REAL) -o docs/results,@echo "bench-real: left out, give REAL=folder of the data")
+	$(if $(REAL),$(BIN)/python benchmarks/bench_real.py --data $(REAL),@echo "bench-real: left out, give REAL=folder of the data")
 
 # YOLO is under another licence (AGPL-3.0) and needs a torch that has its torchvision: it gets its own environment.
 YOLO_VENV := .venv-yolo
@@ -107,7 +108,7 @@ $(BIN)/python:
 	    echo "$(PYTHON) -m venv failed (Debian and Ubuntu: install python3-venv)." >&2; exit 1; }
 
 clean:  ## remove build products and caches, compiled Numba code among them
-	rm -rf build dist out site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist out site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks examples scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
 clean-all: clean  ## the same, and the environments

@@ -14,11 +14,11 @@ import numpy as np
 
 from common import write_result
 from csist import metrics
-from csist.datasets.scenes import ScenePrior, sample_scenes
 from csist.methods.continuous import Continuous
 from csist.methods.continuous.limit import posterior_limit
-from csist.physics.limits import cramer_rao_bound
+from csist.physics.bounds import cramer_rao_bound
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Targets
 
 RAYLEIGH_UNIT = 1.9

@@ -27,7 +27,7 @@ from contestants import CONTESTANTS, NO_WEIGHTS, Conditions
 from csist.checks import InputError, check_ratio
 from csist.cli.output import write_json
 from csist.evaluation import SCORE_NAMES, LabelledImages, read_labelled, score_predictions
-from csist.io import check_writable
+from csist.files import check_writable
 from csist.plots import accuracy_against_speed, save_figure
 from csist.targets import Targets
 

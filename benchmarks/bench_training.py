@@ -25,18 +25,18 @@ import torch
 from torch import Tensor
 
 from common import RESULTS, machine
-from csist.checkpoint import describe_machine
 from csist.checks import InputError, check_ratio
 from csist.cli.output import write_json
-from csist.datasets.scenes import ScenePrior
-from csist.io import check_writable
+from csist.create import create_method
+from csist.files import check_writable
+from csist.grid import encode_arrays
 from csist.methods.crop import Cropper
-from csist.methods.layers import encode_arrays, simulate
-from csist.methods.registry import create_method
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate
 from csist.training.compiled import compile_for_training
 from csist.training.module import AveragedWeights, published_loss
 from csist.training.run import DEFAULT_LEARNING_RATE
+from csist.weights.cards import describe_machine
 
 WINDOW_PX = 5
 EMA_DECAY = 0.999

@@ -18,10 +18,10 @@ import numpy as np
 import csist
 from common import write_result
 from csist import metrics
-from csist.datasets.scenes import ScenePrior, draw_separated, sample_scenes
 from csist.methods.continuous import Continuous
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, draw_separated, sample_scenes
 from csist.targets import Flag, Targets
 
 SEED = 20_262

@@ -18,8 +18,8 @@ from typing import Any
 
 from common import write_result
 from csist.checks import InputError, check_positive
+from csist.create import create_method
 from csist.evaluation import SCORE_NAMES, LabelledImages, read_labelled, score_predictions
-from csist.methods import create_method
 from csist.pipelines import boxes, yolo
 from csist.targets import Targets
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
-from csist.benchmarking.common import machine
+import csist
+from csist.weights.cards import processor
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions, for the record."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "csist": csist.__version__,
+    }
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:

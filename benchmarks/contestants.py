@@ -82,7 +82,7 @@ class Contestant:
 
 def continuous(data: LabelledImages, conditions: Conditions, mode: str) -> Runner:
     """`continuous` with what is known of the data, as `csist evaluate` runs it."""
-    from csist.methods.registry import create_method
+    from csist.create import create_method
 
     method = create_method(
         "continuous",
@@ -101,7 +101,7 @@ def dista_net(
     """DISTA-Net's forward pass, channels last and without gradient."""
     import torch
 
-    from csist.methods.registry import create_method
+    from csist.create import create_method
 
     torch.set_num_threads(conditions.threads)
     weights = "trained"
@@ -141,7 +141,7 @@ def ista(data: LabelledImages, conditions: Conditions) -> Runner:
     """ISTA in its tuned setting."""
     import torch
 
-    from csist.methods.registry import create_method
+    from csist.create import create_method
 
     torch.set_num_threads(conditions.threads)
     method = create_method("ista", data.sensor, conditions.ratio)

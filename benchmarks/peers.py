@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, least_squares
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, sample_scene_arrays
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, sample_scene_arrays
 from csist.targets import Targets
 
 FloatArray = NDArray[np.float64]

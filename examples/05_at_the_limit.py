@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import csist
 from csist.metrics import match_errors
-from csist.physics.limits import cramer_rao_bound
+from csist.physics.bounds import cramer_rao_bound
 from csist.plots import save_figure
 from csist.plots.style import BLUE, VERMILION, styled
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import csist
-from csist.methods.registry import METHODS
+from csist.methods.table import METHODS
 
 
 def api(package: str) -> str:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from csist import Flag, Targets
-from csist.checkpoint import list_pretrained, training_budget
 from csist.methods.cost import COUNTED_BATCH
-from csist.methods.registry import METHODS
+from csist.methods.table import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
+from csist.weights.cards import training_budget
+from csist.weights.pretrained import list_pretrained
 from results_table import ROOT, SECTIONS, results_table
 
 RESULTS: Path = ROOT / "docs" / "results"
@@ -337,7 +338,7 @@ def aims(name: str) -> str:
         name: of the part.
     """
     if not (RESULTS / f"real_{name}.json").exists():
-        return f"Not measured yet: run `csist benchmark real --data FOLDER --part {name}`"
+        return f"Not measured yet: run `python benchmarks/bench_real.py --data FOLDER --part {name}`"
     rows = [
         [
             row["aim"],

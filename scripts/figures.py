@@ -19,7 +19,7 @@ import csist
 from csist.evaluation import grid_oracles
 from csist.frames import estimate_psf
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
-from csist.physics.limits import cramer_rao_bound
+from csist.physics.bounds import cramer_rao_bound
 from csist.plots import (
     DETECTION,
     TRUTH,

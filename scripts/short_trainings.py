@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from csist.checkpoint import read_card
 from csist.cli.output import write_json
+from csist.weights.cards import read_card
 from docs_tables import RESULTS
 
 

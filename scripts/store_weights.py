@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from csist.checkpoint import read_card, save_weights, weights_folder
-from csist.datasets.scenes import ScenePrior
-from csist.methods import create_method
+from csist.create import create_method
 from csist.metrics import bootstrap_interval
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.training.datamodule import VALIDATION_SEED, open_data
+from csist.weights.cards import read_card
+from csist.weights.files import save_weights
+from csist.weights.pretrained import weights_folder
 
 MOST_LOST = 0.05
 IMAGES = 4000

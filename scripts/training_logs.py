@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from csist.checkpoint import read_card
-from csist.io import write_text
+from csist.files import write_text
 from csist.training.logs import read_log
+from csist.weights.cards import read_card
 
 RESULT = Path(__file__).resolve().parent.parent / "docs" / "results" / "training.json"
 POINTS = 60

@@ -16,15 +16,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from csist.checkpoint import make_card, save_weights
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
-from csist.methods import create_method
+from csist.create import create_method
+from csist.grid import encode_arrays
 from csist.methods.base import GridMethod
-from csist.methods.layers import UnfoldedMethod, encode_arrays, simulate, without_start
-from csist.methods.registry import METHODS, SUFFIXES
+from csist.methods.layers import UnfoldedMethod, without_start
+from csist.methods.table import METHODS, SUFFIXES
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate
 from csist.targets import Targets
+from csist.weights.cards import make_card
+from csist.weights.files import save_weights
 
 SENSOR = Sensor(shape=(7, 9))
 
@@ -137,8 +139,8 @@ def test_saved_weights_give_the_same_answer(name: str, pairs: tuple[Tensor, Tens
 @torch.no_grad()
 def test_onnxruntime_gives_the_same_map_for_every_batch(name: str, pairs: tuple[Tensor, Tensor]) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra `export`")
-    from csist.export import to_onnx
-    from csist.methods.onnx_method import OnnxMethod, open_session
+    from csist.onnx.graph import to_onnx
+    from csist.onnx.runtime import OnnxMethod, open_session
 
     method = build(name).eval()
     if not method.exportable:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import csist
-from csist.unmixing import count_masked, default_sensor, frame_model, is_window, window_recipe
+from csist.unmixing import count_masked, frame_model, window_recipe
+from csist.windows import default_sensor, is_window
 
 CSIST_100K = csist.ScenePrior.csist_100k()
 SENSOR = csist.Sensor(read_noise=1.0)

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from csist import checkpoint, export
+from csist._version import package_version
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
-from csist.methods import create_method
-from csist.methods.layers import simulate
+from csist.create import create_method
+from csist.export import export_method
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate
+from csist.weights.cards import make_card
+from csist.weights.files import save_weights
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 pytest.importorskip("onnxscript", reason="needs the extra `export`")
@@ -34,14 +36,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The map is linear in the last weights: make its brightest cell as bright as a target.
     with torch.no_grad():
         method.stages[0].backward_second.weight *= 240.0 / method.predict_maps(IMAGES).max()
-    card = checkpoint.make_card("ista-net", SENSOR, 3, {"stages": 1}, {"seed": 3}, {"cso_map": 12.5})
-    return checkpoint.save_weights(tmp_path_factory.mktemp("weights") / "small", method, card)
+    card = make_card("ista-net", SENSOR, 3, {"stages": 1}, {"seed": 3}, {"cso_map": 12.5})
+    return save_weights(tmp_path_factory.mktemp("weights") / "small", method, card)
 
 
 @pytest.fixture(scope="module")
 def exported(weights: Path) -> Path:
     path = weights.with_name("small.onnx")
-    export.export_method("ista_net", path, weights=weights, threshold=THRESHOLD)
+    export_method("ista_net", path, weights=weights, threshold=THRESHOLD)
     return path
 
 
@@ -66,7 +68,7 @@ def test_the_file_alone_gives_map_and_detections(exported: Path, weights: Path, 
 def test_the_file_says_what_it_is(exported: Path) -> None:
     session = session_of(exported)
     said = session.get_modelmeta().custom_metadata_map
-    assert said["method"] == "ista-net" and said["csist_version"] == checkpoint.package_version()
+    assert said["method"] == "ista-net" and said["csist_version"] == package_version()
     known = {key: json.loads(said[key]) for key in ("ratio", "sensor", "threshold", "options", "score")}
     assert known["sensor"] == SENSOR.to_card() and known["ratio"] == 3 and known["threshold"] == THRESHOLD
     assert known["options"] == {"stages": 1} and known["score"] == {"cso_map": 12.5}
@@ -79,15 +81,15 @@ def test_the_map_alone_and_without_a_word(
     weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "map.onnx"
-    card = export.export_method("ista-net", path, weights=weights, threshold=None)
+    card = export_method("ista-net", path, weights=weights, threshold=None)
     assert card["threshold"] is None
     assert [each.name for each in session_of(path).get_outputs()] == ["map"]
     assert capfd.readouterr() == ("", "")
     # A graph that differs from torch is never written, and an older file stays.
     before = path.read_bytes()
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr("csist.onnx.graph.TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="onnxruntime differs from torch by"):
-        export.export_method("ista-net", path, weights=weights, threshold=None)
+        export_method("ista-net", path, weights=weights, threshold=None)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
@@ -104,16 +106,16 @@ def test_the_map_alone_and_without_a_word(
 )
 def test_refuses_what_is_no_graph(name: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        export.export_method(name, tmp_path / "out.onnx", SENSOR, **options)
+        export_method(name, tmp_path / "out.onnx", SENSOR, **options)
     assert not list(tmp_path.iterdir())
 
 
 def test_refuses_bad_names_and_says_how_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"its name must end in \.onnx"):
-        export.export_method("ista-net", tmp_path / "out.pt")
+        export_method("ista-net", tmp_path / "out.pt")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs onnx and onnxruntime and onnxscript.*pip install 'csist\[export\]'"):
-        export.export_method("ista-net", tmp_path / "out.onnx")
+        export_method("ista-net", tmp_path / "out.onnx")
 
 
 # --- by onnxruntime -----------------------------------------------------------------------------------------
@@ -143,8 +145,10 @@ def test_another_background_is_shifted_to_that_of_the_graph(exported: Path) -> N
 
 def test_weights_are_exported_once_for_all_noises(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    real = export.to_onnx
-    monkeypatch.setattr(export, "to_onnx", lambda *arguments: made.append(1) or real(*arguments))
+    from csist.onnx import graph
+
+    real = graph.to_onnx
+    monkeypatch.setattr("csist.onnx.graph.to_onnx", lambda *arguments: made.append(1) or real(*arguments))
     maps = []
     for noise in (0.0, 1.0):
         sensor = Sensor(shape=(5, 6), background=3.0, read_noise=noise)

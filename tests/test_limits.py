@@ -12,7 +12,7 @@ import csist
 from csist.checks import InputError
 from csist.evaluation import LabelledImages
 from csist.limits import BLOCK, bound_table, measure_limits, summarise_bounds
-from csist.physics.limits import Bound, cramer_rao_bound
+from csist.physics.bounds import Bound, cramer_rao_bound
 
 PRIOR = csist.ScenePrior.csist_100k()
 SENSOR = csist.Sensor(read_noise=1.0)

@@ -19,7 +19,7 @@ from types import ModuleType
 import pytest
 
 from csist.io import read_image
-from csist.methods.registry import METHODS
+from csist.methods.table import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "src" / "csist" / "data"

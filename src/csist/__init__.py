@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from csist import datasets, metrics
     from csist.checks import InputError
-    from csist.datasets.scenes import ScenePrior, sample_scenes
+    from csist.create import create_method
     from csist.grid import SubPixelGrid
     from csist.methods.continuous.calibrate import calibrate
-    from csist.methods.registry import create_method, list_methods
+    from csist.methods.table import list_methods
     from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
     from csist.physics.sensor import Sensor
+    from csist.scenes import ScenePrior, sample_scenes
     from csist.targets import Flag, Targets
     from csist.unmixing import unmix
 
@@ -44,14 +45,14 @@ _HOMES = {
     "GaussianPSF": "physics.psf",
     "InputError": "checks",
     "SampledPSF": "physics.psf",
-    "ScenePrior": "datasets.scenes",
+    "ScenePrior": "scenes",
     "Sensor": "physics.sensor",
     "SubPixelGrid": "grid",
     "Targets": "targets",
     "calibrate": "methods.continuous.calibrate",
-    "create_method": "methods.registry",
-    "list_methods": "methods.registry",
-    "sample_scenes": "datasets.scenes",
+    "create_method": "create",
+    "list_methods": "methods.table",
+    "sample_scenes": "scenes",
     "unmix": "unmixing",
 }
 _MODULES = ("datasets", "metrics")
@@ -64,7 +65,9 @@ def __getattr__(name: str) -> Any:
     elif name in _HOMES:
         value = getattr(import_module(f"csist.{_HOMES[name]}"), name)
     elif name == "__version__":
-        value = _version()
+        from csist._version import package_version
+
+        value = package_version()
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -73,12 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("csist")
-    except PackageNotFoundError:  # a source tree that is not installed
-        return "unknown"

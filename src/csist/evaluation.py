@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csist import metrics
+from csist._types import FloatArray
 from csist.checks import InputError, check_ratio
-from csist.datasets.dataset import STORE_SUFFIXES, load
+from csist.create import create_method, follow
 from csist.datasets.grokcso import IMAGE_FOLDER, is_grokcso, read_grokcso
-from csist.datasets.scenes import ScenePrior, targets_from_arrays
+from csist.files import natural_key
 from csist.grid import SubPixelGrid
-from csist.io import natural_key, read_targets_table
-from csist.methods.registry import METHODS, canonical_name, create_method, follow, split_name, takes_prior
+from csist.io import read_targets_table
+from csist.io.store import STORE_SUFFIXES, load
+from csist.methods.table import METHODS, canonical_name, split_name, takes_prior
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
 
-FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 BLOCK = 512
@@ -264,7 +265,8 @@ def _run(
     family: Mapping[str, Any], data: LabelledImages, progress: Callable[[str, int, int], None] | None
 ) -> dict[str, tuple[list[Targets], dict[str, Any]]]:
     """Detections, images per second and, for a grid method, fidelity of its maps, of each method of a family."""
-    from csist.methods.base import GridMethod, ReadOut
+    from csist.methods.base import GridMethod
+    from csist.methods.readout.base import ReadOut
 
     first = next(iter(family.values()))
     grid = first.method if isinstance(first, ReadOut) else first if isinstance(first, GridMethod) else None

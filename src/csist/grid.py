@@ -12,12 +12,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_ratio, check_shape
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 READ_OUT_THRESHOLD = 50.0
 """Cells below this intensity in counts are dropped by the published read-out."""
@@ -204,3 +203,17 @@ def least_squares_start(images: FloatArray, maps: FloatArray) -> FloatArray:
     if len(z) < z.shape[1]:
         raise InputError(f"a least-squares start needs at least {z.shape[1]} pairs (one a pixel), got {len(z)}")
     return np.asarray(np.linalg.lstsq(z, s, rcond=None)[0].T)
+
+
+def encode_arrays(grid: SubPixelGrid, targets: FloatArray) -> NDArray[np.float32]:
+    """Maps (N, cH, cW) of scenes given as padded arrays (N, K, 3) of x, y, intensity; NaN is padding.
+
+    Two targets in one cell add up.
+    """
+    rows, columns = grid.map_shape
+    present = ~np.isnan(targets[:, :, 0])
+    scene = np.nonzero(present)[0]
+    x, y, intensity = targets[present].T
+    flat = (scene * rows + grid.cell_of(y)) * columns + grid.cell_of(x)
+    maps = np.bincount(flat, weights=intensity, minlength=len(targets) * rows * columns)
+    return maps.reshape(len(targets), rows, columns).astype(np.float32)

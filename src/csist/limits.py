@@ -2,7 +2,7 @@
 
 Two answers that need each other. The posterior limit is what the exact posterior would score by the benchmark's
 own metric, count known, between two sets of Markov chains (`csist.methods.continuous.limit`). The
-Cramer-Rao bound is the smallest standard error of each target (`csist.physics.limits`): it holds for unbiased
+Cramer-Rao bound is the smallest standard error of each target (`csist.physics.bounds`): it holds for unbiased
 estimates only, and where targets melt together the prior says more than the bound.
 """
 
@@ -13,18 +13,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.evaluation import LabelledImages
 from csist.metrics import Interval, bootstrap_difference, bootstrap_scores
-from csist.physics.limits import Bound, cramer_rao_bound
+from csist.physics.bounds import Bound, cramer_rao_bound
 from csist.targets import Targets
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FloatArray = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
 BLOCK = 64

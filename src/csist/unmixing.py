@@ -1,8 +1,4 @@
-"""`csist.unmix`: one call from an image of any size to its targets.
-
-An image of at most 16 px a side is a window: it holds one group of targets and goes to a method as it is.
-Anything larger is a frame: blobs are looked for first and every one is cut out, see `csist.frames`.
-"""
+"""`csist.unmix`: one call from an image of any size to its targets."""
 
 from __future__ import annotations
 
@@ -11,33 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_stack
-from csist.datasets.scenes import ScenePrior
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
-
-WINDOW_SIDE_PX = 16
-"""An image with no side longer than this is a window, any other one a frame."""
+from csist.windows import WINDOW_SIDE_PX, as_array, check_window_values, default_sensor, is_window, window_noise
 
 FRAME_METHODS = ("continuous",)
 """Methods that can unmix the blobs of a frame, whose windows have a background and any size."""
 
+
 BRIGHTEST, SIGMA_RANGE_PX = 60, (0.4, 3.0)
 """Targets on which the width of an unknown PSF is fitted for a picture, and its bounds."""
-
-
-def is_window(shape: tuple[int, ...]) -> bool:
-    """Whether the last two numbers of an array's shape are those of a window.
-
-    >>> is_window((11, 11)), is_window((500, 16, 16)), is_window((16, 17))
-    (True, True, False)
-    """
-    return max(shape[-2:]) <= WINDOW_SIDE_PX
 
 
 def unmix(
@@ -72,7 +57,7 @@ def unmix(
     >>> len(found), abs(float(found.x[0]) - 5.2) < 0.05
     (1, True)
     """
-    from csist.methods.registry import create_method
+    from csist.create import create_method
 
     array = as_array(image)
     stack = check_stack(array)
@@ -84,53 +69,6 @@ def unmix(
         options.pop("mask_nan", None)  # masked without being asked: a frame has blobs elsewhere
         found = [solve_frame(frame, sensor, prior, **options)[0] for frame in stack]
     return found[0] if array.ndim == 2 else found
-
-
-def as_array(image: ArrayLike) -> NDArray[Any]:
-    """The image as a plain array; masked pixels become NaN.
-
-    Raises:
-        InputError: if it is no array, for example because its frames differ in size.
-    """
-    if isinstance(image, np.ma.MaskedArray):
-        return np.asarray(np.ma.filled(image.astype(np.float64), np.nan))
-    try:
-        return np.asarray(image)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            "image must be an array (H, W) or (N, H, W) whose frames are equally large, "
-            f"got {type(image).__name__}: {' '.join(str(error).split())[:120]}"
-        ) from error
-
-
-def default_sensor(stack: FloatArray, dtype: np.dtype[Any]) -> Sensor:
-    """The sensor assumed for windows of unknown origin: Gaussian PSF of 0.5 px, no background.
-
-    Whole numbers were rounded, anything else was not; an unsigned integer type cannot show more than its
-    highest value, so a pixel that has it is saturated.
-    """
-    whole = bool(np.all((stack == np.rint(stack)) | np.isnan(stack)))
-    saturation = float(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize <= 2 else None
-    return Sensor(shape=(stack.shape[1], stack.shape[2]), quantised=whole, saturation=saturation)
-
-
-def check_window_values(stack: FloatArray, mask_nan: bool) -> None:
-    """Check that windows hold no NaN, or that NaN may be left out.
-
-    Raises:
-        InputError: if not, or if a window holds nothing but NaN.
-    """
-    missing = np.isnan(stack)
-    if not missing.any():
-        return
-    count = missing.sum(axis=(1, 2))
-    if not mask_nan:
-        raise InputError(
-            f"image {int(count.argmax())} holds NaN in {int(count.max())} pixels: "
-            "use mask_nan=True (--mask-nan) to leave them out"
-        )
-    if missing.all(axis=(1, 2)).any():
-        raise InputError(f"image {int(missing.all(axis=(1, 2)).argmax())} holds nothing but NaN: remove it")
 
 
 def window_recipe(
@@ -160,7 +98,7 @@ def window_recipe(
     Raises:
         InputError: if a value or option is out of range or does not suit the method.
     """
-    from csist.methods.registry import canonical_name, takes_prior
+    from csist.methods.table import canonical_name, takes_prior
 
     key = canonical_name(method)
     if noise_std is not None:
@@ -185,24 +123,13 @@ def window_recipe(
     return {"name": key, "sensor": sensor, **options}
 
 
-def window_noise(stack: FloatArray, sensor: Sensor) -> float:
-    """Noise of a pixel in counts: the sensor's, or if that is 0 an estimate from the whole stack, never 0."""
-    from csist.methods.continuous.method import estimate_noise
-
-    noise = sensor.read_noise or (estimate_noise(stack - sensor.background) if len(stack) else 0.0)
-    if noise == 0.0 and not sensor.quantised:
-        # Exact numbers without noise: a thousandth of the brightest stands for what the model leaves out.
-        noise = 1e-3 * max(float(np.nanmax(np.abs(stack), initial=0.0)), 1.0)
-    return noise
-
-
 def check_frame_method(method: str) -> None:
     """Check that a method can unmix frames.
 
     Raises:
         InputError: if it cannot, or does not exist.
     """
-    from csist.methods.registry import canonical_name
+    from csist.methods.table import canonical_name
 
     key = canonical_name(method)
     if key not in FRAME_METHODS:

@@ -9,8 +9,9 @@ import pytest
 
 from csist.app.settings import Settings, example_names, from_query, working_methods
 from csist.checks import InputError
+from csist.create import create_method
 from csist.io import read_image
-from csist.methods.registry import METHODS, create_method
+from csist.methods.table import METHODS
 from csist.physics.sensor import Sensor
 
 CHOSEN = Settings(

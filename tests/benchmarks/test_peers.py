@@ -9,10 +9,10 @@ import pytest
 
 import peers
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, sample_scenes
 from csist.metrics import count_accuracy, cso_map
 from csist.physics.psf import AiryPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Targets
 
 SENSOR = Sensor(background=20.0)

@@ -19,9 +19,9 @@ from cli_helpers import HEADER, QUICK, STACK, Run, frame, lines, refused, window
 
 import csist
 from csist import cluster
-from csist.cli import unmix_cluster
-from csist.cli.unmix_cluster import Slice
-from csist.cli.unmix_solve import whole_batches
+from csist.cli.unmix import cluster as unmix_cluster
+from csist.cli.unmix.cluster import Slice
+from csist.cli.unmix.windows import whole_batches
 from csist.cluster import ClusterError, Task
 
 distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")

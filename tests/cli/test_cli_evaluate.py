@@ -12,7 +12,7 @@ from PIL import Image
 
 import csist
 from csist.datasets import generate, load, write_store
-from csist.datasets.dataset import SplitArrays
+from csist.io.store import SplitArrays
 
 
 def test_evaluate_scores_methods_and_predictions(run: Run, store: Path) -> None:

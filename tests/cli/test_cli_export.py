@@ -11,7 +11,8 @@ import torch
 from cli_helpers import STACK, Run, refused, rows_of, windows
 
 import csist
-from csist.checkpoint import make_card, save_weights
+from csist.weights.cards import make_card
+from csist.weights.files import save_weights
 
 pytest.importorskip("onnxscript", reason="needs the extra `export`")
 

@@ -13,7 +13,7 @@ from cli_helpers import Run, refused
 from csist.datasets import generate, load
 from csist.methods.continuous.limit import posterior_limit
 from csist.metrics import cso_map
-from csist.physics.limits import cramer_rao_bound
+from csist.physics.bounds import cramer_rao_bound
 
 QUICKLY = ("--limit", "5", "--steps", "2000", "--resamples", "20")
 

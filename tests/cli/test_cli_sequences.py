@@ -102,7 +102,7 @@ def test_workers_change_nothing(run: Run, tmp_path: Path) -> None:
 
 def test_few_frames_are_read_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a sequence is, workers hold a bounded number of its frames."""
-    from csist.cli.unmix_sequence import AHEAD, _in_order
+    from csist.cli.unmix.frames import AHEAD, _in_order
 
     taken = 0
 

@@ -152,7 +152,7 @@ def test_an_internal_error_is_one_line(run: Run, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("csist.unmixing.window_recipe", broken)
     result = run("unmix", "a.npy", *QUICK)
     refused(result, "a.npy: internal error", "ZeroDivisionError: at home", code=1)
-    monkeypatch.setattr("csist.cli.unmix.make_settings", broken)
+    monkeypatch.setattr("csist.cli.unmix.command.make_settings", broken)
     refused(run("unmix", "a.npy"), "internal error", "ZeroDivisionError", code=1)
 
 
@@ -162,7 +162,7 @@ def test_a_full_memory_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("csist.cli.unmix.make_settings", full)
+    monkeypatch.setattr("csist.cli.unmix.command.make_settings", full)
     refused(run("unmix", "a.npy"), "memory", code=1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import csist
-from csist.methods.registry import METHODS
+from csist.methods.table import METHODS
 
 PACKAGES = ("csist", "csist.datasets", "csist.metrics")
 

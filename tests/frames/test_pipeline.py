@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
 from csist.frames import unmix_frame
 from csist.frames.background import estimate_background
 from csist.frames.detect import detect_peaks, measure_sigma
 from csist.io import read_image
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real"

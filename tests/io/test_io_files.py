@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 
 from csist.checks import InputError
-from csist.io import (
-    TableWriter,
-    atomic_path,
-    check_new_folder,
-    check_writable,
-    write_text,
-)
+from csist.files import atomic_path, check_new_folder, check_writable, write_text
+from csist.io import TableWriter
 
 
 def test_check_writable(tmp_path: Path) -> None:

@@ -19,13 +19,8 @@ from PIL import Image
 
 from csist.checks import InputError
 from csist.datasets import generate, load
-from csist.io import (
-    ImageStack,
-    image_kind,
-    natural_key,
-    read_frames,
-    read_image,
-)
+from csist.files import natural_key
+from csist.io import ImageStack, image_kind, read_frames, read_image
 
 REAL = Path(__file__).parents[2] / "../shared/data/real"
 
@@ -380,7 +375,7 @@ def test_every_real_image_reads() -> None:
     kinds = {"png": 0, "fits": 0, "npy": 0}
     colour: list[str] = []
     for name, path in reader.files:
-        if image_kind(path) == "video":  # read frame by frame, by csist.sequences
+        if image_kind(path) == "video":  # read frame by frame, by csist.io.sequences
             continue
         stack = read_image(path, name)
         kinds[stack.kind] += 1

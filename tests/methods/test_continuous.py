@@ -5,7 +5,6 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, sample_scenes
 from csist.methods.continuous import Continuous
 from csist.methods.continuous.annealing import LANES, anneal
 from csist.methods.continuous.bank import build_bank
@@ -30,6 +29,7 @@ from csist.methods.continuous.tempering import temper
 from csist.metrics import count_accuracy, cso_map, expected_calibration_error
 from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Flag, Targets
 
 BENCHMARK = ScenePrior.csist_100k()

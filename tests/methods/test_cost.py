@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from csist.methods import create_method
+from csist.create import create_method
 from csist.methods.cost import multiply_adds
 from csist.methods.layers import without_start
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
-from csist.methods import create_method
+from csist.create import create_method
+from csist.grid import encode_arrays
 from csist.methods.crop import Cropper
-from csist.methods.layers import encode_arrays, simulate
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate
 from csist.training.module import published_loss
 
 SENSOR = Sensor(shape=(9, 11))

@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
+from csist.create import create_method
 from csist.grid import SubPixelGrid
-from csist.methods import create_method
-from csist.methods.layers import simulate
 from csist.physics.psf import AiryPSF, GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate
 
 SENSOR = Sensor(shape=(6, 5), quantised=False)
 

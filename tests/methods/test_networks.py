@@ -11,21 +11,15 @@ from authors_helpers import authors_shapes
 from torch.nn import functional
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, sample_scene_arrays, targets_from_arrays
-from csist.grid import SubPixelGrid
-from csist.methods import create_method
+from csist.create import create_method
+from csist.grid import SubPixelGrid, encode_arrays
 from csist.methods.dista_net import DISTANet, DynamicThreshold, convolve_each
-from csist.methods.layers import (
-    encode_arrays,
-    simulate,
-    soft_threshold,
-    start_matrix,
-    without_start,
-)
+from csist.methods.layers import soft_threshold, start_matrix, without_start
 from csist.methods.lista import hard_threshold, select_and_shrink
 from csist.methods.operator import SteeringOperator
 from csist.physics.psf import AiryPSF, GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, sample_scene_arrays, simulate, targets_from_arrays
 
 SENSOR = Sensor(shape=(5, 6))
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous import Continuous
 from csist.methods.continuous.rounding import NOT_EXACT, log_normal_interval, noise_before_rounding
 from csist.methods.continuous.solvers import EFFORTS
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
 
 BENCHMARK = ScenePrior.csist_100k()

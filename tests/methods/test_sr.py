@@ -15,14 +15,10 @@ import torch
 from scipy.linalg import sqrtm
 from torch.nn import functional
 
-from csist import checkpoint
-from csist.checkpoint import make_card, save_weights
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
-from csist.grid import SubPixelGrid
-from csist.methods import create_method
+from csist.create import create_method
+from csist.grid import SubPixelGrid, encode_arrays
 from csist.methods.crop import Cropper
-from csist.methods.layers import encode_arrays, simulate
 from csist.methods.sr.blocks import Upsampler
 from csist.methods.sr.san import (
     LARGEST_REGION_PX,
@@ -35,7 +31,10 @@ from csist.methods.sr.san import (
 from csist.methods.sr.srcnn import SRCNN
 from csist.methods.sr.srfbn import FeedbackBlock
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate
 from csist.training.module import published_loss
+from csist.weights.cards import make_card
+from csist.weights.files import save_weights
 
 NAMES = ("srcnn", "edsr", "rcan", "srfbn", "san")
 
@@ -113,7 +112,7 @@ def test_missing_weights_are_named(name: str) -> None:
 
 def test_weights_of_another_ratio_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(tmp_path / "srcnn-c3", build("srcnn"), make_card("srcnn", Sensor(), 3))
-    monkeypatch.setattr(checkpoint, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr("csist.weights.pretrained.weights_folder", lambda: tmp_path)
     assert isinstance(create_method("srcnn"), SRCNN)
     with pytest.raises(InputError, match=r"no trained weights of srcnn for ratio 5.*these exist: ratio 3, gaussian"):
         create_method("srcnn", ratio=5)

@@ -17,11 +17,10 @@ from PIL import Image
 
 import csist
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, sample_scenes
+from csist.create import create_method
 from csist.grid import SubPixelGrid
-from csist.methods import create_method
 from csist.methods.base import GridMethod
-from csist.methods.registry import canonical_name
+from csist.methods.table import canonical_name
 from csist.physics.sensor import Sensor
 from csist.pipelines import yolo
 from csist.pipelines.boxes import (
@@ -33,6 +32,7 @@ from csist.pipelines.boxes import (
     label_text,
     write_detection_set,
 )
+from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Targets
 
 SHAPES = [((11, 11), 3), ((7, 9), 4), ((3, 3), 1), ((11, 11), 7)]

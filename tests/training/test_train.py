@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from csist.checkpoint import load_state, read_card
 from csist.checks import InputError
-from csist.datasets import dataset
-from csist.datasets.scenes import ScenePrior
-from csist.methods import create_method
+from csist.create import create_method
+from csist.io import store as dataset
 from csist.methods.crop import Cropper
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+from csist.weights.cards import read_card
+from csist.weights.files import load_state
 
 pytest.importorskip("lightning")
 
@@ -231,7 +232,7 @@ def test_a_stored_source_shows_every_image_once_a_turn() -> None:
 
 
 def test_a_simulated_source_depends_on_the_step_alone() -> None:
-    from csist.datasets.scenes import ScenePrior
+    from csist.scenes import ScenePrior
 
     one, other = (SimulatedSource(ScenePrior.csist_100k(), SENSOR, seed=1) for _ in range(2))
     in_order = [one.batch(step, 2, 0, 1)[0] for step in range(40)]

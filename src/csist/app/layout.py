@@ -33,7 +33,7 @@ from csist.app.settings import (
 )
 from csist.app.work import Progress, Report, StoppedError, watched
 from csist.checks import InputError
-from csist.io import one_line
+from csist.files import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -8,18 +8,17 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.app.settings import Settings
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, sample_scenes
-from csist.io import ImageStack, read_image, reading
+from csist.files import reading
+from csist.io import ImageStack, read_image
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Targets
-from csist.unmixing import default_sensor, is_window
-
-FloatArray = NDArray[np.float64]
+from csist.windows import default_sensor, is_window
 
 UPLOAD_SUFFIXES = (".png", ".tif", ".tiff", ".fits", ".fit", ".fts", ".npy")
 """What can be dropped on the page: formats whose header tells how much memory the file takes."""

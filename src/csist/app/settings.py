@@ -60,8 +60,8 @@ def working_methods() -> list[str]:
     ['continuous', 'ista', 'ista+centroid', 'ista+refine']
     """
     # Imported here: the settings themselves need neither.
-    from csist.checkpoint import list_pretrained
-    from csist.methods.registry import METHODS, SUFFIXES
+    from csist.methods.table import METHODS, SUFFIXES
+    from csist.weights.pretrained import list_pretrained
 
     trained = {card["method"] for _, card in list_pretrained()}
     names: list[str] = []

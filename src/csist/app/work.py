@@ -10,17 +10,16 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.app.scene import Scene
 from csist.app.settings import Settings
-from csist.datasets.scenes import ScenePrior
 from csist.physics.psf import GaussianPSF
 from csist.plots import View
+from csist.scenes import ScenePrior
 from csist.targets import Targets
 from csist.unmixing import FRAME_METHODS, check_frame_method, frame_model, solve_frame, window_recipe
 
-FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
 
 Report = Callable[[str, float, float], None]
@@ -94,8 +93,9 @@ def _prior(settings: Settings) -> ScenePrior | None:
 
 def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Callable[[int], Answer]:
     # Imported here: the solver is compiled, or its compiled form loaded, at its first use.
+    from csist.create import create_method
     from csist.methods.continuous import Continuous
-    from csist.methods.registry import create_method, takes_prior
+    from csist.methods.table import takes_prior
 
     options: dict[str, Any] = {"mode": settings.mode} if name in FRAME_METHODS else {"ratio": settings.ratio}
     recipe = window_recipe(

@@ -9,17 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from csist.checks import InputError
-from csist.cli.benchmark_real import real
 from csist.cli.options import LimitOption, SplitOption
 from csist.cli.output import check_outputs, interval_cell, make_console, number, progress, write_json
 
-benchmark = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-benchmark.command()(real)
 
-
-@benchmark.callback(invoke_without_command=True)
-def every_method(
-    context: typer.Context,
+def benchmark(
     data: Annotated[
         Path | None, typer.Option("--data", help="Store (.h5) or folder of a GrokCSO dataset.", show_default=False)
     ] = None,
@@ -46,13 +40,11 @@ def every_method(
     are kept, so that the same command soon ends when it is given again, also after Ctrl-C. With --method the other rows
     stay as they are in the results' folder.
     """
-    if context.invoked_subcommand is not None:
-        return
-    from csist.benchmarking.methods import FAST, with_earlier_rows
-    from csist.benchmarking.methods import benchmark as run
+    from csist.benchmark import FAST, with_earlier_rows
+    from csist.benchmark import benchmark as run
     from csist.checks import check_ratio
     from csist.evaluation import read_labelled
-    from csist.methods.registry import canonical_name
+    from csist.methods.table import canonical_name
 
     if data is None:
         raise InputError("give the images by --data: `csist generate out/csist-100k.h5` makes the benchmark's")
@@ -80,7 +72,7 @@ def every_method(
 
 def _earlier(path: Path) -> dict[str, Any]:
     """The result that a folder has, read before the work begins; empty without one."""
-    from csist.io import reading
+    from csist.files import reading
 
     if not path.is_file():
         return {}

@@ -19,7 +19,8 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, store (.h5), or table (.csv, .parquet).")],
 ) -> None:
     """Convert a dataset (store <-> GrokCSO folder) or a table of targets (CSV <-> Parquet)."""
-    from csist.io import TABLE_SUFFIXES, check_writable, read_targets_table, targets_table, write_table
+    from csist.files import check_writable
+    from csist.io import TABLE_SUFFIXES, read_targets_table, targets_table, write_table
 
     if source.suffix.lower() in TABLE_SUFFIXES and not source.is_dir():
         if same_file(source, out):

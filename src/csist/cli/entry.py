@@ -61,9 +61,8 @@ def _root(
         raise typer.Exit(BAD_USE)
 
 
-for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export):
+for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export, benchmark):
     app.command()(command)
-app.add_typer(benchmark, name="benchmark")
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:

@@ -57,8 +57,8 @@ def evaluate(
     """
     from csist import evaluation
     from csist.checks import check_ratio
-    from csist.datasets.scenes import ScenePrior
-    from csist.methods.registry import canonical_name
+    from csist.methods.table import canonical_name
+    from csist.scenes import ScenePrior
 
     names = [canonical_name(name) for name in (method or ([] if predictions else ["continuous"]))]
     if len(set(names)) < len(names):

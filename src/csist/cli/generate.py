@@ -36,7 +36,7 @@ def generate(
     """Make a dataset; the default is the benchmark CSIST-100K."""
     from csist.datasets import generate as make
     from csist.datasets import load, split_sizes
-    from csist.datasets.scenes import ScenePrior
+    from csist.scenes import ScenePrior
 
     if engine == "local" and workers is not None:
         raise InputError(f"--workers {workers} is for a cluster: add --engine dask, or leave it out")

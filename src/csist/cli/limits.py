@@ -37,7 +37,8 @@ def limits(
     standard error of an unbiased estimate of each target.
     """
     from csist.evaluation import read_labelled
-    from csist.io import TABLE_SUFFIXES, check_writable, write_table
+    from csist.files import check_writable
+    from csist.io import TABLE_SUFFIXES, write_table
     from csist.limits import bound_table, measure_limits
 
     check_outputs([data], json_target, output)

@@ -12,8 +12,8 @@ from csist.cli.output import check_outputs, make_console, write_json
 
 def methods(json_target: JsonOption = None) -> None:
     """List the methods, and for which ratios trained weights exist."""
-    from csist.checkpoint import list_pretrained
-    from csist.methods.registry import METHODS
+    from csist.methods.table import METHODS
+    from csist.weights.pretrained import list_pretrained
 
     check_outputs([], json_target)
     trained: dict[str, list[int]] = {}

@@ -58,7 +58,7 @@ def check_runtime(runtime: str, methods: Sequence[str]) -> None:
     Raises:
         InputError: if there is no such runtime, or a method has no map and another than the usual one is asked for.
     """
-    from csist.methods.registry import METHODS, RUNTIMES, split_name
+    from csist.methods.table import METHODS, RUNTIMES, split_name
 
     if runtime not in RUNTIMES:
         raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
@@ -73,7 +73,7 @@ def read_sensor(path: Path) -> tuple[Sensor, float | None]:
     Raises:
         InputError: if the file cannot be read or is no sensor card.
     """
-    from csist.io import reading
+    from csist.files import reading
     from csist.physics.sensor import Sensor
 
     with reading(path):

@@ -103,7 +103,7 @@ def write_json(value: Any, target: str) -> None:
     Raises:
         InputError: if the file cannot be written.
     """
-    from csist.io import write_text
+    from csist.files import write_text
 
     text = json.dumps(_json_ready(value), indent=2, allow_nan=False) + "\n"
     if target == "-":
@@ -118,7 +118,7 @@ def check_outputs(inputs: Sequence[Path], json_target: str | None, *others: Path
     Raises:
         InputError: if one is not.
     """
-    from csist.io import check_writable
+    from csist.files import check_writable
 
     given = [Path(json_target)] if json_target not in (None, "-") else []
     given += [path for path in others if path is not None]

@@ -113,8 +113,8 @@ def train(
     --max-samples or --max-minutes, or both. Ctrl-C ends the session with a checkpoint; the same command with
     --resume goes on from there.
     """
-    from csist.datasets.scenes import ScenePrior
-    from csist.methods.registry import canonical_name
+    from csist.methods.table import canonical_name
+    from csist.scenes import ScenePrior
 
     name = canonical_name(method)
     chosen = _method_options(option or [])

@@ -1,18 +1,10 @@
-"""Benchmark scenes, the HDF5 store, and the published dataset's files."""
+"""The benchmark's datasets: drawn, and in the published layout."""
 
-from csist.datasets.dataset import (
-    Split,
-    SplitArrays,
-    Store,
-    WindowDataset,
-    check_store_path,
-    generate,
-    load,
-    split_sizes,
-    write_store,
-)
+from csist.datasets.generate import generate, split_sizes
 from csist.datasets.grokcso import Convention, GrokCSOData, convert, is_grokcso, read_grokcso, write_grokcso
-from csist.datasets.scenes import ScenePrior, sample_scenes
+from csist.datasets.pairs import WindowDataset
+from csist.io.store import Split, SplitArrays, Store, check_store_path, load, write_store
+from csist.scenes import ScenePrior, sample_scenes
 
 __all__ = [
     "Convention",

@@ -24,8 +24,11 @@ import numpy as np
 from defusedxml import ElementTree
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
-from csist.datasets.dataset import (
+from csist.files import atomic_path, check_new_folder, natural_key, reading
+from csist.io import read_image
+from csist.io.store import (
     SPLITS,
     STORE_SUFFIXES,
     Progress,
@@ -36,16 +39,13 @@ from csist.datasets.dataset import (
     load,
     write_store,
 )
-from csist.datasets.scenes import ScenePrior, targets_from_arrays
-from csist.io import atomic_path, check_new_folder, natural_key, read_image, reading
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import ROUNDING_VARIANCE, Sensor
+from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
-
-FloatArray = NDArray[np.float64]
 
 IMAGE_FOLDER, ANNOTATION_FOLDER = "cso_img", "Annotations"
 PREFIXES = ("CSO", "COS", "CSO_", "COS_")

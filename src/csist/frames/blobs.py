@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from csist.datasets.scenes import ScenePrior
 from csist.frames.background import Background, PixelMask, scatter_about_plane
 from csist.frames.detect import Peaks, keep_strongest, link, ridges, split
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import PSF, equivalent_sigma, lone_significance
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
 
 FloatArray = NDArray[np.float64]

@@ -72,7 +72,7 @@ def empirical_psf(spots: Sequence[Spot], sigma_px: float) -> tuple[SampledPSF, l
         _sampled(gaussian, _robust_fit(design[fold != k], rest[fold != k], weight[fold != k], stiffness))
         for k in range(min(FOLDS, len(spots)))
     ]
-    return psf, [replace(spot, misfit=_misfit(spot, without[k % FOLDS], sigma_px)) for k, spot in enumerate(spots)]
+    return psf, [replace(spot, misfit=misfit(spot, without[k % FOLDS], sigma_px)) for k, spot in enumerate(spots)]
 
 
 def well_fitted(spots: Sequence[Spot], psf: PSF, sigma_px: float) -> list[Spot]:
@@ -86,7 +86,7 @@ def well_fitted(spots: Sequence[Spot], psf: PSF, sigma_px: float) -> list[Spot]:
         psf: made of some of them.
         sigma_px: standard deviation of the Gaussian that fits those best, in px.
     """
-    return [spot for spot in spots if _misfit(_refit(spot, psf), psf, sigma_px) < LARGEST_MISFIT]
+    return [spot for spot in spots if misfit(_refit(spot, psf), psf, sigma_px) < LARGEST_MISFIT]
 
 
 def _samples(spots: Sequence[Spot], gaussian: GaussianPSF) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
@@ -184,7 +184,7 @@ def _refit(spot: Spot, psf: PSF) -> Spot:
     return replace(spot, x=spot.x + shift_x, y=spot.y + shift_y, flux=spot.flux * flux, profile=profile)
 
 
-def _misfit(spot: Spot, psf: PSF, sigma_px: float) -> float:
+def misfit(spot: Spot, psf: PSF, sigma_px: float) -> float:
     """As `Spot.misfit`, by another PSF."""
     dx, dy, share = spot.profile.T
     bright = np.hypot(dx, dy) <= 2.0 * sigma_px + 0.5

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csist.checks import InputError, check_not_negative
-from csist.datasets.scenes import ScenePrior
 from csist.frames.background import (
     PixelMask,
     check_frame,
@@ -38,6 +37,7 @@ from csist.frames.psf import MEASURED, PSFEstimate, estimate_psf, spread_evenly
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, GaussianPSF, equivalent_sigma
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
 
 FloatArray = NDArray[np.float64]

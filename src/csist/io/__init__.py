@@ -1,10 +1,9 @@
-"""Files in and out: images of many formats, tables of targets, outputs that are complete or absent.
+"""Everything that knows a file format: images of many kinds, sequences, the HDF5 store, tables of targets.
 
 A file becomes one `ImageStack` (a single image is a stack of one), a folder a stream of them, file by file.
 """
 
-from csist.io.files import atomic_path, check_new_folder, check_writable, one_line, reading, write_text
-from csist.io.frames import FrameReader, natural_key, read_frames
+from csist.io.folders import FrameReader, read_frames
 from csist.io.images import LUMINANCE, VIDEO_SUFFIXES, ImageStack, image_kind, npz_member, read_image
 from csist.io.tables import (
     TABLE_COLUMNS,
@@ -23,18 +22,11 @@ __all__ = [
     "FrameReader",
     "ImageStack",
     "TableWriter",
-    "atomic_path",
-    "check_new_folder",
-    "check_writable",
     "image_kind",
-    "natural_key",
     "npz_member",
-    "one_line",
     "read_frames",
     "read_image",
     "read_targets_table",
-    "reading",
     "targets_table",
     "write_table",
-    "write_text",
 ]

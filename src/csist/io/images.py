@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_stack
-from csist.io.files import reading
+from csist.files import reading
 from csist.physics.sensor import Sensor
-
-FloatArray = NDArray[np.float64]
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
@@ -312,7 +311,7 @@ def read_image(path: str | Path, name: str | None = None) -> ImageStack:
         name: name to give it, the file name if None.
 
     Raises:
-        InputError: if the file is missing, of an unknown format, a video (see `csist.sequences`), damaged, empty or
+        InputError: if the file is missing, of an unknown format, a video (see `csist.io.sequences`), damaged, empty or
             not an image.
     """
     path = Path(path)
@@ -325,7 +324,7 @@ def read_image(path: str | Path, name: str | None = None) -> ImageStack:
         raise InputError(f"cannot read {path}: unknown suffix {path.suffix!r}; {FORMATS} can be read")
     name = path.name if name is None else name
     if kind == "store":
-        from csist.datasets.dataset import load
+        from csist.io.store import load
 
         split = load(path)["test"]
         return ImageStack(name, path, kind, split.counts, sensor=split.sensor)

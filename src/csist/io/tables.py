@@ -11,16 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
-from csist.io.files import atomic_path, check_writable, is_special, reading
+from csist.files import atomic_path, check_writable, is_special, reading
 from csist.targets import COLUMNS, FLOAT_COLUMNS, Targets
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FloatArray = NDArray[np.float64]
 
 TABLE_COLUMNS = ("image", "frame", *COLUMNS)
 """Header of a table of targets: image, frame, then the columns of `Targets`."""

@@ -1,5 +1,1 @@
-"""Unmixing methods behind one registry."""
-
-from csist.methods.registry import create_method, list_methods
-
-__all__ = ["create_method", "list_methods"]
+"""Unmixing methods behind one table."""

@@ -7,19 +7,17 @@ method goes from image to targets directly.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.grid import READ_OUT_THRESHOLD, SubPixelGrid
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 BATCH_CELLS = 35_000
 """Cells of the maps of a batch. With 64 channels such feature maps take 9 MB. From 32 MiB on the allocator gives them
@@ -101,35 +99,3 @@ class GridMethod(nn.Module):
     def read(self, images: FloatArray, maps: FloatArray) -> list[Targets]:
         """Detections from maps (N, cH, cW) of images (N, H, W) that are there already, by the published read-out."""
         return [self.grid.decode(cells) for cells in maps]
-
-
-class ReadOut:
-    """A grid method and what becomes of its maps.
-
-    Args:
-        method: the grid method.
-    """
-
-    def __init__(self, method: GridMethod) -> None:
-        self.method = method
-        self.sensor = method.sensor
-
-    def predict(self, images: FloatArray, *options: Any, **named: Any) -> list[Targets]:
-        """One `Targets` for each image of a stack (N, H, W) in counts, in order; options are those of `read`."""
-        return self.read(images, self.method.predict_maps(images), *options, **named)
-
-    def read(self, images: FloatArray, maps: FloatArray) -> list[Targets]:
-        """The same from maps (N, cH, cW) that are there already."""
-        raise NotImplementedError
-
-
-class CentroidReadOut(ReadOut):
-    """A grid method whose maps are read out by centroid.
-
-    Args:
-        method: the grid method.
-    """
-
-    def read(self, images: FloatArray, maps: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
-        """One `Targets` for each map (N, cH, cW); `threshold` is in counts."""
-        return [self.method.grid.centroids(cells, threshold) for cells in maps]

@@ -15,17 +15,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from csist.datasets.scenes import ScenePrior, sample_scene_arrays
-from csist.grid import SubPixelGrid, least_squares_start
+from csist._types import FloatArray
+from csist.grid import SubPixelGrid, encode_arrays, least_squares_start
 from csist.methods.base import GridMethod
 from csist.methods.crop import Crop
 from csist.methods.operator import SteeringOperator
 from csist.physics.sensor import Sensor
-
-FloatArray = NDArray[np.float64]
+from csist.scenes import ScenePrior, simulate
 
 INPUT_SCALE = 235.0
 """Counts that the networks see as 1: the middle of the benchmark's intensities."""
@@ -39,27 +37,6 @@ START_SEED = 20_250_519
 def soft_threshold(values: Tensor, threshold: Tensor | float) -> Tensor:
     """sign(v) max(|v| - t, 0), element by element; a negative threshold enlarges."""
     return torch.sign(values) * torch.relu(values.abs() - threshold)
-
-
-def encode_arrays(grid: SubPixelGrid, targets: FloatArray) -> NDArray[np.float32]:
-    """Maps (N, cH, cW) of scenes given as padded arrays (N, K, 3) of x, y, intensity; NaN is padding.
-
-    Two targets in one cell add up.
-    """
-    rows, columns = grid.map_shape
-    present = ~np.isnan(targets[:, :, 0])
-    scene = np.nonzero(present)[0]
-    x, y, intensity = targets[present].T
-    flat = (scene * rows + grid.cell_of(y)) * columns + grid.cell_of(x)
-    maps = np.bincount(flat, weights=intensity, minlength=len(targets) * rows * columns)
-    return maps.reshape(len(targets), rows, columns).astype(np.float32)
-
-
-def simulate(prior: ScenePrior, sensor: Sensor, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Measured images (n, H, W) and the padded targets (n, Kmax, 3) behind them."""
-    targets, _ = sample_scene_arrays(prior, sensor, n, rng)
-    x, y, intensity = np.moveaxis(np.nan_to_num(targets), 2, 0)
-    return sensor.measure(sensor.render_stack(x, y, intensity), rng), targets
 
 
 _start_wanted: ContextVar[bool] = ContextVar("_start_wanted", default=True)

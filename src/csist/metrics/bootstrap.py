@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from csist._types import FloatArray
 from csist.checks import InputError
-from csist.metrics.functional import CSO_DISTANCES_PX, FloatArray, envelope_area, match_detections, summarise
+from csist.metrics.functional import CSO_DISTANCES_PX, envelope_area, match_detections, summarise
 from csist.targets import Targets
 
 Scorer = Callable[[FloatArray], dict[str, float]]

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from csist._types import FloatArray, IntArray
 from csist.checks import InputError, check_positive
 from csist.metrics.functional import (
-    FloatArray,
-    IntArray,
     check_pair,
     column,
     lengths,

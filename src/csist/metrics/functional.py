@@ -14,17 +14,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError, check_not_negative, check_positive
 from csist.targets import Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 CSO_DISTANCES_PX = (0.05, 0.10, 0.15, 0.20, 0.25)
 """Distances in px below which a detection counts; CSO-mAP is the mean over them."""

@@ -13,13 +13,12 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.interpolate import RectBivariateSpline
 from scipy.special import erf, j1
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_positive
-
-FloatArray = NDArray[np.float64]
 
 RAYLEIGH_PER_SIGMA = 1.9
 """1 R, the unit of separation of the CSIST literature, is 1.9 sigma of the Gaussian PSF."""

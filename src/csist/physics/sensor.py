@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_positive, check_shape
 from csist.physics.psf import PSF, GaussianPSF, psf_from_card
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 ROUNDING_VARIANCE = 1.0 / 12.0
 """Variance in counts^2 that rounding to whole counts adds."""

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
+from csist.files import atomic_path
 from csist.grid import SubPixelGrid
-from csist.io import atomic_path
 from csist.targets import Targets
 
-FloatArray = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 Labelled = tuple[FloatArray, Sequence[Targets]]
 """Maps (N, cH, cW) in counts and the true targets of each."""

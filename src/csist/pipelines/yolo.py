@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_positive
-from csist.io import atomic_path, check_writable, one_line
-from csist.methods.base import GridMethod, ReadOut
+from csist.files import atomic_path, check_writable, one_line
+from csist.methods.base import GridMethod
+from csist.methods.readout.base import ReadOut
 from csist.pipelines.boxes import Canvas, Labelled, write_detection_set
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 NEEDED = ("ultralytics", "torchvision")
 """Packages of the extra `yolo`."""

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, VERMILION, styled
 
 if TYPE_CHECKING:
     from csist.physics.psf import PSF
-
-FloatArray = NDArray[np.float64]
 
 LEAST_LIGHT = 1e-4
 """Share of a source's flux below which the PSF's picture ends."""

@@ -19,11 +19,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_stack
 from csist.plots.style import DETECTION, ERROR, TRUTH
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 OUTLINE_PT = 0.9
 """Dark rim of what is drawn over images, which may be as bright as the mark."""

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.plots.images import (
-    FloatArray,
     View,
     cut_out,
     frame_levels,

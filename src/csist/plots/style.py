@@ -16,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from csist.checks import InputError
-from csist.io import atomic_path, check_writable
+from csist.files import atomic_path, check_writable
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from csist.checks import InputError
-from csist.io import one_line
+from csist.files import one_line
 from csist.methods.base import GridMethod
 from csist.methods.layers import UnfoldedMethod
 

@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from csist._types import FloatArray
 from csist.checks import InputError
-from csist.datasets.dataset import load
-from csist.datasets.scenes import ScenePrior, targets_from_arrays
-from csist.grid import SubPixelGrid
-from csist.methods.layers import encode_arrays, simulate
+from csist.grid import SubPixelGrid, encode_arrays
+from csist.io.store import load
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate, targets_from_arrays
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 VALIDATION_SEED = 1_000_003
 CHUNK_BATCHES = 32

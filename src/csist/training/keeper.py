@@ -13,10 +13,11 @@ import lightning as lightning_package
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from csist.checkpoint import make_card, save_weights
 from csist.metrics import bootstrap_interval
 from csist.targets import Targets
 from csist.training.module import UnmixingModule
+from csist.weights.cards import make_card
+from csist.weights.files import save_weights
 
 logger = logging.getLogger("csist.training")
 

@@ -6,11 +6,9 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
-
-FloatArray = NDArray[np.float64]
 
 FOLDER, FILE = "csv", "metrics.csv"
 SESSION = "session-"

@@ -15,18 +15,20 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from csist.checkpoint import begin_from, describe_machine, read_card
 from csist.checks import InputError, check_positive, check_ratio
-from csist.datasets.scenes import ScenePrior
-from csist.io import one_line
+from csist.create import create_method
+from csist.files import one_line
 from csist.methods.base import GridMethod
-from csist.methods.registry import METHODS, canonical_name, create_method
+from csist.methods.table import METHODS, canonical_name
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.training import logs
 from csist.training.compiled import check_compiler
 from csist.training.datamodule import UnmixingData, open_data
 from csist.training.keeper import Keeper
 from csist.training.module import UnmixingModule
+from csist.weights.cards import describe_machine, read_card
+from csist.weights.pretrained import begin_from
 
 DEFAULT_LEARNING_RATE = 1e-3
 EPOCHS_PER_VALIDATION = 4

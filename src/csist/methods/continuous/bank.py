@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, draw_separated
 from csist.methods.continuous.likelihood import IGNORED, MEASURED, compiled, maximise
 from csist.methods.continuous.search import log_evidence
 from csist.physics.psf import PSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, draw_separated
 
 FloatArray = NDArray[np.float64]
 

@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from csist.checks import InputError, check_not_negative, check_stack
-from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous.likelihood import IGNORED, MEASURED, pixel_terms
 from csist.methods.continuous.method import Continuous, pixel_codes
 from csist.methods.continuous.solvers import inverse_gain, is_poor_fit
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
-from csist.unmixing import as_array, check_window_values, default_sensor, window_noise
+from csist.windows import as_array, check_window_values, default_sensor, window_noise
 
 FloatArray = NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def calibrate(
 
     Args:
         images: windows (N, H, W) in counts, of one sensor.
-        sensor: first guess; its PSF must be Gaussian. None for that of `csist.unmixing.default_sensor`.
+        sensor: first guess; its PSF must be Gaussian. None for that of `csist.windows.default_sensor`.
         prior: law of the scenes; None for `ScenePrior.flat()`.
         noise_std: noise of a pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
         most_images: of a larger stack so many windows are looked at, evenly spread over it.
@@ -136,7 +136,7 @@ def calibrate(
         InputError: if the images or a value cannot be used, or if fewer than `LEAST_IMAGES` windows hold one
             target that the PSF explains.
 
-    >>> from csist.datasets.scenes import sample_scenes
+    >>> from csist.scenes import sample_scenes
     >>> truth, prior = Sensor(background=20.0, read_noise=1.0), ScenePrior.csist_100k()
     >>> images = [truth.observe(scene, seed) for seed, scene in enumerate(sample_scenes(prior, truth, 100, 0))]
     >>> found = calibrate(images, Sensor(GaussianPSF(0.55), read_noise=1.0), prior)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csist.checks import InputError, check_stack
-from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous.annealing import LANES, reservoir_shares
 from csist.methods.continuous.bank import compare_bank, pixel_bounds
 from csist.methods.continuous.likelihood import compiled
@@ -30,6 +29,7 @@ from csist.methods.continuous.solvers import (
 )
 from csist.methods.continuous.tempering import temper
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Targets
 
 FloatArray = NDArray[np.float64]

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import sigmaclip
 
 from csist.checks import InputError, check_not_negative, check_stack
-from csist.datasets.scenes import ScenePrior
 from csist.methods.continuous.likelihood import AT_CEILING, AT_FLOOR, IGNORED, MEASURED
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, Group, PixelSolver
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Targets
+from csist.windows import estimate_noise
 
 FloatArray = NDArray[np.float64]
 
@@ -25,12 +25,6 @@ BACKGROUND_TERMS = {"known": 0, "constant": 1, "plane": 3, "surface": 6}
 
 IMAGES_A_TASK = 32
 """Images that a thread takes at a time."""
-
-
-def estimate_noise(images: FloatArray) -> float:
-    """Standard deviation in counts of the pixels of a stack that hold no target, by clipping at three sigma."""
-    values = images[np.isfinite(images)]
-    return float(np.std(sigmaclip(values, 3.0, 3.0).clipped)) if values.size else 0.0
 
 
 def pixel_codes(images: FloatArray, sensor: Sensor) -> tuple[FloatArray, NDArray[np.int8]]:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior, flux_bounds
 from csist.methods.continuous.annealing import LANES, anneal, reservoir_shares
 from csist.methods.continuous.bank import (
     Bank,
@@ -36,6 +35,7 @@ from csist.methods.continuous.search import search_free, window_bounds
 from csist.methods.continuous.tempering import BURN_SHARE, temper
 from csist.physics.psf import spread_px
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, flux_bounds
 from csist.targets import Flag, Targets
 
 FloatArray = NDArray[np.float64]

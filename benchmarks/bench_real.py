@@ -1,0 +1,51 @@
+"""Detection, positions and fluxes on real infrared frames and star fields.
+
+Parts: sirst (labelled infrared frames), injected (simulated groups in infrared frames), m2 (a crowded star field beside
+a sharper telescope's catalogue), spitzer (catalogued stars at 4.5 um). The data are not part of csist; the
+documentation says where they come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, machine
+from csist.cli.output import progress, write_json
+from csist.plots import save_figure
+from real.common import folder_of
+
+PARTS = ("sirst", "injected", "m2", "spitzer")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the parts' folders, such as sirst")
+    parser.add_argument("--part", choices=PARTS, action="append", help="may be given several times, default all")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of real_NAME.json and .png")
+    options = parser.parse_args()
+    modules = {name: import_module(f"real.{name}") for name in dict.fromkeys(options.part or PARTS)}
+    for module in modules.values():  # before hours of work
+        for folder in module.FOLDERS:
+            folder_of(options.data, folder)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, module in modules.items():
+        measure(name, module, options.data, options.output)
+
+
+def measure(name: str, module: Any, data: Path, output: Path) -> None:
+    with progress() as report:
+        result = module.run(data, report)
+    target = output / f"real_{name}.json"
+    write_json(result | {"machine": machine()}, str(target))
+    save_figure(module.draw(result), target.with_suffix(".png"))
+    for each in result["targets"]:
+        value = f"{each['value']:.3f}" if isinstance(each["value"], float) else each["value"]
+        print(f"{name}: {each['aim']}: {value}, {'met' if each['met'] else 'missed'}")
+    print(f"{name}: {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""The version of csist, looked up once."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def package_version() -> str:
+    """Version of csist, or "unknown" where it is not installed."""
+    try:
+        return version("csist")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,292 @@
+"""Every method on one dataset, with what it costs and how it was trained, and what no method can beat.
+
+Detections are kept in a folder and used again as long as data, weights and version are the same, so that a table can
+be made anew, or one method added, without running the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from itertools import compress, groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csist import evaluation, metrics
+from csist._version import package_version
+from csist.checks import InputError, check_ratio
+from csist.create import create_method
+from csist.evaluation import LabelledImages, grid_oracles, score_predictions
+from csist.files import write_text
+from csist.grid import SubPixelGrid
+from csist.io import targets_table, write_table
+from csist.methods.table import METHODS, canonical_name, split_name
+from csist.targets import Targets
+from csist.weights.cards import read_card, training_budget
+from csist.weights.pretrained import find_pretrained
+
+Report = Callable[[str, int, int], None]
+Row = tuple[list[Targets], dict[str, Any]]
+"""Detections of each image, and further figures."""
+
+READ_OUTS = ("", "+centroid", "+refine")
+"""How the map of a grid method is read out."""
+
+FAST = "continuous, fast"
+"""Row of the continuous method in its faster mode."""
+
+LIMITS = ("limit, from the truth", "limit, annealed")
+"""Rows of the posterior limit, by the start of its chains."""
+LIMIT_STEPS = 2_000_000
+
+COMPARED_WITH = "dista-net"
+"""Trained methods are compared with it, image by image."""
+
+SEPARATIONS_PX = (0.6, 0.7, 0.85)
+"""Edges of the breakdown by the smallest distance in an image; 0.95 px is one Rayleigh unit of the benchmark."""
+
+
+def every_method(ratio: int, data: LabelledImages) -> list[str]:
+    """Rows of the table: methods that need no training or have weights for data and ratio, with each read-out."""
+    names: list[str] = []
+    for name, entry in METHODS.items():
+        if not entry.grid:
+            names += [name, FAST]
+            continue
+        if entry.trained:
+            try:
+                find_pretrained(name, data.sensor, ratio)
+            except InputError:
+                continue
+        names += [name + read_out for read_out in READ_OUTS]
+    return names
+
+
+def benchmark(
+    data: LabelledImages,
+    folder: Path,
+    ratio: int = 3,
+    methods: Sequence[str] | None = None,
+    limit_images: int = 1000,
+    resamples: int = 1000,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Figures of all methods at one ratio, as `Evaluation.to_dict`, with more of each.
+
+    Besides the keys of `score_predictions` and `evaluate` a row has `breakdown`, and for a trained method
+    `parameters`, `multiply_adds_per_image`, `training` (samples, minutes, seed, machine) and, where DISTA-Net is one of
+    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples.
+
+    Args:
+        data: images with their truth.
+        folder: where detections are kept.
+        ratio: sub-pixel grid ratio.
+        methods: rows; None for `every_method`.
+        limit_images: first images whose posterior limit is sampled; 0 for no limit.
+        resamples: resamples of the bootstrap intervals; 0 for none.
+        progress: called with (name, images done, images in all).
+
+    Raises:
+        InputError: if a method is unknown or has no weights.
+    """
+    check_ratio(ratio)
+    rows: list[dict[str, Any]] = []
+    plain: dict[str, list[Targets]] = {}
+
+    def add(name: str, found: list[Targets], more: dict[str, Any]) -> None:
+        truths = data.truths[: len(found)]
+        figures = score_predictions(found, truths, resamples)
+        parts = breakdown(found, truths, data.sensor.shape)
+        rows.append({"name": name, "reference": False, **figures, **more, "breakdown": parts})
+
+    names = list(methods) if methods is not None else every_method(ratio, data)
+    families = [list(family) for _, family in groupby(names, lambda name: name.partition("+")[0])]
+    for family in families:
+        for name, (found, extra) in _detections(family, data, folder, ratio, progress).items():
+            add(name, found, {**extra, **facts(name, data, ratio)})
+            if "training" in rows[-1] and "+" not in name:
+                plain[name] = found
+    for row in rows:
+        if row["name"] in plain and COMPARED_WITH in plain and resamples:
+            pair = plain[row["name"]], plain[COMPARED_WITH]
+            row["difference"] = {
+                "to": COMPARED_WITH,
+                "CSO-mAP": metrics.bootstrap_difference(
+                    *pair, data.truths, 0, resamples=resamples, rank_by="intensity"
+                ),
+            }
+    for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
+        add(f"oracle, ratio {ratio}, by {by}", found, {"reference": True})
+    if limit_images:
+        part = min(limit_images, len(data))
+        for name, found in zip(LIMITS, _limit(data, part, folder, progress), strict=True):
+            add(name, found, {"reference": True, "images": part, "limit": True})
+    return {"data": data.describe(), "ratio": ratio, "rows": rows}
+
+
+def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """The result and what an earlier one of the same data has besides, reference rows last.
+
+    Args:
+        result: of `benchmark`.
+        earlier: of `benchmark` too; of other data it adds nothing.
+    """
+    if (earlier.get("data"), earlier.get("ratio")) != (result["data"], result["ratio"]):
+        return result
+    rows = {row["name"]: row for row in [*earlier["rows"], *result["rows"]]}
+    return result | {"rows": sorted(rows.values(), key=lambda row: bool(row["reference"]))}
+
+
+def _method(name: str) -> str:
+    """The registry's name of a row's method, with its suffix."""
+    return canonical_name("continuous" if name == FAST else name)
+
+
+def _weights(name: str, data: LabelledImages, ratio: int) -> Path | None:
+    """Weight file of a row's method; None where it needs none."""
+    key = split_name(_method(name))[0]
+    return find_pretrained(key, data.sensor, ratio) if METHODS[key].trained else None
+
+
+def _key(data: LabelledImages, **more: Any) -> dict[str, Any]:
+    """What kept detections belong to."""
+    content = hashlib.sha256(data.images.tobytes()).hexdigest()
+    return {"images": content, "split": data.split, "version": package_version(), **more}
+
+
+def _read_kept(stem: Path, key: dict[str, Any], data: LabelledImages) -> Row | None:
+    """Detections and further figures of a row, if the folder has them."""
+    table, note = stem.with_suffix(".parquet"), stem.with_suffix(".json")
+    if table.is_file() and note.is_file():
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            return evaluation.read_predictions(table, data), kept["extra"]
+    return None
+
+
+def _keep(stem: Path, key: dict[str, Any], data: LabelledImages, row: Row) -> None:
+    """Write what `_read_kept` reads."""
+    found, extra = row
+    table, note = stem.with_suffix(".parquet"), stem.with_suffix(".json")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)  # the table alone belongs to nothing
+    named = zip(data.names, found, strict=False)
+    write_table(targets_table([(image, frame, targets) for (image, frame), targets in named]), table)
+    write_text(json.dumps({"key": key, "extra": extra}) + "\n", note)
+
+
+def _detections(
+    family: Sequence[str], data: LabelledImages, folder: Path, ratio: int, progress: Report | None
+) -> dict[str, Row]:
+    """Detections and further figures of the rows of one method, which share its maps."""
+    name = family[0]
+    weights, mode = _weights(name, data, ratio), "fast" if name == FAST else None
+    state = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
+    grid = METHODS[split_name(_method(name))[0]].grid
+
+    places = {
+        each: (
+            folder / (each.replace(", ", "-") + (f"-ratio-{ratio}" if grid else "")),
+            _key(data, method=_method(each), ratio=ratio if grid else None, weights=state),
+        )
+        for each in family
+    }
+    rows = {each: _read_kept(*places[each], data) for each in family}
+    missing = {_method(each): each for each, row in rows.items() if row is None}
+    if missing:
+        result = evaluation.evaluate(
+            data, list(missing), ratio, mode=mode, oracle=False, resamples=0, progress=progress
+        )
+        for figures in result.rows:
+            extra: dict[str, Any] = {k: figures[k] for k in ("images_per_second", "psnr", "ssim") if k in figures}
+            each, row = missing[figures["name"]], (result.predictions[figures["name"]], extra)
+            _keep(*places[each], data, row)
+            rows[each] = row
+    return {each: row for each, row in rows.items() if row is not None}
+
+
+def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | None) -> list[list[Targets]]:
+    """Detections of the posterior on the first images, by both sets of chains."""
+    from csist.methods.continuous.limit import posterior_limit
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("limit", done, total)
+
+    places = [
+        (folder / name.replace(", ", "-").replace(" ", "-"), _key(data, limit=name, steps=LIMIT_STEPS, part=part))
+        for name in LIMITS
+    ]
+    kept = [row[0][:part] for place in places if (row := _read_kept(*place, data)) is not None]
+    if len(kept) == len(places):
+        return kept
+    images, truths = data.images[:part], data.truths[:part]
+    found = posterior_limit(images, truths, data.sensor, data.prior, steps=LIMIT_STEPS, progress=report)
+    for place, targets in zip(places, found, strict=True):
+        _keep(*place, data, (targets, {}))
+    return list(found)
+
+
+def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
+    """Parameters, multiply-adds an image and training budget of a trained method; empty for others."""
+    path = _weights(name, data, ratio)
+    if path is None:
+        return {}
+    from csist.methods.cost import costs
+
+    card = read_card(path)
+    return {
+        **costs(create_method(split_name(_method(name))[0], data.sensor, ratio, path), data.sensor.shape),
+        "training": {k: card["training"].get(k) for k in ("seed", "machine")} | training_budget(card),
+    }
+
+
+def breakdown(found: Sequence[Targets], truths: Sequence[Targets], shape: tuple[int, int]) -> dict[str, Any]:
+    """CSO-mAP in percent of parts of the images, by number of targets, smallest distance, and at the border.
+
+    Args:
+        found: detections, one `Targets` an image.
+        truths: true targets, one `Targets` an image.
+        shape: of the images in px.
+
+    Returns:
+        for each kind of part a dictionary from its name to images and CSO-mAP; parts without an image are left out.
+    """
+    closest = np.array([_smallest_distance(truth) for truth in truths])
+    rows, columns = shape
+    border = np.array(
+        [
+            bool(((t.x < 0.5) | (t.y < 0.5) | (t.x > columns - 1.5) | (t.y > rows - 1.5)).any()) if len(t) else False
+            for t in truths
+        ]
+    )
+    count = np.array([len(truth) for truth in truths])
+    edges = (0.0, *SEPARATIONS_PX, np.inf)
+    spans = {f"{low:g} to {high:g} px": (closest >= low) & (closest < high) for low, high in pairwise(edges)}
+    parts = {
+        "targets": {str(k): count == k for k in np.unique(count)},
+        "smallest distance": {**spans, "one target": ~np.isfinite(closest)},
+        "border": {"in a border pixel": border, "inside": ~border},
+    }
+    return {
+        kind: {
+            part: {
+                "images": int(chosen.sum()),
+                "CSO-mAP": metrics.cso_map(list(compress(found, chosen)), list(compress(truths, chosen)))["CSO-mAP"],
+            }
+            for part, chosen in choices.items()
+            if chosen.any()
+        }
+        for kind, choices in parts.items()
+    }
+
+
+def _smallest_distance(targets: Targets) -> float:
+    """Between two targets of an image in px; infinite for fewer than two."""
+    if len(targets) < 2:
+        return float("inf")
+    first, second = np.triu_indices(len(targets), 1)
+    return float(np.hypot(targets.x[first] - targets.x[second], targets.y[first] - targets.y[second]).min())

@@ -1,0 +1,191 @@
+"""The frames of `csist unmix`, one after the other or several at a time, and their tracks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from csist.checks import InputError
+from csist.cli.unmix.blocks import Block, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.settings import Settings
+
+if TYPE_CHECKING:
+    from csist._types import FloatArray
+    from csist.frames.psf import PSFEstimate
+    from csist.io.sequences import FrameSequence
+    from csist.plots import View
+    from csist.targets import Targets
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""Frames a worker that are read before their turn: no worker waits, and few frames are in memory."""
+
+
+def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
+    """The frames of a sequence in order, `settings.workers` at a time; the answers do not depend on how many."""
+    import numpy as np
+
+    arguments, psf = settle_frames(sequence, settings)
+    workers = settings.workers or 1
+    if workers > 1 and len(sequence) != 1:
+        arguments["workers"] = 1
+
+    def solve(numbered: tuple[int, tuple[str, FloatArray]]) -> Block:
+        index, (name, frame) = numbered
+        if np.isnan(frame).all():
+            sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
+        found, groups, masked = unmix_frame(frame, index, len(sequence), arguments)
+
+        def view(_: int) -> View:
+            return frame_view(image_name(name, "frame", index, len(sequence)), frame, found[0], arguments)
+
+        return Block(index, found, groups, masked, view, name=name, psf=psf if index == 0 else None)
+
+    yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
+
+
+def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What holds for all frames of a sequence: the arguments of `unmix_frame`, and what was found out about the PSF.
+
+    Raises:
+        InputError: if the PSF is to be measured and cannot be.
+    """
+    arguments = {
+        "sensor": settings.sensor or sequence.sensor,
+        "prior": settings.prior,
+        **settings.method_options,
+        "noise_std": settings.noise_std,
+        "psf": settings.psf,
+    }
+    if settings.psf_measured is None:
+        return arguments, None
+    measured = _measure_psf(sequence, settings)
+    arguments |= {"psf": measured.psf, "psf_error": measured.psf_error}
+    return arguments, psf_row(measured.sigma_px, measured.sigma_px_std, measured.sources) | {"frames": measured.frames}
+
+
+def unmix_frame(
+    frame: FloatArray, index: int, count: int, arguments: dict[str, Any]
+) -> tuple[list[Targets], list[dict[str, Any]], int]:
+    """Targets, rows of the table of groups, and number of masked pixels of a frame.
+
+    Args:
+        frame: (H, W) in counts; there is nothing in it if it is NaN everywhere.
+        index: its place in its sequence.
+        count: frames of that; 0 where it is not known.
+        arguments: of `csist.unmixing.solve_frame`.
+
+    Raises:
+        InputError: if the frame cannot be used.
+    """
+    import numpy as np
+
+    from csist.targets import Targets
+    from csist.unmixing import count_masked, solve_frame
+
+    if np.isnan(frame).all():
+        return [Targets.empty()], [], frame.size
+    try:
+        found, known = solve_frame(frame, **arguments)
+    except InputError as error:
+        raise InputError(f"frame {index}: {error}" if count != 1 else str(error)) from error
+    groups = [{"frame": index, "group": group.number, **group_row(group)} for group in known]
+    return [found], groups, count_masked(frame, arguments["sensor"], arguments["psf"])
+
+
+def frame_view(name: str, frame: FloatArray, found: Targets, arguments: dict[str, Any]) -> View:
+    """Picture of a frame (H, W) that was unmixed with these arguments."""
+    from csist.plots import View
+    from csist.unmixing import frame_model
+
+    model = frame_model(frame, found, arguments["sensor"], arguments["psf"])
+    return View(frame, model, found, None, f"{name}: {count_text(found)}")
+
+
+def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:
+    """Named frames, without what stands still where that is asked for."""
+    if temporal is None:
+        return iter(sequence)
+    from csist.tracks.static import without_static
+
+    if len(sequence) == 1:
+        raise InputError(f"{sequence.path} is one frame, --temporal needs a sequence: add --sequence for a folder")
+    names: deque[str] = deque()
+
+    def unnamed() -> Iterator[FloatArray]:
+        for name, frame in sequence:
+            names.append(name)
+            yield frame
+
+    return ((names.popleft(), frame) for frame in without_static(unnamed(), temporal))
+
+
+def _measure_psf(sequence: FrameSequence, settings: Settings) -> PSFEstimate:
+    """The PSF measured on some frames, spread evenly; on the first ones where nobody knows how many there are."""
+    import numpy as np
+
+    from csist.frames.psf import MOST_FRAMES, estimate_psf, spread_evenly
+
+    chosen = set(spread_evenly(len(sequence) or MOST_FRAMES))
+    looked_at = (frame for index, (_, frame) in enumerate(islice(sequence, max(chosen) + 1)) if index in chosen)
+    sensor = settings.sensor or sequence.sensor
+    ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
+    return estimate_psf(
+        (frame for frame in looked_at if not np.isnan(frame).all()), ceiling, settings.noise_std,
+        empirical=settings.psf_measured == "empirical",
+    )  # fmt: skip
+
+
+def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Results in the order of the items, several computed at a time, few items taken before their turn."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class TrackRows:
+    """The detections of sequences, linked into tracks while they come in."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, int, int, float, float, float]] = []
+        self._linkers: dict[str, Any] = {}
+        self._started = 0
+
+    def add(self, sequence: str, frame: int, targets: Targets) -> None:
+        """Link the targets of the next frame of a sequence."""
+        from csist.tracks.link import Linker
+
+        if sequence not in self._linkers:
+            self._linkers = {sequence: Linker(started=self._started)}  # sequences come one after the other
+        linker = self._linkers[sequence]
+        numbers = linker.update(frame, targets).tolist()
+        self._started = linker.started
+        place = zip(targets.x.tolist(), targets.y.tolist(), targets.intensity.tolist(), strict=True)
+        self._rows += [(sequence, number, frame, *row) for number, row in zip(numbers, place, strict=True)]
+
+    def table(self) -> Any:
+        """Tracks with enough detections, numbered by their first appearance, one row a detection."""
+        import pandas as pd
+
+        from csist.tracks.link import LEAST_LENGTH
+
+        table = pd.DataFrame(self._rows, columns=["image", "track", "frame", "x", "y", "intensity"])
+        table = table[table.groupby("track")["track"].transform("size") >= LEAST_LENGTH]
+        table = table.sort_values(["track", "frame"], kind="stable")
+        return table.assign(track=pd.factorize(table["track"])[0])

@@ -1,0 +1,96 @@
+"""What `csist unmix` has done so far, its table of groups and its picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csist.cli.unmix.blocks import GROUP_PLACE, Block
+from csist.cli.unmix.frames import TrackRows
+
+if TYPE_CHECKING:
+    from csist.plots import View
+    from csist.targets import Targets
+
+VIEWS_KEPT = 4
+"""Most windows in one picture."""
+
+
+@dataclass
+class Tally:
+    """What `csist unmix` has done so far."""
+
+    files: int = 0
+    images: int = 0
+    targets: int = 0
+    masked: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[tuple[int, View]] = field(default_factory=list)
+    frame: tuple[float, View] | None = None
+    psfs: list[dict[str, Any]] = field(default_factory=list)
+    tracks: TrackRows | None = None
+
+    def note(self, text: str, name: str) -> None:
+        """Remember something that the user should know about a file."""
+        names = self.notes.setdefault(text, [])
+        if name not in names:
+            names.append(name)
+
+    def keep_view(self, block: Block, window: bool) -> None:
+        """Keep for the picture the windows with the most targets, or the frame with the surest pair."""
+        for index, targets in enumerate(block.targets):
+            if window:
+                if len(self.windows) < VIEWS_KEPT or len(targets) > self.windows[-1][0]:
+                    self.windows.append((len(targets), block.view(index)))
+                    self.windows.sort(key=lambda each: -each[0])
+                    del self.windows[VIEWS_KEPT:]
+            elif self.frame is None or _interest(targets) > self.frame[0]:
+                self.frame = _interest(targets), block.view(index)
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each kind of note."""
+        lines = []
+        for text, names in self.notes.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            lines.append(f"{names[0]}{more}: {text}")
+        return lines
+
+
+def _interest(targets: Targets) -> float:
+    """How much a frame has to show: the highest second-best score of a group; of lone targets, a hundredth."""
+    import numpy as np
+
+    most = 0.01 * float(np.nan_to_num(targets.score).max(initial=0.0))
+    for group in np.unique(targets.group[targets.group >= 0]):
+        scores = np.sort(np.nan_to_num(targets.score[targets.group == group]))
+        most = max(most, float(scores[-2])) if len(scores) > 1 else most
+    return most
+
+
+def groups_table(rows: list[dict[str, Any]]) -> Any:
+    """One row a group; a probability that a group does not have (fewer targets possible) is blank."""
+    import pandas as pd
+
+    place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
+    first = ["image", "frame", "group", *place, "count", "chi_squared", "degrees_of_freedom", "flags"]
+    most = max((int(key[2:]) for row in rows for key in row if key.startswith("p_")), default=-1)
+    return pd.DataFrame(rows, columns=[*first, *(f"p_{k}" for k in range(most + 1))])
+
+
+def draw_unmixed(tally: Tally, path: Path) -> None:
+    """Draw the frame or the windows that were kept; nothing where there are none.
+
+    Raises:
+        InputError: if the picture cannot be written.
+    """
+    from csist.plots import frame_panel, save_figure, window_gallery
+
+    if tally.frame is not None:
+        view = tally.frame[1]
+        save_figure(frame_panel(view.image, view.targets, view.model, view.truth, view.title), path)
+    elif tally.windows:
+        save_figure(window_gallery([view for _, view in tally.windows]), path)

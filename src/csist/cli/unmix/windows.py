@@ -1,0 +1,120 @@
+"""The windows of a file, unmixed block by block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from csist.checks import InputError
+from csist.cli.unmix.blocks import Block, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.settings import Settings
+
+if TYPE_CHECKING:
+    from csist._types import FloatArray
+    from csist.io import ImageStack
+    from csist.physics.sensor import Sensor
+    from csist.plots import View
+    from csist.targets import Targets
+
+
+def solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
+    """The windows of a file in blocks of about a second: progress, and no long wait after Ctrl-C."""
+    from csist.create import create_method
+
+    images, recipe, psf = settle_windows(stack, settings)
+    method = create_method(**recipe)
+    truths = store_truths(stack)
+    start, size = 0, whole_batches(method, 32)
+    while start < len(images):
+        block = images[start : start + size]
+        begun = time.perf_counter()
+        found, groups, masked = unmix_windows(method, block, start)
+
+        def view(index: int, start: int = start, block: FloatArray = block, found: list[Targets] = found) -> View:
+            truth = None if truths is None else truths[start + index]
+            name = image_name(stack.name, "image", start + index, len(images))
+            return window_view(name, block[index], found[index], method.sensor, truth)
+
+        yield Block(start, found, groups, masked, view, psf=psf if start == 0 else None)
+        start += len(block)
+        if time.perf_counter() - begun < 0.5 and size < 4096:
+            size *= 2
+
+
+def settle_windows(stack: ImageStack, settings: Settings) -> tuple[FloatArray, dict[str, Any], dict[str, Any] | None]:
+    """What depends on all windows of a file together: its noise, its PSF, what is wrong with its values.
+
+    Returns:
+        The windows (N, H, W) in counts, the arguments of `create_method`, and what was found out about the PSF.
+
+    Raises:
+        InputError: if the windows cannot be used.
+    """
+    import numpy as np
+
+    from csist.unmixing import window_recipe
+
+    images = np.array(stack[:])  # a mapped file's array is read-only, which torch does not take
+    sensor, psf = settings.sensor_for(stack, images), None
+    if settings.psf_measured == "empirical":
+        raise InputError("an empirical PSF is measured on whole frames: for windows use --psf auto")
+    if settings.psf_measured:
+        from csist.methods.continuous.calibrate import calibrate
+
+        found_out = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
+        level = found_out.background if settings.background is None else settings.background
+        sensor = replace(found_out.sensor, background=level)
+        psf = psf_row(found_out.sigma_px, found_out.sigma_px_std, found_out.images_used)
+    recipe = window_recipe(
+        images, stack.data.dtype, sensor, settings.prior, settings.method,
+        mask_nan=settings.mask_nan, noise_std=settings.noise_for(stack), **settings.method_options,
+    )  # fmt: skip
+    return images, recipe, psf
+
+
+def whole_batches(method: Any, windows: int) -> int:
+    """At least so many windows, and whole batches of a grid method.
+
+    Its last bits depend on which windows are in a batch; in blocks of whole batches they are always the same.
+    """
+    batch = getattr(getattr(method, "method", method), "batch_size", 1)
+    return -(-windows // batch) * int(batch)
+
+
+def unmix_windows(method: Any, images: FloatArray, start: int) -> tuple[list[Targets], list[dict[str, Any]], int]:
+    """Targets, rows of the table of groups, and number of masked pixels of windows.
+
+    Args:
+        method: made by the recipe of `settle_windows`.
+        images: (n, H, W) in counts.
+        start: place of the first one in its file.
+    """
+    import numpy as np
+
+    from csist.methods.continuous import Continuous
+
+    groups: list[dict[str, Any]] = []
+    if isinstance(method, Continuous):
+        found, known = method.solve(images)
+        groups = [{"frame": start + i, "group": 0, **group_row(group)} for i, group in enumerate(known)]
+    else:
+        found = method.predict(images)
+    return found, groups, int(np.isnan(images).sum())
+
+
+def store_truths(stack: ImageStack) -> list[Targets] | None:
+    """The true targets of a store's images; None of other files."""
+    if stack.kind != "store":
+        return None
+    from csist.io.store import load
+
+    return load(stack.path)["test"].targets
+
+
+def window_view(name: str, image: FloatArray, found: Targets, sensor: Sensor, truth: Targets | None) -> View:
+    """Picture of a window (H, W)."""
+    from csist.plots import View
+
+    return View(image, sensor.render(found), found, truth, f"{name}: {count_text(found)}")

@@ -1,0 +1,75 @@
+"""Some consecutive images of a file, read without the rest of it where the format allows.
+
+NPY files and stores are read at the place; of an NPZ file what comes before is read too, but not kept. Other files
+are read whole; the last one stays in memory, because its other images are mostly asked for next.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from csist._types import FloatArray
+from csist.checks import check_stack
+from csist.files import reading
+from csist.io import ImageStack, npz_member, read_image
+
+
+def read_slice(path: Path, start: int, stop: int) -> FloatArray:
+    """Images `start` to `stop` - 1 of a file, (n, H, W): the same as `read_image(path)[start:stop]`.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    with reading(path):
+        # Of a mapped file or a buffer one may not write to, a copy: torch does not take it otherwise.
+        return np.require(check_stack(_stored(path, start, stop), str(path)), requirements="W")
+
+
+def _stored(path: Path, start: int, stop: int) -> NDArray[Any]:
+    """The images as stored."""
+    with path.open("rb") as file:
+        magic = file.read(8)
+    if magic == b"\x89HDF\r\n\x1a\n":
+        from csist.io.store import load
+
+        return load(path)["test"][start:stop].counts
+    if magic[:2] == b"PK":
+        return _of_archive(path, start, stop)
+    if magic[:6] == b"\x93NUMPY":
+        return read_image(path).data[start:stop]
+    state = path.stat()
+    return _whole(path, state.st_mtime_ns, state.st_size).data[start:stop]
+
+
+@lru_cache(maxsize=1)
+def _whole(path: Path, changed_ns: int, size: int) -> ImageStack:
+    """All images of a file; when it was changed and how large it is tell one state of it from the next."""
+    return read_image(path)
+
+
+def _of_archive(path: Path, start: int, stop: int) -> NDArray[Any]:
+    """Images of an NPZ file; those before them go through memory piece by piece."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        with archive.open(f"{npz_member(path, names)}.npy") as file:
+            shape, by_column, dtype = _header(file)
+            if len(shape) == 3 and not by_column:
+                size = math.prod(shape[1:]) * dtype.itemsize
+                stop = min(stop, shape[0])
+                file.seek(start * size, 1)
+                return np.frombuffer(file.read((stop - start) * size), dtype).reshape(-1, *shape[1:])
+    return read_image(path).data[start:stop]
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the order is Fortran's, and type of the array that follows."""
+    version = npy_format.read_magic(file)
+    return npy_format.read_array_header_1_0(file) if version == (1, 0) else npy_format.read_array_header_2_0(file)

@@ -1,0 +1,318 @@
+"""The store: one HDF5 file a dataset, made by `generate`, read by `load`.
+
+Layout (schema 1): groups `train`, `val`, `test`, each with `image` (N, H, W) as stored, `targets`
+(N, Kmax, 3) float64 with the columns x, y, intensity, padded with NaN, and `count` (N); file attributes
+`format`, `schema_version`, `csist_version`, `sensor` and `prior` (JSON cards) and, where it is known, `seed`.
+
+The canonical form of the benchmark is noise-free, rounded to whole counts and not clipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from csist._types import FloatArray
+from csist._version import package_version
+from csist.checks import InputError
+from csist.files import atomic_path, check_writable, one_line
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, targets_from_arrays
+from csist.targets import Targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+    TensorPairs = Dataset[tuple[Tensor, Tensor]]
+else:
+    TensorPairs = object  # a map-style torch dataset needs no base class, and so no torch at import
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all) now and then."""
+
+FORMAT = "csist-store"
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val", "test")
+STORE_SUFFIXES = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True, eq=False)
+class SplitArrays:
+    """One split in memory: images (N, H, W) as stored, targets (N, Kmax, 3) padded with NaN, count (N,)."""
+
+    images: NDArray[Any]
+    targets: FloatArray
+    count: NDArray[np.int64]
+
+    @classmethod
+    def from_targets(cls, images: NDArray[Any], targets: Sequence[Targets]) -> SplitArrays:
+        """Arrays from one `Targets` an image.
+
+        Raises:
+            InputError: if the numbers of images and of targets differ.
+        """
+        if len(images) != len(targets):
+            raise InputError(f"there must be one Targets an image, got {len(targets)} for {len(images)} images")
+        count = np.array([len(each) for each in targets], dtype=np.int64)
+        padded = np.full((len(targets), int(count.max(initial=0)), 3), np.nan)
+        for row, each in zip(padded, targets, strict=True):
+            row[: len(each)] = np.stack([each.x, each.y, each.intensity], axis=1)
+        return cls(images, padded, count)
+
+
+def _create_split(
+    file: h5py.File, name: str, count: int, shape: tuple[int, int], dtype: np.dtype[Any], most: int
+) -> h5py.Group:
+    group = file.create_group(name)
+    group.create_dataset("image", (count, *shape), dtype)
+    group.create_dataset("targets", (count, most, 3), np.float64)
+    group.create_dataset("count", (count,), np.min_scalar_type(most))
+    return group
+
+
+@contextmanager
+def _new_store(path: Path, sensor: Sensor, prior: ScenePrior, seed: int | None) -> Iterator[h5py.File]:
+    """A store under a temporary name with its attributes set; it gets its name when the block ends well."""
+    # Since HDF5 1.8 an attribute can exceed 64 KB, as the card of a measured PSF may.
+    with atomic_path(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
+        # Of fixed length: on a damaged file, the library can read variable-length strings for ever.
+        file.attrs["format"] = np.bytes_(FORMAT.encode())
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["csist_version"] = np.bytes_(package_version().encode())
+        file.attrs["sensor"] = np.bytes_(json.dumps(sensor.to_card()).encode())
+        file.attrs["prior"] = np.bytes_(json.dumps(prior.to_card()).encode())
+        if seed is not None:
+            file.attrs["seed"] = seed
+        yield file
+
+
+def check_store_path(path: str | Path) -> Path:
+    """Return the path if a store can be written there.
+
+    Raises:
+        InputError: if its name does not end in .h5 or .hdf5 or it cannot be written.
+    """
+    return check_writable(path, STORE_SUFFIXES)
+
+
+def write_store(
+    path: str | Path,
+    splits: Mapping[str, SplitArrays],
+    sensor: Sensor,
+    prior: ScenePrior | None = None,
+    seed: int | None = None,
+) -> Path:
+    """Write arrays that exist already as a store; returns the path.
+
+    Args:
+        path: file to write, ending in .h5 or .hdf5.
+        splits: arrays by the split's name (train, val, test).
+        sensor: the sensor that made the images.
+        prior: law of the scenes; None for `ScenePrior.flat()`, "not known".
+        seed: the seed that made them, if one did.
+
+    Raises:
+        InputError: if shapes disagree, a split has another name or the path cannot be written.
+    """
+    path = check_store_path(path)
+    for name, arrays in splits.items():
+        if name not in SPLITS:
+            raise InputError(f"a split is called {', '.join(SPLITS)}, got {name!r}")
+        n = len(arrays.images)
+        if arrays.images.shape != (n, *sensor.shape):
+            raise InputError(
+                f"images of {name} must be (N, H, W) with (H, W) = {sensor.shape}, got {arrays.images.shape}"
+            )
+        if arrays.targets.ndim != 3 or arrays.targets.shape[::2] != (n, 3) or arrays.count.shape != (n,):
+            raise InputError(
+                f"{name} must have targets ({n}, Kmax, 3) and count ({n},), "
+                f"got {arrays.targets.shape} and {arrays.count.shape}"
+            )
+    with _new_store(path, sensor, prior or ScenePrior.flat(), seed) as file:
+        for name, arrays in splits.items():
+            most = arrays.targets.shape[1]
+            group = _create_split(file, name, len(arrays.images), sensor.shape, arrays.images.dtype, most)
+            group["image"][...] = arrays.images
+            group["targets"][...] = arrays.targets
+            group["count"][...] = arrays.count
+    return path
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A store opened for reading, every failure turned into one line."""
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
+        if not h5py.is_hdf5(path):
+            raise InputError(f"cannot read {path}: it is not an HDF5 file") from error
+        said = "it is cut short" if "truncated" in str(error) else f"it is damaged ({one_line(error)[:150]})"
+        raise InputError(f"cannot read {path}: {said}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and truth of one split, or of a part of it; arrays are read when first asked for.
+
+    `split[i]` is (image (H, W) float64, Targets) of image i, `split[a:b]` a smaller Split. It holds no open
+    file, so it can be sent to other processes.
+
+    Args:
+        path: the store.
+        name: train, val or test.
+        sensor: the sensor that made the images.
+        prior: law of the scenes.
+        rows: which images of the stored split.
+    """
+
+    path: Path
+    name: str
+    sensor: Sensor
+    prior: ScenePrior
+    rows: range
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        return len(self.rows), *self.sensor.shape
+
+    def _read(self, dataset: str) -> NDArray[Any]:
+        ordered = self.rows if self.rows.step > 0 else self.rows[::-1]
+        with _opened(self.path) as file:
+            values = np.asarray(file[self.name][dataset][ordered.start : ordered.stop : ordered.step])
+        return values if ordered is self.rows else np.ascontiguousarray(values[::-1])
+
+    @cached_property
+    def counts(self) -> NDArray[Any]:
+        """Images (N, H, W) as stored (integers, or float32)."""
+        return self._read("image")
+
+    @cached_property
+    def images(self) -> FloatArray:
+        """Images (N, H, W) in counts, float64."""
+        return self._read("image").astype(np.float64)
+
+    @cached_property
+    def target_arrays(self) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Targets (N, Kmax, 3) with columns x, y, intensity, padded with NaN, and count (N,)."""
+        targets, count = self._read("targets").astype(np.float64), self._read("count").astype(np.int64)
+        held = np.isfinite(targets).all(axis=2)
+        expected = np.arange(targets.shape[1]) < count[:, None]
+        if count.max(initial=0) > targets.shape[1] or (held != expected).any():
+            raise InputError(f"cannot read {self.path}: in {self.name}, targets and count disagree")
+        return targets, count
+
+    @cached_property
+    def targets(self) -> list[Targets]:
+        """The true targets of each image."""
+        return targets_from_arrays(*self.target_arrays)
+
+    @overload
+    def __getitem__(self, key: slice) -> Split: ...
+    @overload
+    def __getitem__(self, key: int) -> tuple[FloatArray, Targets]: ...
+    def __getitem__(self, key: int | slice) -> Split | tuple[FloatArray, Targets]:
+        if isinstance(key, slice):
+            return replace(self, rows=self.rows[key])
+        return self.images[key], self.targets[key]
+
+    def __iter__(self) -> Iterator[tuple[FloatArray, Targets]]:
+        return iter(zip(self.images, self.targets, strict=True))
+
+    def limit(self, count: int | None) -> Split:
+        """The first `count` images; all for None or where there are no more.
+
+        Raises:
+            InputError: if `count` is below 1.
+        """
+        if count is None:
+            return self
+        if count < 1:
+            raise InputError(f"limit must be a whole number >= 1, got {count}")
+        return self[:count]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A dataset on disk.
+
+    Args:
+        path: the file.
+        sensor: the sensor that made the images.
+        prior: law of the scenes.
+        seed: the seed that made it; None where it was converted from something else.
+        splits: number of images by the split's name.
+        version: the csist version that wrote it.
+    """
+
+    path: Path
+    sensor: Sensor
+    prior: ScenePrior
+    seed: int | None
+    splits: dict[str, int]
+    version: str
+
+    def __getitem__(self, name: str) -> Split:
+        if name not in self.splits:
+            raise InputError(f"{self.path} has no split {name!r}: it has {', '.join(self.splits) or 'none'}")
+        return Split(self.path, name, self.sensor, self.prior, range(self.splits[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+
+def load(path: str | Path) -> Store:
+    """Open a store; nothing but its description is read yet.
+
+    Args:
+        path: the file (.h5).
+
+    Raises:
+        InputError: if the file is missing, not a store of this or an older version, cut short or damaged.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        attributes = {
+            name: value.decode(errors="replace") if isinstance(value, bytes) else value
+            for name, value in file.attrs.items()
+        }
+        if attributes.get("format") != FORMAT:
+            raise InputError(f"{path} is an HDF5 file but no csist dataset: make one with `csist generate`")
+        version = str(attributes.get("csist_version", "unknown"))
+        if int(attributes["schema_version"]) > SCHEMA_VERSION:
+            raise InputError(f"{path} was written by csist {version}: update csist to read it")
+        try:
+            sensor = Sensor.from_card(json.loads(attributes["sensor"]))
+            prior = ScenePrior.from_card(json.loads(attributes["prior"]))
+        except ValueError as error:
+            raise InputError(f"cannot read {path}: {one_line(error)}") from error
+        splits = {}
+        for name in (name for name in SPLITS if name in file):
+            count = len(file[name]["count"])
+            image, targets = file[name]["image"].shape, file[name]["targets"].shape
+            if image != (count, *sensor.shape) or len(targets) != 3 or targets[::2] != (count, 3):
+                raise InputError(
+                    f"cannot read {path}: in {name}, image {image} and targets {targets} do not fit "
+                    f"{count} counts and the sensor's shape {sensor.shape}"
+                )
+            splits[name] = count
+    seed = attributes.get("seed")
+    return Store(path, sensor, prior, None if seed is None else int(seed), splits, version)

@@ -1,0 +1,1 @@
+"""From a map on the sub-pixel grid to targets."""

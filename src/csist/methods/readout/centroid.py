@@ -1,0 +1,20 @@
+"""`NAME+centroid`: the cells of one target merged to their centroid."""
+
+from __future__ import annotations
+
+from csist._types import FloatArray
+from csist.grid import READ_OUT_THRESHOLD
+from csist.methods.readout.base import ReadOut
+from csist.targets import Targets
+
+
+class CentroidReadOut(ReadOut):
+    """A grid method whose maps are read out by centroid.
+
+    Args:
+        method: the grid method.
+    """
+
+    def read(self, images: FloatArray, maps: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
+        """One `Targets` for each map (N, cH, cW); `threshold` is in counts."""
+        return [self.method.grid.centroids(cells, threshold) for cells in maps]

@@ -1,0 +1,3 @@
+"""Grid methods as ONNX graphs: made from torch, and run by onnxruntime."""
+
+ONNX_SUFFIX = ".onnx"

@@ -1,0 +1,95 @@
+"""A grid method whose map an ONNX file computes: onnxruntime in place of torch, everything after the map the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csist.checks import InputError, check_packages
+from csist.files import reading
+from csist.methods.base import GridMethod
+from csist.physics.sensor import Sensor
+from csist.weights.cards import check_card
+
+INPUT, MAP = "image", "map"
+"""Names of the graph's input and first output."""
+
+ERRORS_ONLY = 3
+"""Of onnxruntime's levels of what it logs."""
+
+
+def open_session(model: bytes | Path) -> Any:
+    """An onnxruntime session on the processor, with as many threads as torch may use.
+
+    Args:
+        model: a serialised model, or its file.
+
+    Raises:
+        InputError: if onnxruntime is not installed or the file cannot be read.
+    """
+    check_packages("running an ONNX graph", ["onnxruntime"], "export")
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = ERRORS_ONLY
+    if isinstance(model, bytes):
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if not model.is_file():
+        raise InputError(f"no weight file {model}")
+    with reading(model):
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+class OnnxMethod(GridMethod):
+    """A grid method that runs by onnxruntime, in float32 on the processor.
+
+    Args:
+        session: what `open_session` gives.
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        background: of the images that the graph was made for, in counts; those of the sensor are shifted to it.
+    """
+
+    exportable = False
+
+    def __init__(self, session: Any, sensor: Sensor, ratio: int, background: float) -> None:
+        super().__init__(sensor, ratio)
+        self.session = session
+        self.shift = background - sensor.background
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts; it has no gradient."""
+        counts = np.ascontiguousarray((image.detach() + self.shift).float().cpu().numpy())
+        (cells,) = self.session.run([MAP], {INPUT: counts})
+        return torch.from_numpy(cells).to(image)
+
+
+def read_onnx(path: str | Path, name: str, sensor: Sensor | None, ratio: int) -> OnnxMethod:
+    """The method in a file that `csist export` wrote.
+
+    Args:
+        path: file ending in .onnx.
+        name: registry name that it must be of.
+        sensor: sensor; None for the file's own. PSF and image shape must be those of the file.
+        ratio: sub-pixel grid ratio, which must be the file's.
+
+    Raises:
+        InputError: if the file cannot be read, was not written by csist, or belongs to something else.
+    """
+    path = Path(path)
+    session = open_session(path)
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        card = {"method": metadata["method"], **{key: json.loads(metadata[key]) for key in ("ratio", "sensor")}}
+        made_for = Sensor.from_card(card["sensor"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is an ONNX file without a csist card: it was not written by csist export") from error
+    check_card(path, card, name, sensor or made_for, ratio)
+    return OnnxMethod(session, sensor or made_for, ratio, made_for.background)

@@ -1,0 +1,1 @@
+"""Targets followed through sequences of frames."""

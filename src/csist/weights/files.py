@@ -1,0 +1,192 @@
+"""Weight files: safetensors with a card that says what they are, and one-line errors where they do not fit.
+
+`NAME.safetensors` carries its card in its metadata; `NAME.json` beside it is a copy for people and for the
+search of pretrained weights. Weights that come with the package lie in its folder `weights`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from csist.checks import InputError
+from csist.files import atomic_path, one_line
+from csist.weights.cards import METADATA_KEY, SUFFIX
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+PICKLES = (".pt", ".pth", ".ckpt")
+RECORDS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Int32", "Int64", "Float32", "Float64")),
+    "builtins.getattr",
+)
+"""What frameworks (MMEngine) put beside the weights: their logs. Read as `_Ignored`, never as what they name."""
+HALF_LIMIT = 65504.0
+
+
+def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], half: bool = False) -> Path:
+    """Write a module's state and its card; an interrupted call leaves the old files alone.
+
+    Args:
+        path: the weight file; the suffix .safetensors is added where it is missing.
+        module: whose state is written.
+        card: what `make_card` gives.
+        half: store floating-point tensors as float16, half the size, three digits.
+
+    Returns:
+        Path of the weight file.
+
+    Raises:
+        InputError: if `half` is asked for and a value does not fit.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        path = path.with_name(path.name + SUFFIX)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    if half:
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                if tensor.numel() and float(tensor.abs().max()) > HALF_LIMIT:
+                    raise InputError(
+                        f"{name} exceeds {HALF_LIMIT:.0f}, too much for half precision: save with half=False"
+                    )
+                tensors[name] = tensor.half()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(card))})
+        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(dict(card), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+class _Ignored:
+    """Stands in for an object of a foreign package: takes everything and does nothing."""
+
+    def __new__(cls, *_: object) -> _Ignored:
+        """An empty object, whatever the arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None:
+        """Forget the state."""
+
+
+def _stand_in(name: str) -> type[_Ignored]:
+    module, _, attribute = name.rpartition(".")
+    return type(attribute, (_Ignored,), {"__module__": module, "__qualname__": attribute})
+
+
+_lock = threading.Lock()
+
+
+@contextmanager
+def _records_ignored() -> Iterator[None]:
+    """Restricted loading passes over the logs of frameworks in here; afterwards it knows what it knew before."""
+    from torch import serialization
+
+    with _lock:  # torch keeps one list for all threads
+        before = serialization.get_safe_globals()
+        serialization.add_safe_globals([_stand_in(name) for name in RECORDS])
+        try:
+            yield
+        finally:
+            serialization.clear_safe_globals()
+            serialization.add_safe_globals(before)
+
+
+def _reason(error: BaseException) -> str:
+    """What the restricted loading objects to, in a few words."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found:
+        return f"it holds {found[1]}, which is no tensor and could run code"
+    return one_line(error)[:200]
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a weight file: safetensors, or a pickle of plain tensors (.pt, .pth, .ckpt).
+
+    Pickles are opened with `weights_only=True`: they cannot run code. A state under the key "state_dict" is
+    taken out, as training frameworks wrap it; of what they put beside it, logs are passed over.
+
+    Raises:
+        InputError: if the file does not exist, is damaged, or holds other things than tensors.
+    """
+    import torch
+    from torch import Tensor
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weight file {path}")
+    if path.suffix not in PICKLES:
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
+    try:
+        with warnings.catch_warnings(), _records_ignored():
+            # A pickle of another protocol is either read or refused; torch's advice to report it helps nobody.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise InputError(f"{path} is damaged or holds more than plain tensors: {_reason(error)}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} does not hold a dictionary of tensors")
+    return state
+
+
+def load_into(module: nn.Module, path: str | Path) -> None:
+    """Load a weight file into a module that was built like the one it came from.
+
+    A pickle with the authors' names is translated where the method can (`translate_published`).
+
+    Raises:
+        InputError: if names or shapes do not fit, besides what `load_state` raises.
+    """
+    state = load_state(path)
+    wanted = module.state_dict()
+    translate = getattr(module, "translate_published", None)
+    if translate is not None and Path(path).suffix in PICKLES and not set(state) & set(wanted):
+        try:
+            state = translate(state)
+        except InputError as error:
+            raise InputError(f"cannot use {path}: {error}") from error
+    odd = _misfit(state, wanted)
+    if odd:
+        raise InputError(f"{path} does not fit this method: {odd}")
+    module.load_state_dict(state, strict=True)
+
+
+def _misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """The first thing that keeps a state from fitting, in words; None where it fits."""
+    strange = [name for name in state if name not in wanted]
+    missing = [name for name in wanted if name not in state]
+    if strange or missing:
+        parts = [f"it holds {strange[0]!r}"] if strange else []
+        parts += [f"it lacks {missing[0]!r}"] if missing else []
+        return f"{' and '.join(parts)} ({len(strange)} names too many, {len(missing)} missing)"
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            return f"{name!r} has shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+    return None

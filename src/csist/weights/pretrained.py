@@ -1,0 +1,149 @@
+"""Weights by method, sensor and ratio: those that come with the package, and methods built from a weight file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csist.checks import InputError
+from csist.grid import SubPixelGrid
+from csist.physics.sensor import Sensor
+from csist.weights.cards import SUFFIX, check_card, describe_optics, read_card, same_optics
+from csist.weights.files import PICKLES, load_into, load_state
+
+if TYPE_CHECKING:
+    from csist.methods.base import GridMethod
+
+
+def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
+    """Start values of a method's parameters from weights of the same method for another ratio.
+
+    Parameters of the same name and shape are copied, those with one column a cell of the map are interpolated on the
+    finer or coarser map; what has no counterpart keeps its value, and so do the buffers.
+
+    Args:
+        method: for its own ratio; changed.
+        name: its registry name.
+        path: weight file.
+
+    Raises:
+        InputError: if the file is damaged, of another method or sensor, or holds none of the parameters.
+    """
+    import torch
+    from torch.nn import functional
+
+    card = read_card(path)
+    check_card(path, card, name, method.sensor, card["ratio"])
+    given = load_state(path)
+    old, new = SubPixelGrid(method.grid.shape, card["ratio"]).map_shape, method.grid.map_shape
+    taken = 0
+    with torch.no_grad():
+        for key, parameter in method.named_parameters():
+            value = given.get(key)
+            if value is None:
+                continue
+            if value.shape[1:] == (old[0] * old[1],) and parameter.shape == (len(value), new[0] * new[1]):
+                maps = value.float().view(-1, 1, *old)
+                value = functional.interpolate(maps, size=new, mode="bilinear").flatten(1)
+            if value.shape == parameter.shape:
+                parameter.copy_(value)
+                taken += 1
+    if not taken:
+        raise InputError(f"{path} holds none of the parameters of {name} for ratio {method.ratio}")
+
+
+def weights_folder() -> Path:
+    """Folder of the weights that come with the package."""
+    return Path(str(resources.files("csist"))) / "weights"
+
+
+def list_pretrained(folder: str | Path | None = None) -> list[tuple[Path, dict[str, Any]]]:
+    """(weight file, card) of everything in a folder, default the package's, in order of name."""
+    found = []
+    for path in sorted(Path(folder or weights_folder()).glob("*.json")):
+        weights = path.with_suffix(SUFFIX)
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if weights.is_file() and isinstance(card, dict) and {"method", "ratio", "sensor"} <= set(card):
+            found.append((weights, card))
+    return found
+
+
+def find_pretrained(name: str, sensor: Sensor, ratio: int, folder: str | Path | None = None) -> Path:
+    """The weights that belong to method, PSF, image shape and ratio.
+
+    Where several do, the one whose read noise is closest to the sensor's.
+
+    Args:
+        name: registry name of the method.
+        sensor: sensor.
+        ratio: sub-pixel grid ratio.
+        folder: where to look; default: the package's weights.
+
+    Raises:
+        InputError: if there are none; names those that exist for the method.
+    """
+    every = [(path, card) for path, card in list_pretrained(folder) if card["method"] == name]
+    fitting = [
+        (abs(trained.read_noise - sensor.read_noise), path.name, path)
+        for path, card in every
+        for trained in [Sensor.from_card(card["sensor"])]
+        if card["ratio"] == ratio and same_optics(trained, sensor)
+    ]
+    if fitting:
+        return min(fitting)[2]
+    have = "; ".join(f"ratio {card['ratio']}, {describe_optics(Sensor.from_card(card['sensor']))}" for _, card in every)
+    raise InputError(
+        f"no trained weights of {name} for ratio {ratio}, {describe_optics(sensor)} "
+        f"({'these exist: ' + have if have else 'none of this method exist'}): "
+        f"train them with `csist train {name}`, or build it untrained with pretrained=False"
+    )
+
+
+def load_method(
+    factory: Callable[..., Any],
+    name: str,
+    sensor: Sensor | None,
+    ratio: int,
+    options: Mapping[str, Any],
+    path: str | Path | None = None,
+) -> Any:
+    """Build a method and load its weights.
+
+    Args:
+        factory: the method's class.
+        name: its registry name.
+        sensor: sensor; None takes the weight file's, or the default one where `path` is None.
+        ratio: sub-pixel grid ratio.
+        options: the method's options; those of the weight file hold where they are not given.
+        path: weight file; None looks for pretrained weights.
+
+    Raises:
+        InputError: if there are no such weights, or they do not fit.
+    """
+    from csist.methods.layers import without_start
+
+    if path is None:
+        path = find_pretrained(name, sensor or Sensor(), ratio)
+    if Path(path).suffix in PICKLES:
+        # The file says nothing of itself and may lack the linear start: build as asked, let the shapes speak.
+        find = getattr(factory, "published_options", None)
+        known = {} if find is None else find(load_state(path))
+        method = factory(sensor=sensor or Sensor(), ratio=ratio, **{**known, **options})
+        load_into(method, path)
+        return method
+    card = read_card(path)
+    trained = Sensor.from_card(card["sensor"])
+    check_card(path, card, name, sensor or trained, ratio)
+    for key, value in options.items():
+        if key in card["options"] and card["options"][key] != value:
+            raise InputError(f"{path} was trained with {key}={card['options'][key]}, got {value}")
+    with without_start():
+        method = factory(sensor=sensor or trained, ratio=ratio, **{**card["options"], **options})
+    load_into(method, path)
+    return method
