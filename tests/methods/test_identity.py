@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from csist.checkpoint import list_pretrained, make_card, save_weights
 from csist.checks import InputError
-from csist.datasets.scenes import ScenePrior
-from csist.methods import create_method
+from csist.create import create_method
+from csist.grid import encode_arrays
 from csist.methods.crop import Cropper
-from csist.methods.layers import encode_arrays, simulate
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, simulate
+from csist.weights.cards import make_card
+from csist.weights.files import save_weights
+from csist.weights.pretrained import list_pretrained
 
 SENSOR = Sensor(shape=(7, 9), background=20.0)
 RATIO = 3

@@ -30,7 +30,7 @@ from csist.methods.crop import Crop
 from csist.methods.identity import check_start, pass_through
 from csist.methods.layers import (
     INPUT_SCALE,
-    UnfoldedMethod,
+    StagedMethod,
     convolution,
     gradient_step,
     soft_threshold,
@@ -186,7 +186,7 @@ class DISTANetStage(nn.Module):
         return back[: cells.shape[0]], symmetry
 
 
-class DISTANet(UnfoldedMethod):
+class DISTANet(StagedMethod):
     """DISTA-Net: 2,179,104 parameters at ratio 3 on 11 x 11 px.
 
     Args:
@@ -257,7 +257,7 @@ class DISTANet(UnfoldedMethod):
             raise InputError(f"published_code=True runs with batches of 1 or {CHANNELS} only, got {len(image)}")
         cells, image, operator = self.begin(image, crop)
         residuals = []
-        for stage in self.stages:
+        for stage in self.working_stages():
             cells, residual = stage(cells, image, operator, constrained, crop)
             if residual is not None:
                 residuals.append(residual)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from csist.methods.crop import Crop
 from csist.methods.identity import check_start, pass_through
 from csist.methods.layers import (
-    UnfoldedMethod,
+    StagedMethod,
     convolution,
     gradient_step,
     soft_threshold,
@@ -80,7 +80,7 @@ class ISTANetStage(nn.Module):
         return (found if self.drop is None else stepped + to_map(self.drop, found)), symmetry
 
 
-class ISTANet(UnfoldedMethod):
+class ISTANet(StagedMethod):
     """ISTA-Net: 171,090 parameters with 9 stages, whatever the ratio.
 
     Args:
@@ -119,7 +119,7 @@ class ISTANet(UnfoldedMethod):
         """The map and the residuals of the symmetry, one a stage."""
         cells, image, operator = self.begin(image, crop)
         residuals = []
-        for stage in self.stages:
+        for stage in self.working_stages():
             cells, residual = stage(cells, image, operator, constrained)
             if residual is not None:
                 residuals.append(residual)

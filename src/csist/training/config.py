@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csist.checks import InputError, check_positive, check_ratio
+from csist.checks import InputError, check_not_negative, check_positive, check_ratio
+from csist.methods.table import METHODS, canonical_name
 
 if TYPE_CHECKING:
     from csist.physics.sensor import Sensor
@@ -21,16 +23,31 @@ CLIPS = ("running", "none")
 TARGETS = ("labels", "posterior")
 
 
-def _setting(default: Any, check: Any = None, flags: tuple[str, ...] = (), shown: str | None = None) -> Any:
-    """A field.
+POSITIVE = (
+    "max_samples", "max_minutes", "batch_size", "learning_rate", "warmup_samples", "window", "devices", "num_nodes",
+    "val_limit", "validate_every",
+)  # fmt: skip
+SHARES = ("decay", "ema_decay", "constraint_share", "window_share")
+"""Above 0, at most 1."""
 
-    Args:
-        default: its default.
-        check: "positive", "share" (above 0, at most 1) or the words that are allowed.
-        flags: spellings on the command line, where it is not the field's name alone.
-        shown: what the command line shows for the default.
-    """
-    return field(default=default, metadata={"check": check, "flags": flags, "shown": shown})
+WORDS = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "targets": TARGETS}
+
+FLAGS = {
+    "output": ("--output", "-o"),
+    "options": ("--option",),
+    "gradient_clip": ("--clip", "--gradient-clip"),
+    "compiled": ("--compile",),
+}
+"""Spellings on the command line of the fields that have another one than their name."""
+
+SHOWN = {
+    "data": "simulated scenes",
+    "output": "runs/METHOD",
+    "optimiser": "the method's own",
+    "learning_rate": "the method's own",
+    "gradient_clip": "the method's own",
+}
+"""What the command line shows for a default that is None."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +65,9 @@ class TrainingConfig:
         options: the method's own options.
         seed: of the weights, the order and the simulated scenes.
         batch_size: samples a step, of one process.
-        optimiser: muon (for kernels between layers, Adam for the rest) or adam.
+        optimiser: what makes steps of gradients: muon (for kernels between layers, Adam for the rest) or adam.
         learning_rate: peak; that of Muon's kernels is four times this.
-        schedule: stable (flat, then a linear fall over the last part, decay) or one-cycle.
+        schedule: course of the learning rate: stable (flat, then a linear fall over the last part, decay) or one-cycle.
         warmup_samples: samples over which the learning rate rises; at most a tenth of the training.
         decay: last part of the training, over which the stable schedule falls.
         gradient_clip: largest norm of the gradient: a number, running (twice its running mean) or none.
@@ -67,7 +84,7 @@ class TrainingConfig:
         devices: processes or accelerators on each machine.
         num_nodes: machines.
         strategy: how they share the work: auto or ddp.
-        accelerator: auto, cpu or gpu.
+        accelerator: hardware: auto, cpu or gpu.
         precision: number format: 32-true, 16-mixed or bf16-mixed.
         half: store the weights in half precision.
         val_limit: validation images.
@@ -81,53 +98,61 @@ class TrainingConfig:
         InputError: if a value is out of range or unknown, or no end is given.
     """
 
-    data: str | Path | None = _setting(None, shown="simulated scenes")
-    ratio: int = _setting(3)
-    output: str | Path | None = _setting(None, flags=("--output", "-o"), shown="runs/METHOD")
-    max_samples: int | None = _setting(None, "positive")
-    max_minutes: float | None = _setting(None, "positive")
-    resume: bool = _setting(False)
-    start: str | Path | None = _setting(None)
-    options: Mapping[str, Any] = field(default_factory=dict, metadata={"flags": ("--option",)})
-    seed: int = _setting(0)
-    batch_size: int = _setting(64, "positive")
-    optimiser: str | None = _setting(None, OPTIMISERS, shown="the method's own")
-    learning_rate: float | None = _setting(None, "positive", shown="the method's own")
-    schedule: str = _setting("stable", SCHEDULES)
-    warmup_samples: int = _setting(6_400, "positive")
-    decay: float = _setting(0.2, "share")
-    gradient_clip: str | float | None = _setting(None, flags=("--clip", "--gradient-clip"), shown="the method's own")
-    ema_decay: float = _setting(0.999, "share")
-    targets: str = _setting("labels", TARGETS)
-    constraint_share: float = _setting(1.0, "share")
-    window: int | None = _setting(None, "positive")
-    window_share: float = _setting(0.8, "share")
-    grow: tuple[int, ...] = _setting(())
-    compiled: bool = _setting(False, flags=("--compile",))
-    devices: int = _setting(1, "positive")
-    num_nodes: int = _setting(1, "positive")
-    strategy: str = _setting("auto")
-    accelerator: str = _setting("auto")
-    precision: str = _setting("32-true")
-    half: bool = _setting(False)
-    val_limit: int = _setting(1000, "positive")
-    validate_every: int = _setting(12_800, "positive")
-    checkpoint_minutes: float = _setting(2.0)
-    exact_map: bool = _setting(False)
-    sensor: Sensor | None = _setting(None)
-    prior: ScenePrior | None = _setting(None)
+    data: str | Path | None = None
+    ratio: int = 3
+    output: str | Path | None = None
+    max_samples: int | None = None
+    max_minutes: float | None = None
+    resume: bool = False
+    start: str | Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 64
+    optimiser: str | None = None
+    learning_rate: float | None = None
+    schedule: str = "stable"
+    warmup_samples: int = 6_400
+    decay: float = 0.2
+    gradient_clip: str | float | None = None
+    ema_decay: float = 0.999
+    targets: str = "labels"
+    constraint_share: float = 1.0
+    window: int | None = None
+    window_share: float = 0.8
+    grow: tuple[int, ...] = ()
+    compiled: bool = False
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    half: bool = False
+    val_limit: int = 1000
+    validate_every: int = 12_800
+    checkpoint_minutes: float = 2.0
+    exact_map: bool = False
+    sensor: Sensor | None = None
+    prior: ScenePrior | None = None
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value is not None:
-                _check(each.name, value, each.metadata.get("check"))
+        for name in POSITIVE:
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        for name in SHARES:
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        for name, words in WORDS.items():
+            if getattr(self, name) not in (None, *words):
+                raise InputError(f"{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}")
+        check_not_negative("checkpoint_minutes", self.checkpoint_minutes)
         check_ratio(self.ratio)
         if self.max_samples is None and self.max_minutes is None:
             raise InputError("give max_samples or max_minutes, or both")
         _check_clip(self.gradient_clip)
-        if self.grow and (self.grow[0] < 1 or any(b <= a for a, b in zip(self.grow, self.grow[1:], strict=False))):
-            raise InputError(f"grow must be rising numbers of stages such as 2,4,6, got {','.join(map(str, self.grow))}")
+        if any(after <= before for before, after in pairwise((0, *self.grow))):
+            raise InputError(
+                f"grow must be rising numbers of stages such as 2,4,6, got {','.join(map(str, self.grow))}"
+            )
 
     @property
     def world(self) -> int:
@@ -144,14 +169,16 @@ class TrainingConfig:
         return Path("runs") / name if self.output is None else Path(self.output)
 
 
-def _check(name: str, value: Any, check: Any) -> None:
-    if check == "positive":
-        check_positive(name, value)
-    elif check == "share":
-        if not 0.0 < value <= 1.0:
-            raise InputError(f"{name} must be above 0 and at most 1, got {value}")
-    elif check is not None and value not in check:
-        raise InputError(f"{name} must be one of {', '.join(check)}, got {value!r}")
+def trainable_name(method: str) -> str:
+    """The table's spelling of a method that learns.
+
+    Raises:
+        InputError: if there is no such method, or it has nothing to train.
+    """
+    name = canonical_name(method)
+    if name not in METHODS or not METHODS[name].trained:
+        raise InputError(f"method {name!r} has nothing to train")
+    return name
 
 
 def _check_clip(limit: str | float | None) -> None:

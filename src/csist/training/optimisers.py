@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from csist.checks import InputError
-
-OPTIMISERS = ("muon", "adam")
+from csist.training.config import OPTIMISERS
 
 MUON_PEAK = 4.0
 """Learning rate of the kernels over that of Adam's parameters. With 1.5e-3 it is 0.006, which stayed stable with
@@ -97,7 +96,7 @@ class MuonAdam(torch.optim.Optimizer):
             self._parts["adam"] = torch.optim.Adam(others, lr=peak)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both; parameters without a gradient stay as they are."""
         loss = None
         if closure is not None:
