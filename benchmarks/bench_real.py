@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, machine
+from csist.checks import InputError
 from csist.cli.output import progress, write_json
 from csist.plots import save_figure
 from real.common import folder_of
@@ -29,7 +30,10 @@ def main() -> None:
     modules = {name: import_module(f"real.{name}") for name in dict.fromkeys(options.part or PARTS)}
     for module in modules.values():  # before hours of work
         for folder in module.FOLDERS:
-            folder_of(options.data, folder)
+            try:
+                folder_of(options.data, folder)
+            except InputError as error:
+                parser.error(str(error))
     options.output.mkdir(parents=True, exist_ok=True)
     for name, module in modules.items():
         measure(name, module, options.data, options.output)

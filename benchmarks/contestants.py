@@ -148,7 +148,7 @@ def ista(data: LabelledImages, conditions: Conditions) -> Runner:
 
     def facts() -> dict[str, Any]:
         images = torch.from_numpy(np.array(data.images[:LOOKED_AT, None]))
-        iterations = float(method.solve(images).iterations.double().mean())
+        iterations = float(method.minimise(images).iterations.double().mean())
         return {
             "iterations": iterations,
             "multiply_adds_per_image": ista_multiply_adds(data.sensor.shape, conditions.ratio, iterations),

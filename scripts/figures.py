@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 import csist
+from architecture import architecture
 from csist.evaluation import grid_oracles
 from csist.frames import estimate_psf
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
@@ -237,14 +238,18 @@ def training() -> Figure:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    each.__name__: each for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training)
+    each.__name__: each
+    for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training, architecture)
 }
+DIAGRAMS = ("architecture",)
+"""Figures of lines and text alone."""
 
 
 def main() -> None:
     for name in sys.argv[1:] or FIGURES:
         with styled():
-            save_figure(FIGURES[name](), ROOT / "docs" / "images" / f"{name}.png")
+            suffix = ".svg" if name in DIAGRAMS else ".png"
+            save_figure(FIGURES[name](), ROOT / "docs" / "images" / f"{name}{suffix}")
 
 
 if __name__ == "__main__":

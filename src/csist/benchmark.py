@@ -70,6 +70,7 @@ def benchmark(
     folder: Path,
     ratio: int = 3,
     methods: Sequence[str] | None = None,
+    *,
     limit_images: int = 1000,
     resamples: int = 1000,
     progress: Report | None = None,

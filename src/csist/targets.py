@@ -84,6 +84,7 @@ class Targets:
         y: ArrayLike,
         intensity: ArrayLike,
         score: ArrayLike | None = None,
+        *,
         x_std: ArrayLike | None = None,
         y_std: ArrayLike | None = None,
         intensity_std: ArrayLike | None = None,

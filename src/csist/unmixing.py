@@ -17,10 +17,6 @@ from csist.scenes import ScenePrior
 from csist.targets import Targets
 from csist.windows import WINDOW_SIDE_PX, as_array, check_window_values, default_sensor, is_window, window_noise
 
-FRAME_METHODS = ("continuous",)
-"""Methods that can unmix the blobs of a frame, whose windows have a background and any size."""
-
-
 BRIGHTEST, SIGMA_RANGE_PX = 60, (0.4, 3.0)
 """Targets on which the width of an unknown PSF is fitted for a picture, and its bounds."""
 
@@ -77,6 +73,7 @@ def window_recipe(
     sensor: Sensor | None = None,
     prior: ScenePrior | None = None,
     method: str = "continuous",
+    *,
     mask_nan: bool = False,
     noise_std: float | None = None,
     **options: Any,
@@ -98,24 +95,24 @@ def window_recipe(
     Raises:
         InputError: if a value or option is out of range or does not suit the method.
     """
-    from csist.methods.table import canonical_name, takes_prior
+    from csist.methods.table import abilities, canonical_name
 
-    key = canonical_name(method)
+    key, can = canonical_name(method), abilities(method)
     if noise_std is not None:
         check_not_negative("noise_std", noise_std)
     check_window_values(stack, mask_nan)
     sensor = sensor or default_sensor(stack, dtype)
     sensor = sensor.with_shape((stack.shape[1], stack.shape[2]))
-    if key in FRAME_METHODS:
+    if can.masks:
         noise = window_noise(stack, sensor) if noise_std is None else noise_std
         known = {"prior": prior, "mask_nan": mask_nan, "noise_std": noise}
         return {"name": key, "sensor": sensor, **known, **options}
-    if "mode" in options or (prior is not None and not takes_prior(key)):
+    if "mode" in options or (prior is not None and not can.prior):
         name = "mode" if "mode" in options else "prior"
         raise InputError(f"{name} is for the method 'continuous', {key!r} takes none: leave it out")
     if np.isnan(stack).any():
         raise InputError(f"method {key!r} cannot leave pixels out (NaN): use the method 'continuous'")
-    if takes_prior(key):
+    if can.prior:
         noise_std = window_noise(stack, sensor) if noise_std is None else noise_std
         options |= {} if prior is None else {"prior": prior}
     if noise_std is not None:
@@ -129,13 +126,12 @@ def check_frame_method(method: str) -> None:
     Raises:
         InputError: if it cannot, or does not exist.
     """
-    from csist.methods.table import canonical_name
+    from csist.methods.table import abilities, canonical_name, methods_that
 
-    key = canonical_name(method)
-    if key not in FRAME_METHODS:
+    if not abilities(method).frames:
         raise InputError(
-            f"method {key!r} unmixes windows of at most {WINDOW_SIDE_PX} px a side, this is a larger frame: "
-            f"use the method {FRAME_METHODS[0]!r}"
+            f"method {canonical_name(method)!r} unmixes windows of at most {WINDOW_SIDE_PX} px a side, "
+            f"this is a larger frame: use the method {methods_that('frames')[0]!r}"
         )
 
 

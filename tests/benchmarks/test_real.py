@@ -1,18 +1,19 @@
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import bench_real
 from csist.checks import InputError
-from csist.frames.crowded import Field as StarField
-from csist.io.store import load as load_m2
 from csist.metrics import CSO_DISTANCES_PX
-from csist.physics.psf import PSF, GaussianPSF, SampledPSF
+from csist.physics.psf import GaussianPSF, SampledPSF
 from csist.targets import Targets
 from real.common import folder_of, match, share
 from real.injected import (
     BORDER_PX,
     COUNTS,
+    PSF,
     RAYLEIGH_PX,
     Injection,
     add_targets,
@@ -25,7 +26,9 @@ from real.injected import (
     rows,
     targets_met,
 )
+from real.m2 import Field as StarField
 from real.m2 import judge as judge_stars
+from real.m2 import load as load_m2
 from real.m2 import report
 from real.sirst import Frame, Outcome, summarise
 from real.spitzer import MILLIJANSKY_PER_COUNT
@@ -155,16 +158,15 @@ def test_limit_of_a_lone_target_follows_from_its_bound():
     assert np.mean(limit["bracket"]) == pytest.approx(expected, abs=5.0)
 
 
-def test_missing_folder_is_one_line(run, tmp_path):
+def test_missing_folder_is_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="no folder sirst"):
         folder_of(tmp_path, "sirst")
-    code, _, said = run("benchmark", "real", "--data", tmp_path, "--part", "m2")
-    assert code == 2
-    assert said.count("\n") == 1
-    assert "no folder m2_sdss_hst" in said
-    code, _, said = run("benchmark", "real", "--data", tmp_path, "--part", "mars")
-    assert code == 2
-    assert "unknown part 'mars'" in said
+    for part, expected in (("m2", "no folder m2_sdss_hst"), ("mars", "invalid choice: 'mars'")):
+        monkeypatch.setattr(sys, "argv", ["bench_real.py", "--data", str(tmp_path), "--part", part])
+        with pytest.raises(SystemExit) as ended:
+            bench_real.main()
+        assert ended.value.code == 2
+        assert expected in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real images are not here")

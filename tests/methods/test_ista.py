@@ -77,8 +77,8 @@ def test_fista_reaches_the_minimum(nonnegative: bool, images: torch.Tensor) -> N
 @pytest.mark.parametrize("name", ["ista", "fista"])
 def test_each_image_stops_by_itself(name: str, images: torch.Tensor) -> None:
     method = create_method(name, SENSOR, 3, penalty=20.0, tolerance=0.3, iterations=2000)
-    together = method.solve(images)
-    alone = [method.solve(images[i : i + 1]) for i in range(len(images))]
+    together = method.minimise(images)
+    alone = [method.minimise(images[i : i + 1]) for i in range(len(images))]
     counts = [int(solution.iterations) for solution in alone]
     assert together.iterations.tolist() == counts and len(set(counts)) > 1 and max(counts) < 2000
     torch.testing.assert_close(together.cells, torch.cat([solution.cells for solution in alone]))
@@ -86,8 +86,8 @@ def test_each_image_stops_by_itself(name: str, images: torch.Tensor) -> None:
 
 def test_a_warm_start_saves_iterations(images: torch.Tensor) -> None:
     method = create_method("ista", SENSOR, 3, penalty=20.0, tolerance=0.01)
-    cold = method.solve(images)
-    warm = method.solve(images, start=cold.cells)
+    cold = method.minimise(images)
+    warm = method.minimise(images, start=cold.cells)
     assert int(warm.iterations.sum()) < int(cold.iterations.sum()) / 2
 
 
@@ -131,6 +131,6 @@ def test_refuses(options: dict[str, Any], message: str) -> None:
 def test_refuses_other_shapes(images: torch.Tensor) -> None:
     method = create_method("ista", SENSOR, 3)
     with pytest.raises(InputError, match="images must be"):
-        method.solve(images[:, :, :4])
+        method.minimise(images[:, :, :4])
     with pytest.raises(InputError, match="start must have shape"):
-        method.solve(images, start=images)
+        method.minimise(images, start=images)

@@ -18,7 +18,7 @@ from csist.physics.psf import GaussianPSF
 from csist.plots import View
 from csist.scenes import ScenePrior
 from csist.targets import Targets
-from csist.unmixing import FRAME_METHODS, check_frame_method, frame_model, solve_frame, window_recipe
+from csist.unmixing import check_frame_method, frame_model, solve_frame, window_recipe
 
 Result = TypeVar("Result")
 
@@ -94,24 +94,20 @@ def _prior(settings: Settings) -> ScenePrior | None:
 def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Callable[[int], Answer]:
     # Imported here: the solver is compiled, or its compiled form loaded, at its first use.
     from csist.create import create_method
-    from csist.methods.continuous import Continuous
-    from csist.methods.table import takes_prior
+    from csist.methods.table import abilities
 
-    options: dict[str, Any] = {"mode": settings.mode} if name in FRAME_METHODS else {"ratio": settings.ratio}
+    can = abilities(name)
+    options: dict[str, Any] = {"mode": settings.mode} if can.modes else {"ratio": settings.ratio}
     recipe = window_recipe(
-        scene.images, scene.images.dtype, scene.sensor, _prior(settings) if takes_prior(name) else None, name,
+        scene.images, scene.images.dtype, scene.sensor, _prior(settings) if can.prior else None, name,
         mask_nan=True, noise_std=scene.noise_std, **options,
     )  # fmt: skip
     method = create_method(**recipe)
 
     def solve(place: int) -> Answer:
         image = scene.images[place]
-        cloud = None
-        if isinstance(method, Continuous):
-            found, groups = method.solve(image, keep_samples=True)
-            cloud = _cloud([] if groups[0].samples is None else [groups[0].samples])
-        else:
-            found = method.predict(image[None])
+        found, groups = method.solve(image[None], keep_samples=True)
+        cloud = _cloud([group.samples for group in groups if group.samples is not None]) if groups else None
         truth = None if scene.truths is None else scene.truths[place]
         return Answer(name, place, View(image, method.sensor.render(found[0]), found[0], truth, cloud=cloud))
 
@@ -174,17 +170,7 @@ def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -
     threading.Thread(target=run, daemon=True, name="csist-unmix").start()
     last = -UPDATE_S
     try:
-        while True:
-            if stop.is_set():
-                raise StoppedError
-            try:
-                item = told.get(timeout=PATIENCE_S)
-            except Empty:
-                continue
-            if item is ended:
-                return
-            if isinstance(item, Exception):
-                raise item
+        while (item := _next_item(told, stop)) is not ended:
             if isinstance(item, Progress):
                 now = time.monotonic()
                 if now - last < UPDATE_S:
@@ -193,3 +179,20 @@ def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -
             yield item
     finally:
         stop.set()
+
+
+def _next_item(told: SimpleQueue[Any], stop: threading.Event) -> Any:
+    """What the thread tells next; an exception that it passes on is raised.
+
+    Raises:
+        StoppedError: once `stop` is set.
+    """
+    while not stop.is_set():
+        try:
+            item = told.get(timeout=PATIENCE_S)
+        except Empty:
+            continue
+        if isinstance(item, Exception):
+            raise item
+        return item
+    raise StoppedError

@@ -63,7 +63,7 @@ def benchmark(
         with progress() as report:
             # The limit knows no grid: it stands beside one ratio.
             part = limit_images if each == ratios[0] else 0
-            result = run(images, kept, each, names, part, progress=report)
+            result = run(images, kept, each, names, limit_images=part, progress=report)
         result = with_earlier_rows(result, earlier[each])
         write_json(result, str(target))
         _draw(result, target.with_suffix(".png"))

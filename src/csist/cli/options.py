@@ -48,8 +48,11 @@ def check_mode(mode: str | None) -> None:
     Raises:
         InputError: if there is no such effort.
     """
-    if mode not in (None, "accurate", "fast"):
-        raise InputError(f"mode must be accurate or fast, got {mode!r}")
+    from csist.methods.table import METHODS
+
+    modes = METHODS["continuous"].modes
+    if mode is not None and mode not in modes:
+        raise InputError(f"mode must be {' or '.join(modes)}, got {mode!r}")
 
 
 def check_runtime(runtime: str, methods: Sequence[str]) -> None:
@@ -58,12 +61,12 @@ def check_runtime(runtime: str, methods: Sequence[str]) -> None:
     Raises:
         InputError: if there is no such runtime, or a method has no map and another than the usual one is asked for.
     """
-    from csist.methods.table import METHODS, RUNTIMES, split_name
+    from csist.methods.table import RUNTIMES, abilities
 
     if runtime not in RUNTIMES:
         raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
     for name in methods:
-        if runtime != RUNTIMES[0] and not METHODS[split_name(name)[0]].grid:
+        if runtime != RUNTIMES[0] and not abilities(name).grid:
             raise InputError(f"--runtime {runtime} is for methods on the grid, {name!r} has none: leave it out")
 
 

@@ -158,10 +158,12 @@ def generate(
         grokcso.check_storable(sensor)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             scratch = Path(folder) / "scratch.h5"
-            _generate_store(scratch, int(count), int(seed), sensor, prior, width, _part(progress, 0.0, 0.2), starmap)
+            first = _part(progress, 0.0, 0.2)
+            _generate_store(scratch, int(count), int(seed), sensor, prior, width=width, progress=first, starmap=starmap)
             grokcso.write_grokcso(load(scratch), path, progress=_part(progress, 0.2, 1.0))
         return path
-    _generate_store(check_store_path(path), int(count), int(seed), sensor, prior, width, progress, starmap)
+    path = check_store_path(path)
+    _generate_store(path, int(count), int(seed), sensor, prior, width=width, progress=progress, starmap=starmap)
     return path
 
 
@@ -171,6 +173,7 @@ def _generate_store(
     seed: int,
     sensor: Sensor,
     prior: ScenePrior,
+    *,
     width: int | None,
     progress: Progress | None,
     starmap: Starmap,

@@ -146,7 +146,9 @@ def unmix_crowded(field: Field, threshold: float) -> Targets:
     x, y, flux = solution.targets.T
     z = flux / errors[:, 2]
     order = np.argsort(-flux, kind="stable")
-    return Targets(x, y, flux, z / (z + threshold), *errors.T)[order]
+    return Targets(x, y, flux, z / (z + threshold), x_std=errors[:, 0], y_std=errors[:, 1], intensity_std=errors[:, 2])[
+        order
+    ]
 
 
 def _patches(field: Field) -> tuple[csr_array, FloatArray]:

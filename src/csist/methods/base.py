@@ -1,13 +1,13 @@
-"""What every method offers: images in, one `Targets` an image out.
+"""Base of the methods on the sub-pixel grid.
 
 A grid method is a torch module from image to map, (B, 1, H, W) -> (B, 1, cH, cW), both in counts; its
-read-out drops weak cells and reports the rest, each by itself or those of one target together. A continuous
-method goes from image to targets directly.
+read-out drops weak cells and reports the rest, each by itself or those of one target together.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.grid import READ_OUT_THRESHOLD, SubPixelGrid
 from csist.methods.crop import Crop
+from csist.methods.unmixer import Answers, Progress
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -28,13 +29,16 @@ READ_OUTS = {"cells": SubPixelGrid.decode, "centroid": SubPixelGrid.centroids}
 """Ways from a map to targets, by name."""
 
 
-class Unmixer(Protocol):
-    """A method that is ready to use."""
-
-    sensor: Sensor
-
-    def predict(self, images: FloatArray) -> list[Targets]:
-        """One `Targets` for each image of a stack (N, H, W) in counts, in order."""
+def solve_in_blocks(
+    predict: Callable[[FloatArray], list[Targets]], images: FloatArray, block_size: int, progress: Progress | None
+) -> Answers:
+    """The targets of a stack (N, H, W), whole batches at a time so that progress can be told; no groups."""
+    targets: list[Targets] = []
+    for start in range(0, len(images), block_size):
+        targets += predict(images[start : start + block_size])
+        if progress is not None:
+            progress(len(targets), len(images))
+    return Answers(targets, [])
 
 
 class GridMethod(nn.Module):
@@ -100,6 +104,15 @@ class GridMethod(nn.Module):
             maps.append(self(batch)[:, 0].double().cpu().numpy())
         self.train(was_training)
         return np.concatenate(maps)
+
+    @property
+    def block_size(self) -> int:
+        """Images in a batch."""
+        return self.batch_size
+
+    def solve(self, images: FloatArray, progress: Progress | None = None, keep_samples: bool = False) -> Answers:
+        """The detections of each image of a stack (N, H, W) in counts by the published read-out; no groups."""
+        return solve_in_blocks(self.predict, images, self.block_size, progress)
 
     def predict(
         self, images: FloatArray, threshold: float = READ_OUT_THRESHOLD, readout: str = "cells"

@@ -107,6 +107,7 @@ class ISTA(GridMethod):
         self,
         sensor: Sensor,
         ratio: int,
+        *,
         setting: str = "tuned",
         penalty: float | None = None,
         iterations: int | None = None,
@@ -147,10 +148,10 @@ class ISTA(GridMethod):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts."""
-        return self.solve(image).cells
+        return self.minimise(image).cells
 
     @torch.no_grad()
-    def solve(self, image: Tensor, start: Tensor | None = None) -> Solution:
+    def minimise(self, image: Tensor, start: Tensor | None = None) -> Solution:
         """Maps and iterations.
 
         Args:
@@ -180,13 +181,13 @@ class ISTA(GridMethod):
         """
         inner = torch.get_num_threads()
 
-        def solve(start: int) -> tuple[Tensor, Tensor]:
+        def solve_block(start: int) -> tuple[Tensor, Tensor]:
             with torch.no_grad():  # threads do not inherit it
                 return self._solve_block(image[start : start + BLOCK], begun[start : start + BLOCK])
 
         try:
             with ThreadPoolExecutor(inner, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(solve, range(0, len(image), BLOCK)))
+                return list(pool.map(solve_block, range(0, len(image), BLOCK)))
         finally:
             torch.set_num_threads(inner)
 

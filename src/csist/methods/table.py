@@ -6,14 +6,14 @@ A grid method's name may carry a suffix, NAME+SUFFIX, that says what becomes of 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from csist.checks import InputError
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table.
+    """One line of the table: what a method is and what it can do.
 
     Args:
         target: "module:class" under csist.methods.
@@ -21,6 +21,12 @@ class Entry:
         source: paper.
         trained: whether it has weights that training finds; without, it works as it is.
         grid: whether it answers with a map, which a suffix can follow.
+        export: whether one fixed graph computes its maps, so that an ONNX file can hold it.
+        frames: whether it unmixes the blobs of a frame, whose windows have a background and any size.
+        prior: whether it takes a scene prior.
+        masks: whether it leaves NaN pixels out.
+        threads: whether it takes `workers`, the number of its threads.
+        modes: names of its efforts, the default first.
     """
 
     target: str
@@ -28,6 +34,12 @@ class Entry:
     source: str
     trained: bool = True
     grid: bool = True
+    export: bool = True
+    frames: bool = False
+    prior: bool = False
+    masks: bool = False
+    threads: bool = False
+    modes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,14 +64,21 @@ METHODS: dict[str, Entry] = {
         "this project",
         trained=False,
         grid=False,
+        export=False,
+        frames=True,
+        prior=True,
+        masks=True,
+        threads=True,
+        modes=("accurate", "fast"),
     ),
     "ista": Entry(
         "ista:ISTA",
         "iterative shrinkage-thresholding on the sub-pixel grid",
         "Daubechies et al. 2004",
         trained=False,
+        export=False,
     ),
-    "fista": Entry("ista:FISTA", "ISTA with Nesterov momentum", "Beck & Teboulle 2009", trained=False),
+    "fista": Entry("ista:FISTA", "ISTA with Nesterov momentum", "Beck & Teboulle 2009", trained=False, export=False),
     "lista": Entry("lista:LISTA", "learned ISTA, dense matrices", "Gregor & LeCun, ICML 2010"),
     "ti-lista": Entry("lista:TiLISTA", "tied LISTA with support selection", "Liu et al., ICLR 2019"),
     "liht": Entry("lista:LIHT", "learned iterative hard thresholding", "Wang et al., AAAI 2016"),
@@ -125,14 +144,35 @@ def canonical_name(name: str) -> str:
     return "+".join(filter(None, split_name(name)))
 
 
-def takes_prior(name: str) -> bool:
-    """Whether a method, with its suffix, takes a scene prior.
+def abilities(name: str) -> Entry:
+    """What a method, with its suffix, is and can do.
 
     Raises:
         InputError: as `split_name`.
+
+    >>> abilities("ista").prior, abilities("ista+refine").prior
+    (False, True)
     """
     key, suffix = split_name(name)
-    return not METHODS[key].grid if suffix is None else "prior" in SUFFIXES[suffix].options
+    if suffix is None:
+        return METHODS[key]
+    following = SUFFIXES[suffix]
+    return replace(
+        METHODS[key],
+        trained=METHODS[key].trained or following.trained,
+        export=False,
+        prior="prior" in following.options,
+        threads="workers" in following.options,
+    )
+
+
+def methods_that(ability: str) -> list[str]:
+    """Names of the methods with an ability, a boolean field of `Entry`.
+
+    >>> methods_that("frames")
+    ['continuous']
+    """
+    return [name for name, entry in METHODS.items() if getattr(entry, ability)]
 
 
 def list_methods() -> list[str]:

@@ -32,6 +32,7 @@ def bootstrap_interval(
     predictions: Sequence[Targets],
     truths: Sequence[Targets],
     seed: int | np.random.Generator,
+    *,
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",
@@ -52,13 +53,14 @@ def bootstrap_interval(
     Raises:
         InputError: if the batches do not fit, or level or resamples are out of range.
     """
-    return bootstrap_scores(predictions, truths, seed, level, resamples, rank_by)["CSO-mAP"]
+    return bootstrap_scores(predictions, truths, seed, level=level, resamples=resamples, rank_by=rank_by)["CSO-mAP"]
 
 
 def bootstrap_scores(
     predictions: Sequence[Targets],
     truths: Sequence[Targets],
     seed: int | np.random.Generator,
+    *,
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",
@@ -94,6 +96,7 @@ def bootstrap_difference(
     second: Sequence[Targets],
     truths: Sequence[Targets],
     seed: int | np.random.Generator,
+    *,
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",

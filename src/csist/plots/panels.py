@@ -107,6 +107,7 @@ def frame_panel(
     model: FloatArray,
     truth: Targets | None = None,
     title: str = "",
+    *,
     zooms: int = 3,
     zoom_side_px: int = 21,
 ) -> Figure:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.table import Table
@@ -40,13 +40,16 @@ from csist.cli.output import (
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.report import Tally, draw_unmixed, groups_table
-from csist.cli.unmix.settings import Settings, make_settings
+from csist.cli.unmix.settings import Options, Settings, make_settings
 from csist.cluster import ClusterError
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from csist.cli.unmix.blocks import Block
     from csist.io import TableWriter
+
+Item = TypeVar("Item")
 
 SHOWN_PSFS = 4
 """Measured PSFs in the printed summary; the JSON has all."""
@@ -117,23 +120,27 @@ def unmix(
     if engine == "dask":
         _check_independent(sequence, temporal, tracks)
     settings = make_settings(
-        method,
-        ratio,
-        mode,
-        prior,
-        sensor,
-        psf_sigma,
-        psf,
-        psf_oversampling,
-        noise_std,
-        background,
-        mask_nan,
-        weights,
-        runtime,
-        temporal,
-        workers,
+        Options(
+            method=method,
+            ratio=ratio,
+            mode=mode,
+            prior=prior,
+            sensor=sensor,
+            psf_sigma=psf_sigma,
+            psf=psf,
+            psf_oversampling=psf_oversampling,
+            noise_std=noise_std,
+            background=background,
+            mask_nan=mask_nan,
+            weights=weights,
+            runtime=runtime,
+            temporal=temporal,
+            workers=workers,
+        )
     )
     tally = Tally(tracks=None if tracks is None else TrackRows())
+    if background is not None:
+        tally.frame_notes.append("--background is for windows, that of a frame is measured")
     files = _input_files(inputs, tally, sequence)
     check_outputs([path for _, path in files], json_target, output, groups, tracks, plot)
     for table_path in (groups, tracks):
@@ -148,7 +155,7 @@ def unmix(
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
-                _unmix_files(files, settings, client, table, tally, report, plot is not None)
+                _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
                 if groups is not None:
                     write_table(groups_table(tally.groups), groups)
                 if tracks is not None and tally.tracks is not None:
@@ -201,60 +208,61 @@ def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[t
 
 def _unmix_files(
     files: Sequence[tuple[str, Path]],
-    settings: Settings,
-    client: Client | None,
+    openers: Iterable[Callable[[], OpenFile]],
     table: TableWriter,
     tally: Tally,
     report: Callable[[str, float, float], None],
     pictured: bool,
 ) -> None:
-    """Unmix file by file; in a batch a bad file is told of and the others go on."""
+    """Unmix file by file; in a batch a bad file is reported and the others go on."""
     from csist.windows import is_window
 
-    openers = zip(files, _openers(files, settings, client), strict=True)
-    for place, ((name, path), open_next) in enumerate(openers):
+    for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
         report(name, place, len(files))
-        opened: OpenFile | None = None
-        while True:
-            try:
-                if opened is None:
-                    opened = open_next()
-                    for text in opened.notes:
-                        tally.note(text, name)
-                    if settings.background is not None and not is_window(opened.shape):
-                        tally.note("--background is for windows, that of a frame is measured", name)
-                block = next(opened.blocks, None)
-                if block is None:
-                    for text in opened.notes:  # more of them may come while frames are read
-                        tally.note(text, name)
-            except ClusterError:  # the other files fail too
-                raise
-            except Exception as error:
-                message = _file_message(path, error)
-                if len(files) == 1:
-                    raise (InputError if isinstance(error, InputError) else RuntimeError)(message) from error
-                complain(message)
-                tally.failed.append({"path": str(path), "error": message})
-                break
-            if block is None:
-                tally.files += 1
-                break
+        for shape, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
             with uninterrupted():  # table, groups and summary must tell of the same images
                 image = _image_name(path, name, block.name, len(files) > 1)
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets)
-                    if tally.tracks is not None and not is_window(opened.shape):
-                        tally.tracks.add(name, block.start + index, targets)
-                tally.images += len(block.targets)
-                tally.targets += sum(map(len, block.targets))
-                tally.masked += block.masked
-                tally.groups += [{"image": image, **row} for row in block.groups]
-                if block.psf is not None:
-                    tally.psfs.append({"image": name, **block.psf})
+                tally.add(block, image, name, is_window(shape))
             if pictured:
-                tally.keep_view(block, is_window(opened.shape))
-            done = (block.start + len(block.targets)) / opened.shape[0] if opened.shape[0] else 0.0
+                tally.keep_view(block, is_window(shape))
+            done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
             report(name, place + min(done, 1.0), len(files))
+
+
+def _blocks_of(
+    open_next: Callable[[], OpenFile], name: str, tally: Tally
+) -> Iterator[tuple[tuple[int, int, int], Block]]:
+    """(shape of the file, block) for each block of a file; its notes go to the tally."""
+    from csist.windows import is_window
+
+    opened = open_next()
+    tally.note_all(opened.notes, name)
+    if not is_window(opened.shape):
+        tally.note_all(tally.frame_notes, name)
+    for block in opened.blocks:
+        yield opened.shape, block
+    tally.note_all(opened.notes, name)  # more of them may come while frames are read
+    tally.files += 1
+
+
+def _unless_bad(blocks: Iterator[Item], path: Path, alone: bool, tally: Tally) -> Iterator[Item]:
+    """The blocks of a file up to an error, which ends the run only where the file is alone.
+
+    Raises:
+        ClusterError: always: the other files would fail too.
+    """
+    try:
+        yield from blocks
+    except ClusterError:
+        raise
+    except Exception as error:
+        message = _file_message(path, error)
+        if alone:
+            raise (InputError if isinstance(error, InputError) else RuntimeError)(message) from error
+        complain(message)
+        tally.failed.append({"path": str(path), "error": message})
 
 
 def _openers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ class Tally:
     masked: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    frame_notes: list[str] = field(default_factory=list)
+    """What the user should know about every file of frames."""
     groups: list[dict[str, Any]] = field(default_factory=list)
     windows: list[tuple[int, View]] = field(default_factory=list)
     frame: tuple[float, View] | None = None
@@ -38,6 +41,30 @@ class Tally:
         names = self.notes.setdefault(text, [])
         if name not in names:
             names.append(name)
+
+    def note_all(self, texts: Iterable[str], name: str) -> None:
+        """Remember what the user should know about a file, one line each."""
+        for text in texts:
+            self.note(text, name)
+
+    def add(self, block: Block, image: str, sequence: str, window: bool) -> None:
+        """Count the images and targets of a block, keep the rows of its groups and link its frames' targets.
+
+        Args:
+            block: what was unmixed.
+            image: name of its images in the tables.
+            sequence: name of the file that it is of.
+            window: whether its images are windows, which have no tracks.
+        """
+        if self.tracks is not None and not window:
+            for index, targets in enumerate(block.targets):
+                self.tracks.add(sequence, block.start + index, targets)
+        self.images += len(block.targets)
+        self.targets += sum(map(len, block.targets))
+        self.masked += block.masked
+        self.groups += [{"image": image, **row} for row in block.groups]
+        if block.psf is not None:
+            self.psfs.append({"image": sequence, **block.psf})
 
     def keep_view(self, block: Block, window: bool) -> None:
         """Keep for the picture the windows with the most targets, or the frame with the surest pair."""

@@ -56,79 +56,88 @@ class Settings:
     @property
     def method_options(self) -> dict[str, Any]:
         """Arguments of `create_method` that were given."""
-        from csist.unmixing import FRAME_METHODS
+        from csist.methods.table import abilities
 
         options: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
-        if self.method not in FRAME_METHODS:
+        if abilities(self.method).grid:
             options |= {"ratio": self.ratio, "pretrained": self.weights, "runtime": self.runtime}
         elif self.workers is not None:
             options["workers"] = self.workers
         return options
 
 
-def make_settings(
-    method: str,
-    ratio: int,
-    mode: str | None,
-    prior: str | None,
-    sensor: Path | None,
-    psf_sigma: float | None,
-    psf: Path | None,
-    psf_oversampling: int,
-    noise_std: float | None,
-    background: float | None,
-    mask_nan: bool,
-    weights: Path | None,
-    runtime: str,
-    temporal: int | None = None,
-    workers: int | None = None,
-) -> Settings:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `csist unmix` that say how to unmix, as they are given."""
+
+    method: str
+    ratio: int
+    mode: str | None
+    prior: str | None
+    sensor: Path | None
+    psf_sigma: float | None
+    psf: Path | None
+    psf_oversampling: int
+    noise_std: float | None
+    background: float | None
+    mask_nan: bool
+    weights: Path | None
+    runtime: str
+    temporal: int | None
+    workers: int | None
+
+
+def make_settings(given: Options) -> Settings:
     """The options of `csist unmix`, checked.
 
     Raises:
         InputError: if a value is out of range or a file cannot be used.
     """
     from csist.checks import check_not_negative, check_ratio
-    from csist.frames.psf import MEASURED
     from csist.methods.table import canonical_name
-    from csist.physics.psf import GaussianPSF
     from csist.scenes import ScenePrior
 
-    check_mode(mode)
-    key = canonical_name(method)
-    check_runtime(runtime, [key])
-    card, stated_noise = (None, None) if sensor is None else read_sensor(sensor)
-    if psf is not None and psf_sigma is not None:
-        raise InputError(f"give --psf {psf} or --psf-sigma {psf_sigma}, not both")
-    # A file of such a name is ./auto.
-    measured = str(psf) if str(psf) in MEASURED else None
-    chosen: PSF | None = None
-    if psf_sigma is not None:
-        chosen = GaussianPSF(psf_sigma)
-    elif psf is not None and measured is None:
-        chosen = _read_psf(psf, psf_oversampling)
-    if background is not None and abs(background) == float("inf"):
-        raise InputError(f"background must be finite, got {background}")
-    if temporal is not None and temporal < 3:
-        raise InputError(f"temporal must be a whole number of frames >= 3, got {temporal}")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be a whole number >= 1, got {workers}")
+    check_mode(given.mode)
+    key = canonical_name(given.method)
+    check_runtime(given.runtime, [key])
+    sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
+    psf, measured = _chosen_psf(given)
+    if given.background is not None and abs(given.background) == float("inf"):
+        raise InputError(f"background must be finite, got {given.background}")
+    if given.temporal is not None and given.temporal < 3:
+        raise InputError(f"temporal must be a whole number of frames >= 3, got {given.temporal}")
+    if given.workers is not None and given.workers < 1:
+        raise InputError(f"workers must be a whole number >= 1, got {given.workers}")
     return Settings(
         method=key,
-        ratio=check_ratio(ratio),
-        mode=mode,
-        prior=None if prior is None else ScenePrior.named(prior),
-        sensor=card,
-        psf=chosen,
-        background=background,
-        noise_std=stated_noise if noise_std is None else check_not_negative("noise_std", noise_std),
-        mask_nan=mask_nan,
-        weights=weights,
-        runtime=runtime,
+        ratio=check_ratio(given.ratio),
+        mode=given.mode,
+        prior=None if given.prior is None else ScenePrior.named(given.prior),
+        sensor=sensor,
+        psf=psf,
+        background=given.background,
+        noise_std=stated_noise if given.noise_std is None else check_not_negative("noise_std", given.noise_std),
+        mask_nan=given.mask_nan,
+        weights=given.weights,
+        runtime=given.runtime,
         psf_measured=measured,
-        temporal=temporal,
-        workers=workers,
+        temporal=given.temporal,
+        workers=given.workers,
     )
+
+
+def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
+    """The PSF that the options give, or the word for one that is to be measured."""
+    from csist.frames.psf import MEASURED
+    from csist.physics.psf import GaussianPSF
+
+    if given.psf is not None and given.psf_sigma is not None:
+        raise InputError(f"give --psf {given.psf} or --psf-sigma {given.psf_sigma}, not both")
+    if given.psf_sigma is not None:
+        return GaussianPSF(given.psf_sigma), None
+    if str(given.psf) in MEASURED:  # a file of such a name is ./auto
+        return None, str(given.psf)
+    return None if given.psf is None else _read_psf(given.psf, given.psf_oversampling), None
 
 
 def _read_psf(path: Path, oversampling: int) -> PSF:

@@ -14,6 +14,7 @@ from csist.cli.unmix.settings import Settings
 if TYPE_CHECKING:
     from csist._types import FloatArray
     from csist.io import ImageStack
+    from csist.methods.unmixer import Unmixer
     from csist.physics.sensor import Sensor
     from csist.plots import View
     from csist.targets import Targets
@@ -74,16 +75,15 @@ def settle_windows(stack: ImageStack, settings: Settings) -> tuple[FloatArray, d
     return images, recipe, psf
 
 
-def whole_batches(method: Any, windows: int) -> int:
+def whole_batches(method: Unmixer, windows: int) -> int:
     """At least so many windows, and whole batches of a grid method.
 
     Its last bits depend on which windows are in a batch; in blocks of whole batches they are always the same.
     """
-    batch = getattr(getattr(method, "method", method), "batch_size", 1)
-    return -(-windows // batch) * int(batch)
+    return -(-windows // method.block_size) * method.block_size
 
 
-def unmix_windows(method: Any, images: FloatArray, start: int) -> tuple[list[Targets], list[dict[str, Any]], int]:
+def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> tuple[list[Targets], list[dict[str, Any]], int]:
     """Targets, rows of the table of groups, and number of masked pixels of windows.
 
     Args:
@@ -93,15 +93,9 @@ def unmix_windows(method: Any, images: FloatArray, start: int) -> tuple[list[Tar
     """
     import numpy as np
 
-    from csist.methods.continuous import Continuous
-
-    groups: list[dict[str, Any]] = []
-    if isinstance(method, Continuous):
-        found, known = method.solve(images)
-        groups = [{"frame": start + i, "group": 0, **group_row(group)} for i, group in enumerate(known)]
-    else:
-        found = method.predict(images)
-    return found, groups, int(np.isnan(images).sum())
+    answers = method.solve(images)
+    groups = [{"frame": start + i, "group": 0, **group_row(group)} for i, group in enumerate(answers.groups)]
+    return answers.targets, groups, int(np.isnan(images).sum())
 
 
 def store_truths(stack: ImageStack) -> list[Targets] | None:

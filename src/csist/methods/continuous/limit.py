@@ -212,7 +212,8 @@ def posterior_limit(
                 from_truth, estimate, deviation, score,
             )  # fmt: skip
             x, y, intensity = estimate.T
-            found.append(Targets(x, y, intensity, score, *deviation.T))
+            x_std, y_std, intensity_std = deviation.T
+            found.append(Targets(x, y, intensity, score, x_std=x_std, y_std=y_std, intensity_std=intensity_std))
         return found[0], found[1]
 
     results = []

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from csist.checks import InputError, check_not_negative, check_stack
 from csist.methods.continuous.likelihood import AT_CEILING, AT_FLOOR, IGNORED, MEASURED
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, Group, PixelSolver
+from csist.methods.unmixer import Answers
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
@@ -89,6 +90,8 @@ class Continuous:
         self.mask_nan = mask_nan
         self.workers = workers or os.cpu_count() or 1
 
+    block_size = 1
+
     def predict(self, images: FloatArray, progress: Callable[[int, int], None] | None = None) -> list[Targets]:
         """One `Targets` for each image of a stack (N, H, W) in counts, in order."""
         return self.solve(images, progress)[0]
@@ -98,7 +101,7 @@ class Continuous:
         images: FloatArray,
         progress: Callable[[int, int], None] | None = None,
         keep_samples: bool = False,
-    ) -> tuple[list[Targets], list[Group]]:
+    ) -> Answers:
         """Targets and group information of each image of a stack (N, H, W) in counts, in order.
 
         Args:
@@ -142,4 +145,4 @@ class Continuous:
                 groups += part[1]
                 if progress is not None:
                     progress(len(targets), len(stack))
-        return targets, groups
+        return Answers(targets, groups)

@@ -184,6 +184,7 @@ class SAN(SuperResolution):
         self,
         sensor: Sensor,
         ratio: int,
+        *,
         groups: int = 10,
         blocks: int = 5,
         channels: int = 64,
