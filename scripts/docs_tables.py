@@ -86,9 +86,9 @@ def _evaluations() -> list[dict[str, Any]]:
 
 def budgets() -> str:
     """What each trained network costs, how it was trained and how it scores, beside the literature."""
-    known = read_result("published")
+    reported = read_result("published")
     # The authors' own figures come last: they hold where others have run the same methods.
-    every = [row for part in [*known["beside"], known] for row in part["rows"] if "," not in row["name"]]
+    every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
     literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
     rows = []
     for each in _evaluations():
@@ -105,10 +105,15 @@ def budgets() -> str:
                     with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
                     "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
                     _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
+                    *("" if row.get(key) is None else f"{row[key]:.1f}"
+                      for key in ("squared_error", "squared_error_ratio")),
                 ]
             )  # fmt: skip
     head = ["method", "ratio", "parameters, M", "multiply-adds, M an image", "published", "samples seen", "minutes"]
-    return markdown_table([*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM"], rows)
+    return markdown_table(
+        [*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM", "squared error", "over the exact map's"],
+        rows,
+    )
 
 
 def _difference(row: dict[str, Any]) -> str:

@@ -19,7 +19,10 @@ import torch
 from csist.checks import InputError
 from csist.create import create_method
 from csist.datasets import generate
+from csist.grid import SubPixelGrid
 from csist.methods.crop import Cropper
+from csist.methods.exact_map import exact_maps
+from csist.physics.psf import SampledPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.weights.cards import read_card
@@ -30,8 +33,9 @@ pytest.importorskip("lightning")
 from csist.training import TrainingConfig, TrainingResult
 from csist.training import train as run
 from csist.training.average import AveragedWeights
-from csist.training.datamodule import Labelled, SimulatedSource, StoredSource
+from csist.training.datamodule import Labelled, SimulatedSource, StoredSource, open_data
 from csist.training.logs import read_log
+from csist.training.posterior import BLOCK_BATCHES, PosteriorMaps, laid, orientations
 from csist.training.schedule import learning_rate_share
 
 SENSOR = Sensor(shape=(5, 5))
@@ -362,3 +366,56 @@ def test_begins_from_given_weights(tmp_path: Path, undisturbed: Any) -> None:
     assert trained.card["training"]["start"]["samples"] == read_card(undisturbed.weights)["training"]["samples"]
     one, other = load_state(trained.weights), load_state(undisturbed.weights)
     assert all(torch.allclose(one[key], other[key], atol=1e-6) for key in other)
+
+
+def test_exact_maps_can_be_learned_and_are_the_line_to_reach(tmp_path: Path, undisturbed: Any) -> None:
+    settings = {**TINY, "max_samples": 64, "validate_every": 32, "targets": "posterior", "exact_map": True}
+    whole = train(**settings, output=tmp_path / "whole")
+    assert whole.card["training"]["targets"] == "posterior"
+    log = read_log(tmp_path / "whole", 8)
+    scored = np.isfinite(log["cso_map"])
+    exact, error = log["exact_cso_map"][scored], log["exact_squared_error"][scored]
+    assert len(set(exact)) == len(set(error)) == 1 and 0.0 < error[0] < log["squared_error"][scored].min()
+    kept = json.loads((tmp_path / "whole" / "exact-map.json").read_text())
+    assert (kept["cso_map"], kept["squared_error"]) == (exact[0], error[0])
+    answers = iter([False] * 4 + [True])
+    train(**settings, output=tmp_path / "parts", stop_asked=lambda: next(answers))
+    train(**settings, output=tmp_path / "parts", resume=True)
+    one, other = (
+        torch.load(tmp_path / each / "last.ckpt", weights_only=True)["state_dict"] for each in ("whole", "parts")
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_exact_maps_come_with_every_image_in_every_orientation() -> None:
+    config = TrainingConfig(max_samples=1, sensor=SENSOR, val_limit=2)
+    data, grid = open_data(config), SubPixelGrid(SENSOR.shape, 3)
+    assert len(orientations(SENSOR)) == len(set(orientations(SENSOR))) == 8
+    posterior = PosteriorMaps(data, grid)
+    every = 8 * BLOCK_BATCHES
+    for step in (0, 1, 2 * BLOCK_BATCHES + 1, 4 * BLOCK_BATCHES, every + 2, 3):
+        images, exact = posterior.batch(step, 3, 0, 1)
+        block, turn = step // every, step % every // BLOCK_BATCHES
+        source = data.source.batch(block * BLOCK_BATCHES + step % BLOCK_BATCHES, 3, 0, 1)[0]
+        assert np.array_equal(images, laid(source, orientations(SENSOR)[turn]))
+        # The maps are those of the images as they lie, but for the chance of the samples.
+        direct = exact_maps(images, grid, SENSOR, data.prior)
+        assert np.abs(exact - direct).mean() < 0.25 * np.abs(direct).mean()
+        if turn == 0:
+            assert np.array_equal(exact, direct)
+
+
+@pytest.mark.parametrize(("shape", "count"), [((5, 5), 8), ((5, 7), 4)])
+def test_orientations_agree_with_the_sensor(shape: tuple[int, int], count: int) -> None:
+    sensor = Sensor(shape=shape)
+    grid = SubPixelGrid(shape, 3)
+    matrix = grid.steering_matrix(sensor.psf)
+    cells = np.random.default_rng(0).random((1, *grid.map_shape))
+    image = (matrix @ cells.ravel()).reshape(1, *shape)
+    assert len(orientations(sensor)) == count
+    for orientation in orientations(sensor):
+        np.testing.assert_allclose(
+            (matrix @ laid(cells, orientation).ravel()).reshape(1, *shape), laid(image, orientation)
+        )
+    uneven = SampledPSF(np.outer(np.arange(1.0, 10.0), np.ones(9)), 3)
+    assert orientations(Sensor(psf=uneven)) == ((False, False, False),)
