@@ -31,6 +31,7 @@ from docs_tables import (
     parts,
     published,
     published_beside,
+    recipes,
     results,
     short_trainings,
     speed,
@@ -48,7 +49,7 @@ MACROS: dict[str, Callable[..., str]] = {
     for each in (
         aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, published_beside, results, short_trainings, speed, speeds, table, training_steps, weights,
+        published, published_beside, recipes, results, short_trainings, speed, speeds, table, training_steps, weights,
         wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip

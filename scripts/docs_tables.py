@@ -116,6 +116,27 @@ def budgets() -> str:
     )
 
 
+def recipes() -> str:
+    """Samples that DISTA-Net needs by the way it is trained."""
+    if not (RESULTS / "recipes.json").exists():
+        return "Not measured yet: run `python benchmarks/bench_recipes.py`"
+    result = read_result("recipes")
+    rows = [
+        [
+            name, seed, f"{needed['bound']} {needed['samples']:,}",
+            ", ".join(
+                f"{run['cso_map']:.2f} ({run['squared_error']:.1f}) after {run['samples']:,}"
+                for run in result["runs"] if (run["recipe"], str(run["seed"])) == (name, seed)
+            ),
+        ]
+        for name, by_seed in result["needed"].items()
+        for seed, needed in by_seed.items()
+    ]  # fmt: skip
+    return markdown_table(
+        ["recipe", "seed", f"samples to reach {result['goal']:g}", "CSO-mAP (squared error) of each training"], rows
+    )
+
+
 def _difference(row: dict[str, Any]) -> str:
     """CSO-mAP of a row minus DISTA-Net's on the same images, with its interval; empty where it is unknown or itself."""
     found = row.get("difference")

@@ -63,8 +63,9 @@ def test_a_tiny_training_and_its_continuation(run: Run) -> None:
     other = ("train", "ista-net", "--option", "stages=1", *TINY)
     refused(run(*other, "--max-samples", 192, "--resume"), "begun with another method, ratio or other options")
 
-    code, out, _ = run(*two_stages, "--max-samples", 192, "--resume", "--json", "-")
-    assert code == 0
+    code, out, err = run(*two_stages, "--max-samples", 192, "--resume", "--json", "-", "--plot", "curves.png")
+    assert code == 0 and Path("curves.png").stat().st_size > 1000
+    assert "times the exact map's; its CSO-mAP" in err
     figures = json.loads(out)
     assert (figures["samples"], figures["method"], figures["weights"]) == (192, "ista-net", str(weights))
     assert figures["card"]["options"] == {"stages": 2}

@@ -8,7 +8,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
@@ -42,7 +42,9 @@ OWN_OPTIONS = ("name", "sensor", "ratio", "pretrained")
 """Names that --option may not set, because the command does."""
 
 MethodArgument = Annotated[str, typer.Argument(metavar="METHOD", help="See `csist methods`; one that needs training.")]
-PlotCurvesOption = Annotated[Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples.")]
+PlotCurvesOption = Annotated[
+    Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples, with the exact map.")
+]
 
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
 
@@ -163,6 +165,8 @@ def train(method: str, plot: Path | None, json_target: str | None, **given: Any)
         from csist.plots import check_picture
 
         check_picture(plot)
+        if _has_exact_map(config):
+            config = replace(config, exact_map=True)
     from csist.training import train as run
 
     folder = config.folder(name)
@@ -178,6 +182,16 @@ def train(method: str, plot: Path | None, json_target: str | None, **given: Any)
         write_json(_figures(result), json_target)
     if json_target != "-":
         _report_training(result)
+
+
+def _has_exact_map(config: TrainingConfig) -> bool:
+    """Whether the exact map of the training's scenes can be measured, for the picture."""
+    prior = config.prior
+    if config.data is not None:
+        from csist.io.store import load
+
+        prior = load(config.data).prior
+    return prior is None or prior.single_pixel
 
 
 @contextmanager
