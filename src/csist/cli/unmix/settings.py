@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.options import check_mode, check_runtime, read_sensor
+from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
@@ -40,6 +41,8 @@ class Settings:
     mask_nan: bool
     weights: Path | None
     runtime: str
+    detector: str
+    false_alarm_rate: float
     psf_measured: str | None = None
     temporal: int | None = None
     workers: int | None = None
@@ -65,18 +68,24 @@ class Settings:
             return stack.sensor.read_noise
         return self.noise_std
 
-    def frame_sensor(self, sequence: FrameSequence, psf: PSF | None) -> Sensor | None:
-        """The sensor of frames: a card, what the file states, or what its header knows; None if nothing is known.
-
-        Args:
-            sequence: the frames.
-            psf: of that sensor; its PSF is not to be used if None.
-        """
+    def frame_options(self, sequence: FrameSequence) -> FrameOptions:
+        """The options of frames, with the sensor of a card, of the file, or what its header knows of one."""
         from csist.physics.sensor import Sensor
 
-        if self.sensor or sequence.sensor or not sequence.header.states_sensor:
-            return self.sensor or sequence.sensor
-        return sequence.header.applied(Sensor() if psf is None else Sensor(psf=psf))
+        sensor = self.sensor or sequence.sensor
+        of_header = sensor is None and sequence.header.states_sensor
+        given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
+        return FrameOptions(
+            sensor=sequence.header.applied(Sensor()) if of_header else sensor,
+            sensor_has_psf=not of_header,
+            prior=self.prior,
+            noise_std=self.noise_std,
+            psf=self.psf_measured or self.psf,
+            detector=self.detector,
+            false_alarm_rate=self.false_alarm_rate,
+            workers=self.workers,
+            **given,
+        )
 
     def header_notes(self, images: ImageStack | FrameSequence) -> list[str]:
         """What the summary says of a sensor taken from a file's header."""
@@ -163,6 +172,8 @@ class Options:
     psf: Path | None
     psf_oversampling: int
     noise_std: float | None
+    detector: str
+    false_alarm_rate: float
     background: float | None
     mask_nan: bool
     weights: Path | None
@@ -183,6 +194,7 @@ def make_settings(given: Options) -> Settings:
     from csist.methods.table import canonical_name
 
     check_mode(given.mode)
+    FrameOptions(detector=given.detector, false_alarm_rate=given.false_alarm_rate)
     key = canonical_name(given.method)
     check_runtime(given.runtime, [key])
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
@@ -205,6 +217,8 @@ def make_settings(given: Options) -> Settings:
         mask_nan=given.mask_nan,
         weights=given.weights,
         runtime=given.runtime,
+        detector=given.detector,
+        false_alarm_rate=given.false_alarm_rate,
         psf_measured=measured,
         temporal=given.temporal,
         workers=given.workers,
@@ -214,14 +228,14 @@ def make_settings(given: Options) -> Settings:
 
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
     """The PSF that the options give, or the word for one that is to be measured."""
-    from csist.frames.psf import MEASURED
+    from csist.frames.options import MEASURED_PSFS
     from csist.physics.psf import GaussianPSF
 
     if given.psf is not None and given.psf_sigma is not None:
         raise InputError(f"give --psf {given.psf} or --psf-sigma {given.psf_sigma}, not both")
     if given.psf_sigma is not None:
         return GaussianPSF(given.psf_sigma), None
-    if str(given.psf) in MEASURED:  # a file of such a name is ./auto
+    if str(given.psf) in MEASURED_PSFS:  # a file of such a name is ./auto
         return None, str(given.psf)
     return None if given.psf is None else _read_psf(given.psf, given.psf_oversampling), None
 
