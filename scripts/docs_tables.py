@@ -440,9 +440,10 @@ def yolo() -> str:
                 [
                     each["name"], read_out, with_interval(figures["CSO-mAP"], *figures["interval"], ".2f"),
                     f"{figures['AP05']:.1f}", f"{figures['AP25']:.1f}", f"{figures['count_accuracy']:.1f} %",
+                    f"{figures['distance_rms']:.3f}" if "distance_rms" in figures else "",
                 ]
             )  # fmt: skip
-    return markdown_table(["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right"], rows, 2)
+    return markdown_table(["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right", "rms error, px"], rows, 2)
 
 
 def yolo_budget() -> str:

@@ -21,7 +21,7 @@ LEAST_LIGHT = 1e-4
 
 
 def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "") -> Figure:
-    """Loss of the steps and CSO-mAP of the validations against the samples seen; the exact map's, where known, as lines.
+    """Loss of the steps and CSO-mAP of the validations against the samples seen; those of the exact map as lines.
 
     Args:
         logs: as `csist.training.logs.read_log` gives them, by name.
