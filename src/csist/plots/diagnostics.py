@@ -21,7 +21,7 @@ LEAST_LIGHT = 1e-4
 
 
 def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "") -> Figure:
-    """Loss of the steps and CSO-mAP of the validations against the samples seen; those of the exact map as lines.
+    """Loss of the steps and CSO-mAP of the validations by samples seen; those of the exact map, where known, as lines.
 
     Args:
         logs: as `csist.training.logs.read_log` gives them, by name.
@@ -67,7 +67,7 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
 
     Args:
         profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its share of the source's
-            flux, see `csist.frames.psf.PSFEstimate`.
+            flux, see `csist.frames.psf_measure.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: its standard error.
         psf: an empirical PSF to be shown in place of the Gaussian.
