@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,9 @@ def work(paths: list[str]) -> None:
 
     from csist.checks import InputError
 
+    for name in ("astropy.io.fits", "tifffile", "PIL.Image", "h5py", "pyarrow.parquet", "av", "csist.io.store"):
+        with suppress(ImportError):
+            import_module(name)  # not to be counted as the time of the first file
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     warnings.simplefilter("ignore")
     for path in paths:

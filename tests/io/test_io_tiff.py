@@ -210,3 +210,17 @@ def test_pages_are_read_as_they_are_used(tmp_path: Path) -> None:
     assert (tmp_path / "a.tif").stat().st_size == size
     with pytest.raises(InputError, match=r"a\.tif"):
         read_image(tmp_path / "a.tif")[:]
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {}])
+def test_all_images_behind_one_directory_entry(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "large.tif"  # as ImageJ writes files beyond 4 GB
+    data = HYPER[:, :, 0]
+    tifffile.imwrite(path, data, metadata={"axes": "TCYX"}, truncate=True, photometric="minisblack", **options)
+    stack = read_image(path, options=ReadOptions(channel=1, frames=(1, 3), roi=((2, 9), (3, 11))))
+    np.testing.assert_array_equal(stack[:], data[1:3, 1, 3:11, 2:9])
+    with pytest.raises(InputError, match="--channel 0 to 1"):
+        read_image(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cut short"):
+        read_image(path, options=ReadOptions(channel=0))

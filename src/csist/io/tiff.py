@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,20 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import NDArray
 
 from csist.checks import InputError
 from csist.files import reading
 from csist.io.formats import Content, ReadOptions, check_pixels
 from csist.io.headers import Header
+from csist.io.ome import is_ome_set, own_planes
 from csist.io.pictures import grey
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 GDAL_NODATA = 42113
-OME_NAMESPACE = "{*}"
 DISTINCT_AXES = {"C": "channel", "Z": "plane"}
 """Axes along which the images are not a sequence, and the option that chooses one."""
 MOST_PAGES = 10_000_000
@@ -112,27 +110,38 @@ def read_tiff(path: Path, options: ReadOptions, notes: list[str]) -> Content:
     Raises:
         InputError: if the file is damaged, holds no image, or one of several channels or planes has to be chosen.
     """
+    with _listening("tifffile") as heard:
+        try:
+            data, header = _opened(path, options, notes)
+        except InputError as error:
+            _check_heard(heard, path)  # what was heard is the reason of what was found wrong
+            said = str(error)
+            raise InputError(said if path.name in said else f"cannot read {path}: {said}") from error
+    _check_heard(heard, path)
+    notes += [said[:200] for said in heard if "GDAL_NODATA" not in said]  # a text that is no number leaves nothing out
+    return Content(data, header)
+
+
+def _opened(path: Path, options: ReadOptions, notes: list[str]) -> tuple[Any, Header]:
+    """The images of a file, and what it says of the instrument."""
     import tifffile
 
-    with _listening("tifffile") as heard:
-        with tifffile.TiffFile(path) as tiff:
-            apart = _is_ome_set(tiff, path)
-        # The planes that an OME set's other files hold are read with these files.
-        with tifffile.TiffFile(path, is_ome=False if apart else None) as tiff:
-            try:
-                data = _stack(tiff, path, options, notes, apart)
-            except InputError as error:
-                said = str(error)
-                raise InputError(said if path.name in said else f"cannot read {path}: {said}") from error
-            header = _header(tiff.pages[options.page or 0])
+    with tifffile.TiffFile(path) as tiff:
+        apart = is_ome_set(tiff, path)
+    # The planes that an OME set's other files hold are read with these files.
+    with tifffile.TiffFile(path, is_ome=False if apart else None) as tiff:
+        return _stack(tiff, path, options, notes, apart), _header(tiff.pages[options.page or 0])
+
+
+def _check_heard(heard: list[str], path: Path) -> None:
+    """Check that the library has not logged damage: pages out of reach are left out with no other sign.
+
+    Raises:
+        InputError: if it has.
+    """
     for said in heard:
-        if "GDAL_NODATA" in said:
-            continue  # of a text that is no number: nothing is left out
-        # Pages that cannot be reached are left out with a log message and nothing else.
-        if "invalid" in said or "corrupt" in said or "failed" in said:
+        if "GDAL_NODATA" not in said and ("invalid" in said or "corrupt" in said or "failed" in said):
             raise InputError(f"cannot read {path}: it is cut short or damaged ({said[:120]})")
-        notes.append(said[:200])
-    return Content(data, header)
 
 
 def _stack(tiff: TiffFile, path: Path, options: ReadOptions, notes: list[str], apart: bool) -> Any:
@@ -141,7 +150,7 @@ def _stack(tiff: TiffFile, path: Path, options: ReadOptions, notes: list[str], a
             raise InputError(f"{path} has {len(tiff.pages)} pages, numbered from 0: there is no page {options.page}")
         return _images([tiff.pages[options.page]], path, options, notes)
     if apart:
-        return _images(_own_planes(tiff, path, options, notes), path, options, notes)
+        return _images(own_planes(tiff, path, options, notes), path, options, notes)
     stacks = [_of_series(series, path, options, notes) for series in tiff.series if not series.keyframe.is_reduced]
     if not stacks:
         raise InputError(f"{path} holds no image")
@@ -326,75 +335,3 @@ def _header(page: Any) -> Header:
         return Header()
     top = float(2**bits - 1)
     return Header(saturation=top, said=(f"saturation {top:g} counts ({bits} bits a pixel)",))
-
-
-# --- OME sets --------------------------------------------------------------------------------------------------
-
-
-def _description(tiff: TiffFile) -> str:
-    """The text of the first page."""
-    return str(tiff.pages.first.description)
-
-
-def _ome_root(tiff: TiffFile) -> Any:
-    """The OME-XML of a file; None where there is none that can be read."""
-    text = _description(tiff)
-    if "<OME" not in text[:2000]:
-        return None
-    try:
-        return ElementTree.fromstring(text.encode(), forbid_dtd=True)
-    except (ElementTree.ParseError, DefusedXmlException):
-        return None
-
-
-def _is_ome_set(tiff: TiffFile, path: Path) -> bool:
-    """Whether the file is one of several that describe the same images."""
-    text = _description(tiff)
-    return "<OME" in text[:2000] and bool(set(re.findall(r'FileName="([^"]*)"', text)) - {path.name})
-
-
-def _own_planes(tiff: TiffFile, path: Path, options: ReadOptions, notes: list[str]) -> list[Any]:
-    """The pages of this file of an OME set that have the channel and plane asked for, in order of time."""
-    root = _ome_root(tiff)
-    found = [] if root is None else _ome_places(root, path.name, len(tiff.pages))
-    if not found:
-        notes.append("one file of a set, and the set's description does not name it: its pages are read in order")
-        return list(tiff.pages)
-    places = np.array(found)
-    for column, name in ((2, "channel"), (3, "plane")):
-        held, wanted = sorted(set(places[:, column].tolist())), getattr(options, name)
-        if wanted is not None:
-            places = places[places[:, column] == wanted]
-            if not len(places):
-                raise InputError(f"this file of a set holds {name} {', '.join(map(str, held))}, not {wanted}")
-        elif len(held) > 1 and (name == "channel" or len(set(places[:, 1].tolist())) > 1):
-            raise InputError(f"it has {len(held)} {name}s: choose one with --{name} {held[0]} to {held[-1]}")
-    return [tiff.pages[int(page)] for page in places[np.lexsort((places[:, 3], places[:, 1])), 0]]
-
-
-def _ome_places(root: Any, name: str, pages: int) -> list[tuple[int, int, int, int]]:
-    """(page, time, channel, plane) of the pages of the file of that name."""
-    places: dict[int, tuple[int, int, int, int]] = {}
-    for pixels in root.iterfind(f".//{OME_NAMESPACE}Pixels"):
-        order = pixels.get("DimensionOrder", "XYZCT")[2:]
-        sizes = {axis: max(int(pixels.get(f"Size{axis}", "1")), 1) for axis in order}
-        for data in pixels.iterfind(f"{OME_NAMESPACE}TiffData"):
-            uuid = data.find(f"{OME_NAMESPACE}UUID")
-            file = None if uuid is None else uuid.get("FileName")
-            own = file == name if file is not None else uuid is not None and uuid.text == root.get("UUID")
-            if not own:
-                continue
-            first, page = 0, int(data.get("IFD", "0"))
-            step = 1
-            for axis in order:
-                first += step * int(data.get(f"First{axis}", "0"))
-                step *= sizes[axis]
-            count = int(data.get("PlaneCount", "1" if data.get("IFD") else str(pages)))
-            for number in range(min(count, pages - page)):
-                at, place = first + number, {}
-                for axis in order:
-                    at, place[axis] = divmod(at, sizes[axis])
-                places.setdefault(
-                    page + number, (page + number, place.get("T", 0), place.get("C", 0), place.get("Z", 0))
-                )
-    return sorted(places.values())
