@@ -112,7 +112,7 @@ def test_in_a_batch_the_others_are_done(run: Run, tmp_path: Path) -> None:
         (["a.npy", "--prior", "broken.json"], "broken.json"),
         (["a.npy", "--sensor", "none.json"], "none.json"),
         (["a.npy", "--sensor", "broken.json"], "broken.json"),
-        (["a.npy", "--sensor", "odd.json"], "odd.json: a sensor card may hold"),
+        (["a.npy", "--sensor", "odd.json"], "odd.json: it may hold psf, shape, background"),
         (["a.npy", "--psf-sigma", "0"], "sigma_px must be a finite number > 0, got 0.0"),
         (["a.npy", "--psf-sigma", "-1"], "got -1.0"),
         (["a.npy", "--psf-sigma", "nan"], "got nan"),

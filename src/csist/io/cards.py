@@ -168,6 +168,8 @@ def _checked(model: type[BaseModel], card: Any, where: str) -> None:
         place = ".".join(str(part) for part in first["loc"]) or "it"
         got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {_short(first['input'])}"
         said = f"{place[:80]}: {first['msg'][:120]}{got}"
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            said = f"it may hold {', '.join(model.model_fields)}; got {place[:80]}"
         raise InputError(f"cannot use {where}: {one_line(ValueError(said))}") from error
     except RecursionError as error:
         raise InputError(f"cannot use {where}: it is nested too deeply") from error
