@@ -31,9 +31,9 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_every_public_name_resolves() -> None:
     assert {
-        "unmix", "Targets", "Flag", "GaussianPSF", "AiryPSF", "SampledPSF", "Sensor", "ScenePrior", "sample_scenes",
-        "SubPixelGrid", "list_methods", "create_method", "metrics", "datasets", "__version__", "InputError",
-        "calibrate",
+        "unmix", "Targets", "Flag", "GaussianPSF", "EllipticalGaussianPSF", "AiryPSF", "MoffatPSF", "SampledPSF",
+        "Sensor", "ScenePrior", "sample_scenes", "SubPixelGrid", "list_methods", "create_method", "metrics",
+        "datasets", "__version__", "InputError", "calibrate",
     } == set(csist.__all__)  # fmt: skip
     for name in csist.__all__:
         assert getattr(csist, name) is getattr(csist, name)

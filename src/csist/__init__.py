@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from csist.grid import SubPixelGrid
     from csist.methods.continuous.calibrate import calibrate
     from csist.methods.table import list_methods
-    from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
+    from csist.physics.psf import AiryPSF, EllipticalGaussianPSF, GaussianPSF, MoffatPSF, SampledPSF
     from csist.physics.sensor import Sensor
     from csist.scenes import ScenePrior, sample_scenes
     from csist.targets import Flag, Targets
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AiryPSF",
+    "EllipticalGaussianPSF",
     "Flag",
     "GaussianPSF",
     "InputError",
+    "MoffatPSF",
     "SampledPSF",
     "ScenePrior",
     "Sensor",
@@ -41,6 +43,8 @@ __all__ = [
 # Loaded when first used: `import csist` costs nothing, and a command loads only what it needs.
 _HOMES = {
     "AiryPSF": "physics.psf",
+    "EllipticalGaussianPSF": "physics.psf",
+    "MoffatPSF": "physics.psf",
     "Flag": "targets",
     "GaussianPSF": "physics.psf",
     "InputError": "checks",

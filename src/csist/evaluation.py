@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -231,6 +231,18 @@ def evaluate(
     return Evaluation(data.describe(), ratio, rows, kept)
 
 
+class Family(NamedTuple):
+    """Methods that read the maps of one grid method, so that these are made once.
+
+    Args:
+        grid: the grid method; None for a single method without a map.
+        members: ready methods by name.
+    """
+
+    grid: Any
+    members: dict[str, Any]
+
+
 def _prepare(
     names: Sequence[str],
     data: LabelledImages,
@@ -240,41 +252,38 @@ def _prepare(
     mode: str | None,
     weights: str | Path | None,
     runtime: str,
-) -> list[dict[str, Any]]:
-    """Families of ready methods by name, those of a family reading the maps of one grid method.
+) -> list[Family]:
+    """Families of ready methods, those of a family reading the maps of one grid method.
 
     All of them are built before the first one runs, so that a mistake shows at once.
     """
-    families: dict[str, dict[str, Any]] = {}
-    grids: dict[str, Any] = {}
+    families: dict[str, Family] = {}
     for name in names:
         key, suffix = split_name(name)
         if not abilities(name).grid:
             options: dict[str, Any] = {} if mode is None else {"mode": mode}
             noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
             method = create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
+            families[key] = Family(None, {key: method})
         else:
-            if key not in grids:
-                grids[key] = create_method(key, data.sensor, ratio, weights, runtime)
+            if key not in families:
+                families[key] = Family(create_method(key, data.sensor, ratio, weights, runtime), {})
+            grid = families[key].grid
             known = {"prior": prior or data.prior} if abilities(name).prior else {}
-            method = grids[key] if suffix is None else follow(suffix, grids[key], **known)
-        families.setdefault(key, {})[canonical_name(name)] = method
+            method = grid if suffix is None else follow(suffix, grid, **known)
+            families[key].members[canonical_name(name)] = method
     return list(families.values())
 
 
 def _run(
-    family: Mapping[str, Any], data: LabelledImages, progress: Callable[[str, int, int], None] | None
+    family: Family, data: LabelledImages, progress: Callable[[str, int, int], None] | None
 ) -> dict[str, tuple[list[Targets], dict[str, Any]]]:
     """Detections, images per second and, for a grid method, fidelity of its maps, of each method of a family."""
-    from csist.methods.base import GridMethod
-    from csist.methods.readout.base import ReadOut
-
-    first = next(iter(family.values()))
-    grid = first.method if isinstance(first, ReadOut) else first if isinstance(first, GridMethod) else None
-    for method in family.values():
+    grid, members = family.grid, family.members
+    for method in members.values():
         method.predict(data.images[:2])  # compiled code and thread pools are made at the first call
-    found: dict[str, list[Targets]] = {name: [] for name in family}
-    spent = dict.fromkeys(family, 0.0)
+    found: dict[str, list[Targets]] = {name: [] for name in members}
+    spent = dict.fromkeys(members, 0.0)
     fidelity: list[tuple[int, float, float]] = []
     start, size = 0, 32
     while start < len(data):
@@ -282,27 +291,27 @@ def _run(
         begun = time.perf_counter()
         maps = None if grid is None else grid.predict_maps(block)
         shared = time.perf_counter() - begun  # a method alone would have had to make the maps
-        for name, method in family.items():
+        for name, method in members.items():
             begun = time.perf_counter()
             found[name] += method.predict(block) if maps is None else method.read(block, maps)
             took = shared + time.perf_counter() - begun
             spent[name] += took
-        if maps is not None and grid in family.values():
+        if maps is not None and grid in members.values():
             fidelity.append((len(block), *_map_fidelity(grid, maps, data.truths[start : start + len(block)])))
         start += len(block)
         # Blocks of about a second: long enough for all threads, short enough for progress and Ctrl-C.
         size = int(np.clip(size * 2 if took < 0.5 else size, 32, 4096))
         if progress is not None:
-            progress(", ".join(family), start, len(data))
+            progress(", ".join(members), start, len(data))
     extra: dict[str, dict[str, Any]] = {
         name: {"images_per_second": len(data) / max(seconds, 1e-9)} for name, seconds in spent.items()
     }
-    for name, method in family.items():
+    for name, method in members.items():
         if method is grid:
             weight = [count for count, _, _ in fidelity]
             extra[name]["psnr"] = float(np.average([value for _, value, _ in fidelity], weights=weight))
             extra[name]["ssim"] = float(np.average([value for _, _, value in fidelity], weights=weight))
-    return {name: (found[name], extra[name]) for name in family}
+    return {name: (found[name], extra[name]) for name in members}
 
 
 def _map_fidelity(method: Any, maps: FloatArray, truths: Sequence[Targets]) -> tuple[float, float]:

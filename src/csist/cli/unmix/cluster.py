@@ -192,11 +192,11 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings) -> Iterator[S
 def _method(run: str, **recipe: Any) -> Any:
     """The method of `csist.unmixing.window_recipe`; made anew for each run, whose weight file may have changed."""
     from csist.create import create_method
+    from csist.methods.table import abilities
 
-    method = create_method(**recipe)
-    if hasattr(method, "workers"):
-        method.workers = 1  # a worker has as many tasks as it has threads
-    return method
+    if abilities(recipe["name"]).threads:
+        recipe["workers"] = 1  # a worker has as many tasks as it has threads
+    return create_method(**recipe)
 
 
 def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> tuple[list[Targets], list[dict[str, Any]], int]:
