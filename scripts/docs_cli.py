@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo
@@ -36,9 +36,10 @@ def _section(command: Callable[..., Any]) -> str:
     usage = " ".join(["csist", name, *map(_placeholder, arguments), "[OPTIONS]"])
     parts = [f"## csist {name}", f"```text\n{usage}\n```", inspect.getdoc(command) or ""]
     if arguments:
-        parts.append(_table("argument", [(f"`{_placeholder(each)}`", each.info.help or "", "") for each in arguments]))
+        rows = [(f"`{_placeholder(each)}`", each.info.help or "") for each in arguments]
+        parts.append(_table(("argument", "meaning"), rows))
     if options:
-        parts.append(_table("option", [_option(each) for each in options]))
+        parts.append(_table(("option", "meaning", "default"), [_option(each) for each in options]))
     return "\n\n".join(parts)
 
 
@@ -74,7 +75,7 @@ def _option(option: _Parameter) -> tuple[str, str, str]:
     return f"`{', '.join(sorted(names, key=len))}{' ' * bool(value)}{value}`", f"{option.info.help}{many}", default
 
 
-def _table(heading: str, rows: list[tuple[str, str, str]]) -> str:
-    lines = [f"| {heading} | meaning | default |", "|---|---|---|"]
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)

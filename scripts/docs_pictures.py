@@ -1,6 +1,6 @@
 """MkDocs hook: states the size of every picture, and lets pictures that are too wide for a phone scroll there.
 
-The style sheet gives a picture of the class `wide` the width `--phone` on narrow screens, at which its text is readable.
+On narrow screens the style sheet gives pictures of the class `wide` the width `--phone`, at which text is readable.
 """
 
 from __future__ import annotations
