@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_helpers import authors_shapes
 from torch.nn import functional
 
+from authors_helpers import authors_shapes
 from csist.checks import InputError
 from csist.create import create_method
 from csist.grid import SubPixelGrid, encode_arrays

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_helpers import authors_shapes
 from safetensors.torch import save_file
 
+from authors_helpers import authors_shapes
 from csist.checks import InputError
 from csist.create import create_method
 from csist.physics.psf import AiryPSF, GaussianPSF

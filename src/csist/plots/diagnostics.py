@@ -59,7 +59,7 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
 
     Args:
         profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its share of the source's
-            flux, see `csist.frames.psf.PSFEstimate`.
+            flux, see `csist.frames.psf_measure.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: its standard error.
         psf: an empirical PSF to be shown in place of the Gaussian.
