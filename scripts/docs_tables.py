@@ -122,7 +122,10 @@ def _evaluations() -> list[dict[str, Any]]:
 
 def budgets() -> str:
     """Cost and training of each network, then its scores beside the published ones."""
-    literature = {(_plain(row["name"]), row["ratio"]): row for row in read_result("published")["rows"]}
+    reported = read_result("published")
+    # The authors' own figures come last: they hold where others have run the same methods.
+    every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
+    literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
     costs, scores = [], []
     for each in _evaluations():
         for row in each["rows"]:
@@ -140,14 +143,37 @@ def budgets() -> str:
                 *name, with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
                 "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
                 _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
+                *("" if row.get(key) is None else f"{row[key]:.1f}"
+                  for key in ("squared_error", "squared_error_ratio")),
             ])  # fmt: skip
     cost_head = ["network", "ratio", "parameters, M", "multiply-adds per image, M", "published"]
     score_head = ["network", "ratio", "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM"]
     return "\n\n".join(
         [
             markdown_table([*cost_head, "training samples", "training minutes"], costs),
-            markdown_table(score_head, scores),
+            markdown_table([*score_head, "squared error", "relative to the exact map"], scores),
         ]
+    )
+
+
+def recipes() -> str:
+    """Number of samples that DISTA-Net needs, by training recipe."""
+    if not (RESULTS / "recipes.json").exists():
+        return "Not measured yet: run `python benchmarks/bench_recipes.py`"
+    result = read_result("recipes")
+    rows = [
+        [
+            name, seed, f"{needed['bound']} {needed['samples']:,}",
+            ", ".join(
+                f"{run['cso_map']:.2f} ({run['squared_error']:.1f}) after {run['samples']:,}"
+                for run in result["runs"] if (run["recipe"], str(run["seed"])) == (name, seed)
+            ),
+        ]
+        for name, by_seed in result["needed"].items()
+        for seed, needed in by_seed.items()
+    ]  # fmt: skip
+    return markdown_table(
+        ["recipe", "seed", f"samples to reach {result['goal']:g}", "CSO-mAP (squared error) of each training"], rows
     )
 
 
@@ -162,7 +188,7 @@ def _difference(row: dict[str, Any]) -> str:
 
 def _plain(name: str) -> str:
     """The name used here for a method of the literature."""
-    return name.lower().replace("+", "-plus")
+    return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
 
 
 def parts() -> str:
@@ -266,11 +292,43 @@ def _model_cells(row: dict[str, Any]) -> list[str]:
 
 def published() -> str:
     """The figures reported by the authors of the benchmark."""
+    head = ["method", "ratio", "parameters, M", "multiply-adds, G", *SCORES, "PSNR, dB", "SSIM", "here"]
+    every = sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
+    return markdown_table(head, [_published_cells(row, head) for row in every])
+
+
+def published_beside() -> str:
+    """Figures reported by others, and further figures of the same authors."""
+    head = ["source", "method", "multiply-adds, G", *SCORES, "here"]
     rows = [
-        [row["name"], str(row["ratio"]), *("" if row.get(key) is None else f"{row[key]:.2f}" for key in SCORES)]
-        for row in sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
+        [part["source"], *_published_cells(row, head[1:])]
+        for part in read_result("published")["beside"]
+        for row in sorted(part["rows"], key=lambda row: -(row["CSO-mAP"] or 0.0))
     ]
-    return markdown_table(["method", "ratio", *SCORES], rows)
+    return markdown_table(head, rows, 2)
+
+
+PUBLISHED_COLUMNS = {
+    "parameters, M": ("parameters_M", "g"),
+    "multiply-adds, G": ("multiply_adds_G", "g"),
+    "PSNR, dB": ("psnr", ".2f"),
+    "SSIM": ("ssim", ".4f"),
+    **{score: (score, ".2f") for score in SCORES},
+}
+"""Key and format of each column of published figures."""
+
+
+def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
+    """Cells of a row of published figures, by column name."""
+    name = _plain(row["name"].partition(",")[0])
+    cells = {
+        "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
+        "ratio": str(row["ratio"]),
+        "here": f"`{name}`" if name in METHODS else "no implementation",
+    }
+    for column, (key, form) in PUBLISHED_COLUMNS.items():
+        cells[column] = "" if row.get(key) is None else f"{row[key]:{form}}"
+    return [cells[column] for column in head]
 
 
 def frames() -> str:

@@ -268,6 +268,11 @@ def test_finds_the_pretrained_weights_that_fit(tmp_path: Path, monkeypatch: pyte
         find_pretrained("ista-net", SENSOR, 5, tmp_path)
     with pytest.raises(InputError, match=r"none of this method exist.*pretrained=False"):
         find_pretrained("lista", SENSOR, 3, tmp_path)
+    # A card without its weights tells how long they were trained.
+    card = make_card("lista", SENSOR, 3, {}, {"samples": 12_800, "minutes": 5.0}, {})
+    (tmp_path / "lista.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"none of this method.*`csist train lista --ratio 3 --max-samples 12800`"):
+        find_pretrained("lista", SENSOR, 3, tmp_path)
     monkeypatch.setattr("csist.weights.pretrained.weights_folder", lambda: tmp_path)
     assert len(create_method("ista-net", SENSOR).stages) == 1
     with pytest.raises(InputError, match="no trained weights of ista-net"):
