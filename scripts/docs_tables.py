@@ -147,11 +147,17 @@ def budgets() -> str:
                   for key in ("squared_error", "squared_error_ratio")),
             ])  # fmt: skip
     cost_head = ["network", "ratio", "parameters, M", "multiply-adds per image, M", "published"]
-    score_head = ["network", "ratio", "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM"]
+    score_head = [
+        "network", "ratio", "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM",
+        "squared error", "relative to the exact map",
+    ]  # fmt: skip
+    # Columns that no run has measured yet are left out.
+    kept = [place for place in range(len(score_head)) if any(row[place] for row in scores)]
+    scores = [[row[place] for place in kept] for row in scores]
     return "\n\n".join(
         [
             markdown_table([*cost_head, "training samples", "training minutes"], costs),
-            markdown_table([*score_head, "squared error", "relative to the exact map"], scores),
+            markdown_table([score_head[place] for place in kept], scores),
         ]
     )
 
@@ -305,7 +311,7 @@ def published_beside() -> str:
         for part in read_result("published")["beside"]
         for row in sorted(part["rows"], key=lambda row: -(row["CSO-mAP"] or 0.0))
     ]
-    return markdown_table(head, rows, 2)
+    return '??? note "Other published figures"\n\n' + _indented(markdown_table(head, rows, 2))
 
 
 PUBLISHED_COLUMNS = {
@@ -324,7 +330,7 @@ def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
     cells = {
         "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
         "ratio": str(row["ratio"]),
-        "here": f"`{name}`" if name in METHODS else "no implementation",
+        "here": f"`{name}`" if name in METHODS else "no",
     }
     for column, (key, form) in PUBLISHED_COLUMNS.items():
         cells[column] = "" if row.get(key) is None else f"{row[key]:{form}}"
