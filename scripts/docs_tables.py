@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from csist import Flag, Targets
-from csist.methods.cost import COUNTED_BATCH
 from csist.methods.table import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.weights.cards import training_budget
@@ -45,6 +44,11 @@ def markdown_table(head: list[str], rows: list[list[str]], numbers_from: int = 1
     """A Markdown table; columns from `numbers_from` on are right-aligned."""
     rule = ["---:" if place >= numbers_from else "---" for place in range(len(head))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def folded(title: str, markdown: str) -> str:
+    """Markdown that is shown after a click on its title."""
+    return f'??? note "{title}"\n\n' + "\n".join(f"    {line}" for line in markdown.splitlines())
 
 
 def with_interval(value: float, low: float, high: float, form: str = ".1f", ends: str = ".1f") -> str:
@@ -82,12 +86,12 @@ def results(ratio: int | None = None) -> str:
 
 def summary() -> str:
     """One line per kind of method, one column per grid ratio, and one column for methods without a grid."""
-    evaluations = {each["ratio"]: each["rows"] for each in _evaluations()}
-    cells = {ratio: _summary_of_ratio(ratio, rows) for ratio, rows in evaluations.items()}
+    by_ratio = {each["ratio"]: each["rows"] for each in evaluations()}
+    cells = {ratio: _summary_of_ratio(ratio, rows) for ratio, rows in by_ratio.items()}
     limit = read_result("accuracy")["rows"]["rounding only"]["limit"]
     ends = sorted(limit[which]["CSO-mAP"][0] for which in ("annealed", "from_truth"))
     # As in the tables by ratio, the last evaluation of a method counts.
-    gridless = {row["name"]: row for rows in evaluations.values() for row in rows}
+    gridless = {row["name"]: row for rows in by_ratio.values() for row in rows}
     no_ratio = [""] * len(RATIOS)
     lines = [
         ["exact posterior, the physical limit", f"{ends[0]:.2f} to {ends[1]:.2f}", *no_ratio],
@@ -116,90 +120,14 @@ def _best(rows: list[dict[str, Any]]) -> str:
     return f"{best['CSO-mAP']:.2f} (`{best['name'].removesuffix('+refine')}`)"
 
 
-def _evaluations() -> list[dict[str, Any]]:
+def evaluations() -> list[dict[str, Any]]:
+    """Results of `csist benchmark`, by ratio."""
     return [read_result(f"csist-100k-ratio-{ratio}") for ratio in RATIOS]
-
-
-def budgets() -> str:
-    """Cost and training of each network, then its scores beside the published ones."""
-    reported = read_result("published")
-    # The authors' own figures come last: they hold where others have run the same methods.
-    every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
-    literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
-    costs, scores = [], []
-    for each in _evaluations():
-        for row in each["rows"]:
-            if "training" not in row or "+" in row["name"]:
-                continue
-            known = literature.get((_plain(row["name"]), each["ratio"]), {})
-            cost, theirs = row["multiply_adds_per_image"] / 1e6, known.get("multiply_adds_G")
-            name = [f"`{row['name']}`", str(each["ratio"])]
-            costs.append([
-                *name, f"{row['parameters'] / 1e6:.3f}", f"{cost:.0f}",
-                "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
-                f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
-            ])  # fmt: skip
-            scores.append([
-                *name, with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
-                "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
-                _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
-                *("" if row.get(key) is None else f"{row[key]:.1f}"
-                  for key in ("squared_error", "squared_error_ratio")),
-            ])  # fmt: skip
-    cost_head = ["network", "ratio", "parameters, M", "multiply-adds per image, M", "published"]
-    score_head = [
-        "network", "ratio", "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM",
-        "squared error", "relative to the exact map",
-    ]  # fmt: skip
-    # Columns that no run has measured yet are left out.
-    kept = [place for place in range(len(score_head)) if any(row[place] for row in scores)]
-    scores = [[row[place] for place in kept] for row in scores]
-    return "\n\n".join(
-        [
-            markdown_table([*cost_head, "training samples", "training minutes"], costs),
-            markdown_table([score_head[place] for place in kept], scores),
-        ]
-    )
-
-
-def recipes() -> str:
-    """Number of samples that DISTA-Net needs, by training recipe."""
-    if not (RESULTS / "recipes.json").exists():
-        return "Not measured yet: run `python benchmarks/bench_recipes.py`"
-    result = read_result("recipes")
-    rows = [
-        [
-            name, seed, f"{needed['bound']} {needed['samples']:,}",
-            ", ".join(
-                f"{run['cso_map']:.2f} ({run['squared_error']:.1f}) after {run['samples']:,}"
-                for run in result["runs"] if (run["recipe"], str(run["seed"])) == (name, seed)
-            ),
-        ]
-        for name, by_seed in result["needed"].items()
-        for seed, needed in by_seed.items()
-    ]  # fmt: skip
-    return markdown_table(
-        ["recipe", "seed", f"samples to reach {result['goal']:g}", "CSO-mAP (squared error) of each training"], rows
-    )
-
-
-def _difference(row: dict[str, Any]) -> str:
-    """CSO-mAP minus that of DISTA-Net on the same images, with interval; empty for DISTA-Net and if unknown."""
-    found = row.get("difference")
-    if found is None or found["to"] == row["name"]:
-        return ""
-    value, low, high = found["CSO-mAP"]
-    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _plain(name: str) -> str:
-    """The name used here for a method of the literature."""
-    return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
 
 
 def parts() -> str:
     """CSO-mAP by number of targets, smallest separation and position in the image, at the first ratio."""
-    each = _evaluations()[0]
+    each = evaluations()[0]
     shown = [row for row in each["rows"] if row["name"] in PARTED and "breakdown" in row]
     if not shown:
         return "Not measured yet: run `make results`"
@@ -296,47 +224,6 @@ def _model_cells(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def published() -> str:
-    """The figures reported by the authors of the benchmark."""
-    head = ["method", "ratio", "parameters, M", "multiply-adds, G", *SCORES, "PSNR, dB", "SSIM", "here"]
-    every = sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
-    return markdown_table(head, [_published_cells(row, head) for row in every])
-
-
-def published_beside() -> str:
-    """Figures reported by others, and further figures of the same authors."""
-    head = ["source", "method", "multiply-adds, G", *SCORES, "here"]
-    rows = [
-        [part["source"], *_published_cells(row, head[1:])]
-        for part in read_result("published")["beside"]
-        for row in sorted(part["rows"], key=lambda row: -(row["CSO-mAP"] or 0.0))
-    ]
-    return '??? note "Other published figures"\n\n' + _indented(markdown_table(head, rows, 2))
-
-
-PUBLISHED_COLUMNS = {
-    "parameters, M": ("parameters_M", "g"),
-    "multiply-adds, G": ("multiply_adds_G", "g"),
-    "PSNR, dB": ("psnr", ".2f"),
-    "SSIM": ("ssim", ".4f"),
-    **{score: (score, ".2f") for score in SCORES},
-}
-"""Key and format of each column of published figures."""
-
-
-def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
-    """Cells of a row of published figures, by column name."""
-    name = _plain(row["name"].partition(",")[0])
-    cells = {
-        "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
-        "ratio": str(row["ratio"]),
-        "here": f"`{name}`" if name in METHODS else "no",
-    }
-    for column, (key, form) in PUBLISHED_COLUMNS.items():
-        cells[column] = "" if row.get(key) is None else f"{row[key]:{form}}"
-    return [cells[column] for column in head]
-
-
 def frames() -> str:
     """Detection in real frames: share of targets found at given rates of false alarms per pixel."""
     rows = [
@@ -357,8 +244,9 @@ def injected() -> str:
     aimed = [_injected_row(row) for row in measured if row.get("aimed_at")]
     head = ["groups", "number", "count right", "flat", "CSO-mAP", "flat", "68 % covers, x / y / intensity"]
     parts = [
-        f'??? note "By peak signal-to-noise ratio {snr:g}: source, count and separation"\n\n'
-        + _indented(markdown_table(head, [_injected_row(row) for row in rows]))
+        folded(
+            f"SNR {snr:g}, by source, count and separation", markdown_table(head, [_injected_row(row) for row in rows])
+        )
         for snr, rows in groupby((row for row in measured if not row.get("aimed_at")), key=lambda row: row["snr"])
     ]
     return "\n\n".join([markdown_table(head, aimed), *parts])
@@ -383,10 +271,6 @@ def _injected_row(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _indented(markdown: str) -> str:
-    return "\n".join(f"    {line}" for line in markdown.splitlines())
-
-
 def injected_limit() -> str:
     """The score of the exact posterior for some of the groups on a flat background."""
     limit = read_result("real_injected")["limit"]
@@ -395,37 +279,6 @@ def injected_limit() -> str:
         f"On the flat background, for the first {limit['groups']} groups of the first row, the exact posterior with "
         f"known count scores {low:.1f} to {high:.1f}; `unmix_frame` scores {limit['flat_CSO-mAP']:.1f}."
     )
-
-
-def short_trainings(name: str) -> str:
-    """Trainings with a short budget.
-
-    Args:
-        name: file in docs/results, without suffix.
-    """
-    rows = []
-    for row in read_result(name):
-        options = ", ".join(f"`{name}={value}`" for name, value in row["options"].items()) or "as published"
-        score = with_interval(row["CSO-mAP"]["value"], *row["CSO-mAP"]["interval"])
-        rows.append([
-            f"`{row['method']}`", options, f"{row['seed']}", f"{row['samples']:,}", f"{row['minutes']:.0f}", score,
-        ])  # fmt: skip
-    return markdown_table(["network", "options", "seed", "samples", "minutes", "CSO-mAP"], rows, 2)
-
-
-def training_steps() -> str:
-    """Seconds per training step of DISTA-Net, by the way it is run."""
-    result = read_result("training_speed")
-    forms = {
-        "plain": "plain eager loop, default memory layout", "trainer": "`csist train`",
-        "compiled": "`csist train --compile`",
-        "window": f"`csist train --window {result['window_px']}`",
-    }  # fmt: skip
-    rows = [
-        [forms[name], f"{row['seconds_per_step']:.2f}", f"{row['times_faster_than_plain']:.2f}"]
-        for name, row in result["rows"].items()
-    ]
-    return markdown_table([f"step of {result['batch']} images", "s", "speed-up"], rows)
 
 
 def crowded_stars() -> str:
@@ -497,39 +350,6 @@ def speed(name: str) -> str:
     """Images per second of one contestant."""
     (row,) = (each for each in read_result("methods_speed")["methods"] if each["name"] == name)
     return f"{row['images_per_second']['median']:,.0f}"
-
-
-def yolo() -> str:
-    """Maps read out by a detector, beside their own read-out; detectors that find nothing are named."""
-    result = read_result("yolo")
-    rows = []
-    for each in result["methods"]:
-        for read_out, figures in (("threshold", each["threshold"]), ("YOLO11n", each["yolo"])):
-            rows.append(
-                [
-                    each["name"], read_out, with_interval(figures["CSO-mAP"], *figures["interval"], ".2f"),
-                    f"{figures['AP05']:.1f}", f"{figures['AP25']:.1f}", f"{figures['count_accuracy']:.1f} %",
-                ]
-            )  # fmt: skip
-    table = markdown_table(["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right"], rows, 2)
-    silent = [each["name"] for each in result["methods"] if not each["yolo"]["detections"]]
-    notes = [
-        f"The row of zeros is a detector whose training failed: within the budget, the one for the maps of `{name}` "
-        "reported no box at all on the test images. It says nothing about the maps, which score well by threshold."
-        for name in silent
-    ]
-    return "\n\n".join([table, *notes])
-
-
-def yolo_budget() -> str:
-    """Training time and data of the detectors."""
-    result = read_result("yolo")
-    budget = result["budget"]
-    spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
-    return (
-        f"{budget['minutes']:g} minutes of training per method ({spent} with making the maps and validation), "
-        f"{budget['train_maps']:,} training maps, {result['data']['images']:,} test images"
-    )
 
 
 def ista_settings() -> str:
