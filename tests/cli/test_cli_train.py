@@ -78,6 +78,7 @@ def test_a_store_brings_sensor_and_truth(run: Run, tmp_path: Path) -> None:
     refused(run("train", "ista-net", *options, *TINY), "data.h5 has its own sensor")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     ends = UnmixingModule.on_train_batch_end

@@ -20,7 +20,7 @@ from csist.methods.ista import ISTA
 from csist.methods.readout import refine
 from csist.methods.readout.centroid import CentroidReadOut
 from csist.methods.readout.refine import MOST_TARGETS, REACH_PX, Refined
-from csist.methods.table import canonical_name, list_methods, split_name, takes_prior
+from csist.methods.table import abilities, canonical_name, list_methods, split_name
 from csist.physics.psf import AiryPSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scenes
@@ -238,7 +238,7 @@ def test_suffixes_in_the_registry() -> None:
     assert canonical_name(" ISTA_Net+Refine") == "ista-net+refine"
     assert split_name("ista") == ("ista", None)
     assert not any("+" in name for name in list_methods())
-    assert [takes_prior(n) for n in ("continuous", "ista", "ista+refine", "ista+centroid")] == [
+    assert [abilities(n).prior for n in ("continuous", "ista", "ista+refine", "ista+centroid")] == [
         True,
         False,
         True,

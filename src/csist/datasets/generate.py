@@ -46,7 +46,7 @@ def split_sizes(count: int) -> dict[str, int]:
     return {"train": count - val - test, "val": val, "test": test}
 
 
-def _storage(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
+def storage_type(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
     """Smallest type that holds the sensor's values; `bits` is the width asked for."""
     if not sensor.quantised:
         return np.dtype(np.float32)
@@ -57,7 +57,7 @@ def _storage(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
     return np.dtype(f"{'i' if signed else 'u'}{width // 8}")
 
 
-def _resolve_sensor(
+def resolve_sensor(
     sensor: Sensor | None, bits: int | str | None, clip: bool, noise_std: float | None
 ) -> tuple[Sensor, int | None]:
     """The sensor that the options describe, and the storage width asked for."""
@@ -80,7 +80,7 @@ def _resolve_sensor(
     return result, None if bits is None else int(bits)
 
 
-def _check_fit(images: FloatArray, dtype: np.dtype[Any]) -> None:
+def check_fit(images: FloatArray, dtype: np.dtype[Any]) -> None:
     """Raise `InputError` where whole counts do not fit the storage type."""
     if dtype.kind == "f" or not images.size:
         return
@@ -140,7 +140,7 @@ def generate(
         raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
     if layout not in LAYOUTS:
         raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    sensor, width = _resolve_sensor(sensor, bits, clip, noise_std)
+    sensor, width = resolve_sensor(sensor, bits, clip, noise_std)
     prior = prior or ScenePrior.csist_100k()
     path = Path(path)
     if layout == "grokcso":
@@ -170,7 +170,7 @@ def _generate_store(
     progress: Progress | None,
     starmap: Starmap,
 ) -> None:
-    dtype = _storage(sensor, width)
+    dtype = storage_type(sensor, width)
     chunks = {
         name: [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
         for name, size in split_sizes(count).items()
@@ -210,7 +210,7 @@ def _draw_chunk(
     targets, number = sample_scene_arrays(prior, sensor, count, rng)
     x, y, intensity = np.nan_to_num(targets, nan=0.0).transpose(2, 0, 1)
     images = sensor.measure(sensor.render_stack(x, y, intensity), rng)
-    _check_fit(images, dtype)
+    check_fit(images, dtype)
     return images.astype(dtype), targets, number
 
 
