@@ -14,9 +14,18 @@ from typing import Any
 from docs_api import api, grid_methods
 from docs_cli import command_line
 from docs_gallery import gallery
+from docs_networks import (
+    budgets,
+    published,
+    published_beside,
+    recipes,
+    short_trainings,
+    training_steps,
+    yolo,
+    yolo_budget,
+)
 from docs_tables import (
     aims,
-    budgets,
     crowded_stars,
     figure,
     flags,
@@ -29,17 +38,12 @@ from docs_tables import (
     methods,
     metric_example,
     parts,
-    published,
     results,
-    short_trainings,
     speed,
     speeds,
     table,
-    training_steps,
     weights,
     wrong_model,
-    yolo,
-    yolo_budget,
 )
 
 MACROS: dict[str, Callable[..., str]] = {
@@ -47,8 +51,8 @@ MACROS: dict[str, Callable[..., str]] = {
     for each in (
         aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, results, short_trainings, speed, speeds, table, training_steps, weights, wrong_model,
-        yolo, yolo_budget,
+        published, published_beside, recipes, results, short_trainings, speed, speeds, table, training_steps, weights,
+        wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

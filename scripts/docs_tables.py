@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from csist import Flag, Targets
-from csist.methods.cost import COUNTED_BATCH
 from csist.methods.table import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.weights.cards import training_budget
@@ -80,51 +79,14 @@ def results() -> str:
     return results_table(RESULTS)
 
 
-def _evaluations() -> list[dict[str, Any]]:
+def evaluations() -> list[dict[str, Any]]:
+    """What `csist benchmark` wrote, by ratio."""
     return [read_result(f"csist-100k-ratio-{ratio}") for ratio in RATIOS]
-
-
-def budgets() -> str:
-    """What each trained network costs, how it was trained and how it scores, beside the literature."""
-    literature = {(_plain(row["name"]), row["ratio"]): row for row in read_result("published")["rows"]}
-    rows = []
-    for each in _evaluations():
-        for row in each["rows"]:
-            if "training" not in row or "+" in row["name"]:
-                continue
-            known = literature.get((_plain(row["name"]), each["ratio"]), {})
-            cost, theirs = row["multiply_adds_per_image"] / 1e6, known.get("multiply_adds_G")
-            rows.append(
-                [
-                    f"`{row['name']}`", str(each["ratio"]), f"{row['parameters'] / 1e6:.3f}",
-                    f"{cost:.0f}", "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
-                    f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
-                    with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
-                    "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
-                    _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
-                ]
-            )  # fmt: skip
-    head = ["method", "ratio", "parameters, M", "multiply-adds, M an image", "published", "samples seen", "minutes"]
-    return markdown_table([*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM"], rows)
-
-
-def _difference(row: dict[str, Any]) -> str:
-    """CSO-mAP of a row minus DISTA-Net's on the same images, with its interval; empty where it is unknown or itself."""
-    found = row.get("difference")
-    if found is None or found["to"] == row["name"]:
-        return ""
-    value, low, high = found["CSO-mAP"]
-    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _plain(name: str) -> str:
-    """A method's name in the registry's spelling, from the literature's."""
-    return name.lower().replace("+", "-plus")
 
 
 def parts() -> str:
     """CSO-mAP by number of targets, smallest distance and place, at the first ratio."""
-    each = _evaluations()[0]
+    each = evaluations()[0]
     shown = [row for row in each["rows"] if row["name"] in PARTED and "breakdown" in row]
     if not shown:
         return "Not measured yet: run `make results`"
@@ -209,15 +171,6 @@ def _model_cells(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def published() -> str:
-    """The figures that the benchmark's authors report."""
-    rows = [
-        [row["name"], str(row["ratio"]), *("" if row.get(key) is None else f"{row[key]:.2f}" for key in SCORES)]
-        for row in sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
-    ]
-    return markdown_table(["method", "ratio", *SCORES], rows)
-
-
 def frames() -> str:
     """Detection in real frames: targets found where so many false alarms a pixel are allowed."""
     rows = [
@@ -266,37 +219,6 @@ def injected_limit() -> str:
         f"On the first {limit['groups']} of the groups in the first row, on the flat background, the exact posterior "
         f"scores {low:.1f} to {high:.1f} with the count known; `unmix_frame` scores {limit['flat_CSO-mAP']:.1f} there."
     )
-
-
-def short_trainings(name: str) -> str:
-    """Trainings of a short budget.
-
-    Args:
-        name: of the file in docs/results.
-    """
-    rows = []
-    for row in read_result(name):
-        options = ", ".join(f"`{name}={value}`" for name, value in row["options"].items()) or "as published"
-        score = with_interval(row["CSO-mAP"]["value"], *row["CSO-mAP"]["interval"])
-        rows.append([
-            f"`{row['method']}`", options, f"{row['seed']}", f"{row['samples']:,}", f"{row['minutes']:.0f}", score,
-        ])  # fmt: skip
-    return markdown_table(["network", "options", "seed", "samples", "minutes", "CSO-mAP"], rows, 2)
-
-
-def training_steps() -> str:
-    """Seconds of a training step of DISTA-Net in the trainer's forms."""
-    result = read_result("training_speed")
-    forms = {
-        "plain": "plain eager loop, default layout", "trainer": "as `csist train` does",
-        "compiled": "with `--compile`",
-        "window": f"without it, on windows of {result['window_px']} px",
-    }  # fmt: skip
-    rows = [
-        [forms[name], f"{row['seconds_per_step']:.2f}", f"{row['times_faster_than_plain']:.2f}"]
-        for name, row in result["rows"].items()
-    ]
-    return markdown_table([f"step of {result['batch']} images", "s", "times as fast"], rows)
 
 
 def crowded_stars() -> str:
@@ -367,32 +289,6 @@ def speed(name: str) -> str:
     """Images a second of one contestant."""
     (row,) = (each for each in read_result("methods_speed")["methods"] if each["name"] == name)
     return f"{row['images_per_second']['median']:,.0f}"
-
-
-def yolo() -> str:
-    """Maps read out by a detector, beside their own read-out."""
-    result = read_result("yolo")
-    rows = []
-    for each in result["methods"]:
-        for read_out, figures in (("threshold", each["threshold"]), ("YOLO11n", each["yolo"])):
-            rows.append(
-                [
-                    each["name"], read_out, with_interval(figures["CSO-mAP"], *figures["interval"], ".2f"),
-                    f"{figures['AP05']:.1f}", f"{figures['AP25']:.1f}", f"{figures['count_accuracy']:.1f} %",
-                ]
-            )  # fmt: skip
-    return markdown_table(["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right"], rows, 2)
-
-
-def yolo_budget() -> str:
-    """How long the detectors were trained, and on what."""
-    result = read_result("yolo")
-    budget = result["budget"]
-    spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
-    return (
-        f"{budget['minutes']:g} minutes a method were given ({spent} with its maps and validation), "
-        f"{budget['train_maps']:,} maps to learn from, {result['data']['images']:,} test images"
-    )
 
 
 def ista_settings() -> str:

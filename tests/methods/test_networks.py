@@ -120,7 +120,7 @@ def test_the_dynamic_threshold_follows_its_definition() -> None:
 
 
 def test_an_ista_net_stage_follows_its_equations() -> None:
-    method = create_method("ista-net", sensor=SENSOR, pretrained=False, stages=1)
+    method = create_method("ista-net", sensor=SENSOR, pretrained=False, stages=1, start="xavier")
     image = torch.rand(2, 1, 5, 6) * 200.0
     stage, dense, z = method.stages[0], method.operator.dense(), image.flatten(1) / method.input_scale
     s = z @ method.start.T

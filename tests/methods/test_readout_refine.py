@@ -280,7 +280,7 @@ def test_evaluation_and_unmix_take_suffixes(monkeypatch: pytest.MonkeyPatch) -> 
     )
     priors = []
     monkeypatch.setattr(refine, "flux_bounds", lambda prior, *_: priors.append(prior) or prior.intensity_range)
-    result = evaluation.evaluate(data, ["ista", "ISTA+centroid", "ista+refine"], resamples=0, oracle=False)
+    result = evaluation.evaluate(data, ["ista", "ISTA+centroid", "ista+refine"], resamples=0, references=())
     assert [row["name"] for row in result.rows] == ["ista", "ista+centroid", "ista+refine"]
     cells, centroid, refined_row = result.rows
     assert refined_row["CSO-mAP"] > max(cells["CSO-mAP"], centroid["CSO-mAP"])

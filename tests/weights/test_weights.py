@@ -215,7 +215,7 @@ def test_the_authors_file_loads_from_a_framework_s_wrapper(
         ("dista-net", Sensor(shape=(5, 6)), 3, {}, "for maps of 225 cells, this method's have 15 x 18: .* shape"),
         ("dista-net", SENSOR, 3, {"stages": 3}, "weights are of 2 stages, got stages=3"),
         ("dista-net", SENSOR, 3, {"published_code": False}, "build the method with published_code=True"),
-        ("ista-net", SENSOR, 3, {}, r"does not fit this method: it holds 'fcs.0.lambda_step' and it lacks"),
+        ("ista-net", SENSOR, 3, {}, r"not a published ISTA-Net weight file: it holds 'fcs\.0\.w1"),
     ],
 )
 def test_the_authors_file_must_fit(
@@ -267,6 +267,11 @@ def test_finds_the_pretrained_weights_that_fit(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match=r"no trained weights of ista-net for ratio 5.*these exist: ratio 3"):
         find_pretrained("ista-net", SENSOR, 5, tmp_path)
     with pytest.raises(InputError, match=r"none of this method exist.*pretrained=False"):
+        find_pretrained("lista", SENSOR, 3, tmp_path)
+    # A card without its weights tells how long they were trained.
+    card = make_card("lista", SENSOR, 3, {}, {"samples": 12_800, "minutes": 5.0}, {})
+    (tmp_path / "lista.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"none of this method.*`csist train lista --ratio 3 --max-samples 12800`"):
         find_pretrained("lista", SENSOR, 3, tmp_path)
     monkeypatch.setattr("csist.weights.pretrained.weights_folder", lambda: tmp_path)
     assert len(create_method("ista-net", SENSOR).stages) == 1
