@@ -89,7 +89,7 @@ def solve_frame(image: NDArray[np.generic], options: FrameOptions, progress: Pro
         InputError: if the frame has no valid pixel or is not one image, or if the PSF cannot be measured.
     """
     frame = check_frame(image)
-    rules = FrameRules(options.ceiling, options.stated_noise_std, options.box_sides_px)
+    rules = FrameRules.of(options)
     if frame.size > LARGEST_PIXELS:
         psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
         if rules.ceiling is None:
