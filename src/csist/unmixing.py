@@ -18,7 +18,7 @@ from csist.targets import Targets
 from csist.windows import WINDOW_SIDE_PX, as_array, check_window_values, default_sensor, is_window, window_noise
 
 BRIGHTEST, SIGMA_RANGE_PX = 60, (0.4, 3.0)
-"""Targets on which the width of an unknown PSF is fitted for a picture, and its bounds."""
+"""Number of targets on which the width of an unknown PSF is fitted for a picture, and bounds of that width in px."""
 
 
 def unmix(
@@ -28,20 +28,20 @@ def unmix(
     method: str = "continuous",
     **options: Any,
 ) -> Targets | list[Targets]:
-    """Find the point targets of an image: how many, where, how bright, and how sure.
+    """Find the point targets of an image: their number, positions and fluxes, with uncertainties.
 
     Args:
-        image: counts, (H, W), or a stack (N, H, W). A masked array's masked pixels are NaN.
-        sensor: what took it; its shape does not matter. None for a Gaussian PSF of 0.5 px without background
-            in windows, and for what `csist.frames` finds out in frames.
-        prior: what is known of a group; None for `ScenePrior.flat()`.
+        image: counts, (H, W), or a stack (N, H, W). The masked pixels of a masked array count as NaN.
+        sensor: sensor of the image; its shape is ignored. None for a Gaussian PSF of 0.5 px without background
+            in windows, and for a PSF and background measured by `csist.frames` in frames.
+        prior: prior of a group of targets; None for `ScenePrior.flat()`.
         method: a name of `csist.list_methods`; frames need "continuous".
         **options: for windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise
             in counts; None: the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained`
-            and the method's own; for frames those of `csist.frames.pipeline.unmix_frame`.
+            and those of the method; for frames, those of `csist.frames.pipeline.unmix_frame`.
 
     Returns:
-        `Targets` for an image, a list with one for each image of a stack.
+        `Targets` for an image, or a list of `Targets`, one per image, for a stack.
 
     Raises:
         InputError: if the image cannot be used (other dimensions, below 3 px, infinities, NaN in a window),
@@ -62,7 +62,7 @@ def unmix(
         found: list[Targets] = list(ready.predict(stack)) if len(stack) else []
     else:
         check_frame_method(method)
-        options.pop("mask_nan", None)  # masked without being asked: a frame has blobs elsewhere
+        options.pop("mask_nan", None)  # frames always mask NaN
         found = [solve_frame(frame, sensor, prior, **options)[0] for frame in stack]
     return found[0] if array.ndim == 2 else found
 
@@ -78,9 +78,9 @@ def window_recipe(
     noise_std: float | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The arguments of `create_method` for the method of these windows, all that depends on the whole stack settled.
+    """Return the arguments of `create_method` for these windows, with all values that depend on the whole stack.
 
-    Parts of the stack can then be given to the method one after the other: the answers are the same.
+    Parts of the stack can then be passed to the method one after the other with the same results.
 
     Args:
         stack: windows (N, H, W), NaN allowed with `mask_nan`.
@@ -89,11 +89,11 @@ def window_recipe(
         prior: scene prior, for the continuous method and `NAME+refine`.
         method: registry name.
         mask_nan: whether NaN pixels are left out.
-        noise_std: noise of a pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
+        noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
         **options: further arguments of `create_method`.
 
     Raises:
-        InputError: if a value or option is out of range or does not suit the method.
+        InputError: if a value or option is out of range or not supported by the method.
     """
     from csist.methods.table import abilities, canonical_name
 
@@ -109,7 +109,7 @@ def window_recipe(
         return {"name": key, "sensor": sensor, **known, **options}
     if "mode" in options or (prior is not None and not can.prior):
         name = "mode" if "mode" in options else "prior"
-        raise InputError(f"{name} is for the method 'continuous', {key!r} takes none: leave it out")
+        raise InputError(f"{name} is for the method 'continuous', {key!r} does not use it: leave it out")
     if np.isnan(stack).any():
         raise InputError(f"method {key!r} cannot leave pixels out (NaN): use the method 'continuous'")
     if can.prior:
@@ -138,12 +138,12 @@ def check_frame_method(method: str) -> None:
 def solve_frame(
     frame: FloatArray, sensor: Sensor | None = None, prior: ScenePrior | None = None, **options: Any
 ) -> tuple[Targets, Any]:
-    """Targets of a frame (H, W), and what is known of each group.
+    """Return the targets of a frame (H, W) and its groups.
 
     Raises:
         InputError: if the frame cannot be used or an option is unknown.
     """
-    # Imported here: the solver is compiled at its first import, and windows do not need this part.
+    # Imported here: importing it compiles code that windows do not need.
     from csist.frames.pipeline import unmix_frame
 
     solve: Callable[..., tuple[Targets, Any]] = unmix_frame
@@ -158,14 +158,14 @@ def solve_frame(
 def frame_model(
     frame: FloatArray, targets: Targets, sensor: Sensor | None = None, psf: PSF | None = None
 ) -> FloatArray:
-    """Background and targets of a frame (H, W) in counts, for residuals and pictures.
+    """Return the model image (H, W) in counts of background and targets, for residuals and pictures.
 
     Args:
         frame: (H, W) in counts.
-        targets: what was found in it.
-        sensor: the sensor given to `solve_frame`.
-        psf: the PSF given to it, which goes before the sensor's; without both, the Gaussian with which the
-            brightest targets leave the smallest residual.
+        targets: detected targets.
+        sensor: sensor given to `solve_frame`.
+        psf: PSF given to `solve_frame`, which takes precedence over the sensor's; without either, the Gaussian
+            that minimises the residual of the brightest targets.
     """
     from scipy.optimize import minimize_scalar
 
@@ -194,7 +194,7 @@ def _ceiling(sensor: Sensor | None) -> float | None:
 
 
 def _light(shape: tuple[int, ...], targets: Targets, psf: PSF) -> FloatArray:
-    """Image (H, W) of the targets alone, each drawn within its PSF's radius only: a frame is large."""
+    """Return the image (H, W) of the targets alone, each rendered only within the radius of the PSF."""
     image = np.zeros(shape)
     reach = int(np.ceil(psf.radius_px)) + 1
     for x, y, intensity in zip(targets.x, targets.y, np.nan_to_num(targets.intensity), strict=True):
@@ -207,7 +207,7 @@ def _light(shape: tuple[int, ...], targets: Targets, psf: PSF) -> FloatArray:
 
 
 def count_masked(frame: FloatArray, sensor: Sensor | None = None, psf: PSF | None = None) -> int:
-    """Number of pixels that `solve_frame` leaves out: NaN, dead and hot ones."""
+    """Return the number of pixels that `solve_frame` masks: NaN, dead and hot ones."""
     from csist.frames.background import find_ceiling, mask_pixels
     from csist.frames.tiles import tiles
 
