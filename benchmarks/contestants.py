@@ -50,7 +50,7 @@ class Runner:
 
     Args:
         run: the timed part, from images (N, H, W) in counts.
-        read_out: what `run` gives as one `Targets` an image.
+        read_out: what `run` gives as one `Targets` per image.
         warm_up: images of the first call, which compiles and makes threads.
         facts: what else is to be recorded, JSON-ready; called after the timing.
     """

@@ -99,7 +99,7 @@ def test_the_map_alone_and_without_a_word(
         ("continuous", {}, "cannot export 'continuous': it has no map"),
         ("ista", {}, "cannot export 'ista': its steps depend on the image"),
         ("dista-net", {"published_code": True, "weights": False, "stages": 1}, "depend on the image or the batch"),
-        ("dista-net+refine", {}, r"what follows the map is no part of the graph, export 'dista-net'"),
+        ("dista-net+refine", {}, r"the read-out is not part of the graph, export 'dista-net'"),
         ("ista-net", {"weights": "old.onnx"}, "old.onnx is an exported graph: give the weight file"),
         ("ista-net", {"weights": False, "stages": 1, "threshold": -1.0}, "threshold must be a finite number >= 0"),
     ],

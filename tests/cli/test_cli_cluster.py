@@ -270,11 +270,11 @@ def test_other_versions_on_a_worker(said: dict[str, Any], message: str) -> None:
 def test_tasks_in_flight_are_few_and_keep_their_order() -> None:
     client = FakeClient()
     steps = ((number, Task(abs, (number,)) if number % 10 else "no task") for number in range(200))
-    for place, (number, what) in enumerate(cluster.begun(client, steps)):
+    for place, (number, what) in enumerate(cluster.submit_ahead(client, steps)):
         assert number == place
         assert what == "no task" if number % 10 == 0 else what.future == number
         assert len([each for each in client.submitted if each > number]) <= 2 * 3
-    assert list(cluster.begun(client, [])) == []
+    assert list(cluster.submit_ahead(client, [])) == []
 
 
 def test_ctrl_c_of_the_whole_process_group(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_one_process_speaks_for_all(run: Run, called: dict[str, Any]) -> None:
 def test_a_missing_extra_says_how_to_install_it(run: Run, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     result = run("train", "ista-net", "--max-samples", 128)
-    refused(result, f"training needs {package}, of the extra `train`: pip install 'csist[train]'")
+    refused(result, f"training needs {package} (extra `train`): pip install 'csist[train]'")
 
 
 @pytest.mark.parametrize(

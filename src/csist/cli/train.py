@@ -1,4 +1,4 @@
-"""`csist train`: from a method's name to a weight file, in sessions that can be cut off and resumed."""
+"""`csist train`: train a method and write its weights, in sessions that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEEDED = ("lightning", "tensorboard")
 """Packages of the extra `train`."""
 
 OWN_OPTIONS = ("name", "sensor", "ratio", "pretrained")
-"""Names that --option may not set, because the command does."""
+"""Names that --option may not set, because the command sets them."""
 
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
 
@@ -49,69 +49,78 @@ def train(
         Path | None, typer.Option("--output", "-o", help="Folder of the results.", show_default="runs/METHOD")
     ] = None,
     max_samples: Annotated[
-        int | None, typer.Option("--max-samples", help="Samples in all; the schedule ends there.")
+        int | None, typer.Option("--max-samples", help="Total number of samples; the schedule ends there.")
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="End this session after so long.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option("--max-minutes", help="Length of this session in minutes.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")] = False,
     start: Annotated[
         Path | None,
         typer.Option(
-            "--start", help="Weight file of this method to begin from (.safetensors), also for another ratio."
+            "--start", help="Weight file of this method to start from (.safetensors), also for another ratio."
         ),
     ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="Option of the method; may be given several times."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights, the order and the simulated scenes.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Samples a step, of one process.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the weights, the order and the simulated scenes.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Samples per step and process.")] = 64,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Peak.", show_default="the method's own")
+        float | None, typer.Option("--learning-rate", help="Peak learning rate.", show_default="set by the method")
     ] = None,
-    schedule: Annotated[str, typer.Option("--schedule", help="stable or one-cycle.")] = "stable",
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="Learning rate schedule: stable or one-cycle.")
+    ] = "stable",
     warmup_samples: Annotated[
-        int, typer.Option("--warmup-samples", help="Samples over which the learning rate rises.")
+        int, typer.Option("--warmup-samples", help="Samples of the learning rate warm-up.")
     ] = 6_400,
-    decay: Annotated[float, typer.Option("--decay", help="Last part, over which the stable schedule falls.")] = 0.2,
+    decay: Annotated[
+        float, typer.Option("--decay", help="Final fraction of the stable schedule, in which the learning rate falls.")
+    ] = 0.2,
     gradient_clip: Annotated[
         float | None,
-        typer.Option("--gradient-clip", help="Largest norm of the gradient.", show_default="the method's own"),
+        typer.Option("--gradient-clip", help="Largest norm of the gradient.", show_default="set by the method"),
     ] = None,
-    ema_decay: Annotated[float, typer.Option("--ema-decay", help="Of the averaged weights, a step.")] = 0.999,
+    ema_decay: Annotated[float, typer.Option("--ema-decay", help="Decay of the averaged weights per step.")] = 0.999,
     constraint_share: Annotated[
-        float, typer.Option("--constraint-share", help="Part of a batch whose constraint terms are computed.")
+        float, typer.Option("--constraint-share", help="Fraction of a batch for which constraint terms are computed.")
     ] = 1.0,
     window: Annotated[
         int | None,
-        typer.Option("--window", help="Side in px of windows around the groups to train on first: less to compute."),
+        typer.Option("--window", help="Side in px of windows around the groups to train on first, at lower cost."),
     ] = None,
     window_share: Annotated[
-        float, typer.Option("--window-share", help="Part of the training on windows; the rest sees whole images.")
+        float, typer.Option("--window-share", help="Fraction of the training on windows; the rest uses whole images.")
     ] = 0.8,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first: for long runs, needs a C++ compiler.")
+        bool,
+        typer.Option("--compile", help="Compile the network first; worthwhile for long runs, needs a C++ compiler."),
     ] = False,
-    devices: Annotated[int, typer.Option("--devices", help="Processes or accelerators on each machine.")] = 1,
-    num_nodes: Annotated[int, typer.Option("--num-nodes", help="Machines.")] = 1,
-    strategy: Annotated[str, typer.Option("--strategy", help="How they share the work: auto or ddp.")] = "auto",
-    accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option("--precision", help="32-true, 16-mixed or bf16-mixed.")] = "32-true",
+    devices: Annotated[int, typer.Option("--devices", help="Processes or accelerators per machine.")] = 1,
+    num_nodes: Annotated[int, typer.Option("--num-nodes", help="Number of machines.")] = 1,
+    strategy: Annotated[str, typer.Option("--strategy", help="Distribution strategy: auto or ddp.")] = "auto",
+    accelerator: Annotated[str, typer.Option("--accelerator", help="Hardware to train on: auto, cpu or gpu.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="Numerical precision: 32-true, 16-mixed or bf16-mixed.")
+    ] = "32-true",
     half: Annotated[bool, typer.Option("--half", help="Store the weights in half precision.")] = False,
-    val_limit: Annotated[int, typer.Option("--val-limit", help="Validation images.")] = 1000,
+    val_limit: Annotated[int, typer.Option("--val-limit", help="Number of validation images.")] = 1000,
     validate_every: Annotated[int, typer.Option("--validate-every", help="Samples between validations.")] = 12_800,
     checkpoint_minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", help="Least time between two checkpoints.")
+        float, typer.Option("--checkpoint-minutes", help="Minimum time between checkpoints in minutes.")
     ] = 2.0,
     sensor: SensorOption = None,
     prior: PriorOption = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Figure of loss and CSO-mAP against samples.")] = None,
     json_target: JsonOption = None,
 ) -> None:
-    """Train a method that learns, and write its weights, checkpoint and logs to a folder.
+    """Train a method and write its weights, checkpoint and logs to a folder.
 
-    Without --data, new scenes are simulated for ever, by --sensor and --prior or as in the benchmark. Give
-    --max-samples or --max-minutes, or both. Ctrl-C ends the session with a checkpoint; the same command with
-    --resume goes on from there.
+    Without --data, scenes are generated on the fly from --sensor and --prior, by default those of the benchmark. Give
+    --max-samples, --max-minutes or both. Ctrl-C ends the session with a checkpoint; the same command with --resume
+    continues from it.
     """
     from csist.methods.table import canonical_name
     from csist.scenes import ScenePrior
@@ -119,7 +128,7 @@ def train(
     name = canonical_name(method)
     chosen = _method_options(option or [])
     card = None if sensor is None else read_sensor(sensor)[0]
-    law = None if prior is None else ScenePrior.named(prior)
+    scene_prior = None if prior is None else ScenePrior.named(prior)
     check_outputs([] if data is None else [data], json_target)
     check_packages("training", NEEDED, "train")
     if plot is not None:
@@ -129,7 +138,7 @@ def train(
     from csist.training import train as run
 
     folder = Path("runs") / name if output is None else output
-    with _lines_of_log(), _interruptible(folder) as stop_asked:
+    with _log_to_stderr(), _interruptible(folder) as stop_asked:
         result = run(
             name, data, ratio, folder, max_samples=max_samples, max_minutes=max_minutes, resume=resume, seed=seed,
             batch_size=batch_size, learning_rate=learning_rate, schedule=schedule, devices=devices,
@@ -137,7 +146,7 @@ def train(
             val_limit=val_limit, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
             gradient_clip=gradient_clip, ema_decay=ema_decay, warmup_samples=warmup_samples, decay=decay,
             constraint_share=constraint_share, window=window, window_share=window_share, compiled=compiled, half=half,
-            sensor=card, prior=law, progress_bar=True, stop_asked=stop_asked, options=chosen, start=start,
+            sensor=card, prior=scene_prior, progress_bar=True, stop_asked=stop_asked, options=chosen, start=start,
         )  # fmt: skip
     if not result.first_process:
         return
@@ -152,7 +161,7 @@ def train(
 
 
 def _method_options(given: Sequence[str]) -> dict[str, Any]:
-    """Options of the method from NAME=VALUE; a value is read as JSON or as one of Python's words, else as text."""
+    """Parse NAME=VALUE options; a value is read as JSON or as True, False or None, else as text."""
     options: dict[str, Any] = {}
     for each in given:
         name, sign, text = each.partition("=")
@@ -160,7 +169,7 @@ def _method_options(given: Sequence[str]) -> dict[str, Any]:
         if not sign or not name.isidentifier():
             raise InputError(f"--option must be NAME=VALUE, such as stages=2, got {each!r}")
         if name in OWN_OPTIONS:
-            raise InputError(f"--option cannot set {name}, got {each!r}: see csist train --help for its own option")
+            raise InputError(f"--option cannot set {name}, got {each!r}: use its own option, see csist train --help")
         if name in options:
             raise InputError(f"--option {name} is given twice: leave one out")
         try:
@@ -171,12 +180,12 @@ def _method_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _lines_of_log() -> Iterator[None]:
-    """What the training logs (a line a validation), on standard error."""
+def _log_to_stderr() -> Iterator[None]:
+    """Write the log of the training (one line per validation) to standard error."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            # Looked up anew each time: the bar puts its own stream there, which keeps the lines above it.
+            # Look up sys.stderr each time: the progress bar replaces it to keep log lines above the bar.
             typer.echo(record.getMessage(), err=True)
 
     logger, handler = logging.getLogger("csist.training"), Lines()
@@ -192,13 +201,13 @@ def _lines_of_log() -> Iterator[None]:
 
 @contextmanager
 def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into an answer to be asked for after a step; the second one ends at once.
+    """Let the first Ctrl-C request a stop after the current step; the second one interrupts immediately.
 
     Yields:
-        Whether there was one.
+        A function that returns whether a stop was requested.
     """
     before = signal.getsignal(signal.SIGINT)
-    pressed = told = False
+    pressed = reported = False
 
     def note(_number: int, _frame: FrameType | None) -> None:
         nonlocal pressed
@@ -206,10 +215,10 @@ def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop_asked() -> bool:
-        nonlocal told
-        if pressed and not told:
-            told = True
-            complain("ending this session with a checkpoint and a score; Ctrl-C again ends it at once")
+        nonlocal reported
+        if pressed and not reported:
+            reported = True
+            complain("ending this session with a checkpoint and a score; press Ctrl-C again to stop immediately")
         return pressed
 
     signal.signal(signal.SIGINT, note)
@@ -225,9 +234,9 @@ def _how_to_resume(folder: Path, samples: int | None) -> str:
     from csist.training.keeper import CHECKPOINT
 
     if not (folder / CHECKPOINT).is_file():
-        return f"interrupted: {folder} holds no checkpoint yet, begin anew"
+        return f"interrupted: {folder} holds no checkpoint yet, start again"
     done = "the work up to the last checkpoint is" if samples is None else f"all {samples} samples are"
-    return f"interrupted: {done} in {folder / CHECKPOINT}, go on by the same command with --resume"
+    return f"interrupted: {done} in {folder / CHECKPOINT}, continue with the same command and --resume"
 
 
 def _draw_curves(result: TrainingResult, folder: Path, path: Path) -> None:

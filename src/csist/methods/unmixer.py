@@ -17,7 +17,7 @@ class Answers(NamedTuple):
     """What a method says of a stack of images.
 
     Args:
-        targets: one `Targets` an image, in order.
+        targets: one `Targets` per image, in order.
         groups: one group an image, in order, where the method knows more than targets (count probabilities, fit);
             else empty.
     """

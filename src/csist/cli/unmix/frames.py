@@ -1,4 +1,4 @@
-"""The frames of `csist unmix`, one after the other or several at a time, and their tracks."""
+"""Frames of `csist unmix`, processed sequentially or in parallel, and their tracks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 2
-"""Frames a worker that are read before their turn: no worker waits, and few frames are in memory."""
+"""Frames read ahead per worker: no worker waits, and few frames are in memory."""
 
 
 def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
-    """The frames of a sequence in order, `settings.workers` at a time; the answers do not depend on how many."""
+    """Unmix the frames of a sequence in order, `settings.workers` at a time, with results independent of that number."""
     import numpy as np
 
     arguments, psf = settle_frames(sequence, settings)
@@ -50,10 +50,10 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
 
 
 def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What holds for all frames of a sequence: the arguments of `unmix_frame`, and what was found out about the PSF.
+    """Return the arguments of `unmix_frame` for all frames of a sequence, and the summary of a measured PSF.
 
     Raises:
-        InputError: if the PSF is to be measured and cannot be.
+        InputError: if the PSF is to be measured but cannot be.
     """
     arguments = {
         "sensor": settings.sensor or sequence.sensor,
@@ -72,13 +72,13 @@ def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[dict[str
 def unmix_frame(
     frame: FloatArray, index: int, count: int, arguments: dict[str, Any]
 ) -> tuple[list[Targets], list[dict[str, Any]], int]:
-    """Targets, rows of the table of groups, and number of masked pixels of a frame.
+    """Return the targets, rows of the table of groups, and number of masked pixels of a frame.
 
     Args:
-        frame: (H, W) in counts; there is nothing in it if it is NaN everywhere.
-        index: its place in its sequence.
-        count: frames of that; 0 where it is not known.
-        arguments: of `csist.unmixing.solve_frame`.
+        frame: (H, W) in counts; a frame that is NaN everywhere has no targets.
+        index: index of the frame in its sequence.
+        count: number of frames in the sequence; 0 if unknown.
+        arguments: arguments of `csist.unmixing.solve_frame`.
 
     Raises:
         InputError: if the frame cannot be used.
@@ -99,7 +99,7 @@ def unmix_frame(
 
 
 def frame_view(name: str, frame: FloatArray, found: Targets, arguments: dict[str, Any]) -> View:
-    """Picture of a frame (H, W) that was unmixed with these arguments."""
+    """Return the view of a frame (H, W) that was unmixed with the given arguments."""
     from csist.plots import View
     from csist.unmixing import frame_model
 
@@ -108,7 +108,7 @@ def frame_view(name: str, frame: FloatArray, found: Targets, arguments: dict[str
 
 
 def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:
-    """Named frames, without what stands still where that is asked for."""
+    """Return the named frames, with the static background removed if `temporal` is given."""
     if temporal is None:
         return iter(sequence)
     from csist.tracks.static import without_static
@@ -126,7 +126,7 @@ def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str
 
 
 def _measure_psf(sequence: FrameSequence, settings: Settings) -> PSFEstimate:
-    """The PSF measured on some frames, spread evenly; on the first ones where nobody knows how many there are."""
+    """Measure the PSF on evenly spaced frames, or on the first ones if the number of frames is unknown."""
     import numpy as np
 
     from csist.frames.psf import MOST_FRAMES, estimate_psf, spread_evenly
@@ -142,7 +142,7 @@ def _measure_psf(sequence: FrameSequence, settings: Settings) -> PSFEstimate:
 
 
 def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Results in the order of the items, several computed at a time, few items taken before their turn."""
+    """Yield results in the order of the items, computed in parallel with few items read ahead."""
     if workers == 1:
         yield from map(function, items)
         return
@@ -160,7 +160,7 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
 
 
 class TrackRows:
-    """The detections of sequences, linked into tracks while they come in."""
+    """Detections of sequences, linked into tracks as they are added."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, int, int, float, float, float]] = []
@@ -180,7 +180,7 @@ class TrackRows:
         self._rows += [(sequence, number, frame, *row) for number, row in zip(numbers, place, strict=True)]
 
     def table(self) -> Any:
-        """Tracks with enough detections, numbered by their first appearance, one row a detection."""
+        """Return the tracks with enough detections, numbered by first appearance, with one row per detection."""
         import pandas as pd
 
         from csist.tracks.link import LEAST_LENGTH
