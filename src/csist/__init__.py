@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from csist import datasets, metrics
     from csist.checks import InputError
     from csist.create import create_method
+    from csist.frames.result import FrameResult
+    from csist.frames.solve import unmix_frame
     from csist.grid import SubPixelGrid
     from csist.methods.continuous.calibrate import calibrate
     from csist.methods.table import list_methods
@@ -22,6 +24,7 @@ __all__ = [
     "AiryPSF",
     "EllipticalGaussianPSF",
     "Flag",
+    "FrameResult",
     "GaussianPSF",
     "InputError",
     "MoffatPSF",
@@ -38,6 +41,7 @@ __all__ = [
     "metrics",
     "sample_scenes",
     "unmix",
+    "unmix_frame",
 ]
 
 # Loaded on first use: `import csist` stays cheap, and a command loads only what it needs.
@@ -46,6 +50,7 @@ _HOMES = {
     "EllipticalGaussianPSF": "physics.psf",
     "MoffatPSF": "physics.psf",
     "Flag": "targets",
+    "FrameResult": "frames.result",
     "GaussianPSF": "physics.psf",
     "InputError": "checks",
     "SampledPSF": "physics.psf",
@@ -58,6 +63,7 @@ _HOMES = {
     "list_methods": "methods.table",
     "sample_scenes": "scenes",
     "unmix": "unmixing",
+    "unmix_frame": "frames.solve",
 }
 _MODULES = ("datasets", "metrics")
 

@@ -96,6 +96,9 @@ METHODS: dict[str, Entry] = {
     "rcan": Entry("sr.rcan:RCAN", "super-resolution with channel attention", "Zhang et al., ECCV 2018"),
     "srfbn": Entry("sr.srfbn:SRFBN", "super-resolution by feedback between two grids", "Li et al., CVPR 2019"),
     "san": Entry("sr.san:SAN", "super-resolution with second-order attention", "Dai et al., CVPR 2019"),
+    "focus": Entry(
+        "focus:FOCUS", "one stage of masked intensities, with a small correction", "FOCUS, arXiv 2607.16007"
+    ),
 }
 
 

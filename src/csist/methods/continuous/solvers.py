@@ -140,7 +140,8 @@ class Group:
         Raises:
             InputError: if the samples were not kept.
         """
-        return np.atleast_2d(np.cov(self._kept().reshape(-1, 3 * self.count), rowvar=False))
+        samples = self._kept()
+        return np.atleast_2d(np.cov(samples.reshape(len(samples), 3 * self.count), rowvar=False))
 
     def interval(self, level: float = 0.68) -> FloatArray:
         """Central credible interval (2, count, 3), lower and upper ends of x, y and intensity of each target.
@@ -213,7 +214,7 @@ class _Results:
         targets, groups = [], []
         for n, count in enumerate(self.count):
             k = int(count)
-            samples = self.clouds[n, :, : 3 * k].reshape(-1, k, 3) if len(self.clouds) else None
+            samples = self.clouds[n, :, : 3 * k].reshape(self.clouds.shape[1], k, 3) if len(self.clouds) else None
             group = describe(k, self.evidence[n], float(self.fit[n]), codes[n], background_terms, samples)
             groups.append(group)
             trust = POOR_FIT_TRUST if Flag.POOR_FIT in group.flags else 1.0
