@@ -199,7 +199,7 @@ def test_refuses_damaged_and_foreign_graphs(exported: Path, tmp_path: Path) -> N
 def test_a_runtime_must_suit() -> None:
     with pytest.raises(InputError, match="runtime must be torch or onnx, got 'tensorrt'"):
         create_method("ista-net", runtime="tensorrt")
-    with pytest.raises(InputError, match="the runtime onnx is for methods on the grid, 'continuous' has none"):
+    with pytest.raises(InputError, match="the runtime onnx is for grid methods, and 'continuous' is not one"):
         create_method("continuous", runtime="onnx")
 
 

@@ -50,7 +50,7 @@ LIMITS = ("limit, from the truth", "limit, annealed")
 LIMIT_STEPS = 2_000_000
 
 MEASURED = ("images_per_second", "psnr", "ssim", "squared_error")
-"""Further figures of a row that are kept with its detections."""
+"""Further figures of a row that are cached with its detections."""
 
 COMPARED_WITH = "dista-net"
 """Method with which the trained methods are compared, image by image."""
@@ -87,18 +87,18 @@ def benchmark(
 ) -> dict[str, Any]:
     """Compute the figures of all methods at one ratio, in the form of `Evaluation.to_dict`.
 
-    Besides the keys of `score_predictions` and `evaluate` a row has `breakdown`, and for a trained method
-    `parameters`, `multiply_adds_per_image`, `training` (samples, minutes, seed, machine) and, where DISTA-Net is one of
-    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples. Rows of maps have
-    their `squared_error`, and where the exact map is a row, `squared_error_ratio`, over the exact map's.
+    In addition to the keys of `score_predictions` and `evaluate`, a row has `breakdown`. A trained method also has
+    `parameters`, `multiply_adds_per_image`, `training` (samples, minutes, seed, machine) and, if DISTA-Net is one of
+    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples. Rows with maps
+    have a `squared_error` and, if the exact map is one of the rows, `squared_error_ratio`, relative to the exact map.
 
     Args:
         data: images with their true targets.
         folder: folder of the cached detections.
         ratio: sub-pixel grid ratio.
-        methods: rows, `EXACT_MAP` among them or not; None for `every_method`, and the exact map where there is one.
-        limit_images: first images whose posterior limit is sampled; 0 for no limit.
-        resamples: resamples of the bootstrap intervals; 0 for none.
+        methods: rows, which may include `EXACT_MAP`; None for `every_method` and, if there is one, the exact map.
+        limit_images: number of images, from the first, whose posterior limit is sampled; 0 for none.
+        resamples: number of resamples of the bootstrap intervals; 0 for none.
         progress: called with (name, images done, images in all).
 
     Raises:
@@ -229,7 +229,7 @@ def _detections(
 
 
 def _exact_map(data: LabelledImages, grid: SubPixelGrid, folder: Path, progress: Report | None) -> Row:
-    """Detections of the exact maps, and their squared error."""
+    """Return the detections of the exact maps, and the squared error of the maps."""
     place = folder / f"exact-map-ratio-{grid.ratio}", _key(data, method=EXACT_MAP, ratio=grid.ratio)
     row = _read_kept(*place, data)
     if row is None:

@@ -37,7 +37,7 @@ BLOCK = 512
 
 EXACT_MAP = "exact map"
 REFERENCES = ("oracle", EXACT_MAP)
-"""Rows that no method can beat."""
+"""Names of the reference rows that no method can beat."""
 
 SCORE_NAMES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
 
@@ -70,7 +70,7 @@ class LabelledImages:
         return len(self.images)
 
     def describe(self) -> dict[str, Any]:
-        """A JSON-ready description."""
+        """Return a JSON-ready description."""
         return {
             "path": str(self.path),
             "split": self.split,
@@ -199,17 +199,17 @@ def evaluate(
     not limited by a wrong model.
 
     Args:
-        data: images with their truth.
-        methods: registry names, with a suffix or without.
+        data: images with their true targets.
+        methods: registry names, with or without a suffix.
         ratio: sub-pixel grid ratio of grid methods and oracle.
-        prior: for the continuous method and `NAME+refine`; None for the data's.
-        mode: effort of the continuous method; None for its default.
-        weights: weight file, for a single trained method; None for those that come with the package.
-        runtime: what computes the maps of grid methods, see `create_method`.
-        predictions: further detections, one `Targets` an image, by the name of their row.
-        references: rows to add that no method can beat, of `REFERENCES`: the oracles of the grid, and the exact map
-            (see `csist.methods.exact_map`), which takes as long as the continuous method.
-        resamples: resamples of the bootstrap intervals; 0 for none.
+        prior: prior of the continuous method and `NAME+refine`; None for that of the data.
+        mode: mode of the continuous method; None for its default.
+        weights: weight file, for a single trained method; None for the weights in the package.
+        runtime: library that computes the maps of grid methods, see `create_method`.
+        predictions: existing detections, one `Targets` per image, by name of the row.
+        references: reference rows to add, from `REFERENCES`: the grid oracles, and the exact map (see
+            `csist.methods.exact_map`), which takes as long as the continuous method.
+        resamples: number of resamples of the bootstrap intervals; 0 for none.
         seed: seed of the bootstrap.
         progress: called with (name, images done, images in all).
 
@@ -327,7 +327,7 @@ def _run(
 
 
 def _map_fidelity(grid: SubPixelGrid, maps: FloatArray, truths: Sequence[Targets]) -> dict[str, float]:
-    """PSNR in dB, SSIM and mean squared error of a cell in counts^2."""
+    """Return the PSNR in dB, SSIM and mean squared error per cell in counts^2."""
     true = np.stack([grid.encode(targets) for targets in truths])
     fits = min(true.shape[1:]) >= metrics.functional.SSIM_WINDOW_PX
     return {
@@ -340,7 +340,7 @@ def _map_fidelity(grid: SubPixelGrid, maps: FloatArray, truths: Sequence[Targets
 def exact_map_row(
     data: LabelledImages, grid: SubPixelGrid, prior: ScenePrior | None, progress: Callable[[str, int, int], None] | None
 ) -> tuple[list[Targets], dict[str, Any]]:
-    """What the read-out finds in the exact maps, and their mean squared error.
+    """Return the detections read out from the exact maps, and the mean squared error of the maps.
 
     Raises:
         InputError: if the prior has no exact map.
@@ -361,7 +361,7 @@ def exact_map_row(
 
 
 def add_error_ratios(rows: Sequence[dict[str, Any]]) -> None:
-    """Set `squared_error_ratio`, the squared error over the exact map's, in the rows that have one, in place."""
+    """Set `squared_error_ratio`, the squared error relative to the exact map, in place in rows with a squared error."""
     exact = [row["squared_error"] for row in rows if row["name"] == EXACT_MAP]
     for row in rows:
         if exact and "squared_error" in row:

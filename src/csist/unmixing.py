@@ -33,7 +33,7 @@ def unmix(
         method: a name of `csist.list_methods`; frames need "continuous".
         **options: for windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise
             in counts; None: the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained`
-            and the method's own; for frames those of `csist.unmix_frame`.
+            and those of the method; for frames, those of `csist.unmix_frame`.
 
     Returns:
         `Targets` for an image, or a list of `Targets`, one per image, for a stack.

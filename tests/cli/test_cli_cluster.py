@@ -241,7 +241,7 @@ def test_generate_has_no_processes_of_its_own(run: Run) -> None:
 @pytest.mark.parametrize("option", [["--sequence"], ["--temporal", "5"], ["--tracks", "t.csv"]])
 def test_what_needs_the_frames_before(run: Run, tmp_path: Path, option: list[str]) -> None:
     np.save(tmp_path / "frames.npy", np.stack([frame(0), frame(1)]))
-    refused(run("unmix", "frames.npy", "--engine", "dask", *option), f"{option[0]} takes frames one after the other")
+    refused(run("unmix", "frames.npy", "--engine", "dask", *option), f"{option[0]} processes frames sequentially")
     assert [path.name for path in tmp_path.iterdir()] == ["frames.npy"]
 
 

@@ -101,10 +101,10 @@ def test_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     assert signal.getsignal(signal.SIGINT) is before
     last = err.splitlines()[-1]
     if times == 2:  # at once, before anything was kept
-        assert last == "csist: interrupted: out holds no checkpoint yet, begin anew"
+        assert last == "csist: interrupted: out holds no checkpoint yet, start again"
         return
     assert last.startswith("csist: interrupted: all ")
-    assert "out/last.ckpt, go on by the same command with --resume" in last
+    assert "out/last.ckpt, continue with the same command and --resume" in last
     done = int(last.split()[3])
     assert done < 100
     monkeypatch.setattr(UnmixingModule, "on_train_batch_end", ends)

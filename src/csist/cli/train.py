@@ -43,7 +43,7 @@ OWN_OPTIONS = ("name", "sensor", "ratio", "pretrained")
 
 MethodArgument = Annotated[str, typer.Argument(metavar="METHOD", help="See `csist methods`; one that needs training.")]
 PlotCurvesOption = Annotated[
-    Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples, with the exact map.")
+    Path | None, typer.Option("--plot", help="Figure of loss and CSO-mAP against samples, with the exact map.")
 ]
 
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
@@ -79,7 +79,7 @@ def _read_prior(name: str) -> ScenePrior:
 
 
 def _read_clip(text: str) -> str | float:
-    """A number, or a word that `TrainingConfig` checks."""
+    """Read a number, or a word that `TrainingConfig` checks."""
     try:
         return float(text)
     except ValueError:
@@ -100,7 +100,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "sensor": _read_card,
     "prior": _read_prior,
 }
-"""How the words of the command line become what these fields hold."""
+"""Functions that convert values of the command line to the types of these fields."""
 
 METAVARS = {
     "options": "NAME=VALUE", "gradient_clip": "running|X|none", "grow": "N,N,...", "sensor": "FILE",
@@ -109,12 +109,12 @@ METAVARS = {
 
 
 def _parameters() -> list[inspect.Parameter]:
-    """The command's parameters: the method, an option for each field of `TrainingConfig`, picture and figures."""
+    """Return the parameters of the command: the method, an option per field of `TrainingConfig`, --plot and --json."""
     hints = get_type_hints(TrainingConfig, localns={"Sensor": Any, "ScenePrior": Any})
-    told = descriptions()
+    helps = descriptions()
     found = {
         "method": (MethodArgument, inspect.Parameter.empty),
-        **{each.name: _option(each, hints[each.name], told[each.name]) for each in fields(TrainingConfig)},
+        **{each.name: _option(each, hints[each.name], helps[each.name]) for each in fields(TrainingConfig)},
         "plot": (PlotCurvesOption, None),
         "json_target": (JsonOption, None),
     }
@@ -122,8 +122,8 @@ def _parameters() -> list[inspect.Parameter]:
     return [inspect.Parameter(name, kind, default=default, annotation=hint) for name, (hint, default) in found.items()]
 
 
-def _option(setting: Field[Any], hint: Any, told: str) -> tuple[Any, Any]:
-    """Annotation and default of the option that sets a field."""
+def _option(setting: Field[Any], hint: Any, text: str) -> tuple[Any, Any]:
+    """Return the annotation and default of the option that sets a field."""
     if setting.name in READ:
         hint = list[str] | None if setting.name == "options" else str | None
         default = None
@@ -132,7 +132,7 @@ def _option(setting: Field[Any], hint: Any, told: str) -> tuple[Any, Any]:
         default = setting.default
     option = typer.Option(
         *FLAGS.get(setting.name, (f"--{setting.name.replace('_', '-')}",)),
-        help=f"{told[0].upper()}{told[1:]}",
+        help=f"{text[0].upper()}{text[1:]}",
         show_default=SHOWN.get(setting.name, True),
         metavar=METAVARS.get(setting.name),
     )
@@ -140,7 +140,7 @@ def _option(setting: Field[Any], hint: Any, told: str) -> tuple[Any, Any]:
 
 
 def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the parameters of `_parameters`, which is what Typer reads."""
+    """Give the command the signature of `_parameters`, which Typer reads."""
     described: Any = command
     parameters = _parameters()
     described.__signature__ = inspect.Signature(parameters)
@@ -185,7 +185,7 @@ def train(method: str, plot: Path | None, json_target: str | None, **given: Any)
 
 
 def _has_exact_map(config: TrainingConfig) -> bool:
-    """Whether the exact map of the training's scenes can be measured, for the picture."""
+    """Return whether the exact map of the training scenes can be computed for the figure."""
     prior = config.prior
     if config.data is not None:
         from csist.io.store import load

@@ -21,7 +21,7 @@ LEAST_LIGHT = 1e-4
 
 
 def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "") -> Figure:
-    """Loss of the steps and CSO-mAP of the validations by samples seen; those of the exact map, where known, as lines.
+    """Draw the loss per step and the validation CSO-mAP against samples, with lines for the exact map where known.
 
     Args:
         logs: logs by name, as returned by `csist.training.logs.read_log`.
@@ -66,8 +66,8 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
     """Draw a PSF together with the pixels of the sources on which it was measured, and the residual.
 
     Args:
-        profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its share of the source's
-            flux, see `csist.frames.psf_measure.PSFEstimate`.
+        profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its fraction of the
+            source's flux, see `csist.frames.psf_measure.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: standard error of `sigma_px`.
         psf: empirical PSF to draw in place of the Gaussian.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from csist.methods.base import GridMethod
 
 USUAL_SAMPLES = 500_000
-"""Samples that a training takes, where no card says more."""
+"""Number of training samples suggested for a method without a card."""
 
 
 def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
@@ -69,7 +69,7 @@ def list_pretrained(folder: str | Path | None = None) -> list[tuple[Path, dict[s
 
 
 def _cards(folder: str | Path | None) -> list[tuple[Path, dict[str, Any]]]:
-    """(weight file, card) of every card in a folder; some come without their weights, which are too large."""
+    """Return (weight file, card) of every card in a folder; some weight files are too large for the package."""
     found = []
     for path in sorted(Path(folder or weights_folder()).glob("*.json")):
         try:
@@ -114,7 +114,7 @@ def find_pretrained(name: str, sensor: Sensor, ratio: int, folder: str | Path | 
 
 
 def _samples_to_train(name: str, folder: str | Path | None) -> int:
-    """Samples to train a method with: as many as in the longest training that a card in the folder tells of."""
+    """Return the number of samples to train a method with, that of the longest training among the cards of a folder."""
     budgets = [training_budget(card)["samples"] for _, card in _cards(folder) if card["method"] == name]
     return int(max(budgets, default=USUAL_SAMPLES))
 

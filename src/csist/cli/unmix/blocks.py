@@ -17,14 +17,14 @@ GROUP_PLACE = ("column", "row", "peaks", "significance")
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """What was found in some consecutive images, as a worker sends it back.
+    """Results of consecutive images, as returned by a worker.
 
     Args:
         targets: one `Targets` per image.
         groups: rows of the table of groups.
         masked: number of masked pixels.
-        model: background and light of a frame, for its picture; None for windows and for a frame without a value.
-        psf: what was found out about the PSF on these images alone.
+        model: background and light of a frame, for its figure; None for windows and for a frame without a value.
+        psf: summary of a PSF that was measured on these images alone.
     """
 
     targets: list[Targets]
@@ -43,7 +43,7 @@ class Block:
     groups: list[dict[str, Any]]
     masked: int
     view: Callable[[int], View | None]
-    """Picture of an image, by its place in the block; None of a frame without a value."""
+    """Function that returns the view of an image, given its index in the block; None for a frame without a value."""
     name: str | None = None
     """Name of the image in sequences that name each frame."""
     psf: dict[str, Any] | None = None

@@ -78,9 +78,10 @@ class _Part:
     """Images of one task.
 
     Args:
-        images: where they are.
-        draw: picture of an image (H, W) from its place in the file, its targets, and what else its task found.
-        psf: what was found out about the PSF of the file.
+        images: range of images in a file.
+        draw: function that returns the view of an image (H, W), given its index in the file, its targets and the
+            results of its task.
+        psf: summary of the measured PSF of the file.
     """
 
     images: Slice
@@ -181,7 +182,7 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings) -> Iterator[S
 
     check_frames(stack, settings.method)
     options, psf = settle_frames(sequence_of_stack(stack), settings)
-    options = replace(options, workers=1)  # a worker has as many tasks as it has threads
+    options = replace(options, workers=1)  # a worker runs one task per thread
 
     def draw(image: FloatArray, index: int, _: Targets, solved: Solved) -> View | None:
         return frame_view(image_name(stack.name, "frame", index, len(stack)), image, solved)

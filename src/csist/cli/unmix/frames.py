@@ -29,7 +29,7 @@ AHEAD = 2
 
 
 def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
-    """Unmix the frames of a sequence in order, `settings.workers` at a time, with results independent of that number."""
+    """Unmix the frames of a sequence in order; the results do not depend on `settings.workers`."""
     import numpy as np
 
     options, psf = settle_frames(sequence, settings)
@@ -53,9 +53,9 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
 
 
 def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOptions, dict[str, Any] | None]:
-    """What holds for all frames of a sequence: their options, and what was found out about the PSF.
+    """Return the options for all frames of a sequence, and the summary of a measured PSF.
 
-    The PSF of a lone frame is measured when the frame is unmixed.
+    The PSF of a single frame is measured when the frame is unmixed.
 
     Raises:
         InputError: if the PSF is to be measured but cannot be.
@@ -74,13 +74,13 @@ def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
 
 
 def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions) -> Solved:
-    """What was found in a frame.
+    """Unmix a frame.
 
     Args:
-        frame: (H, W) in counts; there is nothing in it if it is NaN everywhere.
-        index: its place in its sequence.
-        count: frames of that; 0 where it is not known.
-        options: how it is unmixed.
+        frame: (H, W) in counts; a frame that is NaN everywhere has no targets.
+        index: index of the frame in its sequence.
+        count: number of frames in the sequence; 0 if unknown.
+        options: options of the frame.
 
     Raises:
         InputError: if the frame cannot be used.
@@ -103,7 +103,7 @@ def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions
 
 
 def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
-    """Picture of a frame (H, W) by the model of its fit; None if it holds no value."""
+    """Return the view of a frame (H, W) with the model of its fit; None if it holds no value."""
     from csist.plots import View
 
     if solved.model is None:

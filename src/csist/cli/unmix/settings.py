@@ -57,7 +57,7 @@ class Settings:
         return self.noise_std
 
     def frame_options(self, stated: Sensor | None) -> FrameOptions:
-        """The options of frames whose file states this sensor."""
+        """Return the options for frames of a file that states this sensor."""
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
         return FrameOptions(
             sensor=self.sensor or stated,

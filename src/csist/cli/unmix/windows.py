@@ -85,7 +85,7 @@ def whole_batches(method: Unmixer, windows: int) -> int:
 
 
 def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> Solved:
-    """Targets, rows of the table of groups, and number of masked pixels of windows.
+    """Unmix windows.
 
     Args:
         method: method built from the arguments of `settle_windows`.
