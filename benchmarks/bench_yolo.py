@@ -1,10 +1,10 @@
-"""Maps of grid methods read out by YOLO11n, beside their own read-out by threshold, on the same images.
+"""Maps of grid methods read out by YOLO11n, compared with the read-out by threshold on the same images.
 
     python benchmarks/bench_yolo.py --data out/csist-100k.h5 [--method dista-net] [--weights srfbn=FILE] [--minutes 30]
 
-Needs the extra `yolo` in an environment of its own: `make yolo` makes it and runs this. For each method a detector is
-trained from nothing on the method's maps of the train split, for the minutes given, and kept under runs/yolo, where
-`NAME+yolo` finds it. Writes docs/results/yolo.json.
+Needs the extra `yolo` in a separate environment, which `make yolo` creates before it runs this script. For each method,
+a detector is trained from random weights on the maps of the train split for the given minutes, and stored under
+runs/yolo, where `NAME+yolo` finds it. Writes docs/results/yolo.json.
 """
 
 from __future__ import annotations
@@ -30,23 +30,25 @@ PACKAGES = ("torch", "torchvision", "ultralytics")
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument("--data", type=Path, default=Path("out/csist-100k.h5"), help="store that csist generate made")
+    result.add_argument("--data", type=Path, default=Path("out/csist-100k.h5"), help="store written by csist generate")
     result.add_argument("--method", action="append", help="grid method; repeatable")
     result.add_argument("--weights", action="append", default=[], metavar="METHOD=FILE", help="repeatable")
     result.add_argument("--ratio", type=int, default=3, help="sub-pixel grid ratio")
-    result.add_argument("--minutes", type=float, default=30.0, help="training of each detector")
-    result.add_argument("--train-limit", type=int, default=4000, help="maps that it is trained on")
-    result.add_argument("--val-limit", type=int, default=500, help="maps that choose its best epoch")
+    result.add_argument("--minutes", type=float, default=30.0, help="training time per detector in minutes")
+    result.add_argument("--train-limit", type=int, default=4000, help="number of training maps")
+    result.add_argument(
+        "--val-limit", type=int, default=500, help="number of validation maps, which select the best epoch"
+    )
     result.add_argument("--limit", type=int, default=2000, help="test images")
     result.add_argument("--device", default="cpu", help="hardware of the training")
     return result
 
 
 def given_weights(words: list[str], methods: list[str]) -> dict[str, str]:
-    """Weight file by method from METHOD=FILE.
+    """Parse METHOD=FILE options into weight files by method.
 
     Raises:
-        InputError: if a word has another form or names no method of this run.
+        InputError: if an option has another form or names no method of this run.
     """
     files = {}
     for word in words:
@@ -58,17 +60,17 @@ def given_weights(words: list[str], methods: list[str]) -> dict[str, str]:
 
 
 def figures(found: list[Targets], data: LabelledImages, seconds: float) -> dict[str, Any]:
-    """Scores in percent, and images a second of map and read-out together."""
+    """Return the scores in percent, and the images per second of map and read-out together."""
     scores = score_predictions(found, data.truths)
     return {key: scores[key] for key in SHOWN} | {"images_per_second": len(data) / seconds}
 
 
 def measured(method: Any, data: LabelledImages) -> dict[str, Any]:
-    """Figures of a method that is ready to use."""
+    """Run a method and return its figures."""
     method.predict(data.images[:2])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     found = method.predict(data.images)
-    return figures(found, data, time.perf_counter() - begun)
+    return figures(found, data, time.perf_counter() - started)
 
 
 def main() -> int:
@@ -84,10 +86,10 @@ def main() -> int:
         methods = {name: create_method(name, sensor, options.ratio, files.get(name)) for name in names}
         rows = []
         for name, method in methods.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             parts = {split: (data[split].images, data[split].truths) for split in boxes.SPLITS}
             yolo.train_detector(method, parts, options.minutes, device=options.device)
-            took = (time.perf_counter() - begun) / 60.0
+            took = (time.perf_counter() - started) / 60.0
             rows.append(
                 {
                     "name": name,

@@ -1,8 +1,7 @@
-"""One window, taken apart.
+"""Unmixing one window.
 
-Four targets inside one pixel make one blob. The solver is told the sensor and the law of the scenes, and answers with
-positions, intensities and their errors. What it explains (the model) is subtracted from the image; only rounding is
-left.
+Four targets inside one pixel form one blob. Given the sensor and the scene prior, the solver returns positions and
+intensities with standard errors. The residual, image minus model, contains only rounding errors.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""Three cameras look at the same pair.
+"""The same pair seen by three cameras.
 
-A Gaussian blur, a diffraction pattern with shot noise, and a measured PSF on a converter that clips. Each window is
-unmixed with its own sensor; in the last one the brightest pixel only says "at least this much", and is used so.
+The cameras have a Gaussian PSF, a diffraction pattern with shot noise, and a measured PSF with a converter that clips.
+Each window is unmixed with its own sensor. In the last one the brightest pixel is saturated and enters the fit as a
+lower bound.
 """
 
 import sys

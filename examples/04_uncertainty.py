@@ -1,8 +1,8 @@
-"""The posterior of one blob, and how the count becomes unsure.
+"""The posterior of one blob, and the uncertainty of the count.
 
-Left: samples of where the four targets of a window can be, one colour a target. The clouds are not round, and they go
-together: if one target moves, the others follow. Right: two targets under the flat prior, ever closer together. Once
-they melt into one, the method says so by its probabilities.
+Left: posterior samples of the four targets of a window, one colour per target. The clouds are not round, and they are
+correlated: if one target moves, the others follow. Right: two targets under the flat prior at decreasing separation.
+Where they can no longer be resolved, the probabilities of the count show it.
 """
 
 import sys
@@ -18,7 +18,7 @@ from csist.plots import save_figure
 from csist.plots.style import BLUE, GREEN, LINE_COLOURS, VERMILION, styled
 
 IMAGES = 12
-"""Images at each separation, over which the probabilities are averaged."""
+"""Number of images per separation over which the probabilities are averaged."""
 
 
 def draw_clouds(axis: Axes) -> None:
@@ -51,7 +51,7 @@ def draw_counts(axis: Axes) -> None:
         axis.plot(apart, values, marker="o", color=colour, label=label)
         print(f"{label}: {', '.join(f'{value:.2f}' for value in values)}")
     axis.set(xlabel="true separation in px", ylabel="probability", ylim=(-0.03, 1.03))
-    axis.set_title("how many, under the flat prior")
+    axis.set_title("count, under the flat prior")
     axis.grid(linewidth=0.4, alpha=0.5)
     axis.legend(loc="center right")
 

@@ -1,8 +1,8 @@
-"""Errors beside the smallest that physics allows.
+"""Errors compared with the Cramer-Rao bound.
 
-Pairs of known count at growing separations, unmixed many times. The line is the Cramer-Rao bound: no unbiased estimate
-has a smaller standard error. Close pairs lie below it, because the estimate is not unbiased there: it also knows the
-prior, which says that intensities lie between 200 and 300 counts.
+Pairs of known count are unmixed many times at increasing separations. The line is the Cramer-Rao bound, the smallest
+standard error of an unbiased estimate. Errors of close pairs lie below it, because the estimate is biased there by the
+prior, in which intensities lie between 200 and 300 counts.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""One map, three read-outs, and no grid at all.
+"""Three read-outs of one map, and a method without a grid.
 
-FISTA's cells as the benchmark reads them out; the same cells merged by centroid; the same cells as the start of a climb
-in continuous coordinates; and the continuous method, which has no cells. Grey: an oracle that knows every target and
-must answer with cells. Few images, so the intervals are wide.
+The cells of FISTA are read out as in the benchmark, merged by centroid, and refined in continuous coordinates; the
+continuous method has no cells. Grey: an oracle that knows every target and reports cell centres. There are few images,
+so that the intervals are wide.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""The width of the PSF, from images whose content nobody knows.
+"""The width of the PSF, measured on images of unknown scenes.
 
-Cameras with different blur take benchmark scenes over an unknown background. Told only "about 0.5 px", `calibrate`
-finds width and background of each.
+Cameras with different blur observe benchmark scenes over an unknown background. Starting from a width of 0.5 px,
+`calibrate` finds the width and background of each camera.
 """
 
 import sys

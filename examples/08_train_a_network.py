@@ -1,7 +1,7 @@
-"""A small ISTA-Net, trained for seconds.
+"""A small ISTA-Net, trained in seconds.
 
-Three stages and small windows, so that it learns while you watch: its map of one image before and after, beside
-the true one. For a network that is good, train the full one for hours with `csist train`.
+The network has three stages and small windows, so that it trains in seconds. The figure shows its map of one image
+before and after training, and the true map. For good accuracy, train the full network for hours with `csist train`.
 """
 
 import sys

@@ -11,9 +11,9 @@ from csist.methods.table import METHODS
 
 
 def api(package: str) -> str:
-    """Directives for mkdocstrings, one for each class and function of `package.__all__`.
+    """Return mkdocstrings directives, one for each class and function of `package.__all__`.
 
-    What stands in `csist` itself is described there and only linked from other packages' pages.
+    Names that `csist` itself exports are described there and only linked from the pages of other packages.
     """
     module = import_module(package)
     values = [getattr(module, name) for name in module.__all__]
@@ -29,6 +29,6 @@ def _path(value: Any) -> str:
 
 
 def grid_methods() -> str:
-    """Directives for the classes of all grid methods, in the registry's order."""
+    """Return directives for the classes of all grid methods, in the order of the registry."""
     targets = [entry.target.replace(":", ".") for entry in METHODS.values() if entry.grid]
     return "\n\n".join(f"::: csist.methods.{target}" for target in targets)

@@ -1,4 +1,4 @@
-"""Reference of the command line, read from the signatures of the commands themselves."""
+"""Reference of the command line, generated from the signatures of the commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.models import ArgumentInfo
 from csist.cli.entry import app
 
 WORDS = {int: "N", float: "X", str: "TEXT", bool: ""}
-"""What stands for a value of a type; a path is a FILE."""
+"""Placeholder for a value, by type; a path is a FILE."""
 
 
 class _Parameter(NamedTuple):
@@ -24,7 +24,7 @@ class _Parameter(NamedTuple):
 
 
 def command_line() -> str:
-    """Markdown with one section a command: usage, what it does, arguments and options."""
+    """Return Markdown with one section per command: usage, description, arguments and options."""
     return "\n\n".join(_section(each.callback) for each in app.registered_commands if each.callback is not None)
 
 
@@ -59,7 +59,7 @@ def _placeholder(argument: _Parameter) -> str:
 
 
 def _option(option: _Parameter) -> tuple[str, str, str]:
-    # Where an option stands in Annotated, Typer takes its first spelling for its default.
+    # For options in Annotated, Typer stores the first spelling as the default.
     names = [each for each in (option.info.default, *(option.info.param_decls or ())) if isinstance(each, str)]
     switch = option.kind is bool and not names
     if switch:

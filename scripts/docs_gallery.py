@@ -1,4 +1,4 @@
-"""The gallery: what each example is about, the picture it makes, and its source."""
+"""Gallery of the examples, with the description, figure and source of each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def gallery() -> str:
-    """Markdown with one section for each numbered script of examples/.
+    """Return Markdown with one section for each numbered script of examples/.
 
     Raises:
-        FileNotFoundError: if the picture of one is missing.
+        FileNotFoundError: if a figure is missing.
     """
     return "\n\n".join(_section(path) for path in sorted((ROOT / "examples").glob("[0-9]*_*.py")))
 
 
 def _section(path: Path) -> str:
     source = path.read_text(encoding="utf-8")
-    title, _, told = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")
+    title, _, description = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")
     picture = f"images/gallery/{path.stem}.png"
     if not (ROOT / "docs" / picture).is_file():
         raise FileNotFoundError(f"docs/{picture} is missing: run make pictures")
@@ -27,7 +27,7 @@ def _section(path: Path) -> str:
     return "\n\n".join(
         [
             f"## {title.rstrip('.')}",
-            told,
+            description,
             f"![{title}]({picture})",
             f'??? example "examples/{path.name}"\n\n    ```py\n{indented}\n    ```',
         ]

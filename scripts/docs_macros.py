@@ -1,7 +1,7 @@
-"""MkDocs hook: a line or phrase `{{ name("argument") }}` of a page becomes what the function of that name answers.
+"""MkDocs hook that replaces `{{ name("argument") }}` in a page by the result of the function of that name.
 
-Figures and tables come from docs/results, lists of methods, commands and classes from the package itself, so that a
-page never says what is no longer true. A name, file or key that does not exist stops the build.
+Figures and tables come from docs/results, lists of methods, commands and classes from the package, so that pages never
+go out of date. A name, file or key that does not exist stops the build.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")
 
 
 def expanded(markdown: str) -> str:
-    """The page with every call replaced by its answer.
+    """Return the page with every call replaced by its result.
 
     Raises:
-        ValueError: if a function does not exist or its arguments are no literals.
+        ValueError: if a function does not exist or its arguments are not literals.
     """
 
     def answer(call: re.Match[str]) -> str:
         name, arguments = call.groups()
         if name not in MACROS:
-            raise ValueError(f"unknown macro {name!r}: these exist: {', '.join(MACROS)}")
+            raise ValueError(f"unknown macro {name!r}: use one of {', '.join(MACROS)}")
         return MACROS[name](*ast.literal_eval(f"({arguments},)" if arguments else "()"))
 
     return CALL.sub(answer, markdown)
 
 
 def on_page_markdown(markdown: str, **_kwargs: Any) -> str:
-    """Called by MkDocs with each page's source."""
+    """Expand the source of a page; called by MkDocs."""
     return expanded(markdown)

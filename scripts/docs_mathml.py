@@ -1,4 +1,4 @@
-"""MkDocs hook: formulas become MathML when the site is built, so that browsers show them without any script."""
+"""MkDocs hook that converts formulas to MathML at build time, so that browsers show them without scripts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FORMULA = re.compile(
 
 
 def with_mathml(content: str) -> str:
-    """A page's HTML with every formula in place of its LaTeX source.
+    """Replace the LaTeX source of every formula in a page's HTML by MathML.
 
     Raises:
-        ValueError: if a command of the formula is not understood, which would be printed as it is.
+        ValueError: if a formula contains an unknown command, which would otherwise be printed verbatim.
     """
 
     def formula(found: re.Match[str]) -> str:
@@ -26,12 +26,12 @@ def with_mathml(content: str) -> str:
         source = html.unescape(found["inline"] if inline else found["block"]).strip()
         written = convert(source, display="inline" if inline else "block")
         if "\\" in written:
-            raise ValueError(f"cannot write the formula {source!r}: it holds a command that is not known")
+            raise ValueError(f"cannot convert the formula {source!r}: it contains an unknown command")
         return written if inline else f'<div class="formula">{written}</div>'
 
     return FORMULA.sub(formula, content)
 
 
 def on_page_content(content: str, **_kwargs: Any) -> str:
-    """Called by MkDocs with each page's HTML."""
+    """Convert the formulas of a page; called by MkDocs."""
     return with_mathml(content)

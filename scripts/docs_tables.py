@@ -1,4 +1,4 @@
-"""Tables and figures of the site: measured ones from docs/results, the rest from the package itself."""
+"""Tables and figures of the site, read from docs/results and from the package."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ SCORES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
 RATIOS = (3, 5, 7)
 
 PARTED = ("continuous", "continuous, fast", "dista-net+refine", "dista-net", "limit, annealed")
-"""Methods whose score is shown by parts."""
+"""Methods whose score is broken down into parts."""
 
 FALSE_ALARMS = ("5e-06", "1e-05", "2e-05", "0.0001")
-"""A pixel: where the detectors are compared."""
+"""False alarms per pixel at which the detectors are compared."""
 
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def read_result(name: str) -> Any:
-    """What a command wrote to docs/results, by the file's name without its suffix."""
+    """Read a result from docs/results, by file name without suffix."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def markdown_table(head: list[str], rows: list[list[str]], numbers_from: int = 1) -> str:
-    """A table in Markdown, columns from `numbers_from` on to the right."""
+    """Return a Markdown table, with the columns from `numbers_from` on aligned to the right."""
     rule = ["---:" if place >= numbers_from else "---" for place in range(len(head))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
 def with_interval(value: float, low: float, high: float, form: str = ".1f", ends: str = ".1f") -> str:
-    """A score with the ends of its interval."""
+    """Format a score with the ends of its interval."""
     return f"{value:{form}} ({low:{ends}} to {high:{ends}})"
 
 
 def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
-    """One figure of an evaluation in docs/results.
+    """Format one figure of an evaluation in docs/results.
 
     Args:
-        name: the file's, without its suffix.
+        name: file name without suffix.
         row: name of the method or oracle.
         key: name of the figure.
-        form: how it is printed.
+        form: format specification.
 
     Raises:
         ValueError: if there is no such row or figure.
@@ -71,12 +71,12 @@ def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
 
 
 def table(section: str) -> str:
-    """A table of the README, by the name of its section."""
+    """Return a table of the README, by name of its section."""
     return SECTIONS[section](RESULTS)
 
 
 def results() -> str:
-    """All rows of all evaluations."""
+    """Return all rows of all evaluations."""
     return results_table(RESULTS)
 
 
@@ -85,9 +85,9 @@ def _evaluations() -> list[dict[str, Any]]:
 
 
 def budgets() -> str:
-    """What each trained network costs, how it was trained and how it scores, beside the literature."""
+    """Return cost, training budget and scores of the trained networks, with figures of the literature."""
     reported = read_result("published")
-    # The authors' own figures come last: they hold where others have run the same methods.
+    # The authors' own figures come last, so that they override those measured by others.
     every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
     literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
     rows = []
@@ -109,7 +109,7 @@ def budgets() -> str:
                       for key in ("squared_error", "squared_error_ratio")),
                 ]
             )  # fmt: skip
-    head = ["method", "ratio", "parameters, M", "multiply-adds, M an image", "published", "samples seen", "minutes"]
+    head = ["method", "ratio", "parameters, M", "multiply-adds, M per image", "published", "samples seen", "minutes"]
     return markdown_table(
         [*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM", "squared error", "over the exact map's"],
         rows,
@@ -117,7 +117,7 @@ def budgets() -> str:
 
 
 def recipes() -> str:
-    """Samples that DISTA-Net needs by the way it is trained."""
+    """Return the number of samples that DISTA-Net needs, by training recipe."""
     if not (RESULTS / "recipes.json").exists():
         return "Not measured yet: run `python benchmarks/bench_recipes.py`"
     result = read_result("recipes")
@@ -138,7 +138,7 @@ def recipes() -> str:
 
 
 def _difference(row: dict[str, Any]) -> str:
-    """CSO-mAP of a row minus DISTA-Net's on the same images, with its interval; empty where it is unknown or itself."""
+    """Format the difference in CSO-mAP to DISTA-Net on the same images; empty for DISTA-Net itself or if unknown."""
     found = row.get("difference")
     if found is None or found["to"] == row["name"]:
         return ""
@@ -147,12 +147,12 @@ def _difference(row: dict[str, Any]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A method's name in the registry's spelling, from the literature's."""
+    """Convert a method name of the literature to the spelling of the registry."""
     return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
 
 
 def parts() -> str:
-    """CSO-mAP by number of targets, smallest distance and place, at the first ratio."""
+    """Return CSO-mAP by number of targets, smallest separation and position, at the first ratio."""
     each = _evaluations()[0]
     shown = [row for row in each["rows"] if row["name"] in PARTED and "breakdown" in row]
     if not shown:
@@ -169,14 +169,14 @@ def parts() -> str:
 
 
 def wrong_model() -> str:
-    """What a wrong PSF, a background and dense groups do, and what self-calibration makes good."""
+    """Return the effects of a wrong PSF, a background and dense groups, without and with self-calibration."""
     if not (RESULTS / "wrong_model.json").exists():
         return "Not measured yet: run `python benchmarks/bench_wrong_model.py`"
     result = read_result("wrong_model")
     rows = []
     for error, row in result["sigma"].items():
         rows.append([f"sigma believed {error}", *_model_cells(row["as_believed"])])
-        rows.append([f"sigma believed {error}, then calibrated", *_model_cells(row["calibrated"])])
+        rows.append([f"sigma assumed {error}, then calibrated", *_model_cells(row["calibrated"])])
     for name, row in result["backgrounds"].items():
         rows.append([f"background {result['background']:g} counts, {name}", *_model_cells(row["as_believed"])])
         if "calibrated" in row:
@@ -206,7 +206,7 @@ def wrong_model() -> str:
 
 
 def flat_prior() -> str:
-    """Pairs against the Cramer-Rao bound, and groups against their own limit, when next to nothing is known."""
+    """Return errors of pairs relative to the Cramer-Rao bound, and scores of groups and their limit (flat prior)."""
     result = read_result("flat_prior")
     pairs = [
         [
@@ -239,14 +239,14 @@ def _model_cells(row: dict[str, Any]) -> list[str]:
 
 
 def published() -> str:
-    """The figures that the benchmark's authors report."""
+    """Return the figures reported by the authors of the benchmark."""
     head = ["method", "ratio", "parameters, M", "multiply-adds, G", *SCORES, "PSNR, dB", "SSIM", "here"]
     every = sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
     return markdown_table(head, [_published_cells(row, head) for row in every])
 
 
 def published_beside() -> str:
-    """What others report, and the authors with further parts."""
+    """Return the figures reported by others, and by the authors with further read-outs."""
     head = ["source", "method", "multiply-adds, G", *SCORES, "here"]
     rows = [
         [part["source"], *_published_cells(row, head[1:])]
@@ -263,11 +263,11 @@ PUBLISHED_COLUMNS = {
     "SSIM": ("ssim", ".4f"),
     **{score: (score, ".2f") for score in SCORES},
 }
-"""Key and format of a column of the literature's figures."""
+"""Key and format of each column of the literature's figures."""
 
 
 def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
-    """Cells of a row of the literature by the columns' names."""
+    """Return the cells of a row of the literature by column name."""
     name = _plain(row["name"].partition(",")[0])
     cells = {
         "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
@@ -280,7 +280,7 @@ def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
 
 
 def frames() -> str:
-    """Detection in real frames: targets found where so many false alarms a pixel are allowed."""
+    """Return the detection probability in real frames at given false-alarm rates per pixel."""
     rows = [
         [
             group, name, f"{row['targets']}",
@@ -294,7 +294,7 @@ def frames() -> str:
 
 
 def injected() -> str:
-    """Simulated groups in real frames, beside the same on a flat background."""
+    """Return the figures of simulated groups in real frames and on a flat background."""
     rows = []
     for row in read_result("real_injected")["rows"]:
         if row.get("aimed_at"):
@@ -320,7 +320,7 @@ def injected() -> str:
 
 
 def injected_limit() -> str:
-    """What the exact posterior scores for some of the groups on a flat background."""
+    """Return a sentence on the score of the exact posterior for some of the groups on a flat background."""
     limit = read_result("real_injected")["limit"]
     low, high = limit["bracket"]
     return (
@@ -330,10 +330,10 @@ def injected_limit() -> str:
 
 
 def short_trainings(name: str) -> str:
-    """Trainings of a short budget.
+    """Return the results of short trainings.
 
     Args:
-        name: of the file in docs/results.
+        name: name of the file in docs/results.
     """
     rows = []
     for row in read_result(name):
@@ -346,7 +346,7 @@ def short_trainings(name: str) -> str:
 
 
 def training_steps() -> str:
-    """Seconds of a training step of DISTA-Net in the trainer's forms."""
+    """Return the seconds per training step of DISTA-Net for each variant of the trainer."""
     result = read_result("training_speed")
     forms = {
         "plain": "plain eager loop, default layout", "trainer": "as `csist train` does",
@@ -361,7 +361,7 @@ def training_steps() -> str:
 
 
 def crowded_stars() -> str:
-    """Completeness and purity of csist and photutils in the crowded star field."""
+    """Return completeness and purity of csist and photutils in the crowded star field."""
     result = read_result("real_m2")
     rows = []
     for name, row in result["rows"].items():
@@ -378,7 +378,7 @@ def crowded_stars() -> str:
 
 
 def infrared_stars() -> str:
-    """Stars found, their positions and fluxes by either way to measure the PSF on the frame."""
+    """Return the fraction of stars found and their errors, for each way of measuring the PSF on the frame."""
     rows = [
         [
             f"`--psf {psf}`", f"{100 * row['found']['value']:.1f} %",
@@ -393,10 +393,10 @@ def infrared_stars() -> str:
 
 
 def aims(name: str) -> str:
-    """What a part of the benchmark on real data was to reach, and whether it does.
+    """Return the target figures of a part of the benchmark on real data, and whether they are met.
 
     Args:
-        name: of the part.
+        name: name of the part.
     """
     if not (RESULTS / f"real_{name}.json").exists():
         return f"Not measured yet: run `python benchmarks/bench_real.py --data FOLDER --part {name}`"
@@ -412,7 +412,7 @@ def aims(name: str) -> str:
 
 
 def speeds() -> str:
-    """Images a second of all contestants of one run."""
+    """Return the images per second of all methods of one run."""
     result = read_result("methods_speed")
     rows = [
         [
@@ -425,13 +425,13 @@ def speeds() -> str:
 
 
 def speed(name: str) -> str:
-    """Images a second of one contestant."""
+    """Return the images per second of one method."""
     (row,) = (each for each in read_result("methods_speed")["methods"] if each["name"] == name)
     return f"{row['images_per_second']['median']:,.0f}"
 
 
 def yolo() -> str:
-    """Maps read out by a detector, beside their own read-out."""
+    """Return the scores of maps read out by an object detector and by threshold."""
     result = read_result("yolo")
     rows = []
     for each in result["methods"]:
@@ -446,18 +446,18 @@ def yolo() -> str:
 
 
 def yolo_budget() -> str:
-    """How long the detectors were trained, and on what."""
+    """Return the training budget of the object detectors."""
     result = read_result("yolo")
     budget = result["budget"]
     spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
     return (
-        f"{budget['minutes']:g} minutes a method were given ({spent} with its maps and validation), "
-        f"{budget['train_maps']:,} maps to learn from, {result['data']['images']:,} test images"
+        f"{budget['minutes']:g} minutes per method were given ({spent} with its maps and validation), "
+        f"{budget['train_maps']:,} training maps, {result['data']['images']:,} test images"
     )
 
 
 def ista_settings() -> str:
-    """CSO-mAP of ISTA by its settings, on validation images."""
+    """Return CSO-mAP of ISTA for its settings, on validation images."""
     rows = [
         [row["start"], "yes" if row["nonnegative"] else "no", f"{row['penalty']:g}", f"{row['CSO-mAP']:.2f}"]
         for row in read_result("ista")["choice"]
@@ -466,7 +466,7 @@ def ista_settings() -> str:
 
 
 def methods() -> str:
-    """All methods of the registry."""
+    """Return all methods of the registry."""
     rows = [
         [f"`{name}`", entry.summary, entry.source, "yes" if entry.trained else "no"] for name, entry in METHODS.items()
     ]
@@ -474,7 +474,7 @@ def methods() -> str:
 
 
 def weights() -> str:
-    """The trained weights that come with the package."""
+    """Return the trained weights in the package."""
     rows = [
         [
             f"`{card['method']}`", str(card["ratio"]), f"{training_budget(card)['samples']:,}",
@@ -488,28 +488,28 @@ def weights() -> str:
 
 
 def flags() -> str:
-    """The bits of `Flag` and what each says, from the comments in its source."""
+    """Return the bits of `Flag` and their meanings, from the docstrings in its source."""
     body = ast.parse(inspect.getsource(Flag)).body[0].body  # type: ignore[attr-defined]
-    told = {
+    meanings = {
         first.targets[0].id: second.value.value
         for first, second in pairwise(body)
         if isinstance(first, ast.Assign) and isinstance(second, ast.Expr)
     }
-    rows = [[f"`{flag.name}`", str(flag.value), " ".join(told[flag.name].split())] for flag in Flag]
+    rows = [[f"`{flag.name}`", str(flag.value), " ".join(meanings[flag.name].split())] for flag in Flag]
     return markdown_table(["flag", "bit", "meaning"], rows, 3)
 
 
 def worked_example() -> tuple[list[Targets], list[Targets]]:
-    """Detections and true targets of the first code block of the metric's page."""
+    """Return the detections and true targets of the first code block of the metric page."""
     page = (ROOT / "docs" / "metric.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     with redirect_stdout(StringIO()):
-        exec(PYTHON_BLOCK.findall(page)[0], names)  # noqa: S102 - our own page
+        exec(PYTHON_BLOCK.findall(page)[0], names)  # noqa: S102 - code of this repository
     return names["found"], names["truths"]
 
 
 def metric_example() -> str:
-    """What the metric makes of the worked example: hits, curve and score."""
+    """Return the evaluation of the worked example: hits, curve and score."""
     found, truths = worked_example()
     matches = match_detections(found, truths)
     hits = {distance: matches.hits(distance) for distance in CSO_DISTANCES_PX}
@@ -538,7 +538,7 @@ def metric_example() -> str:
     return "\n\n".join(
         [
             markdown_table(head, ranked, 1),
-            f"The curve at {CSO_DISTANCES_PX[-1]:g} px, with {int(matches.truth_count.sum())} true targets in all:",
+            f"The curve at {CSO_DISTANCES_PX[-1]:g} px, with {int(matches.truth_count.sum())} true targets:",
             markdown_table(["rank", "recall", "precision", "highest precision from here on"], steps, 1),
             "And the result, in percent:",
             markdown_table(list(scores), [[f"{value:.2f}" for value in scores.values()]], 0),

@@ -1,8 +1,8 @@
-"""Draw the pictures of docs/images that explain the problem; the gallery's are made by the examples themselves.
+"""Draw the figures of docs/images that explain the problem; those of the gallery are drawn by the examples.
 
     python scripts/figures.py [NAME ...]
 
-Everything is computed here and now from the package, so a picture cannot disagree with it.
+All figures are computed from the package, so that they cannot disagree with it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ NOISES = {"rounding only": 0.0, "noise of 1 count": 1.0, "noise of 5 counts": 5.
 
 
 def imaging() -> Figure:
-    """From the points of a scene to what the camera writes."""
+    """Draw the steps from the points of a scene to the image of the camera."""
     scene = csist.Targets(x=[4.75, 5.35, 5.0], y=[4.8, 4.9, 5.4], intensity=[235, 225, 245])
     camera = csist.Sensor(read_noise=5.0)
     fine = 15
     offset = (np.arange(11 * fine) + 0.5) / fine - 0.5
-    # A pixel a fifteenth as wide, so that the light before the pixels can be seen.
+    # Pixels of a fifteenth of the width show the light before it is sampled.
     narrow = csist.GaussianPSF(0.5 * fine)
     light = sum(
         intensity * narrow.response((offset[None, :] - x) * fine, (offset[:, None] - y) * fine)
@@ -53,7 +53,7 @@ def imaging() -> Figure:
     )
     shown = (
         ("the scene", None),
-        ("what the lens makes of it", light),
+        ("blurred by the lens", light),
         ("what the pixels collect", camera.render(scene)),
         ("what the camera writes", camera.observe(scene, rng=1)),
     )
@@ -71,7 +71,7 @@ def imaging() -> Figure:
 
 
 def ceiling() -> Figure:
-    """What a grid does to positions, and the score that is left to an oracle."""
+    """Draw the effect of a grid on positions, and the score of an oracle on the grid."""
     figure = Figure(figsize=(9.0, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
     scene = csist.Targets(x=[4.72, 5.41, 5.06, 4.63], y=[4.64, 4.78, 5.11, 5.38], intensity=[240] * 4)
@@ -93,18 +93,18 @@ def ceiling() -> Figure:
     for ratio in RATIOS:
         for by, found in grid_oracles(truths, csist.SubPixelGrid(SENSOR.shape, ratio)).items():
             scores[by].append(cso_map(found, truths)["CSO-mAP"])
-    right.plot(RATIOS, scores["closeness"], color=BLUE, marker="o", label="ranked by their own error: the ceiling")
+    right.plot(RATIOS, scores["closeness"], color=BLUE, marker="o", label="ranked by error: the ceiling")
     right.plot(RATIOS, scores["intensity"], color=VERMILION, marker="s", linestyle="--", label="ranked by intensity")
-    right.set(xlabel="ratio: cells a pixel along each axis", ylabel="CSO-mAP in percent", ylim=(0, 104))
+    right.set(xlabel="ratio: cells per pixel along each axis", ylabel="CSO-mAP in percent", ylim=(0, 104))
     right.set_xticks(list(RATIOS)[::2])
-    right.set_title("the best that cells can score")
+    right.set_title("best score of a grid")
     right.grid(linewidth=0.4, alpha=0.5)
     right.legend(loc="lower right")
     return figure
 
 
 def separation() -> Figure:
-    """The Cramer-Rao bound of one of two targets against their separation."""
+    """Draw the Cramer-Rao bound of one of two targets against their separation."""
     figure = Figure(figsize=(6.4, 3.7), layout="constrained")
     axis = figure.subplots()
     apart = np.linspace(0.15, 2.0, 75)
@@ -132,7 +132,7 @@ def _bound_along_the_line(distance: float, camera: csist.Sensor) -> float:
 
 
 def flux() -> Figure:
-    """Total light of benchmark groups by number of targets."""
+    """Draw the total flux of benchmark groups by number of targets."""
     figure = Figure(figsize=(6.4, 2.9), layout="constrained")
     axis = figure.subplots()
     truths = csist.sample_scenes(PRIOR, SENSOR, 5 * SCENES, seed=0)
@@ -145,13 +145,13 @@ def flux() -> Figure:
             f"{count} target{'s' * (count > 1)}", (float(np.mean(total)), height), xytext=(0, 4),
             textcoords="offset points", ha="center", color=colour,
         )  # fmt: skip
-    axis.set(xlabel="total light of the group in counts", ylabel="groups")
+    axis.set(xlabel="total flux of the group in counts", ylabel="groups")
     axis.margins(y=0.15)
     return figure
 
 
 def metric() -> Figure:
-    """The worked example of the metric's page."""
+    """Draw the worked example of the metric page."""
     found, truths = worked_example()
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     figure.get_layout_engine().set(wspace=0.08)
@@ -193,7 +193,7 @@ def _draw_matches(axis: Axes, found: csist.Targets, truth: csist.Targets) -> Non
 
 
 def cost() -> Figure:
-    """CSO-mAP against multiply-adds as `csist benchmark` measured them, and the limit of `bench_accuracy.py`."""
+    """Draw CSO-mAP against multiply-adds as measured by `csist benchmark`, with the limit of `bench_accuracy.py`."""
     table = read_result("csist-100k-ratio-3")
     limit = next(row for row in read_result("accuracy")["rows"].values() if not row["sensor"]["read_noise"])["limit"]
     lines = [
@@ -204,7 +204,7 @@ def cost() -> Figure:
 
 
 def limits() -> Figure:
-    """CSO-mAP of both modes and the physical limit by noise, as `benchmarks/bench_accuracy.py` measured them."""
+    """Draw CSO-mAP of both modes and the physical limit by noise, as measured by `benchmarks/bench_accuracy.py`."""
     rows = [
         {
             "noise_std": row["sensor"]["read_noise"],
@@ -218,7 +218,7 @@ def limits() -> Figure:
 
 
 def psf() -> Figure:
-    """A width measured on a simulated star field."""
+    """Draw the fit of a PSF width on a simulated star field."""
     sky = csist.Sensor(csist.GaussianPSF(1.1), shape=(96, 160), background=50.0, read_noise=3.0)
     column, row = (axis.ravel() for axis in np.meshgrid(np.arange(7), np.arange(4)))
     stars = csist.Targets(
@@ -229,7 +229,7 @@ def psf() -> Figure:
 
 
 def training() -> Figure:
-    """How the networks that come along learned, as `scripts/training_logs.py` collected it."""
+    """Draw the training curves of the networks in the package, collected by `scripts/training_logs.py`."""
     arrays = {
         name: {key: np.array(values, dtype=float) for key, values in log.items()}
         for name, log in read_result("training").items()
@@ -242,7 +242,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training, architecture)
 }
 DIAGRAMS = ("architecture",)
-"""Figures of lines and text alone."""
+"""Figures that consist only of lines and text."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Fill the README's tables of results from docs/results/*.json, so that no figure is ever typed.
+"""Fill the result tables of the README from docs/results/*.json, so that no figure is typed by hand.
 
-The files are what `csist evaluate --json` and the scripts of benchmarks/ write; published.json holds the
-literature's figures. Run it with `make table` or `python scripts/results_table.py [--check]`.
+The files are written by `csist evaluate --json` and the scripts of benchmarks/; published.json holds the figures of the
+literature. Run it with `make table` or `python scripts/results_table.py [--check]`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Row = dict[str, Any]
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Contents of the evaluations in a folder, by file name; JSON files of another kind are left out."""
+    """Read the evaluations in a folder, by file name; other JSON files are ignored."""
     contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.name != PUBLISHED]
     return [each for each in contents if isinstance(each, dict) and {"data", "ratio", "rows"} <= each.keys()]
 
 
 def describe(data: dict[str, Any]) -> str:
-    """One line on the images of an evaluation."""
+    """Describe the images of an evaluation in one line."""
     sensor = data["sensor"]
     noise = f"read noise {sensor['read_noise']:g} counts" if sensor["read_noise"] else "no noise but rounding"
     clipped = "" if sensor.get("bits") is None else f", {sensor['bits']} bit"
@@ -38,19 +38,19 @@ def describe(data: dict[str, Any]) -> str:
 
 
 def best_rows(rows: Iterable[Row]) -> list[Row]:
-    """One row for each method and grid, the last one given, best CSO-mAP first."""
+    """Return one row per method and grid, the last one given, best CSO-mAP first."""
     unique = {(row["name"], row.get("grid")): row for row in rows}
     return sorted(unique.values(), key=lambda row: -row["CSO-mAP"])
 
 
 def grid_of(row: Row, ratio: int) -> int | None:
-    """Sub-pixel grid ratio of a row; None where the method has no grid (maps have a PSNR, a read-out a suffix)."""
+    """Return the grid ratio of a row; None if the method has no grid (maps have a PSNR, a read-out a suffix)."""
     oracle = row.get("reference") and not row.get("limit")
     return ratio if oracle or "psnr" in row or "+" in row["name"] else None
 
 
 def line(row: Row) -> str:
-    """A row of the table."""
+    """Format a row of the table."""
     name = f"*{row['name']}*" if row.get("reference") else f"`{row['name']}`"
     if row.get("published"):
         name = f"{row['name']}, as published"
@@ -62,17 +62,17 @@ def line(row: Row) -> str:
 
 
 def shown_in_short(row: Row) -> bool:
-    """Whether a row is in the README: read out by its own cells, or what comes closest to the limit."""
+    """Return whether a row is in the README: the read-outs by cells, and those closest to the limit."""
     return row["name"] in SHORT_TOO or not ("+" in row["name"] or "closeness" in row["name"])
 
 
 def short_results_table(folder: Path) -> str:
-    """The README's part of `results_table`."""
+    """Return the part of `results_table` that is in the README."""
     return results_table(folder, shown_in_short)
 
 
 def results_table(folder: Path, shown: Callable[[Row], bool] = lambda row: True) -> str:
-    """Markdown of all evaluations in a folder, one table for each set of images, of the rows that are shown."""
+    """Return Markdown of the shown rows of all evaluations in a folder, with one table per set of images."""
     published = [
         row | {"published": True, "grid": row["ratio"]}
         for row in json.loads((folder / PUBLISHED).read_text())["rows"]
@@ -82,7 +82,7 @@ def results_table(folder: Path, shown: Callable[[Row], bool] = lambda row: True)
     for each in read_evaluations(folder):
         rows = [row | {"grid": grid_of(row, each["ratio"])} for row in each["rows"] if shown(row)]
         sensor = each["data"]["sensor"]
-        # The published figures are for images without noise, so they stand beside no others.
+        # The published figures are for images without noise, so that they appear only in that table.
         beside = published if sensor["read_noise"] == 0 and sensor.get("bits") is None else []
         tables.setdefault(describe(each["data"]), [*beside]).extend(rows)
     if not tables:
@@ -95,7 +95,7 @@ def results_table(folder: Path, shown: Callable[[Row], bool] = lambda row: True)
 
 
 def accuracy_table(folder: Path) -> str:
-    """Markdown of the continuous method against the physical limit, one line for each noise."""
+    """Return Markdown of the continuous method and the physical limit, with one line per noise level."""
     path = folder / "accuracy.json"
     if not path.exists():
         return "Not measured yet: run `python benchmarks/bench_accuracy.py`"
@@ -125,7 +125,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {"results": short_results_table, "a
 
 
 def filled(readme: str, name: str, table: str) -> str:
-    """The README with the table between the markers of a section.
+    """Return the README with the table inserted between the markers of a section.
 
     Raises:
         ValueError: if a marker is missing.
@@ -140,7 +140,7 @@ def filled(readme: str, name: str, table: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, fail if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="fail if the README is out of date, without changing it")
     options = parser.parse_args()
     path = ROOT / "README.md"
     readme = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Collect short trainings, such as of one network with several options, for a table of the documentation.
+"""Collect short trainings, such as those of one network with several options, for a table of the documentation.
 
     python scripts/short_trainings.py NAME WEIGHTS.safetensors ...
 
@@ -18,7 +18,7 @@ from docs_tables import RESULTS
 
 
 def row_of(path: Path) -> dict[str, Any]:
-    """One training."""
+    """Return the row of one training."""
     card = read_card(path)
     training, score = card["training"], card["score"]
     return {

@@ -138,7 +138,7 @@ def open_upload(path: Path) -> ImageStack:
     """
     try:
         if path.suffix.lower() not in UPLOAD_SUFFIXES:
-            raise InputError(f"cannot read {path}: PNG, TIFF, FITS and NPY files can be dropped here")
+            raise InputError(f"cannot read {path}: upload a PNG, TIFF, FITS or NPY file")
         if path.stat().st_size > LARGEST_UPLOAD_MB * 2**20:
             raise InputError(f"{path} is larger than {LARGEST_UPLOAD_MB} MB: use the command csist unmix")
         with reading(path):

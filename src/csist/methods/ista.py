@@ -94,7 +94,7 @@ class ISTA(GridMethod):
     """
 
     exportable = False
-    """The number of iterations depends on the image, so no fixed graph exists."""
+    """The number of iterations depends on the image, so that there is no fixed graph."""
     small_options: ClassVar[dict[str, Any]] = {"iterations": 20}
     """Options of a small version, for quick tests."""
     accelerated: ClassVar[bool] = False

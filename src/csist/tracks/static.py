@@ -55,7 +55,7 @@ def without_static(frames: Iterator[FloatArray], window: int) -> Iterator[FloatA
 
 
 def _median(frames: list[FloatArray]) -> FloatArray:
-    """Median (H, W), NaN left out; NaN where nothing is valid."""
+    """Return the median (H, W) without NaN; NaN where no value is valid."""
     stack = np.sort(np.stack(frames), axis=0)  # NaN goes to the end
     count = np.isfinite(stack).sum(axis=0)
     low, high = (np.maximum(count - 1, 0) // 2)[None], (count // 2).clip(max=len(frames) - 1)[None]
