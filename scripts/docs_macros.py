@@ -14,9 +14,18 @@ from typing import Any
 from docs_api import api, grid_methods
 from docs_cli import command_line
 from docs_gallery import gallery
+from docs_networks import (
+    budgets,
+    published,
+    published_beside,
+    recipes,
+    short_trainings,
+    training_steps,
+    yolo,
+    yolo_budget,
+)
 from docs_tables import (
     aims,
-    budgets,
     crowded_stars,
     figure,
     flags,
@@ -29,19 +38,12 @@ from docs_tables import (
     methods,
     metric_example,
     parts,
-    published,
-    published_beside,
-    recipes,
     results,
-    short_trainings,
     speed,
     speeds,
     table,
-    training_steps,
     weights,
     wrong_model,
-    yolo,
-    yolo_budget,
 )
 
 MACROS: dict[str, Callable[..., str]] = {

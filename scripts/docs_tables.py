@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from csist import Flag, Targets
-from csist.methods.cost import COUNTED_BATCH
 from csist.methods.table import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.weights.cards import training_budget
@@ -80,80 +79,14 @@ def results() -> str:
     return results_table(RESULTS)
 
 
-def _evaluations() -> list[dict[str, Any]]:
+def evaluations() -> list[dict[str, Any]]:
+    """Read the results of `csist benchmark`, by ratio."""
     return [read_result(f"csist-100k-ratio-{ratio}") for ratio in RATIOS]
-
-
-def budgets() -> str:
-    """Return cost, training budget and scores of the trained networks, with figures of the literature."""
-    reported = read_result("published")
-    # The authors' own figures come last, so that they override those measured by others.
-    every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
-    literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
-    rows = []
-    for each in _evaluations():
-        for row in each["rows"]:
-            if "training" not in row or "+" in row["name"]:
-                continue
-            known = literature.get((_plain(row["name"]), each["ratio"]), {})
-            cost, theirs = row["multiply_adds_per_image"] / 1e6, known.get("multiply_adds_G")
-            rows.append(
-                [
-                    f"`{row['name']}`", str(each["ratio"]), f"{row['parameters'] / 1e6:.3f}",
-                    f"{cost:.0f}", "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
-                    f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
-                    with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
-                    "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
-                    _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
-                    *("" if row.get(key) is None else f"{row[key]:.1f}"
-                      for key in ("squared_error", "squared_error_ratio")),
-                ]
-            )  # fmt: skip
-    head = ["method", "ratio", "parameters, M", "multiply-adds, M per image", "published", "samples seen", "minutes"]
-    return markdown_table(
-        [*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM", "squared error", "over the exact map's"],
-        rows,
-    )
-
-
-def recipes() -> str:
-    """Return the number of samples that DISTA-Net needs, by training recipe."""
-    if not (RESULTS / "recipes.json").exists():
-        return "Not measured yet: run `python benchmarks/bench_recipes.py`"
-    result = read_result("recipes")
-    rows = [
-        [
-            name, seed, f"{needed['bound']} {needed['samples']:,}",
-            ", ".join(
-                f"{run['cso_map']:.2f} ({run['squared_error']:.1f}) after {run['samples']:,}"
-                for run in result["runs"] if (run["recipe"], str(run["seed"])) == (name, seed)
-            ),
-        ]
-        for name, by_seed in result["needed"].items()
-        for seed, needed in by_seed.items()
-    ]  # fmt: skip
-    return markdown_table(
-        ["recipe", "seed", f"samples to reach {result['goal']:g}", "CSO-mAP (squared error) of each training"], rows
-    )
-
-
-def _difference(row: dict[str, Any]) -> str:
-    """Format the difference in CSO-mAP to DISTA-Net on the same images; empty for DISTA-Net itself or if unknown."""
-    found = row.get("difference")
-    if found is None or found["to"] == row["name"]:
-        return ""
-    value, low, high = found["CSO-mAP"]
-    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _plain(name: str) -> str:
-    """Convert a method name of the literature to the spelling of the registry."""
-    return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
 
 
 def parts() -> str:
     """Return CSO-mAP by number of targets, smallest separation and position, at the first ratio."""
-    each = _evaluations()[0]
+    each = evaluations()[0]
     shown = [row for row in each["rows"] if row["name"] in PARTED and "breakdown" in row]
     if not shown:
         return "Not measured yet: run `make results`"
@@ -238,47 +171,6 @@ def _model_cells(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def published() -> str:
-    """Return the figures reported by the authors of the benchmark."""
-    head = ["method", "ratio", "parameters, M", "multiply-adds, G", *SCORES, "PSNR, dB", "SSIM", "here"]
-    every = sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
-    return markdown_table(head, [_published_cells(row, head) for row in every])
-
-
-def published_beside() -> str:
-    """Return the figures reported by others, and by the authors with further read-outs."""
-    head = ["source", "method", "multiply-adds, G", *SCORES, "here"]
-    rows = [
-        [part["source"], *_published_cells(row, head[1:])]
-        for part in read_result("published")["beside"]
-        for row in sorted(part["rows"], key=lambda row: -(row["CSO-mAP"] or 0.0))
-    ]
-    return markdown_table(head, rows, 2)
-
-
-PUBLISHED_COLUMNS = {
-    "parameters, M": ("parameters_M", "g"),
-    "multiply-adds, G": ("multiply_adds_G", "g"),
-    "PSNR, dB": ("psnr", ".2f"),
-    "SSIM": ("ssim", ".4f"),
-    **{score: (score, ".2f") for score in SCORES},
-}
-"""Key and format of each column of the literature's figures."""
-
-
-def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
-    """Return the cells of a row of the literature by column name."""
-    name = _plain(row["name"].partition(",")[0])
-    cells = {
-        "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
-        "ratio": str(row["ratio"]),
-        "here": f"`{name}`" if name in METHODS else "no implementation",
-    }
-    for column, (key, form) in PUBLISHED_COLUMNS.items():
-        cells[column] = "" if row.get(key) is None else f"{row[key]:{form}}"
-    return [cells[column] for column in head]
-
-
 def frames() -> str:
     """Return the detection probability in real frames at given false-alarm rates per pixel."""
     rows = [
@@ -327,37 +219,6 @@ def injected_limit() -> str:
         f"On the first {limit['groups']} of the groups in the first row, on the flat background, the exact posterior "
         f"scores {low:.1f} to {high:.1f} with the count known; `unmix_frame` scores {limit['flat_CSO-mAP']:.1f} there."
     )
-
-
-def short_trainings(name: str) -> str:
-    """Return the results of short trainings.
-
-    Args:
-        name: name of the file in docs/results.
-    """
-    rows = []
-    for row in read_result(name):
-        options = ", ".join(f"`{name}={value}`" for name, value in row["options"].items()) or "as published"
-        score = with_interval(row["CSO-mAP"]["value"], *row["CSO-mAP"]["interval"])
-        rows.append([
-            f"`{row['method']}`", options, f"{row['seed']}", f"{row['samples']:,}", f"{row['minutes']:.0f}", score,
-        ])  # fmt: skip
-    return markdown_table(["network", "options", "seed", "samples", "minutes", "CSO-mAP"], rows, 2)
-
-
-def training_steps() -> str:
-    """Return the seconds per training step of DISTA-Net for each variant of the trainer."""
-    result = read_result("training_speed")
-    forms = {
-        "plain": "plain eager loop, default layout", "trainer": "as `csist train` does",
-        "compiled": "with `--compile`",
-        "window": f"without it, on windows of {result['window_px']} px",
-    }  # fmt: skip
-    rows = [
-        [forms[name], f"{row['seconds_per_step']:.2f}", f"{row['times_faster_than_plain']:.2f}"]
-        for name, row in result["rows"].items()
-    ]
-    return markdown_table([f"step of {result['batch']} images", "s", "times as fast"], rows)
 
 
 def crowded_stars() -> str:
@@ -428,32 +289,6 @@ def speed(name: str) -> str:
     """Return the images per second of one method."""
     (row,) = (each for each in read_result("methods_speed")["methods"] if each["name"] == name)
     return f"{row['images_per_second']['median']:,.0f}"
-
-
-def yolo() -> str:
-    """Return the scores of maps read out by an object detector and by threshold."""
-    result = read_result("yolo")
-    rows = []
-    for each in result["methods"]:
-        for read_out, figures in (("threshold", each["threshold"]), ("YOLO11n", each["yolo"])):
-            rows.append(
-                [
-                    each["name"], read_out, with_interval(figures["CSO-mAP"], *figures["interval"], ".2f"),
-                    f"{figures['AP05']:.1f}", f"{figures['AP25']:.1f}", f"{figures['count_accuracy']:.1f} %",
-                ]
-            )  # fmt: skip
-    return markdown_table(["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right"], rows, 2)
-
-
-def yolo_budget() -> str:
-    """Return the training budget of the object detectors."""
-    result = read_result("yolo")
-    budget = result["budget"]
-    spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
-    return (
-        f"{budget['minutes']:g} minutes per method were given ({spent} with its maps and validation), "
-        f"{budget['train_maps']:,} training maps, {result['data']['images']:,} test images"
-    )
 
 
 def ista_settings() -> str:

@@ -18,6 +18,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from numba.core.caching import _CacheLocator
 
 import csist
 from conftest import BUSY
@@ -168,12 +169,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def share_compiled_code(package: Path) -> None:
-    """Give an installed package what Numba has compiled of the same files here: it takes code by a file's content."""
+    """Give an installed package the machine code of the same files here: Numba takes it by the content of a file.
+
+    A folder of machine code may be named after the place of the files, and then has its name there.
+    """
     here = ROOT / "src" / "csist"
-    for path in (*here.rglob("*.nbi"), *here.rglob("*.nbc")):
-        copy = package / path.relative_to(here)
-        copy.parent.mkdir(exist_ok=True)
+    folders = [here, *(path for path in here.rglob("*") if path.is_dir())]
+    names = {numba_name(folder): numba_name(package / folder.relative_to(here)) for folder in folders}
+    for path in here.rglob("*.nb[ic]"):
+        copy = package.joinpath(*(names.get(part, part) for part in path.relative_to(here).parts))
+        copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
+
+
+def numba_name(folder: Path) -> str:
+    """Numba's name for the machine code of the files of a folder, below its cache folder."""
+    return _CacheLocator.get_suitable_cache_subpath(str(folder / "any.py"))
 
 
 def test_wheel_unmixes_an_image_away_from_the_repository(installed: Path, tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "garbage.png": (b"nothing of the kind", "cannot read garbage.png"),
         "empty.tiff": (b"", "cannot read empty.tiff"),
         "huge.png": (png_header(60_000, 60_000), "huge.png holds 3600 million pixels"),
-        "script.svg": (b"<svg/>", "PNG, TIFF, FITS and NPY"),
-        "bomb.npz": (b"PK", "PNG, TIFF, FITS and NPY"),
+        "script.svg": (b"<svg/>", "PNG, TIFF, FITS or NPY"),
+        "bomb.npz": (b"PK", "PNG, TIFF, FITS or NPY"),
         "pickle.npy": (b"\x80\x04N.", "cannot read pickle.npy"),
     }
     for name, (content, _) in files.items():

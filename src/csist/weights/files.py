@@ -167,7 +167,7 @@ def load_into(module: nn.Module, path: str | Path) -> None:
     state = load_state(path)
     wanted = module.state_dict()
     translate = getattr(module, "translate_published", None)
-    if translate is not None and Path(path).suffix in PICKLES and not set(state) & set(wanted):
+    if translate is not None and Path(path).suffix in PICKLES and set(state) - set(wanted):
         try:
             state = translate(state)
         except InputError as error:
