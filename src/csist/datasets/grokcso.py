@@ -1,4 +1,4 @@
-"""The published dataset's files: PNG images and XML annotations, read, checked against physics, and written.
+"""Files of the published dataset: PNG images and XML annotations, read, checked against the forward model, and written.
 
 Layout of one split: `cso_img/image_{id}.png` and `Annotations/CSO{id}.xml`, or, in SeqCSIST, `image/image_{id}.png`
 and `annotation/COS{id}.xml`; a dataset is one such folder or has the sub-folders train, val and test. An annotation
@@ -59,15 +59,15 @@ IMAGE_FOLDER, ANNOTATION_FOLDER = "cso_img", "Annotations"
 IMAGE_FOLDERS, ANNOTATION_FOLDERS = (IMAGE_FOLDER, "image"), (ANNOTATION_FOLDER, "annotation")
 """Of GrokCSO and of SeqCSIST; what csist writes has the first."""
 PREFIXES = ("CSO", "COS", "CSO_", "COS_")
-"""What annotations have been seen to be called, before the id."""
+"""File name prefixes of annotations found in practice, before the id."""
 
 CARD_NAME = "csist.json"
-"""Our addition: sensor, prior and seed, which the published files cannot hold; other readers ignore it."""
+"""File with sensor, prior and seed, which the published layout cannot hold; other readers ignore it."""
 
 
 @dataclass(frozen=True, eq=False)
 class GrokCSOData:
-    """What `read_grokcso` found: arrays by split, and what all of them have in common.
+    """Result of `read_grokcso`: arrays by split, and their common metadata.
 
     Args:
         splits: images and targets by the split's name.
@@ -87,7 +87,7 @@ class GrokCSOData:
 
 
 def is_grokcso(path: str | Path) -> bool:
-    """Whether a folder has the published layout.
+    """Return whether a folder has the published layout.
 
     Args:
         path: the folder.
@@ -139,7 +139,7 @@ def _child(element: Element, name: str, path: Path) -> Element:
 
 def _read_annotation(path: Path) -> Annotation:
     with reading(path):
-        # Entities and document types are refused: a file of 1 KB can otherwise expand to gigabytes.
+        # Entities and document types are rejected: a file of 1 KB could otherwise expand to gigabytes.
         root = ElementTree.parse(path, forbid_dtd=True).getroot()
     size = _child(root, "size", path)
     shape = _number(size, "height", path), _number(size, "width", path)
@@ -210,17 +210,17 @@ def _read_card(root: Path) -> tuple[Sensor, ScenePrior, int | None] | None:
 
 
 def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOData:
-    """Read a dataset in the published layout; coordinates come out as ours (x the column, from 0).
+    """Read a dataset in the published layout and convert its coordinates (x is the column, from 0).
 
-    A folder without the sub-folders train, val and test becomes the split test. Background, clipping and
-    noise are taken from the images, unless we wrote the folder (it then has a card).
+    A folder without the sub-folders train, val and test becomes the split test. Background, clipping and noise are
+    measured on the images, unless the folder was written by csist and has a card.
 
     Args:
-        root: the dataset's folder.
+        root: folder of the dataset.
         progress: called with (images done, images in all).
 
     Raises:
-        InputError: if the layout is another one, a file is missing, damaged or lacks a field, sizes disagree,
+        InputError: if the folder has another layout, a file is missing, damaged or lacks a field, sizes disagree,
             or the annotations do not explain the images.
     """
     root = Path(root)
@@ -283,7 +283,11 @@ def _unused_files(root: Path) -> list[str]:
 
 
 def check_storable(sensor: Sensor) -> None:
-    """Raise `InputError` if the published files cannot hold images of this sensor."""
+    """Check that the published layout can hold images of this sensor.
+
+    Raises:
+        InputError: if it cannot.
+    """
     if not isinstance(sensor.psf, GaussianPSF):
         raise InputError(
             f"the GrokCSO layout holds a Gaussian PSF only, this sensor's is {sensor.psf.kind}: use the store"
@@ -308,7 +312,11 @@ def _annotation_text(name: str, targets: Targets, sigma_px: float, shape: tuple[
 
 
 def _check_values(split: Split) -> np.dtype[Any]:
-    """The PNG pixel type that holds a split; `InputError` if none does."""
+    """Return the PNG pixel type that holds a split.
+
+    Raises:
+        InputError: if no type does.
+    """
     counts = split.counts
     if not counts.size:
         return np.dtype(np.uint8 if counts.dtype.itemsize == 1 else np.uint16)
@@ -325,12 +333,12 @@ def _check_values(split: Split) -> np.dtype[Any]:
 def write_grokcso(store: Store, root: str | Path, progress: Progress | None = None) -> Path:
     """Write a store in the published layout: 8-bit PNG for 8-bit stores, else 16-bit.
 
-    Coordinates are printed in full precision, xc is the column, counted from 0. Ids run through train, val
-    and test. A card with sensor, prior and seed is put beside the splits: nothing is lost on the way back.
+    Coordinates are printed in full precision; xc is the column, counted from 0. Ids are consecutive over train, val
+    and test. A card with sensor, prior and seed is written beside the splits, so that the conversion is lossless.
 
     Args:
         store: the dataset.
-        root: folder to make; it must not exist (or be empty).
+        root: folder to create; it must not exist or be empty.
         progress: called with (images done, images in all).
 
     Returns:
@@ -344,7 +352,7 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
     root = check_new_folder(root)
     check_storable(store.sensor)
     psf = store.sensor.psf
-    if not isinstance(psf, GaussianPSF):  # told so by check_storable already; this is for the type checker
+    if not isinstance(psf, GaussianPSF):  # already checked by check_storable; for the type checker
         raise TypeError(psf.kind)
     dtype = max((_check_values(store[name]) for name in store), key=lambda each: each.itemsize)
     total, done = sum(store.splits.values()), 0
@@ -375,7 +383,7 @@ def convert(
 
     Args:
         source: store or folder.
-        destination: what to write: a folder that does not exist yet, or a store.
+        destination: folder to create, or store to write.
         progress: called with (images done, images in all).
         notes: gets what the user should know about the source.
 
@@ -383,7 +391,7 @@ def convert(
         The destination.
 
     Raises:
-        InputError: if the source is neither, or the destination does not suit or cannot be written.
+        InputError: if the source is neither, or the destination has the wrong type or cannot be written.
     """
     source, destination = Path(source), Path(destination)
     if source.suffix.lower() in STORE_SUFFIXES and not source.is_dir():

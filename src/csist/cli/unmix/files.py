@@ -1,4 +1,4 @@
-"""One file, folder or video of `csist unmix`, opened and unmixed block by block."""
+"""Files, folders and videos of `csist unmix`, opened and unmixed block by block."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class OpenFile:
-    """A file of images, and the blocks in which it is unmixed while they are asked for."""
+    """File of images whose blocks are unmixed lazily."""
 
     shape: tuple[int, int, int]
-    """(N, H, W); N is 0 where the file does not say how many there are."""
+    """Shape (N, H, W); N is 0 if the file does not state the number of images."""
     notes: Sequence[str]
-    """What the user should know, one line each; more may come while blocks are asked for."""
+    """Notes for the user, one line each; more may be added while blocks are read."""
     blocks: Iterator[Block]
 
 
 def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
-    """A file's images, or the sequence that a folder or video is, to be unmixed in this process.
+    """Open a file of images, or a folder or video as a sequence, to be unmixed in this process.
 
     Raises:
         InputError: if it cannot be read.

@@ -1,4 +1,4 @@
-"""What the options of `csist unmix` say, checked before the work begins."""
+"""Settings of `csist unmix`, checked before any image is processed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _all_of_it() -> ReadOptions:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the options of `csist unmix` say, checked once; None where they say nothing."""
+    """Checked options of `csist unmix`; None for options that were not given."""
 
     method: str
     ratio: int
@@ -49,7 +49,7 @@ class Settings:
     reading: ReadOptions = field(default_factory=_all_of_it)
 
     def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
-        """The sensor of these images: a card, what the file states, or the default, with the options on top."""
+        """Return the sensor from the card, the file or the default, in this order, overridden by the options."""
         from csist.windows import default_sensor
 
         sensor = self.sensor or stack.sensor
@@ -63,7 +63,7 @@ class Settings:
         return sensor
 
     def noise_for(self, stack: ImageStack) -> float | None:
-        """The noise in counts if an option or the file states it; None if it is to be estimated."""
+        """Return the noise in counts stated by an option or the file; None if it is to be estimated."""
         if self.noise_std is None and self.sensor is None and stack.sensor is not None:
             return stack.sensor.read_noise
         return self.noise_std
@@ -161,7 +161,7 @@ def make_reading(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of `csist unmix` that say how to unmix, as they are given."""
+    """Options of `csist unmix` that control the processing, as given on the command line."""
 
     method: str
     ratio: int
@@ -184,7 +184,7 @@ class Options:
 
 
 def make_settings(given: Options) -> Settings:
-    """The options of `csist unmix`, checked.
+    """Check the options of `csist unmix`.
 
     Raises:
         InputError: if a value is out of range or a file cannot be used.
@@ -227,7 +227,7 @@ def make_settings(given: Options) -> Settings:
 
 
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
-    """The PSF that the options give, or the word for one that is to be measured."""
+    """Return the PSF given by the options, or the keyword for measuring it."""
     from csist.frames.options import MEASURED_PSFS
     from csist.physics.psf import GaussianPSF
 

@@ -1,4 +1,4 @@
-"""The windows of a file, unmixed block by block."""
+"""Windows of `csist unmix`, processed block by block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     start, size = 0, whole_batches(method, 32)
     while start < len(images):
         block = images[start : start + size]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         solved = unmix_windows(method, block, start)
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
@@ -40,7 +40,7 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
 
         yield Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf if start == 0 else None)
         start += len(block)
-        if time.perf_counter() - begun < 0.5 and size < 4096:
+        if time.perf_counter() - started < 0.5 and size < 4096:
             size *= 2
 
 
@@ -55,7 +55,7 @@ def settle_windows(
         notes: gets what the user should know.
 
     Returns:
-        The windows (N, H, W) in counts, the arguments of `create_method`, and what was found out about the PSF.
+        The windows (N, H, W) in counts, the arguments of `create_method`, and the summary of a measured PSF.
 
     Raises:
         InputError: if the windows cannot be used.
@@ -77,10 +77,10 @@ def settle_windows(
     if settings.psf_measured:
         from csist.methods.continuous.calibrate import calibrate
 
-        found_out = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
-        level = found_out.background if settings.background is None else settings.background
-        sensor = replace(found_out.sensor, background=level)
-        psf = psf_row(found_out.sigma_px, found_out.sigma_px_std, found_out.images_used)
+        measured = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
+        level = measured.background if settings.background is None else settings.background
+        sensor = replace(measured.sensor, background=level)
+        psf = psf_row(measured.sigma_px, measured.sigma_px_std, measured.images_used)
     recipe = window_recipe(
         images, stack.data.dtype, sensor, settings.prior, settings.method,
         mask_nan=settings.mask_nan, noise_std=settings.noise_for(stack), **settings.method_options,
@@ -89,15 +89,16 @@ def settle_windows(
 
 
 def whole_batches(method: Unmixer, windows: int) -> int:
-    """At least so many windows, and whole batches of a grid method.
+    """Round a number of windows up to whole batches of a grid method.
 
-    Its last bits depend on which windows are in a batch; in blocks of whole batches they are always the same.
+    The last bits of the result of a grid method depend on the composition of its batches; blocks of whole batches make
+    them reproducible.
     """
     return -(-windows // method.block_size) * method.block_size
 
 
 def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> Solved:
-    """Targets, rows of the table of groups, and number of masked pixels of windows.
+    """Unmix windows.
 
     Args:
         method: made by the recipe of `settle_windows`.
@@ -121,7 +122,7 @@ def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> Solved:
 
 
 def store_truths(stack: ImageStack) -> list[Targets] | None:
-    """The true targets of a store's images; None of other files."""
+    """Return the true targets of the images of a store; None for other files."""
     if stack.kind != "store":
         return None
     from csist.io.store import load
@@ -130,7 +131,7 @@ def store_truths(stack: ImageStack) -> list[Targets] | None:
 
 
 def window_view(name: str, image: FloatArray, found: Targets, sensor: Sensor, truth: Targets | None) -> View:
-    """Picture of a window (H, W)."""
+    """Return the view of a window (H, W)."""
     from csist.plots import View
 
     return View(image, sensor.render(found), found, truth, f"{name}: {count_text(found)}")
