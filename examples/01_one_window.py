@@ -1,7 +1,7 @@
-"""Unmixing one window.
+"""Four targets in one window.
 
-Four targets inside one pixel form one blob. Given the sensor and the scene prior, the solver returns positions and
-intensities with standard errors. The residual, image minus model, contains only rounding errors.
+Four targets inside one pixel merge into one blob. Given the sensor and the distribution of the scenes, the solver
+returns positions, intensities and their errors. Subtracting the model from the image leaves only rounding errors.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""A real frame without further information.
+"""A real frame without any settings.
 
-A thermal camera observes a distant aeroplane. Background, noise and the width of the PSF are measured on the frame, and
-blobs are detected and unmixed. The truth is unknown; the residual shows how well two points explain the image.
+A thermal image of a distant aeroplane. Background, noise and the width of the PSF are measured on the frame, then
+blobs are detected and unmixed. The true structure is unknown; the residual shows how well two points fit the blob.
 """
 
 import sys

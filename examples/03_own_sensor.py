@@ -1,8 +1,7 @@
-"""The same pair seen by three cameras.
+"""Three cameras observe the same pair.
 
-The cameras have a Gaussian PSF, a diffraction pattern with shot noise, and a measured PSF with a converter that clips.
-Each window is unmixed with its own sensor. In the last one the brightest pixel is saturated and enters the fit as a
-lower bound.
+A Gaussian PSF, an Airy pattern with shot noise, and a measured PSF with a converter that clips. Each window is
+unmixed with its own sensor. In the last window the brightest pixel is clipped and enters the fit as a lower bound.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The posterior of one blob, and the uncertainty of the count.
+"""Posterior of one blob, and probability of the count.
 
-Left: posterior samples of the four targets of a window, one colour per target. The clouds are not round, and they are
-correlated: if one target moves, the others follow. Right: two targets under the flat prior at decreasing separation.
-Where they can no longer be resolved, the probabilities of the count show it.
+Left: posterior samples of the positions of four targets, one colour per target. The clouds are elongated and
+correlated: if one target moves, the others move too. Right: probability of the count for two targets under the flat
+prior, against their separation. When the two merge, the probabilities show that the count is uncertain.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Errors compared with the Cramer-Rao bound.
 
-Pairs of known count are unmixed many times at increasing separations. The line is the Cramer-Rao bound, the smallest
-standard error of an unbiased estimate. Errors of close pairs lie below it, because the estimate is biased there by the
-prior, in which intensities lie between 200 and 300 counts.
+Many images of pairs with known count, for a range of separations. The line is the Cramer-Rao bound, the smallest
+standard error of an unbiased estimate. Close pairs lie below it, because the estimate is biased by the prior, which
+states that intensities lie between 200 and 300 counts.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Three read-outs of one map, and a method without a grid.
+"""One map with three read-outs, and the continuous method.
 
-The cells of FISTA are read out as in the benchmark, merged by centroid, and refined in continuous coordinates; the
-continuous method has no cells. Grey: an oracle that knows every target and reports cell centres. There are few images,
-so that the intervals are wide.
+The cells of FISTA as read out in the benchmark, the same cells merged by centroid, the same cells as the start of a
+fit in continuous coordinates, and the continuous method, which has no cells. Grey: an oracle that knows every target
+and reports cells. The number of images is small, so the intervals are wide.
 """
 
 import sys

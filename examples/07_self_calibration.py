@@ -1,7 +1,7 @@
-"""The width of the PSF, measured on images of unknown scenes.
+"""Width of the PSF, measured on images with unknown targets.
 
-Cameras with different blur observe benchmark scenes over an unknown background. Starting from a width of 0.5 px,
-`calibrate` finds the width and background of each camera.
+Cameras with different blur record benchmark scenes over an unknown background. Starting from "about 0.5 px",
+`calibrate` estimates the width and the background of each camera.
 """
 
 import sys

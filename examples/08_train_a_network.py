@@ -1,7 +1,7 @@
 """A small ISTA-Net, trained in seconds.
 
-The network has three stages and small windows, so that it trains in seconds. The figure shows its map of one image
-before and after training, and the true map. For good accuracy, train the full network for hours with `csist train`.
+Three stages and small windows, so that training takes seconds: the map of one image before and after training, beside
+the true map. For a useful network, train the full size for hours with `csist train`.
 """
 
 import sys

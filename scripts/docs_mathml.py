@@ -1,4 +1,4 @@
-"""MkDocs hook that converts formulas to MathML at build time, so that browsers show them without scripts."""
+"""MkDocs hook: converts formulas to MathML when the site is built, so that browsers show them without a script."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FORMULA = re.compile(
 
 
 def with_mathml(content: str) -> str:
-    """Replace the LaTeX source of every formula in a page's HTML by MathML.
+    """The HTML of a page with every LaTeX formula replaced by MathML.
 
     Raises:
-        ValueError: if a formula contains an unknown command, which would otherwise be printed verbatim.
+        ValueError: if a formula holds an unknown command, which would otherwise be printed literally.
     """
 
     def formula(found: re.Match[str]) -> str:
@@ -26,12 +26,12 @@ def with_mathml(content: str) -> str:
         source = html.unescape(found["inline"] if inline else found["block"]).strip()
         written = convert(source, display="inline" if inline else "block")
         if "\\" in written:
-            raise ValueError(f"cannot convert the formula {source!r}: it contains an unknown command")
+            raise ValueError(f"cannot convert the formula {source!r}: it holds an unknown command")
         return written if inline else f'<div class="formula">{written}</div>'
 
     return FORMULA.sub(formula, content)
 
 
 def on_page_content(content: str, **_kwargs: Any) -> str:
-    """Convert the formulas of a page; called by MkDocs."""
+    """Called by MkDocs with the HTML of each page."""
     return with_mathml(content)

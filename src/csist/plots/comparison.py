@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from csist.checks import InputError, check_positive
 from csist.metrics.errors import ReliabilityCurve
 from csist.metrics.functional import CSO_DISTANCES_PX, PrecisionRecallCurve, average_precision_name
-from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, styled
+from csist.plots.style import BLACK, BLUE, GREY, LINE_COLOURS, LINE_STYLES, styled
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 """One more than there are colours, so that colour and marker do not repeat together."""
@@ -137,8 +137,10 @@ def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str
             axis.plot([], [], color=colour, marker=marker, linestyle="", label=method)
         for read_out, fill in fills.items():
             axis.plot([], [], color=GREY, marker="o", linestyle="", fillstyle=fill, label=f"read out by {read_out}")
-        for row, style in zip(lines, cycle(LINE_STYLES), strict=False):
-            colour = GREY if row.get("reference") else BLUE
+        # No two references may look the same, so their colour changes once all styles are used.
+        references, others = cycle(product((GREY, BLACK), LINE_STYLES)), cycle(product((BLUE,), LINE_STYLES))
+        for row in lines:
+            colour, style = next(references if row.get("reference") else others)
             axis.axhline(_finite(row["CSO-mAP"]), color=colour, linestyle=style, linewidth=1.2, label=str(row["name"]))
         axis.set_xscale("log")
         axis.set_ylim(0, 102)
