@@ -18,7 +18,7 @@ from csist.plots import save_figure
 from csist.plots.style import BLUE, GREEN, LINE_COLOURS, VERMILION, styled
 
 IMAGES = 12
-"""Number of images per separation over which the probabilities are averaged."""
+"""Images at each separation, over which the probabilities are averaged."""
 
 
 def draw_clouds(axis: Axes) -> None:
@@ -51,7 +51,7 @@ def draw_counts(axis: Axes) -> None:
         axis.plot(apart, values, marker="o", color=colour, label=label)
         print(f"{label}: {', '.join(f'{value:.2f}' for value in values)}")
     axis.set(xlabel="true separation in px", ylabel="probability", ylim=(-0.03, 1.03))
-    axis.set_title("count, under the flat prior")
+    axis.set_title("how many, under the flat prior")
     axis.grid(linewidth=0.4, alpha=0.5)
     axis.legend(loc="center right")
 

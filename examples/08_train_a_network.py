@@ -1,4 +1,4 @@
-"""A small ISTA-Net, trained in seconds.
+"""A small ISTA-Net, trained for seconds.
 
 Three stages and small windows, so that training takes seconds: the map of one image before and after training, beside
 the true map. For a useful network, train the full size for hours with `csist train`.

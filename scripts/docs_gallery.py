@@ -19,7 +19,7 @@ def gallery() -> str:
 
 def _section(path: Path) -> str:
     source = path.read_text(encoding="utf-8")
-    title, _, description = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")
+    title, _, told = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")
     picture = f"images/gallery/{path.stem}.png"
     if not (ROOT / "docs" / picture).is_file():
         raise FileNotFoundError(f"docs/{picture} is missing: run make pictures")
@@ -27,7 +27,7 @@ def _section(path: Path) -> str:
     return "\n\n".join(
         [
             f"## {title.rstrip('.')}",
-            description,
+            told,
             f"![{title}]({picture})",
             f'??? example "examples/{path.name}"\n\n    ```py\n{indented}\n    ```',
         ]

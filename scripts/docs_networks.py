@@ -12,7 +12,7 @@ from docs_tables import RESULTS, SCORES, evaluations, folded, markdown_table, re
 def budgets() -> str:
     """Cost and training of each network, then its scores beside the published ones."""
     reported = read_result("published")
-    # The authors' own figures come last, so that they override those measured by others.
+    # The authors' own figures come last: they hold where others have run the same methods.
     every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
     literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
     costs, scores = [], []

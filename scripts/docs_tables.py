@@ -57,7 +57,7 @@ def with_interval(value: float, low: float, high: float, form: str = ".1f", ends
 
 
 def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
-    """Format one figure of an evaluation in docs/results.
+    """One figure of an evaluation in docs/results.
 
     Args:
         name: file name without suffix.
@@ -282,7 +282,7 @@ def injected_limit() -> str:
 
 
 def crowded_stars() -> str:
-    """Return completeness and purity of csist and photutils in the crowded star field."""
+    """Completeness and purity of csist and photutils in the crowded star field."""
     result = read_result("real_m2")
     rows = []
     for name, row in result["rows"].items():
@@ -386,12 +386,12 @@ def weights() -> str:
 def flags() -> str:
     """The bits of `Flag` and their meaning, from the comments in its source."""
     body = ast.parse(inspect.getsource(Flag)).body[0].body  # type: ignore[attr-defined]
-    meanings = {
+    told = {
         first.targets[0].id: second.value.value
         for first, second in pairwise(body)
         if isinstance(first, ast.Assign) and isinstance(second, ast.Expr)
     }
-    rows = [[f"`{flag.name}`", str(flag.value), " ".join(meanings[flag.name].split())] for flag in Flag]
+    rows = [[f"`{flag.name}`", str(flag.value), " ".join(told[flag.name].split())] for flag in Flag]
     return markdown_table(["flag", "bit", "meaning"], rows, 3)
 
 
@@ -400,7 +400,7 @@ def worked_example() -> tuple[list[Targets], list[Targets]]:
     page = (ROOT / "docs" / "metric.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     with redirect_stdout(StringIO()):
-        exec(PYTHON_BLOCK.findall(page)[0], names)  # noqa: S102 - code of this repository
+        exec(PYTHON_BLOCK.findall(page)[0], names)  # noqa: S102 - our own page
     return names["found"], names["truths"]
 
 

@@ -136,7 +136,7 @@ def _bound_along_the_line(distance: float, camera: csist.Sensor) -> float:
 
 
 def flux() -> Figure:
-    """Draw the total flux of benchmark groups by number of targets."""
+    """Total light of benchmark groups by number of targets."""
     figure = Figure(figsize=(6.4, 2.9), layout="constrained")
     axis = figure.subplots()
     truths = csist.sample_scenes(PRIOR, SENSOR, 5 * SCENES, seed=0)
@@ -149,7 +149,7 @@ def flux() -> Figure:
             f"{count} target{'s' * (count > 1)}", (float(np.mean(total)), height), xytext=(0, 4),
             textcoords="offset points", ha="center", color=colour,
         )  # fmt: skip
-    axis.set(xlabel="total flux of the group in counts", ylabel="groups")
+    axis.set(xlabel="total light of the group in counts", ylabel="groups")
     axis.margins(y=0.15)
     return figure
 
@@ -222,7 +222,7 @@ def limits() -> Figure:
 
 
 def psf() -> Figure:
-    """Draw the fit of a PSF width on a simulated star field."""
+    """A width measured on a simulated star field."""
     sky = csist.Sensor(csist.GaussianPSF(1.1), shape=(96, 160), background=50.0, read_noise=3.0)
     column, row = (axis.ravel() for axis in np.meshgrid(np.arange(7), np.arange(4)))
     stars = csist.Targets(
