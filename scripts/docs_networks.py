@@ -1,4 +1,4 @@
-"""Tables of the trained networks: what they cost, how they were trained, how they score beside the literature."""
+"""Tables of the trained networks: cost, training, and scores beside the published ones."""
 
 from __future__ import annotations
 
@@ -6,43 +6,58 @@ from typing import Any
 
 from csist.methods.cost import COUNTED_BATCH
 from csist.methods.table import METHODS
-from docs_tables import RESULTS, SCORES, evaluations, markdown_table, read_result, with_interval
+from docs_tables import RESULTS, SCORES, evaluations, folded, markdown_table, read_result, with_interval
 
 
 def budgets() -> str:
-    """What each trained network costs, how it was trained and how it scores, beside the literature."""
+    """Cost and training of each network, then its scores beside the published ones."""
     reported = read_result("published")
     # The authors' own figures come last: they hold where others have run the same methods.
     every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
     literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
-    rows = []
+    costs, scores = [], []
     for each in evaluations():
         for row in each["rows"]:
             if "training" not in row or "+" in row["name"]:
                 continue
             known = literature.get((_plain(row["name"]), each["ratio"]), {})
             cost, theirs = row["multiply_adds_per_image"] / 1e6, known.get("multiply_adds_G")
-            rows.append(
-                [
-                    f"`{row['name']}`", str(each["ratio"]), f"{row['parameters'] / 1e6:.3f}",
-                    f"{cost:.0f}", "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
-                    f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
-                    with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
-                    "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
-                    _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
-                    *("" if row.get(key) is None else f"{row[key]:.1f}"
-                      for key in ("squared_error", "squared_error_ratio")),
-                ]
-            )  # fmt: skip
-    head = ["method", "ratio", "parameters, M", "multiply-adds, M an image", "published", "samples seen", "minutes"]
+            name = [f"`{row['name']}`", str(each["ratio"])]
+            costs.append([
+                *name, f"{row['parameters'] / 1e6:.3f}", f"{cost:.0f}",
+                "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
+                f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
+            ])  # fmt: skip
+            scores.append([
+                *name, with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
+                "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
+                _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
+                *("" if row.get(key) is None else f"{row[key]:.1f}"
+                  for key in ("squared_error", "squared_error_ratio")),
+            ])  # fmt: skip
+    cost_head = ["network", "ratio", "parameters, M", "multiply-adds per image, M", "published"]
+    score_head = [
+        "network", "ratio", "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM",
+        "squared error", "relative to the exact map",
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            markdown_table([*cost_head, "training samples", "training minutes"], costs),
+            _without_empty_columns(score_head, scores),
+        ]
+    )
+
+
+def _without_empty_columns(head: list[str], rows: list[list[str]], numbers_from: int = 1) -> str:
+    """A table without the columns that no row fills, such as figures that have not been measured yet."""
+    kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
     return markdown_table(
-        [*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM", "squared error", "over the exact map's"],
-        rows,
+        [head[place] for place in kept], [[row[place] for place in kept] for row in rows], numbers_from
     )
 
 
 def recipes() -> str:
-    """Samples that DISTA-Net needs by the way it is trained."""
+    """Number of samples that DISTA-Net needs, by training recipe."""
     if not (RESULTS / "recipes.json").exists():
         return "Not measured yet: run `python benchmarks/bench_recipes.py`"
     result = read_result("recipes")
@@ -63,7 +78,7 @@ def recipes() -> str:
 
 
 def _difference(row: dict[str, Any]) -> str:
-    """CSO-mAP of a row minus DISTA-Net's on the same images, with its interval; empty where it is unknown or itself."""
+    """CSO-mAP minus that of DISTA-Net on the same images, with interval; empty for DISTA-Net and if unknown."""
     found = row.get("difference")
     if found is None or found["to"] == row["name"]:
         return ""
@@ -72,26 +87,26 @@ def _difference(row: dict[str, Any]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A method's name in the registry's spelling, from the literature's."""
+    """The name used here for a method of the literature."""
     return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
 
 
 def published() -> str:
-    """The figures that the benchmark's authors report."""
+    """The figures reported by the authors of the benchmark."""
     head = ["method", "ratio", "parameters, M", "multiply-adds, G", *SCORES, "PSNR, dB", "SSIM", "here"]
     every = sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
     return markdown_table(head, [_published_cells(row, head) for row in every])
 
 
 def published_beside() -> str:
-    """What others report, and the authors with further parts."""
+    """Figures reported by others, and further figures of the same authors."""
     head = ["source", "method", "multiply-adds, G", *SCORES, "here"]
     rows = [
         [part["source"], *_published_cells(row, head[1:])]
         for part in read_result("published")["beside"]
         for row in sorted(part["rows"], key=lambda row: -(row["CSO-mAP"] or 0.0))
     ]
-    return markdown_table(head, rows, 2)
+    return folded("Other published figures", markdown_table(head, rows, 2))
 
 
 PUBLISHED_COLUMNS = {
@@ -101,16 +116,16 @@ PUBLISHED_COLUMNS = {
     "SSIM": ("ssim", ".4f"),
     **{score: (score, ".2f") for score in SCORES},
 }
-"""Key and format of a column of the literature's figures."""
+"""Key and format of each column of published figures."""
 
 
 def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
-    """Cells of a row of the literature by the columns' names."""
+    """Cells of a row of published figures, by column name."""
     name = _plain(row["name"].partition(",")[0])
     cells = {
         "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
         "ratio": str(row["ratio"]),
-        "here": f"`{name}`" if name in METHODS else "no implementation",
+        "here": f"`{name}`" if name in METHODS else "no",
     }
     for column, (key, form) in PUBLISHED_COLUMNS.items():
         cells[column] = "" if row.get(key) is None else f"{row[key]:{form}}"
@@ -118,10 +133,10 @@ def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
 
 
 def short_trainings(name: str) -> str:
-    """Trainings of a short budget.
+    """Trainings with a short budget.
 
     Args:
-        name: of the file in docs/results.
+        name: file in docs/results, without suffix.
     """
     every = read_result(name)
     tested = all("test" in row for row in every)
@@ -140,27 +155,27 @@ def short_trainings(name: str) -> str:
             ]  # fmt: skip
     head = ["network", "options", "seed", "samples", "minutes", "CSO-mAP"]
     if tested:
-        head += [f"on {every[0]['test']['images']:,} test images", "minus the first row's", "squared error"]
+        head += [f"on {every[0]['test']['images']:,} test images", "minus the first row", "squared error"]
     return markdown_table(head, rows, 2)
 
 
 def training_steps() -> str:
-    """Seconds of a training step of DISTA-Net in the trainer's forms."""
+    """Seconds per training step of DISTA-Net, by the way it is run."""
     result = read_result("training_speed")
     forms = {
-        "plain": "plain eager loop, default layout", "trainer": "as `csist train` does",
-        "compiled": "with `--compile`",
-        "window": f"without it, on windows of {result['window_px']} px",
+        "plain": "plain eager loop, default memory layout", "trainer": "`csist train`",
+        "compiled": "`csist train --compile`",
+        "window": f"`csist train --window {result['window_px']}`",
     }  # fmt: skip
     rows = [
         [forms[name], f"{row['seconds_per_step']:.2f}", f"{row['times_faster_than_plain']:.2f}"]
         for name, row in result["rows"].items()
     ]
-    return markdown_table([f"step of {result['batch']} images", "s", "times as fast"], rows)
+    return markdown_table([f"step of {result['batch']} images", "s", "speed-up"], rows)
 
 
 def yolo() -> str:
-    """Maps read out by a detector, beside their own read-out."""
+    """Maps read out by a detector, beside their own read-out; detectors that find nothing are named."""
     result = read_result("yolo")
     rows = []
     for each in result["methods"]:
@@ -172,15 +187,23 @@ def yolo() -> str:
                     f"{figures['distance_rms']:.3f}" if "distance_rms" in figures else "",
                 ]
             )  # fmt: skip
-    return markdown_table(["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right", "rms error, px"], rows, 2)
+    head = ["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right", "rms error, px"]
+    notes = [
+        f"The row of zeros is a detector whose training failed: within the budget, the one for the maps of "
+        f"`{each['name']}` reported no box at all on the test images. It says nothing about the maps, which score well "
+        "by threshold."
+        for each in result["methods"]
+        if not each["yolo"]["detections"]
+    ]
+    return "\n\n".join([_without_empty_columns(head, rows, 2), *notes])
 
 
 def yolo_budget() -> str:
-    """How long the detectors were trained, and on what."""
+    """Training time and data of the detectors."""
     result = read_result("yolo")
     budget = result["budget"]
     spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
     return (
-        f"{budget['minutes']:g} minutes a method were given ({spent} with its maps and validation), "
-        f"{budget['train_maps']:,} maps to learn from, {result['data']['images']:,} test images"
+        f"{budget['minutes']:g} minutes of training per method ({spent} with making the maps and validation), "
+        f"{budget['train_maps']:,} training maps, {result['data']['images']:,} test images"
     )

@@ -1,10 +1,11 @@
-"""Collect trainings that are to be compared, such as of one network with several options, for a table.
+"""Collect trainings to compare, such as those of one network with several options, for a table.
 
     python scripts/short_trainings.py NAME WEIGHTS.safetensors ... [--data STORE.h5] [--limit N]
 
-Writes docs/results/NAME.json from the files' cards: of each training the method, ratio, options, seed, budget, and
-CSO-mAP and squared error on its validation images. With --data the weights are also run on the test split: CSO-mAP by
-intensity and squared error there, and the difference in CSO-mAP to the first file on the same resamples of the images.
+Writes docs/results/NAME.json from the cards of the files: method, ratio, options, seed, budget, and CSO-mAP and squared
+error on the validation images of each training. With --data the weights are also run on the test split, which adds
+CSO-mAP by intensity, squared error, and the difference in CSO-mAP to the first file on the same resamples of the
+images.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SEED = 0
 
 
 def row_of(path: Path) -> dict[str, Any]:
-    """One training, from its card."""
+    """Return the row of one training, from its card."""
     card = read_card(path)
     training, score = card["training"], card["score"]
     return {
@@ -44,15 +45,15 @@ def row_of(path: Path) -> dict[str, Any]:
 
 
 def tested(paths: Sequence[Path], data: LabelledImages, resamples: int = 1000) -> list[dict[str, Any]]:
-    """Figures of weight files on the same test images, each compared with the first file.
+    """Return the figures of weight files on the same test images, each compared with the first file.
 
     Args:
         paths: weight files.
-        data: test images with their truth.
-        resamples: of the bootstrap.
+        data: test images with their true targets.
+        resamples: number of bootstrap resamples.
 
     Returns:
-        images, CSO-mAP by intensity and its difference to the first file's (value, low, high), squared_error of a cell.
+        images, CSO-mAP by intensity and its difference to the first file (value, low, high), squared_error per cell.
     """
     rows: list[dict[str, Any]] = []
     first: list[Targets] = []
@@ -79,9 +80,9 @@ def tested(paths: Sequence[Path], data: LabelledImages, resamples: int = 1000) -
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="of the file in docs/results")
+    parser.add_argument("name", help="name of the file in docs/results")
     parser.add_argument("weights", nargs="+", type=Path)
-    parser.add_argument("--data", type=Path, help="store whose test split the weights are run on")
+    parser.add_argument("--data", type=Path, help="store; the weights are run on its test split")
     parser.add_argument("--limit", type=int, help="first test images only")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder")
     options = parser.parse_args()

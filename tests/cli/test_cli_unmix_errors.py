@@ -99,7 +99,7 @@ def test_in_a_batch_the_others_are_done(run: Run, tmp_path: Path) -> None:
         (["a.npy", "--plot", "a.jpg"], "cannot write a.jpg: its name must end in .png or .svg or .pdf"),
         (["a.npy", "--plot", "missing/a.png"], "cannot write missing/a.png"),
         (["a.npy", "--groups", "g.txt"], "g.txt"),
-        (["a.npy", "--groups", "targets.csv"], "targets.csv: it is the name of two outputs"),
+        (["a.npy", "--groups", "targets.csv"], "targets.csv: two outputs have this name"),
         (["a.npy", "--json", "missing/a.json"], "cannot write missing/a.json"),
         (["a.npy", "--method", "continous"], "unknown method 'continous': did you mean 'continuous'?"),
         (["a.npy", "--method", "lista"], "no trained weights of lista"),

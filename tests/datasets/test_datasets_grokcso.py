@@ -272,5 +272,5 @@ def test_convert_says_what_it_needs(canonical: Path, tmp_path: Path) -> None:
         convert(tmp_path / "none", tmp_path / "t")
     with pytest.raises(InputError, match="there is no such file"):
         convert(tmp_path / "none.h5", tmp_path / "t")
-    with pytest.raises(InputError, match="it exists already"):
+    with pytest.raises(InputError, match="it already exists"):
         convert(canonical / "s.h5", canonical / "g")

@@ -69,5 +69,5 @@ def test_atomic_folder(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "f", folder=True) as partial:
         (partial / "x").write_text("")
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["x"]
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         check_new_folder(tmp_path / "f")

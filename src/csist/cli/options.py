@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options shared by several commands, and functions that read their values."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Store (.h5) or folder of a GrokCSO dataset.")]
 SplitOption = Annotated[str, typer.Option("--split", help="train, val or test.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first images only.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Number of images to use, from the first.")]
 RatioOption = Annotated[int, typer.Option("--ratio", help="Sub-pixel grid ratio of grid methods, 3, 5 or 7.")]
 ModeOption = Annotated[
     str | None,
     typer.Option("--mode", help=option_help("mode"), show_default=FrameOptions.mode),
 ]
 PriorOption = Annotated[
-    str | None, typer.Option("--prior", help="What is known of a group: flat, csist-100k or a JSON file.")
+    str | None, typer.Option("--prior", help="Prior of a group of targets: flat, csist-100k or a JSON file.")
 ]
 SensorOption = Annotated[Path | None, typer.Option("--sensor", help="Sensor card (JSON file).")]
 NoiseOption = Annotated[float | None, typer.Option("--noise-std", help=option_help("noise_std"))]
@@ -32,24 +32,24 @@ DetectorOption = Annotated[str, typer.Option("--detector", help=option_help("det
 FalseAlarmOption = Annotated[float, typer.Option("--false-alarm-rate", help=option_help("false_alarm_rate"))]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option("--weights", help="Weight file of a trained method, instead of the package's own."),
+    typer.Option("--weights", help="Weight file of a trained method instead of the one in the package."),
 ]
 RuntimeOption = Annotated[
     str,
-    typer.Option("--runtime", help="What computes the maps of a grid method: torch, or onnx (onnxruntime)."),
+    typer.Option("--runtime", help="Library that computes the maps of a grid method: torch, or onnx (onnxruntime)."),
 ]
 JsonOption = Annotated[
     str | None,
     typer.Option("--json", help="Write the figures as JSON to this file, or - for standard output."),
 ]
-PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw a picture (.png, .svg or .pdf).")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a figure (.png, .svg or .pdf).")]
 
 
 def check_mode(mode: str | None) -> None:
-    """Check the effort of the continuous method.
+    """Check the mode of the continuous method.
 
     Raises:
-        InputError: if there is no such effort.
+        InputError: if there is no such mode.
     """
     from csist.methods.table import METHODS
 
@@ -59,10 +59,10 @@ def check_mode(mode: str | None) -> None:
 
 
 def check_runtime(runtime: str, methods: Sequence[str]) -> None:
-    """Check what computes the maps of these methods, given by their registry names.
+    """Check the runtime of methods given by their registry names.
 
     Raises:
-        InputError: if there is no such runtime, or a method has no map and another than the usual one is asked for.
+        InputError: if there is no such runtime, or a method has no map and the runtime is not the default.
     """
     from csist.methods.table import RUNTIMES, abilities
 
@@ -70,14 +70,14 @@ def check_runtime(runtime: str, methods: Sequence[str]) -> None:
         raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
     for name in methods:
         if runtime != RUNTIMES[0] and not abilities(name).grid:
-            raise InputError(f"--runtime {runtime} is for methods on the grid, {name!r} has none: leave it out")
+            raise InputError(f"--runtime {runtime} is for grid methods, and {name!r} is not one: leave it out")
 
 
 def read_sensor(path: Path) -> tuple[Sensor, float | None]:
-    """The sensor of a card, and its noise in counts if the card states one.
+    """Read a sensor card; return the sensor, and its noise in counts if the card states it.
 
     Raises:
-        InputError: if the file cannot be read or is no sensor card.
+        InputError: if the file cannot be read or is not a sensor card.
     """
     from csist.files import reading
     from csist.physics.sensor import Sensor

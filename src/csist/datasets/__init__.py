@@ -1,4 +1,4 @@
-"""The benchmark's datasets: drawn, and in the published layout."""
+"""Benchmark datasets: generation, and reading and writing of the published layout."""
 
 from csist.datasets.generate import generate, split_sizes
 from csist.datasets.grokcso import Convention, GrokCSOData, convert, is_grokcso, read_grokcso, write_grokcso

@@ -1,12 +1,12 @@
-"""The published dataset's files: PNG images and XML annotations, read, checked against physics, and written.
+"""Files of the published dataset: PNG images and XML annotations, read, checked against the forward model, and written.
 
 Layout of one split: `cso_img/image_{id}.png` and `Annotations/CSO{id}.xml`; a dataset is one such folder or
 has the sub-folders train, val and test. An annotation holds size{width, height}, sigma and any number of
 object{coordinate{xc, yc, brightness}}.
 
-The files do not say whether coordinates count from 0 or 1, nor whether xc is the column or the row (the
-published code reads them one way for images and the other way for labels). So the annotations are rendered
-in all four ways and compared with the images: the way that explains them is the right one.
+The files do not state whether coordinates start at 0 or 1, nor whether xc is the column or the row (the published code
+reads them one way for images and the other way for labels). The annotations are therefore rendered under all four
+conventions and compared with the images; the convention that explains the images is used.
 
 Source for the layout: GrokCSO, https://github.com/GrokCV/GrokCSO (Han et al., ICCV 2025, arXiv 2505.19148).
 """
@@ -49,27 +49,27 @@ if TYPE_CHECKING:
 
 IMAGE_FOLDER, ANNOTATION_FOLDER = "cso_img", "Annotations"
 PREFIXES = ("CSO", "COS", "CSO_", "COS_")
-"""What annotations have been seen to be called, before the id."""
+"""File name prefixes of annotations found in practice, before the id."""
 
 CARD_NAME = "csist.json"
-"""Our addition: sensor, prior and seed, which the published files cannot hold; other readers ignore it."""
+"""File with sensor, prior and seed, which the published layout cannot hold; other readers ignore it."""
 
 PROBE = 64
-"""Images on which the convention of the coordinates is decided."""
+"""Number of images used to decide the convention of the coordinates."""
 
 LEAST_EXPLAINED = 0.5
-"""Share of the images' variance that the annotations must explain. The right convention explains over 0.9
-even with read noise of 5 counts; a wrong one puts the light elsewhere and is worse than an empty image."""
+"""Smallest fraction of the variance of the images that the annotations must explain. The right convention explains
+over 0.9 even with read noise of 5 counts; a wrong one misplaces the light and does worse than an empty image."""
 
 
 @dataclass(frozen=True)
 class Convention:
-    """How the coordinates of a dataset are meant.
+    """Convention of the coordinates of a dataset.
 
     Args:
         x_is_column: whether xc is the column (else the row).
         first: number of the first pixel, 0 or 1.
-        explained: share of the images' variance that the annotations, so read, explain; NaN without targets.
+        explained: fraction of the variance of the images explained under this convention; NaN without targets.
     """
 
     x_is_column: bool
@@ -83,14 +83,14 @@ class Convention:
 
 @dataclass(frozen=True, eq=False)
 class GrokCSOData:
-    """What `read_grokcso` found: arrays by split, and what all of them have in common.
+    """Result of `read_grokcso`: arrays by split, and their common metadata.
 
     Args:
-        splits: images and targets by the split's name.
-        convention: how the coordinates of the files are meant.
-        sensor: the sensor that made the images.
-        prior: law of the scenes.
-        seed: the seed that made them; None where the files do not say.
+        splits: images and targets by name of the split.
+        convention: convention of the coordinates in the files.
+        sensor: sensor of the images.
+        prior: scene prior.
+        seed: seed of the dataset; None if the files do not state it.
     """
 
     splits: dict[str, SplitArrays]
@@ -108,7 +108,7 @@ class _Annotation:
 
 
 def is_grokcso(path: str | Path) -> bool:
-    """Whether a folder has the published layout.
+    """Return whether a folder has the published layout.
 
     Args:
         path: the folder.
@@ -143,7 +143,7 @@ def _child(element: Element, name: str, path: Path) -> Element:
 
 def _read_annotation(path: Path) -> _Annotation:
     with reading(path):
-        # Entities and document types are refused: a file of 1 KB can otherwise expand to gigabytes.
+        # Entities and document types are rejected: a file of 1 KB could otherwise expand to gigabytes.
         root = ElementTree.parse(path, forbid_dtd=True).getroot()
     size = _child(root, "size", path)
     shape = _number(size, "height", path), _number(size, "width", path)
@@ -169,7 +169,7 @@ def _annotation_path(folder: Path, number: str, image: Path) -> Path:
 
 
 def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], list[_Annotation], list[Path]]:
-    """Images (N, H, W), annotations and image paths of one split, in natural order of the ids."""
+    """Read the images (N, H, W), annotations and image paths of one split, in natural order of the ids."""
     annotations = folder / ANNOTATION_FOLDER
     if not annotations.is_dir():
         raise InputError(f"{folder} has {IMAGE_FOLDER} but no folder {ANNOTATION_FOLDER}")
@@ -221,7 +221,7 @@ def _render(sensor: Sensor, truths: list[_Annotation], convention: Convention) -
 def _find_convention(
     root: Path, images: NDArray[Any], truths: list[_Annotation], sensor: Sensor
 ) -> tuple[Convention, Sensor]:
-    """The convention that explains the images best, and the sensor with the background found on the way."""
+    """Return the convention that explains the images best, and the sensor with the background found with it."""
     seen = [i for i, truth in enumerate(truths) if truth.points][:PROBE]
     candidates = [Convention(column, first, np.nan) for first in (0, 1) for column in (True, False)]
     if not seen:
@@ -232,10 +232,10 @@ def _find_convention(
     best, best_background = candidates[0], 0.0
     for candidate in candidates:
         clean = _render(sensor, [truths[i] for i in seen], candidate)
-        # Most pixels are dark, so the median difference is the background; below half a count it is rounding.
+        # Most pixels are dark, so the median difference is the background; below half a count it is rounding error.
         background = float(np.median(observed - clean))
         background = background if abs(background) > 0.5 else 0.0
-        # A file cannot hold more than its type: saturated images are compared as such.
+        # Clip the model to the range of the pixel type, so that saturated images are compared correctly.
         model = np.clip(np.rint(clean + background), float(limits.min), float(limits.max))
         explained = float(1.0 - ((observed - model) ** 2).sum() / spread) if spread > 0 else -np.inf
         if np.isnan(best.explained) or explained > best.explained + 1e-12:
@@ -244,29 +244,29 @@ def _find_convention(
         raise InputError(
             f"{root}: the annotations do not explain the images with sigma {truths[0].sigma_px}, neither "
             "with xc as column nor as row, counted from 0 or 1 (at best "
-            f"{100 * best.explained:.0f} % of the variance): do they belong together?"
+            f"{100 * best.explained:.0f} % of the variance): check that they belong together"
         )
     return best, replace(sensor, background=best_background)
 
 
 def _measure_sensor(images: NDArray[Any], truths: list[_Annotation], convention: Convention, sensor: Sensor) -> Sensor:
-    """The sensor with clipping and read noise as the first images show them."""
+    """Return the sensor with clipping and read noise measured on the first images."""
     seen = [i for i, truth in enumerate(truths) if truth.points][: 8 * PROBE]
     if not seen or images.dtype.kind != "u":
         return sensor
     depth, top = 8 * images.dtype.itemsize, float(np.iinfo(images.dtype).max)
     observed, clean = images[seen].astype(np.float64), _render(sensor, [truths[i] for i in seen], convention)
     clipped = bool(((observed == top) & (clean > top + 1.0)).any())
-    # Bright but unsaturated pixels only: dark ones may have been clipped at 0.
+    # Only bright, unsaturated pixels: dark ones may have been clipped at 0.
     lit = (clean > 10.0) & (clean < 0.9 * top) & (observed < top)
     variance = float(np.mean((observed - clean)[lit] ** 2)) if lit.any() else 0.0
-    # Printed coordinates are rounded too, which costs a few hundredths of a count^2.
+    # Printed coordinates are rounded too, which adds a few hundredths of a count^2.
     noise = float(np.sqrt(variance - ROUNDING_VARIANCE)) if variance > ROUNDING_VARIANCE + 0.05 else 0.0
     return replace(sensor, read_noise=noise, bits=depth if clipped or noise > 0 else None)
 
 
 def _follows(prior: ScenePrior, splits: dict[str, SplitArrays]) -> bool:
-    """Whether all scenes obey the law of the benchmark (to the precision of printed coordinates)."""
+    """Return whether all scenes follow the prior, to the precision of printed coordinates."""
     low, high = prior.intensity_range or (0.0, np.inf)
     for arrays in splits.values():
         held = np.isfinite(arrays.targets[..., 2])
@@ -302,17 +302,17 @@ def _read_card(root: Path) -> tuple[Sensor, ScenePrior, int | None] | None:
 
 
 def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOData:
-    """Read a dataset in the published layout; coordinates come out as ours (x the column, from 0).
+    """Read a dataset in the published layout and convert its coordinates (x is the column, from 0).
 
-    A folder without the sub-folders train, val and test becomes the split test. Background, clipping and
-    noise are taken from the images, unless we wrote the folder (it then has a card).
+    A folder without the sub-folders train, val and test becomes the split test. Background, clipping and noise are
+    measured on the images, unless the folder was written by csist and has a card.
 
     Args:
-        root: the dataset's folder.
+        root: folder of the dataset.
         progress: called with (images done, images in all).
 
     Raises:
-        InputError: if the layout is another one, a file is missing, damaged or lacks a field, sizes disagree,
+        InputError: if the folder has another layout, a file is missing, damaged or lacks a field, sizes disagree,
             or the annotations do not explain the images.
     """
     root = Path(root)
@@ -357,7 +357,11 @@ def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOD
 
 
 def check_storable(sensor: Sensor) -> None:
-    """Raise `InputError` if the published files cannot hold images of this sensor."""
+    """Check that the published layout can hold images of this sensor.
+
+    Raises:
+        InputError: if it cannot.
+    """
     if not isinstance(sensor.psf, GaussianPSF):
         raise InputError(
             f"the GrokCSO layout holds a Gaussian PSF only, this sensor's is {sensor.psf.kind}: use the store"
@@ -382,7 +386,11 @@ def _annotation_text(name: str, targets: Targets, sigma_px: float, shape: tuple[
 
 
 def _check_values(split: Split) -> np.dtype[Any]:
-    """The PNG pixel type that holds a split; `InputError` if none does."""
+    """Return the PNG pixel type that holds a split.
+
+    Raises:
+        InputError: if no type does.
+    """
     counts = split.counts
     if not counts.size:
         return np.dtype(np.uint8 if counts.dtype.itemsize == 1 else np.uint16)
@@ -399,12 +407,12 @@ def _check_values(split: Split) -> np.dtype[Any]:
 def write_grokcso(store: Store, root: str | Path, progress: Progress | None = None) -> Path:
     """Write a store in the published layout: 8-bit PNG for 8-bit stores, else 16-bit.
 
-    Coordinates are printed in full precision, xc is the column, counted from 0. Ids run through train, val
-    and test. A card with sensor, prior and seed is put beside the splits: nothing is lost on the way back.
+    Coordinates are printed in full precision; xc is the column, counted from 0. Ids are consecutive over train, val
+    and test. A card with sensor, prior and seed is written beside the splits, so that the conversion is lossless.
 
     Args:
         store: the dataset.
-        root: folder to make; it must not exist (or be empty).
+        root: folder to create; it must not exist or be empty.
         progress: called with (images done, images in all).
 
     Returns:
@@ -418,7 +426,7 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
     root = check_new_folder(root)
     check_storable(store.sensor)
     psf = store.sensor.psf
-    if not isinstance(psf, GaussianPSF):  # told so by check_storable already; this is for the type checker
+    if not isinstance(psf, GaussianPSF):  # already checked by check_storable; for the type checker
         raise TypeError(psf.kind)
     dtype = max((_check_values(store[name]) for name in store), key=lambda each: each.itemsize)
     total, done = sum(store.splits.values()), 0
@@ -443,18 +451,18 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
 
 
 def convert(source: str | Path, destination: str | Path, progress: Progress | None = None) -> Path:
-    """Convert a store (.h5) to the GrokCSO layout (a folder), or the other way round; the source decides.
+    """Convert a store (.h5) to the GrokCSO layout (a folder) or a folder to a store, depending on the source.
 
     Args:
         source: store or folder.
-        destination: what to write: a folder that does not exist yet, or a store.
+        destination: folder to create, or store to write.
         progress: called with (images done, images in all).
 
     Returns:
         The destination.
 
     Raises:
-        InputError: if the source is neither, or the destination does not suit or cannot be written.
+        InputError: if the source is neither, or the destination has the wrong type or cannot be written.
     """
     source, destination = Path(source), Path(destination)
     if source.suffix.lower() in STORE_SUFFIXES and not source.is_dir():

@@ -52,7 +52,7 @@ class SplitArrays:
 
     @classmethod
     def from_targets(cls, images: NDArray[Any], targets: Sequence[Targets]) -> SplitArrays:
-        """Arrays from one `Targets` an image.
+        """Arrays from one `Targets` per image.
 
         Raises:
             InputError: if the numbers of images and of targets differ.

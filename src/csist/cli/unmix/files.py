@@ -1,4 +1,4 @@
-"""One file, folder or video of `csist unmix`, opened and unmixed block by block."""
+"""Files, folders and videos of `csist unmix`, opened and unmixed block by block."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class OpenFile:
-    """A file of images, and the blocks in which it is unmixed while they are asked for."""
+    """File of images whose blocks are unmixed lazily."""
 
     shape: tuple[int, int, int]
-    """(N, H, W); N is 0 where the file does not say how many there are."""
+    """Shape (N, H, W); N is 0 if the file does not state the number of images."""
     notes: Sequence[str]
-    """What the user should know, one line each; more may come while blocks are asked for."""
+    """Notes for the user, one line each; more may be added while blocks are read."""
     blocks: Iterator[Block]
 
 
 def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
-    """A file's images, or the sequence that a folder or video is, to be unmixed in this process.
+    """Open a file of images, or a folder or video as a sequence, to be unmixed in this process.
 
     Raises:
         InputError: if it cannot be read.
@@ -46,10 +46,10 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
 
 
 def check_frames(stack: ImageStack, method: str) -> None:
-    """Read all frames once, which finds infinities, and refuse one without a value.
+    """Read all frames once to find infinities and frames without any value.
 
     Raises:
-        InputError: if one cannot be used, or the method is not for frames.
+        InputError: if a frame cannot be used, or the method does not support frames.
     """
     import numpy as np
 
@@ -62,7 +62,7 @@ def check_frames(stack: ImageStack, method: str) -> None:
 
 
 def _solve_file(stack: ImageStack | FrameSequence, settings: Settings) -> Iterator[Block]:
-    """All images of a file or sequence; what is wrong with a file's values shows before the first one is unmixed."""
+    """Unmix all images of a file or sequence; a file with invalid values fails before its first image is unmixed."""
     from csist.cli.unmix.frames import solve_sequence
     from csist.io import ImageStack
     from csist.io.sequences import sequence_of_stack
@@ -72,8 +72,8 @@ def _solve_file(stack: ImageStack | FrameSequence, settings: Settings) -> Iterat
     if not isinstance(stack, ImageStack):
         if is_window(stack.shape):
             raise InputError(
-                f"{stack.path} holds windows of {stack.shape[1]} x {stack.shape[2]} px, a sequence needs frames larger "
-                f"than {WINDOW_SIDE_PX} px: leave out --sequence, or save them as one .npy stack"
+                f"{stack.path} holds windows of {stack.shape[1]} x {stack.shape[2]} px, but a sequence needs frames "
+                f"larger than {WINDOW_SIDE_PX} px: leave out --sequence, or save them as one .npy stack"
             )
         check_frame_method(settings.method)
         yield from solve_sequence(stack, settings)

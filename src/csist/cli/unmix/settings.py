@@ -1,4 +1,4 @@
-"""What the options of `csist unmix` say, checked before the work begins."""
+"""Settings of `csist unmix`, checked before any image is processed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the options of `csist unmix` say, checked once; None where they say nothing."""
+    """Checked options of `csist unmix`; None for options that were not given."""
 
     method: str
     ratio: int
@@ -40,7 +40,7 @@ class Settings:
     workers: int | None = None
 
     def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
-        """The sensor of these images: a card, what the file states, or the default, with the options on top."""
+        """Return the sensor from the card, the file or the default, in this order, overridden by the options."""
         from csist.windows import default_sensor
 
         sensor = self.sensor or stack.sensor or default_sensor(images, stack.data.dtype)
@@ -51,13 +51,13 @@ class Settings:
         return sensor
 
     def noise_for(self, stack: ImageStack) -> float | None:
-        """The noise in counts if an option or the file states it; None if it is to be estimated."""
+        """Return the noise in counts stated by an option or the file; None if it is to be estimated."""
         if self.noise_std is None and self.sensor is None and stack.sensor is not None:
             return stack.sensor.read_noise
         return self.noise_std
 
     def frame_options(self, stated: Sensor | None) -> FrameOptions:
-        """The options of frames whose file states this sensor."""
+        """Return the options for frames of a file that states this sensor."""
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
         return FrameOptions(
             sensor=self.sensor or stated,
@@ -85,7 +85,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of `csist unmix` that say how to unmix, as they are given."""
+    """Options of `csist unmix` that control the processing, as given on the command line."""
 
     method: str
     ratio: int
@@ -107,7 +107,7 @@ class Options:
 
 
 def make_settings(given: Options) -> Settings:
-    """The options of `csist unmix`, checked.
+    """Check the options of `csist unmix`.
 
     Raises:
         InputError: if a value is out of range or a file cannot be used.
@@ -149,7 +149,7 @@ def make_settings(given: Options) -> Settings:
 
 
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
-    """The PSF that the options give, or the word for one that is to be measured."""
+    """Return the PSF given by the options, or the keyword for measuring it."""
     from csist.frames.options import MEASURED_PSFS
     from csist.physics.psf import GaussianPSF
 
