@@ -10,9 +10,9 @@ weight a second one of factor 1 predicts what is added to it. The loss is
 in counts, on images that are given noise of a standard deviation between 0.001 and 0.05, drawn anew for each sample.
 The released code adds it to images in counts, where it is next to nothing beside the rounding; so it is here.
 
-Differs from the paper: the network sees images scaled by the benchmark's middle intensity; the trainer is the one of all
-networks here (averaged weights, another length, no weight decay); the last layers start small, so that the map starts
-near zero; where windows are trained on, sums are over the window, which holds a group's light.
+Differs from the paper: the network sees images scaled by the benchmark's middle intensity; the trainer is the one of
+all networks here (averaged weights, another length, no weight decay); the last layers start small, so that the map
+starts near zero; where windows are trained on, sums are over the window, which holds a group's light.
 """
 
 from __future__ import annotations
