@@ -346,7 +346,7 @@ def exact_map_row(
     """
     found: list[Targets] = []
     squared = 0.0
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for start in range(0, len(data), BLOCK):
         truths = data.truths[start : start + BLOCK]
         maps = exact_maps(data.images[start : start + BLOCK], grid, data.sensor, prior or data.prior)
@@ -355,7 +355,7 @@ def exact_map_row(
         squared += float(((maps - true) ** 2).mean(axis=(1, 2)).sum())
         if progress is not None:
             progress(EXACT_MAP, len(found), len(data))
-    speed = len(data) / max(time.perf_counter() - begun, 1e-9)
+    speed = len(data) / max(time.perf_counter() - started, 1e-9)
     return found, {"images_per_second": speed, "squared_error": squared / len(data)}
 
 

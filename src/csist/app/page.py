@@ -24,7 +24,7 @@ from csist.metrics import match_errors
 from csist.targets import Flag, Targets
 
 MOST_PICTURES = 12
-"""Largest number of results with figures; further ones appear only in the tables."""
+"""Largest number of results with figures; further results appear only in the tables."""
 MOST_GROUPS, MOST_ROWS = 5, 100
 """Number of close-ups per frame and of table rows on the page; the downloaded file has all rows."""
 

@@ -166,15 +166,15 @@ class ISTA(GridMethod):
         if start is not None and start.shape != (len(image), 1, *self.grid.map_shape):
             raise InputError(f"start must have shape {(len(image), 1, *self.grid.map_shape)}, got {tuple(start.shape)}")
         z = image.to(self.start_map) - self.sensor.background
-        begun = z.flatten(1) @ self.start_map.T if start is None else start.to(z)
-        begun = begun.view(-1, *self.grid.map_shape)
-        blocks = self._solve_blocks(z[:, 0], begun)
+        initial = z.flatten(1) @ self.start_map.T if start is None else start.to(z)
+        initial = initial.view(-1, *self.grid.map_shape)
+        blocks = self._solve_blocks(z[:, 0], initial)
         if not blocks:
-            return Solution(begun[:, None].to(image), torch.zeros(0, dtype=torch.int64))
+            return Solution(initial[:, None].to(image), torch.zeros(0, dtype=torch.int64))
         cells = torch.cat([cells for cells, _ in blocks])
         return Solution(cells[:, None].to(image), torch.cat([count for _, count in blocks]))
 
-    def _solve_blocks(self, image: Tensor, begun: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _solve_blocks(self, image: Tensor, initial: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return maps and iterations of each block of images, with the blocks in parallel.
 
         Each block runs in one thread: the products are too small for several threads, which would mostly wait for each
@@ -184,7 +184,7 @@ class ISTA(GridMethod):
 
         def solve_block(start: int) -> tuple[Tensor, Tensor]:
             with torch.no_grad():  # threads do not inherit it
-                return self._solve_block(image[start : start + BLOCK], begun[start : start + BLOCK])
+                return self._solve_block(image[start : start + BLOCK], initial[start : start + BLOCK])
 
         try:
             with ThreadPoolExecutor(inner, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -192,12 +192,12 @@ class ISTA(GridMethod):
         finally:
             torch.set_num_threads(inner)
 
-    def _solve_block(self, image: Tensor, begun: Tensor) -> tuple[Tensor, Tensor]:
+    def _solve_block(self, image: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps (n, cH, cW) and iterations (n,) of images (n, H, W)."""
-        result = torch.empty_like(begun)
+        result = torch.empty_like(initial)
         taken = torch.full((len(image),), self.iterations, device=image.device)
         left = torch.arange(len(image), device=image.device)
-        z, current = self._lay_out(self._padded(image)), self._lay_out(begun)
+        z, current = self._lay_out(self._padded(image)), self._lay_out(initial)
         ahead, momentum = current.clone(), 1.0
         stepped, spare = torch.empty_like(current), torch.empty_like(current)
         threshold = self.penalty / self.operator.lipschitz
