@@ -236,7 +236,7 @@ def test_frames(run: Run, tmp_path: Path) -> None:
     code, out, err = run("unmix", "sky.npy", *options, "--plot", "sky.png", "--groups", "groups.csv")
     assert (code, err) == (0, "")
     assert "masked pixels  10" in out
-    assert "note: sky.npy: --background is for windows" in out
+    assert "note: sky.npy: --background applies to windows only" in out
     found = read_targets_table("targets.csv")
     for index in range(2):
         targets = found["sky.npy", index]
