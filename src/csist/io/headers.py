@@ -109,7 +109,16 @@ def header_of_cards(
     seconds = None if exposure is None else exposure[1]
     said: list[str] = []
     noise = _number(cards, *READ_NOISE_KEYS)
-    gain = _gain(cards, comments, unit, seconds, None if noise is None else noise[1], image, said, notes)
+    gain = _gain(
+        cards,
+        comments,
+        unit=unit,
+        seconds=seconds,
+        noise_e=None if noise is None else noise[1],
+        image=image,
+        said=said,
+        notes=notes,
+    )
     read_noise = None
     if noise is not None:
         if gain is not None:
@@ -148,6 +157,7 @@ def _is_plain(key: str, value: Any) -> bool:
 def _gain(
     cards: Mapping[str, Any],
     comments: Mapping[str, str],
+    *,
     unit: str,
     seconds: float | None,
     noise_e: float | None,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
@@ -138,7 +138,7 @@ def unmix(
     frame, in which groups are detected first. Without sensor options, windows are assumed to have a Gaussian PSF of
     0.5 px and no background, and their noise is estimated.
     """
-    from csist.io import TableWriter, check_form, split_selector, write_table
+    from csist.io import TableWriter, check_form, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -189,10 +189,7 @@ def unmix(
         try:
             with writer as table, progress() as report:
                 _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
-                if groups is not None:
-                    write_table(groups_table(tally.groups), groups, metadata)
-                if tracks is not None and tally.tracks is not None:
-                    write_table(tally.tracks.table(), tracks, metadata)
+                _write_tables(tally, groups, tracks, metadata)
         except BaseException as error:
             _save_partial(error, writer, output, tally, groups)
             raise
@@ -201,6 +198,16 @@ def unmix(
     _report_unmixed(tally, output, time.perf_counter() - started, json_target)
     if tally.failed:
         raise typer.Exit(FAILURE)
+
+
+def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metadata: dict[str, Any]) -> None:
+    """Write the tables of groups and of tracks that are asked for."""
+    from csist.io import write_table
+
+    if groups is not None:
+        write_table(groups_table(tally.groups), groups, metadata)
+    if tracks is not None and tally.tracks is not None:
+        write_table(tally.tracks.table(), tracks, metadata)
 
 
 def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None) -> None:
