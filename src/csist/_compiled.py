@@ -17,21 +17,23 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba import config, njit, types
 from numba.core import cgutils, event
 from numba.extending import intrinsic
 
 logger = logging.getLogger(__name__)
 
+_numba: Any = numba
+"""Its type hints leave out what is used here."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PACKAGE = Path(__file__).parent
-MARKS = (b"@compiled", b"@linked", b"@inner")
+MARKS = (b"@compiled", b"@linked", b"@inner", b"@inlined")
 """What a file with kernels contains."""
 PREFIX = "csist-kernels-"
 KEPT_FOLDERS = 4
@@ -69,7 +71,7 @@ def candidate_folders(package: Path = PACKAGE) -> list[Path]:
     `CSIST_CACHE_DIR` or else `NUMBA_CACHE_DIR` names the only one; without them they are that of the package and that
     of the user.
     """
-    given = os.environ.get("CSIST_CACHE_DIR") or config.CACHE_DIR
+    given = os.environ.get("CSIST_CACHE_DIR") or _numba.config.CACHE_DIR
     return [Path(given)] if given else [package / "__pycache__", user_cache_folder()]
 
 
@@ -111,7 +113,7 @@ def remove_old(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-@lru_cache(maxsize=1)
+@cache
 def cache_folder() -> Path | None:
     """The folder of this process's machine code, or None."""
     return open_cache()
@@ -120,13 +122,13 @@ def cache_folder() -> Path | None:
 def _decorate(function: Callable[..., Any], **options: Any) -> Any:
     folder = cache_folder()
     if folder is None:
-        return njit(**OPTIONS, **options)(function)
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(folder)  # Numba reads it while it decorates
+        return _numba.njit(**OPTIONS, **options)(function)
+    before = _numba.config.CACHE_DIR
+    _numba.config.CACHE_DIR = str(folder)  # Numba reads it while it decorates
     try:
-        return njit(cache=True, **OPTIONS, **options)(function)
+        return _numba.njit(cache=True, **OPTIONS, **options)(function)
     finally:
-        config.CACHE_DIR = before
+        _numba.config.CACHE_DIR = before
 
 
 def compiled(function: Function) -> Function:
@@ -142,7 +144,7 @@ def compiled_exactly(function: Function) -> Function:
 
 
 def inner(function: Function) -> Function:
-    """As `compiled`, for a function that only kernels call: Python cannot, which saves the code that unpacks objects."""
+    """As `compiled`, for a function that only kernels call: Python cannot, which saves code that unpacks objects."""
     kernel: Function = _decorate(function, fastmath=FAST_MATH, no_cpython_wrapper=True)
     return kernel
 
@@ -150,28 +152,35 @@ def inner(function: Function) -> Function:
 def tuple_type(kind: type, *fields: Any) -> Any:
     """Numba's type of a `NamedTuple` with fields of these types."""
     if len(set(fields)) == 1:
-        return types.NamedUniTuple(fields[0], len(fields), kind)
-    return types.NamedTuple(fields, kind)
+        return _numba.types.NamedUniTuple(fields[0], len(fields), kind)
+    return _numba.types.NamedTuple(fields, kind)
+
+
+def inlined(function: Function) -> Function:
+    """Make a function part of the one kernel that calls it, before that is compiled: a name for some of its lines."""
+    kernel: Function = _numba.njit(inline="always", error_model="numpy", no_cpython_wrapper=True)(function)
+    return kernel
 
 
 _signatures: dict[Any, Any] = {}
 
 
 def linked(signature: Any) -> Callable[[Function], Function]:
-    """As `compiled`, for a function that kernels call through its address; see `calling`.
+    """As `inner`, for a function that kernels call through its address; see `calling`.
 
     Args:
         signature: Numba's, with the types of result and arguments.
     """
 
     def decorate(function: Function) -> Function:
-        kernel = compiled(function)
+        kernel = inner(function)
         _signatures[kernel] = signature
         return kernel
 
     return decorate
 
 
+@cache
 def address_of(kernel: Callable[..., Any]) -> int:
     """Address of the machine code of a `linked` kernel, which is compiled if need be and stays in memory."""
     dispatcher: Any = kernel
@@ -189,9 +198,9 @@ def calling(kernel: Callable[..., Any]) -> Any:
     declared = _signatures[kernel]
     returns = declared.return_type
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def call(typing_context: Any, address: Any, arguments: Any) -> Any:
-        given = tuple(types.unliteral(one) for one in arguments.types)
+        given = tuple(_numba.types.unliteral(one) for one in arguments.types)
         if given != declared.args:
             pairs = zip(declared.args, given, strict=False)
             wrong = [f"argument {n}: {a} declared, {b} given" for n, (a, b) in enumerate(pairs) if a != b]
@@ -215,27 +224,19 @@ def calling(kernel: Callable[..., Any]) -> Any:
 
 
 class _Announcer(event.Listener):  # type: ignore[misc]
-    """Tells once a process that kernels of this package are being compiled."""
+    """Logs one line when the first kernel of this process has to be compiled; none if all are on disk."""
 
-    def __init__(self) -> None:
-        self.tell: Callable[[str], None] = logger.info
-        self.told = False
+    told = False
 
     def on_start(self, event: Any) -> None:
         module = getattr(event.data["dispatcher"].py_func, "__module__", "") or ""
         if not self.told and module.split(".")[0] == __package__:
             self.told = True
-            self.tell(COMPILING)
+            logger.info(COMPILING)
 
     def on_end(self, event: Any) -> None:
         pass
 
 
-COMPILING = "Compiling the solver for this machine (once; about half a minute)"
-_announcer = _Announcer()
-event.register("numba:compile", _announcer)
-
-
-def announce(tell: Callable[[str], None]) -> None:
-    """Call `tell` with one line when the first kernel of this process has to be compiled; not if all are on disk."""
-    _announcer.tell = tell
+COMPILING = "compiling the solver for this machine (once; about half a minute)"
+event.register("numba:compile", _Announcer())

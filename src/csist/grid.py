@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from csist._compiled import compiled_exactly
 from csist._types import FloatArray
 from csist.checks import InputError, check_ratio, check_shape
 from csist.physics.psf import PSF, GaussianPSF
@@ -32,7 +32,7 @@ MOST_CELLS = 512
 """Cells of one map that are merged, brightest first: bounds the time where a map is nothing but noise."""
 
 
-@njit(cache=True, nogil=True)
+@compiled_exactly
 def merge_cells(cells: FloatArray, fewest: int, most: int) -> int:
     """Merge `cells` (n, 3), rows of column, row and flux, in place; the first so many rows that it returns remain.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from csist.methods.continuous.likelihood import compiled
+from csist._compiled import compiled
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

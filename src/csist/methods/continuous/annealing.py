@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csist._compiled import calling, compiled, inner
+from csist._compiled import calling, compiled, inlined, inner
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
 from csist.methods.continuous.diagnostics import compare_chains
@@ -202,7 +202,7 @@ def _make_population(blocks: int, size: int) -> Population:
     )  # fmt: skip
 
 
-@inner
+@inlined
 def _make_steps(blocks: int, size: int, seed: int) -> Steps:
     floor, width = np.empty(CHAINS_A_BLOCK, np.float32), np.empty(KINDS)
     for chain in range(CHAINS_A_BLOCK):
@@ -223,7 +223,7 @@ def _chains(population: Population, block: int, steps: Steps) -> Chains:
     )  # fmt: skip
 
 
-@inner
+@inlined
 def start_population(
     call: Kernels, posterior: Posterior, start: Start, population: Population, steps: Steps, scratch: Scratch
 ) -> FloatArray:
@@ -236,7 +236,7 @@ def start_population(
     blocks, size, chains = state.shape
     weight, chosen = np.empty(blocks * chains), np.empty(blocks * chains, np.int64)
     uniform(steps.random[0], draw)
-    total = resample(start.weight, draw[0], chosen)
+    total = resample(start.weight, np.float64(draw[0]), chosen)
     for n in range(blocks * chains):
         block, chain, m = n // chains, n % chains, chosen[n]
         weight[n] = -math.log(start.weight[m] / total * start.weight.shape[0] + 1e-300)
@@ -255,7 +255,7 @@ def start_population(
     return weight
 
 
-@inner
+@inlined
 def resample_population(
     weight: FloatArray, offset: float, shapes_stay: bool, population: Population, resampled: Population
 ) -> float:
@@ -291,7 +291,7 @@ def resample_population(
     return highest + math.log(total / total_chains)
 
 
-@inner
+@inlined
 def move_population(
     call: Kernels, posterior: Posterior, population: Population, steps: Steps, stretch: float, scratch: Scratch
 ) -> float:
@@ -327,7 +327,7 @@ def move_population(
     return total
 
 
-@inner
+@inlined
 def next_inverse_temperature(population: Population, inverse: float, weight: FloatArray) -> float:
     """The inverse temperature of the next stage; `weight` (blocks * chains,) gets the log weights of the chains."""
     blocks, chains = population.value.shape
@@ -344,7 +344,7 @@ def next_inverse_temperature(population: Population, inverse: float, weight: Flo
     return min(inverse + rise, 1.0) if rise < 1.0 - inverse else 1.0
 
 
-@inner
+@inlined
 def record_population(posterior: Posterior, population: Population, cloud: Cloud, first: int) -> None:
     """Put all chains into the samples from place `first` on."""
     _, size, chains = population.state.shape
@@ -354,7 +354,7 @@ def record_population(posterior: Posterior, population: Population, cloud: Cloud
         cloud.value[first + n] = population.value[block, chain]
 
 
-@compiled
+@inner
 def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud: Cloud) -> Outcome:
     """Sample a posterior.
 
@@ -366,15 +366,15 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
         cloud: filled with records * blocks * CHAINS_A_BLOCK samples.
     """
     size, total_chains = posterior.low.shape[0], plan.blocks * CHAINS_A_BLOCK
-    scratch, steps = make_scratch(posterior, CHAINS_A_BLOCK), _make_steps(plan.blocks, size, plan.seed)
     population, spare = _make_population(plan.blocks, size), _make_population(plan.blocks, size)
+    steps, scratch = _make_steps(plan.blocks, size, plan.seed), make_scratch(posterior, population.value.shape[1])
     weight = start_population(call, posterior, start, population, steps, scratch)
     inverse = 1.0 / start.temperature
     log_evidence, accepted, stage, shaped_at, record = 0.0, 0.0, 0, inverse, 0
     while True:
         shapes_stay = stage % REFRESH_STAGES != 0
         uniform(steps.random[0], scratch.draw)
-        log_evidence += resample_population(weight, scratch.draw[0], shapes_stay, population, spare)
+        log_evidence += resample_population(weight, np.float64(scratch.draw[0]), shapes_stay, population, spare)
         population, spare = spare, population
         steps.power[:] = np.float32(inverse)
         if not shapes_stay:
@@ -397,14 +397,16 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
         inverse = next_inverse_temperature(population, inverse, weight)
         stage += 1
     effective, reduction = compare_chains(cloud.theta, cloud.value, posterior.count, total_chains)
-    added, share = call_weigh_by_rounding(
-        call.weigh_by_rounding, (call, posterior, cloud.theta, cloud.value, spare.state[0], spare.value[0], scratch)
-    )
+    added, share = 0.0, 1.0
+    if posterior.noise.before_rounding >= 0.0:
+        added, share = call_weigh_by_rounding(
+            call.weigh_by_rounding, (call, posterior, cloud.theta, cloud.value, spare.state[0], spare.value[0], scratch)
+        )
     acceptance = accepted / max(plan.last_moves * total_chains, 1)
     return Outcome(log_evidence + added, effective * share, acceptance, stage + 1, reduction)
 
 
-@compiled
+@inner
 def pose_in_pixel(bounds: Bounds, polynomials: SingleArray, patch: Window, noise: Noise) -> Posterior:
     """The posterior of a group inside a pixel; the separation is taken a little smaller, for single precision."""
     return pose(bounds, bounds.min_separation * bounds.min_separation * (1.0 - 1e-5), polynomials, patch, noise)
@@ -440,6 +442,4 @@ def anneal_in_pixel(
     posterior = pose_in_pixel(bounds, polynomials, cut(stack, place, region), noise)
     found = anneal(call, posterior, start, plan, cloud)
     log_evidence = found.log_evidence + empty_outside(window, region, noise.variance)
-    return Outcome(
-        log_evidence, found.effective_sample_size, found.acceptance, found.stages, found.scale_reduction
-    )
+    return Outcome(log_evidence, found.effective_sample_size, found.acceptance, found.stages, found.scale_reduction)

@@ -304,7 +304,9 @@ def _fit(
     """Shared parameters of windows (n, H, W) of one target, of which those that are faint or misfit are left out.
 
     Args:
+        stack: the windows in counts.
         sensor: gives background, rounding, gain and clipping to start from.
+        sigma_px: start of the PSF's width in px.
         own: (n, 3) start of x, y in px and flux in counts.
         noise_std: noise of a pixel in counts before rounding.
         misfit: standard deviation in counts of what a wrong sigma may leave besides.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import int64, types
 
-from csist._compiled import calling, inner, linked, tuple_type
+from csist._compiled import calling, inlined, inner, linked, tuple_type
 from csist.methods.continuous.likelihood import log_likelihood
 from csist.methods.continuous.model import SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch
@@ -27,7 +27,7 @@ class Kernels(NamedTuple):
 KERNELS = tuple_type(Kernels, *(int64,) * 5)
 
 
-@inner
+@inlined
 def _evaluate(c: SingleArray, t: SingleArray, out: SingleArray) -> None:
     """The polynomial with coefficients c (12,) at every t."""
     c0, c1, c2, c3, c4, c5 = c[0], c[1], c[2], c[3], c[4], c[5]
@@ -38,7 +38,7 @@ def _evaluate(c: SingleArray, t: SingleArray, out: SingleArray) -> None:
         out[j] = c0 + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * high)))))
 
 
-@inner
+@inlined
 def _fill_profile(
     polynomial: SingleArray, position: SingleArray, pixel: int, scratch: Scratch, out: SingleArray
 ) -> None:
@@ -58,10 +58,8 @@ def _fill_profile(
         phase[j] = position[j] - nearest
     for o in range(offsets):
         i = o + pixel - offsets // 2
-        if pixel < 0:
-            _evaluate(polynomial[o], phase, scattered[o])
-        elif 0 <= i < size:
-            _evaluate(polynomial[o], phase, out[i])
+        if pixel < 0 or 0 <= i < size:
+            _evaluate(polynomial[o], phase, scattered[o] if pixel < 0 else out[i])
     if pixel >= 0:
         for i in range(size):
             if not 0 <= i - pixel + offsets // 2 < offsets:
@@ -69,25 +67,25 @@ def _fill_profile(
         return
     out[:] = np.float32(0.0)
     for j in range(number):
-        shift = int(math.floor(position[j] + np.float32(0.5))) - offsets // 2
+        shift = math.floor(position[j] + np.float32(0.5)) - offsets // 2
         for o in range(max(0, -shift), min(offsets, size - shift)):
             out[o + shift, j] = scattered[o, j]
 
 
 @inner
-def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, kinds: int, scratch: Scratch) -> None:
+def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, slopes: bool, scratch: Scratch) -> None:
     """Fill `scratch.profiles` with the profiles of every target of every chain along y and x.
 
     Args:
         posterior: what is sampled.
         state: (size, chains).
         rank: of the PSF's products.
-        kinds: 1 for values alone, 2 for their slopes too.
+        slopes: whether slopes are wanted besides values.
         scratch: `profiles` (4, side, targets, chains) gets values along y, along x, slopes along y, along x.
     """
     h, w, chains = scratch.image.shape
     count, number = posterior.count, posterior.count * chains
-    for n in range(2 * kinds):
+    for n in range(4 if slopes else 2):
         axis = n % 2
         position = state[(1 - axis) * count : (2 - axis) * count].reshape(number)
         length = h if axis == 0 else w
@@ -97,7 +95,7 @@ def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, kinds: in
         )  # fmt: skip
 
 
-@inner
+@inlined
 def _fill_fluxes(posterior: Posterior, state: SingleArray, flux: SingleArray) -> None:
     """Fill `flux` (targets, chains) with the targets' fluxes in counts."""
     for k in range(posterior.count):
@@ -106,7 +104,7 @@ def _fill_fluxes(posterior: Posterior, state: SingleArray, flux: SingleArray) ->
             out[chain] = math.exp(values[chain]) if posterior.log_flux else values[chain]
 
 
-@inner
+@inlined
 def _add_products(along_y: SingleArray, along_x: SingleArray, first: bool, image: SingleArray) -> None:
     """Add sum_k along_y[i, k] along_x[j, k] to image (h, w, chains); set it where `first`."""
     h, w, chains = image.shape
@@ -142,7 +140,7 @@ def render_chains(posterior: Posterior, state: SingleArray, scratch: Scratch) ->
                     for chain in range(chains):
                         out[chain] += coefficient[chain] * basis[term, i, j]
     for rank in range(posterior.polynomials.shape[2]):
-        fill_profiles(posterior, state, rank, 1, scratch)
+        fill_profiles(posterior, state, rank, False, scratch)
         along_y = scratch.profiles[0, :h]
         for i in range(h):
             for k in range(count):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csist._compiled import inner
+from csist._compiled import compiled, inner
 from csist._types import FloatArray
 
 MIXED_BELOW = 1.2
-"""Potential scale reduction below which chains count as converged (Brooks & Gelman, J. Comput. Graph. Stat. 7, 1998)."""
+"""Potential scale reduction below which chains count as converged (Brooks & Gelman, J. Comput. Graph. Stat. 7, 434)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _compare(values: FloatArray, chains: int) -> tuple[float, float]:
     return effective, math.sqrt(total / within) if within > 0.0 else np.inf
 
 
-@inner
+@compiled
 def compare_chains(theta: FloatArray, values: FloatArray, count: int, chains: int) -> tuple[float, float]:
     """Least effective sample size and largest potential scale reduction of what does not depend on the targets' order.
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import float64
 
-from csist._compiled import inner, linked
+from csist._compiled import inlined, linked
 from csist._types import FloatArray
 from csist.methods.continuous.likelihood import count_of, information_matrix, pixel_terms, render_with_jacobian
 from csist.methods.continuous.model import BOUNDS, NOISE, TABLES, VECTOR, WINDOW, Bounds, Noise, Window
@@ -19,7 +19,7 @@ RESOLVED_SIGMAS = 3.0
 """Targets closer than so many standard errors of their distance are one to the image."""
 
 
-@inner
+@inlined
 def _log_orderings(theta: FloatArray, count: int, factor: FloatArray) -> float:
     """Log of the number of distinct orderings; `factor` is the Cholesky factor of the information."""
     size = theta.shape[0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from csist._compiled import address_of
 from csist.methods.continuous.chain_likelihood import Kernels, log_likelihoods, render_chains
 from csist.methods.continuous.metropolis import move, shape_proposals
+from csist.methods.continuous.model import Noise
 from csist.methods.continuous.rounding import weigh_by_rounding
 
 
-def kernels() -> Kernels:
-    """Their addresses."""
-    return Kernels(*map(address_of, (render_chains, log_likelihoods, shape_proposals, move, weigh_by_rounding)))
+def kernels(noise: Noise) -> Kernels:
+    """Their addresses; without that of `weigh_by_rounding` where the noise does not ask for it."""
+    steps = (address_of(kernel) for kernel in (render_chains, log_likelihoods, shape_proposals, move))
+    return Kernels(*steps, address_of(weigh_by_rounding) if noise.before_rounding >= 0.0 else 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from csist._compiled import compiled, inner
+from csist._compiled import compiled, inlined, inner
 from csist._types import FloatArray
 from csist.methods.continuous.model import AT_CEILING, AT_FLOOR, IGNORED, MEASURED, Noise, Window
 
@@ -96,7 +96,7 @@ def render(theta: FloatArray, window: Window, tables: FloatArray, profiles: Floa
                         image[i, j] += scaled * profiles[2, j]
 
 
-@inner
+@inlined
 def _add_products(flux: float, profiles: FloatArray, jacobian: FloatArray) -> None:
     """Add the derivatives of one product of profiles by x, y and flux to `jacobian` (3, h, w)."""
     _, h, w = jacobian.shape
@@ -144,9 +144,9 @@ def render_with_jacobian(
             for j in range(w):
                 image[i, j] += flux * jacobian[3 * k + 2, i, j]
     for term in range(window.basis.shape[0]):
-        jacobian[3 * count + term] = window.basis[term]
         for i in range(h):
             for j in range(w):
+                jacobian[3 * count + term, i, j] = window.basis[term, i, j]
                 image[i, j] += theta[3 * count + term] * window.basis[term, i, j]
 
 
@@ -181,7 +181,7 @@ def log_likelihood(image: FloatArray, window: Window, noise: Noise) -> float:
     return total
 
 
-@inner
+@inlined
 def _is_contradicted(c: int, residual: float) -> bool:
     """Whether a pixel of code `c` is measured, or its bound on the wrong side of the image."""
     return c == MEASURED or (c == AT_CEILING and residual > 0.0) or (c == AT_FLOOR and residual < 0.0)
@@ -205,9 +205,7 @@ def chi_squared(image: FloatArray, window: Window, noise: Noise) -> float:
 
 
 @compiled
-def pixel_terms(
-    image: FloatArray, window: Window, noise: Noise, slope: FloatArray, curvature: FloatArray
-) -> float:
+def pixel_terms(image: FloatArray, window: Window, noise: Noise, slope: FloatArray, curvature: FloatArray) -> float:
     """Log likelihood of an image, with its derivatives by the light of each pixel.
 
     Args:

@@ -44,7 +44,7 @@ RECORDS = 4
 FREE_TEMPERATURES = np.array([2.0**level for level in range(16)])
 """Where targets may lie anywhere."""
 STEPS_A_MOVE = 65_000
-"""Steps of the tempered chains for each move a stage and target of the annealing: both sets then cost about the same."""
+"""Steps of the tempered chains for each move a stage and target of the annealing: both then cost about the same."""
 
 
 @compiled
@@ -84,7 +84,7 @@ def _temper_one(
     groups = groups_of(
         np.array([count]), region[None], start.reshape(1, 1, -1).copy(), np.ones(1, np.int64), bounds, solver.noise
     )
-    temper_stack(kernels(), stack, groups, solver.laws, ladder, draws)
+    temper_stack(kernels(solver.noise), stack, groups, solver.laws, ladder, draws)
     return _Answer(draws, *bounds)
 
 
@@ -106,7 +106,7 @@ def _sample_in_pixel(solver: PixelSolver, stack: Stack, truth: FloatArray, steps
     draws = empty_draws(1, RECORDS * BLOCKS * CHAINS_A_BLOCK, 3 * count)
     draws.kept[0] = len(draws.value[0])
     anneal_in_pixel(
-        kernels(), stack, solver.noise, solver.optics.polynomials, solver.model, plan,
+        kernels(solver.noise), stack, solver.noise, solver.optics.polynomials, solver.model, plan,
         np.array([0, count, row, column]), Cloud(draws.theta[0], draws.value[0]),
     )  # fmt: skip
     return _Answer(draws, low, high)
@@ -117,9 +117,7 @@ def _sample_free(solver: FreeSolver, stack: Stack, truth: FloatArray, steps: int
     count, start = len(truth), truth
     if not from_truth:
         modes = empty_modes(1, count, 0)
-        search_stack(
-            climbers(), stack, solver.noise, solver.optics.tables, solver.space, modes, whole_region(stack)
-        )
+        search_stack(climbers(), stack, solver.noise, solver.optics.tables, solver.space, modes, whole_region(stack))
         if modes.evidence[0, count] > -np.inf:  # else the search saw no use for so many, and the truth starts both
             start = modes.theta[0, count].reshape(count, 3)
     low, high = (bound[:, : 3 * count].copy() for bound in solver.bounds(np.array([count])))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import types
 
-from csist._compiled import calling, inner, linked
+from csist._compiled import calling, inlined, inner, linked
 from csist.methods.continuous.chain_likelihood import (
     KERNELS,
     Kernels,
@@ -27,7 +27,7 @@ PRIOR_INFORMATION = 12.0
 """Of a uniform distribution of width 1: one over its variance."""
 
 
-@inner
+@inlined
 def _fill_curvatures(posterior: Posterior, scratch: Scratch) -> None:
     """Fill `scratch.curvature` with the expected -d2 log p / d mu2 of each pixel of `scratch.image`."""
     if posterior.is_plain:
@@ -44,7 +44,7 @@ def _fill_curvatures(posterior: Posterior, scratch: Scratch) -> None:
                 scratch.curvature[i, j, chain] = scratch.bend[i, j]
 
 
-@inner
+@inlined
 def _add_derivatives(posterior: Posterior, k: int, scratch: Scratch) -> None:
     """Add the derivatives of one product of profiles of target k to `scratch.jacobian`."""
     jacobian, profiles, f, count = scratch.jacobian, scratch.profiles, scratch.flux[k], posterior.count
@@ -60,7 +60,7 @@ def _add_derivatives(posterior: Posterior, k: int, scratch: Scratch) -> None:
                 by_f[chain] += vy[chain] * vx[chain] * (f[chain] if posterior.log_flux else np.float32(1.0))
 
 
-@inner
+@inlined
 def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -> None:
     """Fill `scratch.jacobian` (size, h, w, chains) with the derivatives of the image by the chains' coordinates.
 
@@ -71,7 +71,7 @@ def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -
     count = posterior.count
     jacobian[:] = np.float32(0.0)
     for rank in range(posterior.polynomials.shape[2]):
-        fill_profiles(posterior, state, rank, 2, scratch)
+        fill_profiles(posterior, state, rank, True, scratch)
         for k in range(count):
             _add_derivatives(posterior, k, scratch)
     for term in range(size - 3 * count):
@@ -80,7 +80,7 @@ def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -
                 jacobian[3 * count + term, i, j] = posterior.basis[term, i, j]
 
 
-@inner
+@inlined
 def _fill_information(posterior: Posterior, power: SingleArray, floor: SingleArray, scratch: Scratch) -> None:
     """Fill the lower triangle of `scratch.information` with J^T diag(curvature) J power + floor / width^2."""
     information = scratch.information
@@ -105,7 +105,7 @@ def _fill_information(posterior: Posterior, power: SingleArray, floor: SingleArr
             diagonal[chain] += floor[chain] / (width * width)
 
 
-@inner
+@inlined
 def _factorise(posterior: Posterior, floor: SingleArray, information: SingleArray) -> None:
     """Replace the lower triangle of `information` (size, size, chains) by its Cholesky factor."""
     size, _, chains = information.shape
@@ -127,7 +127,7 @@ def _factorise(posterior: Posterior, floor: SingleArray, information: SingleArra
                     total[chain] /= pivot[chain]
 
 
-@inner
+@inlined
 def _invert(factor: SingleArray, root: SingleArray) -> None:
     """Fill `root` (size, size, chains) with the inverse of the lower triangle of `factor`."""
     size, _, chains = factor.shape
@@ -166,7 +166,7 @@ def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: 
     _invert(scratch.information, chains.root)
 
 
-@inner
+@inlined
 def _mark_allowed(posterior: Posterior, state: SingleArray, allowed: SingleArray) -> None:
     """Fill `allowed` (chains,): 1 where all parameters are within bounds and all targets far enough apart, else 0."""
     size, chains = state.shape
@@ -203,7 +203,9 @@ def move(call: Kernels, posterior: Posterior, chains: Chains, scratch: Scratch) 
     state, value = chains.state, chains.value
     size, number = state.shape
     trial, draw, accepted = scratch.trial, scratch.draw, scratch.accepted
-    trial[:] = state
+    for p in range(size):
+        for chain in range(number):
+            trial[p, chain] = state[p, chain]
     for i in range(size):
         uniform(chains.random, draw)
         for chain in range(number):

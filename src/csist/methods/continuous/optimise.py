@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import boolean, float64, int64, types
 
-from csist._compiled import inner, linked
+from csist._compiled import inlined, inner, linked
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import (
     count_of,
@@ -18,7 +18,7 @@ from csist.methods.continuous.likelihood import (
     render,
     render_with_jacobian,
 )
-from csist.methods.continuous.model import BOUNDS, NOISE, TABLES, VECTOR, WINDOW, Bounds, Noise, Window
+from csist.methods.continuous.model import BOUNDS, NOISE, TABLES, VECTOR, WINDOW, Bounds, Noise, Window, copy_into
 
 SEPARATION_STIFFNESS = 2500.0
 """Weight in 1/px^2 of the penalty that keeps targets at the prior's separation while a mode is sought."""
@@ -108,7 +108,7 @@ def separation_penalty(theta: FloatArray, count: int, min_separation: float) -> 
     return total
 
 
-@inner
+@inlined
 def _push_apart(theta: FloatArray, count: int, min_separation: float, scratch: Scratch) -> None:
     """Add the penalty's downhill gradient and its Gauss-Newton curvature to those of the likelihood."""
     gradient, information = scratch.gradient, scratch.information
@@ -131,7 +131,7 @@ def _push_apart(theta: FloatArray, count: int, min_separation: float, scratch: S
                         information[3 * b + axis, 3 * a + axis2] -= stiff
 
 
-@inner
+@inlined
 def _linearise(
     theta: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray, scratch: Scratch
 ) -> float:
@@ -162,7 +162,7 @@ def _penalised(
     return value - separation_penalty(theta, count_of(theta, window), bounds.min_separation)
 
 
-@inner
+@inlined
 def _solve_damped(theta: FloatArray, bounds: Bounds, damping: float, scratch: Scratch) -> int:
     """Put the damped step of the free parameters into `scratch`; returns how many, or -1 where there is no solution.
 
@@ -223,7 +223,7 @@ def maximise(
             damping = max(10.0 * damping, 1e-6)
             continue
         trial, expected = scratch.trial, 0.0
-        trial[:] = theta
+        copy_into(trial, theta)
         for i in range(number):
             a = scratch.free[i]
             trial[a] = min(max(theta[a] + scratch.step[i], bounds.low[a]), bounds.high[a])
@@ -232,7 +232,7 @@ def maximise(
             return value, True
         trial_value = _penalised(trial, bounds, window, noise, tables, scratch)
         if trial_value > value:
-            theta[:] = trial
+            copy_into(theta, trial)
             damping, is_stale = max(0.2 * damping, LEAST_DAMPING), True
         else:
             damping *= 8.0

@@ -29,6 +29,7 @@ from csist.methods.continuous.model import (
     Window,
 )
 
+
 class Posterior(NamedTuple):
     """What the chains of one group sample.
 
@@ -105,9 +106,7 @@ POSTERIOR = tuple_type(
     Posterior, int64, boolean, SINGLE_VECTOR, SINGLE_VECTOR, float64, types.UniTuple(int64, 2), SINGLE_5D, WINDOW,
     SINGLE_CUBE, NOISE, boolean,
 )  # fmt: skip
-CHAINS = tuple_type(
-    Chains, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_VECTOR, SINGLE_VECTOR, uint64[::1]
-)
+CHAINS = tuple_type(Chains, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_VECTOR, SINGLE_VECTOR, uint64[::1])
 SCRATCH = tuple_type(
     Scratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_4D, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_MATRIX,
     SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR, MATRIX, MATRIX, MATRIX,
@@ -121,12 +120,12 @@ def pose(bounds: Bounds, least_square: float, polynomials: SingleArray, window: 
     size = low.shape[0]
     count = (size - window.basis.shape[0]) // 3
     ends = np.empty((size, 2), np.float32)
-    to_chain(low, count, bounds.log_flux, window, ends, 0)
-    to_chain(high, count, bounds.log_flux, window, ends, 1)
+    for end in range(2):
+        to_chain(low if end == 0 else high, count, bounds.log_flux, window, ends, end)
     row = column = -1
     if count > 0 and high[0] - low[0] <= 1.0 and high[1] - low[1] <= 1.0:
-        column = int(math.floor(0.5 * (low[0] + high[0]) + 0.5)) - window.column
-        row = int(math.floor(0.5 * (low[1] + high[1]) + 0.5)) - window.row
+        column = math.floor(0.5 * (low[0] + high[0]) + 0.5) - window.column
+        row = math.floor(0.5 * (low[1] + high[1]) + 0.5) - window.row
     is_plain = noise.inverse_gain == 0.0
     for i in range(window.code.shape[0]):
         for j in range(window.code.shape[1]):
@@ -153,9 +152,7 @@ def make_scratch(posterior: Posterior, chains: int) -> Scratch:
 
 
 @inner
-def to_chain(
-    theta: FloatArray, count: int, log_flux: bool, window: Window, state: SingleArray, chain: int
-) -> None:
+def to_chain(theta: FloatArray, count: int, log_flux: bool, window: Window, state: SingleArray, chain: int) -> None:
     """Put parameters theta (x_1, y_1, f_1, x_2, ...) of the image into a column of `state` (size, chains)."""
     for k in range(count):
         state[k, chain] = theta[3 * k] - window.column

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import compiled, inner
+from csist._compiled import compiled, inlined, inner
 from csist._types import FloatArray, IntArray
 
 TOLERANCES_PX = np.array([0.05, 0.10, 0.15, 0.20, 0.25])
@@ -70,7 +70,7 @@ def empty_summary(windows: int, most: int) -> Summary:
     return Summary(np.full((windows, most, 3), np.nan), np.full((windows, most, 3), np.nan), np.zeros((windows, most)))
 
 
-@inner
+@inlined
 def _assign(distance: FloatArray, place: IntArray) -> None:
     """Fill `place` (count,): to which column of `distance` (count, count) each row goes.
 
@@ -131,7 +131,7 @@ def _mean(samples: FloatArray, p: int) -> float:
     return total / max(samples.shape[0], 1)
 
 
-@inner
+@inlined
 def _shift_to_mode(samples: FloatArray, k: int, reference: FloatArray) -> None:
     """Move the position of target k in `reference` to the mode of the smoothed posterior, by mean shift."""
     x, y = reference[3 * k], reference[3 * k + 1]
@@ -149,7 +149,7 @@ def _shift_to_mode(samples: FloatArray, k: int, reference: FloatArray) -> None:
     reference[3 * k], reference[3 * k + 1] = x, y
 
 
-@inner
+@inlined
 def _score(samples: FloatArray, count: int, x: float, y: float) -> float:
     """Share of the samples with a target within tolerance of a position."""
     within, tight = 0.0, 0.0
@@ -166,7 +166,7 @@ def _score(samples: FloatArray, count: int, x: float, y: float) -> float:
     return min(((1.0 - TIE_BREAK) * within + TIE_BREAK * tight) / max(samples.shape[0], 1), 1.0)
 
 
-@inner
+@inlined
 def _widen(samples: FloatArray, p: int, widening: float, low: float, high: float) -> float:
     """Scale the distance of parameter p from its mean, within bounds; returns its standard deviation then."""
     mean, total = _mean(samples, p), 0.0

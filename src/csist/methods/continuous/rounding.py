@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import float64, types
 
-from csist._compiled import compiled, inner, linked
+from csist._compiled import compiled, inlined, linked
 from csist._types import FloatArray
 from csist.methods.continuous.chain_likelihood import KERNELS, Kernels, call_render
 from csist.methods.continuous.model import (
@@ -26,6 +26,7 @@ from csist.methods.continuous.model import (
     VECTOR,
     Noise,
     SingleArray,
+    copy_into,
     inverse_gain,
 )
 from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch, resample, to_chain
@@ -77,7 +78,7 @@ def log_normal_interval(above: float, below: float) -> float:
     return math.log(0.5 * (math.erf(0.7071067811865476 * long) + math.erf(0.7071067811865476 * short)))
 
 
-@inner
+@inlined
 def rounded_log_likelihoods(posterior: Posterior, image: SingleArray, value: SingleArray) -> None:
     """Log probability that light and noise round to the counts seen, or are clipped.
 
@@ -122,7 +123,7 @@ def weigh_by_rounding(
     value: SingleArray,
     scratch: Scratch,
 ) -> tuple[float, float]:
-    """Resample posterior samples by the exact likelihood of rounded counts, where the noise is that low.
+    """Resample posterior samples by the exact likelihood of rounded counts.
 
     Args:
         call: addresses of kernels.
@@ -136,8 +137,6 @@ def weigh_by_rounding(
     Returns:
         what the exact likelihood adds to the log evidence, and the share of the samples that is effective.
     """
-    if posterior.noise.before_rounding < 0.0:
-        return 0.0, 1.0
     kept, (size, chains) = theta.shape[0], state.shape
     weight = np.empty(kept)
     for start in range(0, kept, chains):
@@ -159,6 +158,6 @@ def weigh_by_rounding(
     old, old_values, chosen = theta.copy(), values.copy(), np.empty(kept, np.int64)
     resample(weight, 0.5, chosen)
     for m in range(kept):
-        theta[m] = old[chosen[m]]
+        copy_into(theta[m], old[chosen[m]])
         values[m] = old_values[chosen[m]]
     return float(highest) + math.log(total / kept), total * total / (squares * kept)

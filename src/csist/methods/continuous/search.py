@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import address_of, calling, compiled, inner
+from csist._compiled import address_of, calling, compiled, inlined, inner
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.methods.continuous.evidence import log_evidence
 from csist.methods.continuous.likelihood import chi_squared, pixel_terms, profile, render
-from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, Window, cut
+from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, Window, copy_into, cut
 from csist.methods.continuous.optimise import maximise
 
 QUICK_ITERATIONS, FULL_ITERATIONS = 12, 60
@@ -95,7 +95,7 @@ class Scratch(NamedTuple):
     taken: BoolArray
 
 
-@inner
+@inlined
 def _make_scratch(window: Window) -> Scratch:
     h, w = window.data.shape
     return Scratch(
@@ -117,7 +117,7 @@ def bounds_within(count: int, space: Space) -> Bounds:
     return Bounds(low, high, space.log_flux, separation)
 
 
-@inner
+@inlined
 def _largest_residual(window: Window, tables: FloatArray, scratch: Scratch) -> tuple[float, float, float]:
     """Row, column and flux of the pixel-centred target that would raise the likelihood most; taken pixels are skipped.
 
@@ -149,12 +149,12 @@ def _largest_residual(window: Window, tables: FloatArray, scratch: Scratch) -> t
 def _put_last(proposal: FloatArray, previous: FloatArray, x: float, y: float, flux: float, terms: int) -> None:
     """Fill `proposal` with the targets of `previous`, then one more, then the background terms of `previous`."""
     old = previous.shape[0] - terms
-    proposal[:old] = previous[:old]
+    copy_into(proposal, previous[:old])
     proposal[old], proposal[old + 1], proposal[old + 2] = x, y, flux
-    proposal[old + 3 :] = previous[old:]
+    copy_into(proposal[old + 3 :], previous[old:])
 
 
-@inner
+@inlined
 def _propose_additions(
     previous: FloatArray, window: Window, tables: FloatArray, scratch: Scratch, proposals: FloatArray
 ) -> int:
@@ -175,7 +175,7 @@ def _propose_additions(
     return number
 
 
-@inner
+@inlined
 def _residual_around(x: float, y: float, window: Window, radius: float, scratch: Scratch) -> tuple[float, float]:
     """Chi-squared of the pixels around a place, and the angle of the axis along which their residual is stretched."""
     slope, curvature = scratch.slope, scratch.curvature
@@ -190,7 +190,7 @@ def _residual_around(x: float, y: float, window: Window, radius: float, scratch:
     return total, 0.5 * math.atan2(xy, xx)
 
 
-@inner
+@inlined
 def _propose_splits(
     previous: FloatArray, window: Window, split_px: float, scratch: Scratch, proposals: FloatArray
 ) -> int:
@@ -219,7 +219,7 @@ def _propose_splits(
     return number
 
 
-@inner
+@inlined
 def _propose(
     previous: FloatArray, window: Window, noise: Noise, tables: FloatArray, split_px: float, scratch: Scratch
 ) -> FloatArray:
@@ -232,7 +232,7 @@ def _propose(
     return proposals[:number]
 
 
-@inner
+@inlined
 def _is_explained(theta: FloatArray, window: Window, noise: Noise, tables: FloatArray, scratch: Scratch) -> bool:
     """Whether chi-squared of a mode is near its degrees of freedom."""
     measured = 0
@@ -245,7 +245,7 @@ def _is_explained(theta: FloatArray, window: Window, noise: Noise, tables: Float
     return chi_squared(scratch.image, window, noise) < limit
 
 
-@inner
+@inlined
 def _best_start(
     climb: Climbers, proposals: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray
 ) -> FloatArray:
@@ -262,7 +262,7 @@ def _best_start(
     return proposals[chosen]
 
 
-@compiled
+@inlined
 def search_window(
     climb: Climbers, window: Window, noise: Noise, tables: FloatArray, space: Space, modes: Modes, place: int
 ) -> None:
@@ -292,7 +292,7 @@ def search_window(
         _, modes.converged[place, count] = call_maximise(
             climb.maximise, (theta, bounds, window, noise, tables, FULL_ITERATIONS, FULL_TOLERANCE)
         )
-        modes.theta[place, count, : theta.shape[0]] = theta
+        copy_into(modes.theta[place, count], theta)
         evidence[count] = call_log_evidence(climb.log_evidence, (theta, bounds, window, noise, tables))
         if evidence[count] > best:
             best = evidence[count]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import compiled, inner
+from csist._compiled import compiled, inlined, inner
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.methods.continuous.model import (
     IGNORED,
@@ -21,6 +21,7 @@ from csist.methods.continuous.model import (
     SingleArray,
     Stack,
     Window,
+    copy_into,
     cut,
     region_around,
 )
@@ -168,7 +169,7 @@ def match_templates(
     _match(square, templates.images[count], prior.flux, misfits, np.empty(misfits.shape[0]))
 
 
-@inner
+@inlined
 def _brightest(window: Window) -> tuple[int, int]:
     """Row and column of the brightest pixel that is not masked."""
     top, row, column = -np.inf, 0, 0
@@ -179,18 +180,18 @@ def _brightest(window: Window) -> tuple[int, int]:
     return row, column
 
 
-@inner
+@inlined
 def _insert(ranked: FloatArray, misfit: float, count: int, row: int, column: int) -> None:
     """Put a hypothesis into its place of the list `ranked`, the smallest misfit first; the last one drops out."""
     slot = ranked.shape[0] - 1
     if misfit < ranked[slot, 0]:
         while slot > 0 and misfit < ranked[slot - 1, 0]:
-            ranked[slot] = ranked[slot - 1]
+            copy_into(ranked[slot], ranked[slot - 1])
             slot -= 1
         ranked[slot, 0], ranked[slot, 1], ranked[slot, 2], ranked[slot, 3] = misfit, count, row, column
 
 
-@inner
+@inlined
 def _rank_hypotheses(window: Window, noise: Noise, prior: PixelPrior, templates: Templates, scan: int) -> FloatArray:
     """The best pairs of pixel and count: rows (misfit, count, row, column), infinite misfits last."""
     rows, columns = window.data.shape
@@ -256,21 +257,23 @@ def _choose_starts(
 
 
 @inner
-def _climb(climb: Climbers, starts: FloatArray, bounds: Bounds, patch: Window, noise: Noise, tables: FloatArray) -> bool:
+def _climb(
+    climb: Climbers, starts: FloatArray, bounds: Bounds, patch: Window, noise: Noise, tables: FloatArray
+) -> bool:
     """Replace all starts (n, parameters) by their modes, and put the best first; whether its climb converged."""
     best, is_converged = -np.inf, False
     for s in range(starts.shape[0]):
         theta = starts[s].copy()
         value, converged = call_maximise(climb.maximise, (theta, bounds, patch, noise, tables, ITERATIONS, TOLERANCE))
-        starts[s] = theta
+        copy_into(starts[s], theta)
         if value > best:
             best, is_converged = value, converged
-            starts[s] = starts[0]
-            starts[0] = theta
+            copy_into(starts[s], starts[0])
+            copy_into(starts[0], theta)
     return is_converged
 
 
-@inner
+@inlined
 def _weigh(
     climb: Climbers, stack: Stack, place: int, noise: Noise, model: PixelModel, hypothesis: FloatArray, scan: int
 ) -> tuple[float, FloatArray, bool]:
@@ -293,9 +296,7 @@ def _weigh(
 
 
 @compiled
-def search_pixels(
-    climb: Climbers, stack: Stack, noise: Noise, model: PixelModel, scan: int, found: PixelModes
-) -> None:
+def search_pixels(climb: Climbers, stack: Stack, noise: Noise, model: PixelModel, scan: int, found: PixelModes) -> None:
     """Weigh the counts, and find the best pixel and mode of each, in every window of a stack.
 
     Args:
@@ -322,12 +323,18 @@ def search_pixels(
             if value > evidence[count]:
                 evidence[count], found.converged[n, count] = value, converged
                 found.places[n, count, 0], found.places[n, count, 1] = int(ranked[slot, 2]), int(ranked[slot, 3])
-                found.theta[n, count, : 3 * count] = theta
+                copy_into(found.theta[n, count], theta)
 
 
 @compiled
 def climb_in_pixels(
-    climb: Climbers, stack: Stack, noise: Noise, model: PixelModel, places: IntArray, counts: IntArray, starts: FloatArray
+    climb: Climbers,
+    stack: Stack,
+    noise: Noise,
+    model: PixelModel,
+    places: IntArray,
+    counts: IntArray,
+    starts: FloatArray,
 ) -> IntArray:
     """Modes of groups whose pixel and count are known, from the best of all templates.
 
@@ -357,5 +364,5 @@ def climb_in_pixels(
         bounds = bounds_in_pixel(counts[n], pixel[0], pixel[1], model.prior)
         _climb(climb, chosen[: number[n]], bounds, patch, noise, model.tables)
         for s in range(number[n]):
-            starts[n, s, : 3 * counts[n]] = chosen[s]
+            copy_into(starts[n, s], chosen[s])
     return number

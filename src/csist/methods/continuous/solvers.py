@@ -11,7 +11,7 @@ from csist._compiled import compiled
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.annealing import CHAINS_A_BLOCK, Cloud, Plan, anneal_in_pixel
 from csist.methods.continuous.diagnostics import Diagnostics
-from csist.methods.continuous.group import POOR_FIT_TRUST, Group, describe
+from csist.methods.continuous.group import POOR_FIT_TRUST, describe
 from csist.methods.continuous.kernels import kernels
 from csist.methods.continuous.likelihood import chi_squared, render
 from csist.methods.continuous.model import Noise, Stack, cut, region_around, whole_region
@@ -27,8 +27,8 @@ from csist.methods.continuous.search_in_pixel import (
     empty_pixel_modes,
     search_pixels,
 )
-from csist.methods.continuous.templates import draw_templates
 from csist.methods.continuous.tempering import BURN_IN, Groups, Ladder, Laws, temper_stack
+from csist.methods.continuous.templates import draw_templates
 from csist.methods.unmixer import Answers
 from csist.physics.psf import spread_px
 from csist.physics.sensor import Sensor
@@ -272,8 +272,8 @@ class PixelSolver:
             for count in contenders:
                 row, column = found.places[n, count]
                 outcome = anneal_in_pixel(
-                    kernels(), stack, self.noise, self.optics.polynomials, self.model, self.effort.plan(int(count)),
-                    np.array([n, count, row, column]), cloud,
+                    kernels(self.noise), stack, self.noise, self.optics.polynomials, self.model,
+                    self.effort.plan(int(count)), np.array([n, count, row, column]), cloud,
                 )  # fmt: skip
                 if len(contenders) > 1:
                     evidence[count] = outcome.log_evidence
@@ -294,7 +294,7 @@ class PixelSolver:
         rows, columns = stack.data.shape[1:]
         regions = [region_around(int(row), int(column), self.reach, rows, columns) for row, column in places]
         temper_stack(
-            kernels(),
+            kernels(self.noise),
             stack,
             groups_of(counts, np.array(regions).reshape(-1, 4), starts, number, self.bounds(places), self.noise),
             self.laws,
@@ -378,7 +378,7 @@ class FreeSolver:
         if counts.any():
             regions, number = np.tile(whole, (len(counts), 1)), np.ones(len(counts), np.int64)
             groups = groups_of(counts, regions, theta[:, None].copy(), number, bounds, self.noise)
-            temper_stack(kernels(), stack, groups, self.laws, self.effort.ladder(), draws)
+            temper_stack(kernels(self.noise), stack, groups, self.laws, self.effort.ladder(), draws)
         at_bound = ((theta <= bounds[0]) | (theta >= bounds[1]))[:, : 3 * self.most].reshape(-1, self.most, 3)
         trouble = np.where(at_bound.any(axis=2), int(Flag.AT_BOUND), 0)
         trouble |= np.where(modes.converged[own], 0, int(Flag.NOT_CONVERGED))[:, None]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import calling, compiled, inner
+from csist._compiled import calling, compiled, inlined
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
 from csist.methods.continuous.diagnostics import compare_chains
@@ -104,7 +104,7 @@ class Laws(NamedTuple):
     before_rounding: float
 
 
-@inner
+@inlined
 def _push_apart(theta: FloatArray, count: int, bounds: Bounds) -> None:
     """Move targets that are too close, or sit on a bound, just inside what the prior allows."""
     for _ in range(60):
@@ -128,7 +128,7 @@ def _push_apart(theta: FloatArray, count: int, bounds: Bounds) -> None:
             break
 
 
-@inner
+@inlined
 def _admit(starts: FloatArray, count: int, bounds: Bounds) -> float:
     """Move all starts inside what the prior allows; returns the square of the separation that they all keep."""
     least_square = bounds.min_separation * bounds.min_separation
@@ -142,7 +142,7 @@ def _admit(starts: FloatArray, count: int, bounds: Bounds) -> float:
     return least_square
 
 
-@inner
+@inlined
 def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, levels: int) -> Chains:
     """Chain i at starts[i % n], at the temperature i % levels."""
     size, chains = posterior.low.shape[0], ladder.chains
@@ -159,7 +159,7 @@ def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, leve
     )  # fmt: skip
 
 
-@inner
+@inlined
 def _exchange(chains: Chains, levels: int, parity: int, draw: SingleArray) -> None:
     """Let neighbouring temperatures exchange states; even and odd pairs take turns."""
     state, value, power = chains.state, chains.value, chains.power
@@ -174,7 +174,7 @@ def _exchange(chains: Chains, levels: int, parity: int, draw: SingleArray) -> No
                     state[p, chain], state[p, other] = state[p, other], state[p, chain]
 
 
-@inner
+@inlined
 def _adapt(scale: SingleArray, accepted: SingleArray) -> None:
     """Lengthen the proposals of chains whose step was accepted, shorten those of the others."""
     longer, shorter = math.exp(0.1 * (1.0 - TARGET_ACCEPTANCE)), math.exp(-0.1 * TARGET_ACCEPTANCE)
@@ -183,7 +183,7 @@ def _adapt(scale: SingleArray, accepted: SingleArray) -> None:
         scale[chain] = min(scale[chain] * factor, WIDEST_STEP)
 
 
-@compiled
+@inlined
 def temper(
     call: Kernels, posterior: Posterior, starts: FloatArray, ladder: Ladder, theta: FloatArray, values: FloatArray
 ) -> tuple[int, FloatArray]:
@@ -229,10 +229,11 @@ def temper(
                 kept += 1
     quality = np.empty(4)
     quality[0], quality[3] = compare_chains(theta[:kept], values[:kept], count, min(replicas, kept))
-    _, share = call_weigh_by_rounding(
-        call.weigh_by_rounding, (call, posterior, theta[:kept], values[:kept], chains.state, chains.value, scratch)
-    )
-    quality[0] *= share
+    if posterior.noise.before_rounding >= 0.0:
+        _, share = call_weigh_by_rounding(
+            call.weigh_by_rounding, (call, posterior, theta[:kept], values[:kept], chains.state, chains.value, scratch)
+        )
+        quality[0] *= share
     quality[1], quality[2] = accepted / max((sweeps - burn_in) * replicas, 1), levels
     return kept, quality
 

@@ -27,7 +27,17 @@ from csist.methods.continuous.group import describe
 from csist.methods.continuous.kernels import kernels
 from csist.methods.continuous.likelihood import chi_squared, render
 from csist.methods.continuous.method import IMAGES_A_TASK
-from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, cut, inverse_gain, stack_of, whole_region
+from csist.methods.continuous.model import (
+    MEASURED,
+    Bounds,
+    Noise,
+    Stack,
+    copy_into,
+    cut,
+    inverse_gain,
+    stack_of,
+    whole_region,
+)
 from csist.methods.continuous.optics import optics_of
 from csist.methods.continuous.posterior import empty_draws, empty_summary, summarise_stack
 from csist.methods.continuous.rounding import noise_before_rounding
@@ -94,9 +104,7 @@ class Climbed(NamedTuple):
 
 
 @compiled
-def climb_stack(
-    climb: Climbers, stack: Stack, groups: Groups, laws: Laws, tables: FloatArray, found: Climbed
-) -> None:
+def climb_stack(climb: Climbers, stack: Stack, groups: Groups, laws: Laws, tables: FloatArray, found: Climbed) -> None:
     """Climb from all starts of the group in each window.
 
     Args:
@@ -117,7 +125,7 @@ def climb_stack(
         for m in range(groups.number[n] if count > 0 else 0):
             theta = groups.starts[n, m, : 3 * count].copy()
             _, converged = call_maximise(climb.maximise, (theta, bounds, window, noise, tables, ITERATIONS, TOLERANCE))
-            found.modes[n, m, : 3 * count] = theta
+            copy_into(found.modes[n, m], theta)
             render(theta, window, tables, profiles, image)
             misfit = chi_squared(image, window, noise)
             if m == 0 or misfit < found.fit[n]:
@@ -224,7 +232,7 @@ class Refined(ReadOut):
             starts=found.modes, variance=groups.variance * excess, inverse_gain=groups.inverse_gain * excess
         )
         draws, summary = empty_draws(len(images), SAMPLES, 3 * MOST_TARGETS), empty_summary(len(images), MOST_TARGETS)
-        temper_stack(kernels(), stack, noisier, laws, LADDER, draws)
+        temper_stack(kernels(Noise(0.0, 0.0, rounded)), stack, noisier, laws, LADDER, draws)
         summarise_stack(draws, groups.counts, np.ones(len(images)), groups.low, groups.high, summary)
         answers = []
         for n, count in enumerate(groups.counts):
@@ -249,13 +257,15 @@ class Refined(ReadOut):
     def _groups(self, stack: Stack, starts: list[Targets], variances: FloatArray) -> Groups:
         """What the climbs and the chains are given; the first start is the map's, the others lie anywhere."""
         theta, low, high = (
-            bound.reshape(len(starts), -1) for bound in self._bounds(starts, np.maximum(stack.data, 0.0).sum(axis=(1, 2)))
+            bound.reshape(len(starts), -1)
+            for bound in self._bounds(starts, np.maximum(stack.data, 0.0).sum(axis=(1, 2)))
         )
         counts = np.array([len(start) for start in starts], dtype=np.int64)
         climbed_from = low[:, None] + ELSEWHERE * (high - low)[:, None]
         climbed_from[:, 0] = theta
         return Groups(
-            counts, np.tile(whole_region(stack), (len(starts), 1)), climbed_from, np.full(len(starts), STARTS), low, high,
+            counts, np.tile(whole_region(stack), (len(starts), 1)), climbed_from, np.full(len(starts), STARTS), low,
+            high,
             variances, np.full(len(starts), inverse_gain(self.sensor)),
         )  # fmt: skip
 
