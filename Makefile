@@ -21,8 +21,13 @@ help:  ## list the targets
 demo: $(VENV)/core.stamp  ## unmix a real infrared frame and 100 benchmark windows, into out/demo
 	$(BIN)/python examples/demo.py $(DEMO_OUT)
 
+# Two processes share the tests and both cores; what they load is compiled before, once.
+TEST_PROCESSES := 2
+
 test: lint  ## every check: ruff, mypy, import-linter, pytest
-	$(BIN)/python -m pytest
+	@echo "Compiling the solver (once; a minute)"
+	$(BIN)/python tests/warm_up.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --durations=15
 
 lint: $(VENV)/dev.stamp  ## ruff check, ruff format --check, mypy, import-linter
 	$(BIN)/python -m ruff check

@@ -32,10 +32,10 @@ from csist.targets import Targets
 
 SHAPE, PAIRS, PSF, NOISE = (512, 640), 5, GaussianPSF(1.1), 2.0
 PARTS = {
-    "bad pixels": ("background.py", "mask_pixels"),
+    "bad pixels": ("mask.py", "mask_pixels"),
     "background": ("background.py", "estimate_background"),
     "detection": ("detect.py", "detect_peaks"),
-    "unmixing": ("pipeline.py", "solve"),
+    "unmixing": ("blobs.py", "solve"),
 }
 
 

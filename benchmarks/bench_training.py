@@ -33,9 +33,9 @@ from csist.grid import encode_arrays
 from csist.methods.crop import Cropper
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, simulate
+from csist.training.average import AveragedWeights
 from csist.training.compiled import compile_for_training
-from csist.training.module import AveragedWeights, published_loss
-from csist.training.run import DEFAULT_LEARNING_RATE
+from csist.training.optimisers import make_optimiser
 from csist.weights.cards import describe_machine
 
 WINDOW_PX = 5
@@ -67,13 +67,13 @@ def make_step(
     method.to(memory_format=memory_format)
     if compiled:
         compile_for_training(method)
-    optimizer = torch.optim.Adam(method.parameters(), lr=DEFAULT_LEARNING_RATE)
+    optimizer = make_optimiser(method.optimiser, method.parameters(), method.learning_rate)
     average = AveragedWeights(method, EMA_DECAY) if averaged else None
     cropper = None if window is None else Cropper(method.sensor, ratio, window)
 
     def step(image: Tensor, truth: Tensor) -> float:
         optimizer.zero_grad()
-        discrepancy, constraint = published_loss(method, image, truth, crop=cropper and cropper(truth))
+        discrepancy, constraint = method.loss_terms(image, truth, crop=cropper and cropper(truth))
         loss = discrepancy + constraint
         loss.backward()
         optimizer.step()

@@ -8,20 +8,22 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
 import csist
 from csist.io import read_image
 from csist.plots import frame_panel, save_figure
-from csist.unmixing import frame_model
 
 
 def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     frame = read_image(Path(str(files("csist") / "data" / "airplane_above_hills.png")))[0]
 
-    found = csist.unmix(frame, mode="fast")
-    print(found.to_pandas()[["x", "y", "intensity", "x_std", "flags", "group"]].round(2).to_string())
+    result = csist.unmix_frame(frame, mode="fast")
+    print(f"PSF {result.psf_origin}: sigma {result.psf.sigma_px:.2f} px, noise {np.median(result.noise):.1f} counts")
+    print(result.targets.to_pandas()[["x", "y", "intensity", "x_std", "flags", "group"]].round(2).to_string())
 
-    save_figure(frame_panel(frame, found, frame_model(frame, found)), out / "02_real_frame.png")
+    save_figure(frame_panel(frame, result.targets, result.model()), out / "02_real_frame.png")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def main() -> None:
     # 2. A real frame: nothing is known but the image.
     frame = read_image(Path(str(files("csist") / "data" / FRAME)))[0]
     with console.status("frame"):
-        detections = csist.unmix(frame)
+        result = csist.unmix_frame(frame)
+    detections = result.targets
 
     # 3. Tables, picture, summary.
     summary = (
@@ -74,6 +75,10 @@ def main() -> None:
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     save_figure(draw(frame, detections, windows, truth, found), picture)
     report(console, summary, detections)
+    console.print(
+        f"PSF {result.psf_origin}: sigma {result.psf.sigma_px:.2f} px; noise {np.median(result.noise):.1f} counts; "
+        f"threshold {result.threshold:.1f} standard deviations"
+    )
     console.print(f"Tables: {out}/*.csv   picture: [bold]{picture}[/bold]")
 
 

@@ -30,6 +30,8 @@ from docs_tables import (
     metric_example,
     parts,
     published,
+    published_beside,
+    recipes,
     results,
     short_trainings,
     speed,
@@ -47,8 +49,8 @@ MACROS: dict[str, Callable[..., str]] = {
     for each in (
         aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, results, short_trainings, speed, speeds, table, training_steps, weights, wrong_model,
-        yolo, yolo_budget,
+        published, published_beside, recipes, results, short_trainings, speed, speeds, table, training_steps, weights,
+        wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

@@ -86,7 +86,10 @@ def _evaluations() -> list[dict[str, Any]]:
 
 def budgets() -> str:
     """What each trained network costs, how it was trained and how it scores, beside the literature."""
-    literature = {(_plain(row["name"]), row["ratio"]): row for row in read_result("published")["rows"]}
+    reported = read_result("published")
+    # The authors' own figures come last: they hold where others have run the same methods.
+    every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
+    literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
     rows = []
     for each in _evaluations():
         for row in each["rows"]:
@@ -102,10 +105,36 @@ def budgets() -> str:
                     with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
                     "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
                     _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
+                    *("" if row.get(key) is None else f"{row[key]:.1f}"
+                      for key in ("squared_error", "squared_error_ratio")),
                 ]
             )  # fmt: skip
     head = ["method", "ratio", "parameters, M", "multiply-adds, M an image", "published", "samples seen", "minutes"]
-    return markdown_table([*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM"], rows)
+    return markdown_table(
+        [*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM", "squared error", "over the exact map's"],
+        rows,
+    )
+
+
+def recipes() -> str:
+    """Samples that DISTA-Net needs by the way it is trained."""
+    if not (RESULTS / "recipes.json").exists():
+        return "Not measured yet: run `python benchmarks/bench_recipes.py`"
+    result = read_result("recipes")
+    rows = [
+        [
+            name, seed, f"{needed['bound']} {needed['samples']:,}",
+            ", ".join(
+                f"{run['cso_map']:.2f} ({run['squared_error']:.1f}) after {run['samples']:,}"
+                for run in result["runs"] if (run["recipe"], str(run["seed"])) == (name, seed)
+            ),
+        ]
+        for name, by_seed in result["needed"].items()
+        for seed, needed in by_seed.items()
+    ]  # fmt: skip
+    return markdown_table(
+        ["recipe", "seed", f"samples to reach {result['goal']:g}", "CSO-mAP (squared error) of each training"], rows
+    )
 
 
 def _difference(row: dict[str, Any]) -> str:
@@ -119,7 +148,7 @@ def _difference(row: dict[str, Any]) -> str:
 
 def _plain(name: str) -> str:
     """A method's name in the registry's spelling, from the literature's."""
-    return name.lower().replace("+", "-plus")
+    return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
 
 
 def parts() -> str:
@@ -211,11 +240,43 @@ def _model_cells(row: dict[str, Any]) -> list[str]:
 
 def published() -> str:
     """The figures that the benchmark's authors report."""
+    head = ["method", "ratio", "parameters, M", "multiply-adds, G", *SCORES, "PSNR, dB", "SSIM", "here"]
+    every = sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
+    return markdown_table(head, [_published_cells(row, head) for row in every])
+
+
+def published_beside() -> str:
+    """What others report, and the authors with further parts."""
+    head = ["source", "method", "multiply-adds, G", *SCORES, "here"]
     rows = [
-        [row["name"], str(row["ratio"]), *("" if row.get(key) is None else f"{row[key]:.2f}" for key in SCORES)]
-        for row in sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
+        [part["source"], *_published_cells(row, head[1:])]
+        for part in read_result("published")["beside"]
+        for row in sorted(part["rows"], key=lambda row: -(row["CSO-mAP"] or 0.0))
     ]
-    return markdown_table(["method", "ratio", *SCORES], rows)
+    return markdown_table(head, rows, 2)
+
+
+PUBLISHED_COLUMNS = {
+    "parameters, M": ("parameters_M", "g"),
+    "multiply-adds, G": ("multiply_adds_G", "g"),
+    "PSNR, dB": ("psnr", ".2f"),
+    "SSIM": ("ssim", ".4f"),
+    **{score: (score, ".2f") for score in SCORES},
+}
+"""Key and format of a column of the literature's figures."""
+
+
+def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
+    """Cells of a row of the literature by the columns' names."""
+    name = _plain(row["name"].partition(",")[0])
+    cells = {
+        "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
+        "ratio": str(row["ratio"]),
+        "here": f"`{name}`" if name in METHODS else "no implementation",
+    }
+    for column, (key, form) in PUBLISHED_COLUMNS.items():
+        cells[column] = "" if row.get(key) is None else f"{row[key]:{form}}"
+    return [cells[column] for column in head]
 
 
 def frames() -> str:

@@ -3,7 +3,7 @@
     python scripts/training_logs.py FOLDER ...
 
 Adds to docs/results/training.json: of each training samples, loss (mean of neighbouring steps) and CSO-mAP of the
-validations, by method and ratio. What is there of other trainings stays.
+validations, with the exact map's where it was measured, by method and ratio. What is there of other trainings stays.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ def thinned(folder: Path) -> tuple[str, dict[str, list[float | None]]]:
     samples = [float(log["samples"][part].mean()) for part in parts] + log["samples"][scored].tolist()
     loss: list[float | None] = [float(log["discrepancy"][part].mean()) for part in parts] + [None] * len(scored)
     score: list[float | None] = [None] * len(parts) + log["cso_map"][scored].tolist()
-    return f"{card['method']}, ratio {card['ratio']}", {"samples": samples, "discrepancy": loss, "cso_map": score}
+    columns = {"samples": samples, "discrepancy": loss, "cso_map": score}
+    for name in ("exact_cso_map", "exact_squared_error"):
+        values = [float(value) if np.isfinite(value) else None for value in log[name][scored]]
+        if any(value is not None for value in values):
+            columns[name] = [None] * len(parts) + values
+    return f"{card['method']}, ratio {card['ratio']}", columns
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import csist
-from csist.unmixing import count_masked, frame_model, window_recipe
+from csist.unmixing import window_recipe
 from csist.windows import default_sensor, is_window
 
 CSIST_100K = csist.ScenePrior.csist_100k()
@@ -31,9 +31,9 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_every_public_name_resolves() -> None:
     assert {
-        "unmix", "Targets", "Flag", "GaussianPSF", "AiryPSF", "SampledPSF", "Sensor", "ScenePrior", "sample_scenes",
-        "SubPixelGrid", "list_methods", "create_method", "metrics", "datasets", "__version__", "InputError",
-        "calibrate",
+        "unmix", "Targets", "Flag", "GaussianPSF", "EllipticalGaussianPSF", "AiryPSF", "MoffatPSF", "SampledPSF",
+        "Sensor", "ScenePrior", "sample_scenes", "SubPixelGrid", "list_methods", "create_method", "metrics",
+        "datasets", "__version__", "InputError", "calibrate", "unmix_frame", "FrameResult",
     } == set(csist.__all__)  # fmt: skip
     for name in csist.__all__:
         assert getattr(csist, name) is getattr(csist, name)
@@ -122,9 +122,11 @@ def test_frames_go_the_same_way() -> None:
     assert isinstance(found, csist.Targets)
     assert np.hypot(found.x[:, None] - truth.x, found.y[:, None] - truth.y).min(axis=0).max() < 0.3
     assert csist.unmix(frame[None], sky, mode="fast", mask_nan=True) == [found]
-    model = frame_model(frame, found, sky)
-    assert np.nanstd(frame - model) < 3.0
-    assert count_masked(frame, sky) == 5
+    result = csist.unmix_frame(frame, sky, mode="fast")
+    assert isinstance(result, csist.FrameResult)
+    assert result.targets == found
+    assert np.nanstd(result.residual()) < 3.0
+    assert result.mask.sum() == 5
     with pytest.raises(csist.InputError, match="a frame does not take colour"):
         csist.unmix(frame, colour="red")
 

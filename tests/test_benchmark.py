@@ -31,12 +31,12 @@ def test_rows_are_those_of_evaluate_with_cost_training_and_limit(
 ) -> None:
     data = labelled()
     monkeypatch.setattr(methods, "LIMIT_STEPS", 2000)
-    names = ["continuous, fast", "ista-net", "ista-net+refine", "fista"]
+    names = ["continuous, fast", "ista-net", "ista-net+refine", "fista", "exact map"]
     result = methods.benchmark(data, tmp_path, 3, names, limit_images=5, resamples=20)
     rows = {row["name"]: row for row in result["rows"]}
     oracles = ["oracle, ratio 3, by intensity", "oracle, ratio 3, by closeness"]
     assert list(rows) == [*names, *oracles, *methods.LIMITS]
-    direct = evaluation.evaluate(data, ["ista-net"], oracle=False, resamples=20).rows[0]
+    direct = evaluation.evaluate(data, ["ista-net"], references=(), resamples=20).rows[0]
     assert {key: rows["ista-net"][key] for key in evaluation.SCORE_NAMES} == {
         key: direct[key] for key in evaluation.SCORE_NAMES
     }
@@ -49,7 +49,15 @@ def test_rows_are_those_of_evaluate_with_cost_training_and_limit(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this has been computed before")
 
+    exact = rows["exact map"]
+    assert exact["reference"] and exact["squared_error_ratio"] == 1.0 and "psnr" not in exact
+    for name in ("ista-net", "fista"):
+        ratio = rows[name]["squared_error"] / exact["squared_error"]
+        assert rows[name]["squared_error_ratio"] == pytest.approx(ratio) and ratio > 1.0
+    assert "squared_error" not in rows["ista-net+refine"]
+
     monkeypatch.setattr(evaluation, "evaluate", refuse)
+    monkeypatch.setattr(evaluation, "exact_maps", refuse)
     monkeypatch.setattr("csist.methods.continuous.limit.posterior_limit", refuse)
     assert methods.benchmark(data, tmp_path, 3, names, limit_images=5, resamples=20) == result
     with pytest.raises(AssertionError, match="computed before"):
@@ -77,6 +85,10 @@ def test_rows_of_an_earlier_result_stay() -> None:
     earlier = {"data": {"images": 3}, "ratio": 3, "rows": [row("a", 1.0), row("b", 2.0), row("oracle", 9.0, True)]}
     result = {"data": {"images": 3}, "ratio": 3, "rows": [row("b", 3.0), row("c", 4.0), row("limit", 9.0, True)]}
     joined = methods.with_earlier_rows(result, earlier)
+    measured = row("a", 1.0) | {"squared_error": 30.0}
+    exact = row("exact map", 5.0, True) | {"squared_error": 10.0}
+    later = methods.with_earlier_rows(result | {"rows": [measured]}, earlier | {"rows": [exact]})["rows"]
+    assert [each["squared_error_ratio"] for each in later] == [3.0, 1.0]
     assert [(each["name"], each["CSO-mAP"]) for each in joined["rows"]] == [
         ("a", 1.0), ("b", 3.0), ("c", 4.0), ("oracle", 9.0), ("limit", 9.0),
     ]  # fmt: skip

@@ -16,8 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+import csist
+from conftest import BUSY
 from csist.io import read_image
 from csist.methods.table import METHODS
 
@@ -134,35 +137,73 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert script.read_text().rstrip().endswith("exec make test")
 
 
-def test_wheel_unmixes_an_image_away_from_the_repository(tmp_path: Path) -> None:
+def test_files_that_one_process_runs_are_there() -> None:
+    assert [file for file in BUSY if not (ROOT / file).is_file()] == []
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment whose csist is the wheel of this repository."""
     pytest.importorskip("build", reason="needs the extra `dev`")
-    source, dist, environment = tmp_path / "source", tmp_path / "dist", tmp_path / "environment"
+    folder = tmp_path_factory.mktemp("wheel")
+    source, dist, environment = folder / "source", folder / "dist", folder / "environment"
     # A copy, because a build writes into the folder it builds from.
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, source, cwd=tmp_path)
+    command(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, source, cwd=folder)
     (wheel,) = dist.glob("*.whl")
 
-    # A new environment in which the dependencies are those of this one, but csist is only what the wheel holds:
-    # folders named in a .pth file are searched, their own .pth files (an editable install is one) are not read.
+    # The dependencies are those of this environment: folders named in a .pth file are searched, their own .pth files
+    # (an editable install is one) are not read.
     venv.create(environment, with_pip=False)
     python = next(path for path in environment.glob("*/python*") if path.stem == "python")
     pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
-    command(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
-    home = Path(command(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    command(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
+    home = Path(command(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (home / "dependencies.pth").write_text("\n".join(sorted(shared)) + "\n")
-    where = command(python, "-c", "import csist; print(csist.__file__)", cwd=tmp_path).strip()
-    assert Path(where).parent == home / "csist"
-    assert sorted(path.name for path in (home / "csist" / "data").glob("*.png"))
+    share_compiled_code(home / "csist")
+    return python
 
-    image = home / "csist" / "data" / "airplane_clear_sky.png"
-    table = tmp_path / "targets.csv"
-    command(python.with_name("csist"), "unmix", image, "-o", table, cwd=tmp_path)
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+
+def share_compiled_code(package: Path) -> None:
+    """Give an installed package what Numba has compiled of the same files here: it takes code by a file's content."""
+    here = ROOT / "src" / "csist"
+    for path in (*here.rglob("*.nbi"), *here.rglob("*.nbc")):
+        copy = package / path.relative_to(here)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copy)
+
+
+def test_wheel_unmixes_an_image_away_from_the_repository(installed: Path, tmp_path: Path) -> None:
+    home = Path(command(installed, "-c", "import csist; print(csist.__file__)", cwd=tmp_path).strip()).parent
+    assert installed.parent.parent in home.parents
+    assert sorted(path.name for path in (home / "data").glob("*.png"))
+
+    image = home / "data" / "airplane_clear_sky.png"
+    rows = rows_by_command(installed, image, folder=tmp_path)
     assert any(abs(float(row["x"]) - 133) < 3 and abs(float(row["y"]) - 156) < 3 for row in rows)
+
+
+def test_wheel_holds_the_trained_weights(installed: Path, tmp_path: Path) -> None:
+    sensor = csist.Sensor()
+    scenes = csist.sample_scenes(csist.ScenePrior.csist_100k(), sensor, 3, seed=8)
+    stack = np.stack([sensor.observe(scene, seed) for seed, scene in enumerate(scenes)])
+    np.save(tmp_path / "stack.npy", stack)
+    rows = rows_by_command(installed, "stack.npy", "--method", "dista-net", folder=tmp_path)
+    expected = csist.unmix(stack, method="dista-net")
+    found = [(int(row["frame"]), float(row["x"]), float(row["y"]), float(row["intensity"])) for row in rows]
+    own = [(n, *each) for n, t in enumerate(expected) for each in zip(t.x, t.y, t.intensity, strict=True)]
+    assert len(own) >= 3
+    np.testing.assert_allclose(sorted(found), sorted(own), rtol=1e-4)
+
+
+def rows_by_command(python: Path, *words: object, folder: Path) -> list[dict[str, str]]:
+    """The table of `csist unmix` of an environment."""
+    command(python.with_name("csist"), "unmix", *words, "-o", "targets.csv", cwd=folder)
+    with (folder / "targets.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def command(*words: object, cwd: Path) -> str:

@@ -305,7 +305,7 @@ def limit_of(groups: list[Injection], progress: Progress, steps: int = LIMIT_STE
 
 def ours(frame: FloatArray) -> Targets:
     """Unmix a frame with `OPTIONS`."""
-    return unmix_frame(frame, **OPTIONS)[0]
+    return unmix_frame(frame, **OPTIONS).targets
 
 
 def run(data: Path, progress: Progress) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def csist_finder(field: Field, psf_error: float, false_alarm_rate: float) -> Tar
     return unmix_frame(
         field.image, sensor, noise_std=field.sky_noise, detector="crowded", psf_error=psf_error,
         false_alarm_rate=false_alarm_rate,
-    )[0]  # fmt: skip
+    ).targets  # fmt: skip
 
 
 def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: int) -> Targets:

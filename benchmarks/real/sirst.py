@@ -26,7 +26,9 @@ from scipy import ndimage
 
 from csist.files import reading
 from csist.frames import unmix_frame
-from csist.frames.detect import FALSE_ALARM_RATE, find_peaks, keep_strongest, tail_significance
+from csist.frames.contrast import tail_significance
+from csist.frames.options import FALSE_ALARM_RATE
+from csist.frames.peaks import find_peaks, keep_strongest
 from csist.io import read_image
 from csist.io.store import Progress
 from csist.targets import Targets
@@ -182,7 +184,7 @@ def peaks_of(transform: Callable[[FloatArray], FloatArray]) -> Finder:
 
 
 DETECTORS: dict[str, Finder] = {
-    OURS: lambda frame: unmix_frame(frame, workers=1)[0],
+    OURS: lambda frame: unmix_frame(frame, workers=1).targets,
     "top-hat": peaks_of(top_hat),
     "max-median": peaks_of(max_median),
     "top-hat, local scale": peaks_of(by_quantile(top_hat)),

@@ -64,7 +64,7 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
     for done, psf in enumerate(PSFS):
         progress("Spitzer", done, len(PSFS))
         start = time.process_time()
-        found, _ = unmix_frame(image, psf=psf, **OPTIONS)
+        found = unmix_frame(image, psf=psf, **OPTIONS).targets
         seconds = time.process_time() - start
         rows[psf] = {"seconds": seconds, **judge(np.stack([found.x, found.y, found.intensity], 1), truth)}
     return {

@@ -7,10 +7,12 @@ if TYPE_CHECKING:
     from csist import datasets, metrics
     from csist.checks import InputError
     from csist.create import create_method
+    from csist.frames.result import FrameResult
+    from csist.frames.solve import unmix_frame
     from csist.grid import SubPixelGrid
     from csist.methods.continuous.calibrate import calibrate
     from csist.methods.table import list_methods
-    from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
+    from csist.physics.psf import AiryPSF, EllipticalGaussianPSF, GaussianPSF, MoffatPSF, SampledPSF
     from csist.physics.sensor import Sensor
     from csist.scenes import ScenePrior, sample_scenes
     from csist.targets import Flag, Targets
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AiryPSF",
+    "EllipticalGaussianPSF",
     "Flag",
+    "FrameResult",
     "GaussianPSF",
     "InputError",
+    "MoffatPSF",
     "SampledPSF",
     "ScenePrior",
     "Sensor",
@@ -36,12 +41,16 @@ __all__ = [
     "metrics",
     "sample_scenes",
     "unmix",
+    "unmix_frame",
 ]
 
 # Loaded when first used: `import csist` costs nothing, and a command loads only what it needs.
 _HOMES = {
     "AiryPSF": "physics.psf",
+    "EllipticalGaussianPSF": "physics.psf",
+    "MoffatPSF": "physics.psf",
     "Flag": "targets",
+    "FrameResult": "frames.result",
     "GaussianPSF": "physics.psf",
     "InputError": "checks",
     "SampledPSF": "physics.psf",
@@ -54,6 +63,7 @@ _HOMES = {
     "list_methods": "methods.table",
     "sample_scenes": "scenes",
     "unmix": "unmixing",
+    "unmix_frame": "frames.solve",
 }
 _MODULES = ("datasets", "metrics")
 

@@ -19,7 +19,14 @@ from csist import evaluation, metrics
 from csist._version import package_version
 from csist.checks import InputError, check_ratio
 from csist.create import create_method
-from csist.evaluation import LabelledImages, grid_oracles, score_predictions
+from csist.evaluation import (
+    EXACT_MAP,
+    LabelledImages,
+    add_error_ratios,
+    exact_map_row,
+    grid_oracles,
+    score_predictions,
+)
 from csist.files import write_text
 from csist.grid import SubPixelGrid
 from csist.io import targets_table, write_table
@@ -41,6 +48,9 @@ FAST = "continuous, fast"
 LIMITS = ("limit, from the truth", "limit, annealed")
 """Rows of the posterior limit, by the start of its chains."""
 LIMIT_STEPS = 2_000_000
+
+MEASURED = ("images_per_second", "psnr", "ssim", "squared_error")
+"""Further figures of a row that are kept with its detections."""
 
 COMPARED_WITH = "dista-net"
 """Trained methods are compared with it, image by image."""
@@ -79,13 +89,14 @@ def benchmark(
 
     Besides the keys of `score_predictions` and `evaluate` a row has `breakdown`, and for a trained method
     `parameters`, `multiply_adds_per_image`, `training` (samples, minutes, seed, machine) and, where DISTA-Net is one of
-    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples.
+    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples. Rows of maps have
+    their `squared_error`, and where the exact map is a row, `squared_error_ratio`, over the exact map's.
 
     Args:
         data: images with their truth.
         folder: where detections are kept.
         ratio: sub-pixel grid ratio.
-        methods: rows; None for `every_method`.
+        methods: rows, `EXACT_MAP` among them or not; None for `every_method`, and the exact map where there is one.
         limit_images: first images whose posterior limit is sampled; 0 for no limit.
         resamples: resamples of the bootstrap intervals; 0 for none.
         progress: called with (name, images done, images in all).
@@ -103,7 +114,10 @@ def benchmark(
         parts = breakdown(found, truths, data.sensor.shape)
         rows.append({"name": name, "reference": False, **figures, **more, "breakdown": parts})
 
-    names = list(methods) if methods is not None else every_method(ratio, data)
+    grid = SubPixelGrid(data.sensor.shape, ratio)
+    names = [*(every_method(ratio, data) if methods is None else methods)]
+    exact = EXACT_MAP in names or (methods is None and data.prior.single_pixel)
+    names = [name for name in names if name != EXACT_MAP]
     families = [list(family) for _, family in groupby(names, lambda name: name.partition("+")[0])]
     for family in families:
         for name, (found, extra) in _detections(family, data, folder, ratio, progress).items():
@@ -119,7 +133,11 @@ def benchmark(
                     *pair, data.truths, 0, resamples=resamples, rank_by="intensity"
                 ),
             }
-    for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
+    if exact:
+        found, extra = _exact_map(data, grid, folder, progress)
+        add(EXACT_MAP, found, {"reference": True, **extra})
+        add_error_ratios(rows)
+    for by, found in grid_oracles(data.truths, grid).items():
         add(f"oracle, ratio {ratio}, by {by}", found, {"reference": True})
     if limit_images:
         part = min(limit_images, len(data))
@@ -138,6 +156,7 @@ def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[s
     if (earlier.get("data"), earlier.get("ratio")) != (result["data"], result["ratio"]):
         return result
     rows = {row["name"]: row for row in [*earlier["rows"], *result["rows"]]}
+    add_error_ratios(list(rows.values()))
     return result | {"rows": sorted(rows.values(), key=lambda row: bool(row["reference"]))}
 
 
@@ -155,7 +174,7 @@ def _weights(name: str, data: LabelledImages, ratio: int) -> Path | None:
 def _key(data: LabelledImages, **more: Any) -> dict[str, Any]:
     """What kept detections belong to."""
     content = hashlib.sha256(data.images.tobytes()).hexdigest()
-    return {"images": content, "split": data.split, "version": package_version(), **more}
+    return {"images": content, "split": data.split, "version": package_version(), "figures": list(MEASURED), **more}
 
 
 def _read_kept(stem: Path, key: dict[str, Any], data: LabelledImages) -> Row | None:
@@ -199,14 +218,24 @@ def _detections(
     missing = {_method(each): each for each, row in rows.items() if row is None}
     if missing:
         result = evaluation.evaluate(
-            data, list(missing), ratio, mode=mode, oracle=False, resamples=0, progress=progress
+            data, list(missing), ratio, mode=mode, references=(), resamples=0, progress=progress
         )
         for figures in result.rows:
-            extra: dict[str, Any] = {k: figures[k] for k in ("images_per_second", "psnr", "ssim") if k in figures}
+            extra: dict[str, Any] = {k: figures[k] for k in MEASURED if k in figures}
             each, row = missing[figures["name"]], (result.predictions[figures["name"]], extra)
             _keep(*places[each], data, row)
             rows[each] = row
     return {each: row for each, row in rows.items() if row is not None}
+
+
+def _exact_map(data: LabelledImages, grid: SubPixelGrid, folder: Path, progress: Report | None) -> Row:
+    """Detections of the exact maps, and their squared error."""
+    place = folder / f"exact-map-ratio-{grid.ratio}", _key(data, method=EXACT_MAP, ratio=grid.ratio)
+    row = _read_kept(*place, data)
+    if row is None:
+        row = exact_map_row(data, grid, None, progress)
+        _keep(*place, data, row)
+    return row
 
 
 def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | None) -> list[list[Targets]]:

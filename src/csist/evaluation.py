@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from csist.files import natural_key
 from csist.grid import SubPixelGrid
 from csist.io import read_targets_table
 from csist.io.store import STORE_SUFFIXES, load
+from csist.methods.exact_map import check_has_exact_map, exact_maps
 from csist.methods.table import abilities, canonical_name, split_name
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
@@ -33,6 +34,10 @@ Progress = Callable[[int, int], None]
 
 BLOCK = 512
 """Images whose maps are held in memory at a time."""
+
+EXACT_MAP = "exact map"
+REFERENCES = ("oracle", EXACT_MAP)
+"""Rows that no method can beat."""
 
 SCORE_NAMES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
 
@@ -183,7 +188,7 @@ def evaluate(
     weights: str | Path | None = None,
     runtime: str = "torch",
     predictions: Mapping[str, Sequence[Targets]] | None = None,
-    oracle: bool = True,
+    references: Sequence[str] = ("oracle",),
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -202,7 +207,8 @@ def evaluate(
         weights: weight file, for a single trained method; None for those that come with the package.
         runtime: what computes the maps of grid methods, see `create_method`.
         predictions: further detections, one `Targets` an image, by the name of their row.
-        oracle: whether to add the reference rows.
+        references: rows to add that no method can beat, of `REFERENCES`: the oracles of the grid, and the exact map
+            (see `csist.methods.exact_map`), which takes as long as the continuous method.
         resamples: resamples of the bootstrap intervals; 0 for none.
         seed: seed of the bootstrap.
         progress: called with (name, images done, images in all).
@@ -211,6 +217,9 @@ def evaluate(
         InputError: if a method, an option or a batch does not fit.
     """
     check_ratio(ratio)
+    grid = SubPixelGrid(data.sensor.shape, ratio)
+    if EXACT_MAP in references:
+        check_has_exact_map(prior or data.prior)
     families = _prepare(methods, data, ratio, prior=prior, mode=mode, weights=weights, runtime=runtime)
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[Targets]] = {}
@@ -225,10 +234,25 @@ def evaluate(
         add(name, *results[name])
     for name, given in (predictions or {}).items():
         add(name, list(given), {})
-    if oracle:
-        for by, found in grid_oracles(data.truths, SubPixelGrid(data.sensor.shape, ratio)).items():
+    if EXACT_MAP in references:
+        add(EXACT_MAP, *exact_map_row(data, grid, prior, progress), reference=True)
+        add_error_ratios(rows)
+    if "oracle" in references:
+        for by, found in grid_oracles(data.truths, grid).items():
             add(f"oracle, ratio {ratio}, by {by}", found, {}, reference=True)
     return Evaluation(data.describe(), ratio, rows, kept)
+
+
+class Family(NamedTuple):
+    """Methods that read the maps of one grid method, so that these are made once.
+
+    Args:
+        grid: the grid method; None for a single method without a map.
+        members: ready methods by name.
+    """
+
+    grid: Any
+    members: dict[str, Any]
 
 
 def _prepare(
@@ -240,75 +264,108 @@ def _prepare(
     mode: str | None,
     weights: str | Path | None,
     runtime: str,
-) -> list[dict[str, Any]]:
-    """Families of ready methods by name, those of a family reading the maps of one grid method.
+) -> list[Family]:
+    """Families of ready methods, those of a family reading the maps of one grid method.
 
     All of them are built before the first one runs, so that a mistake shows at once.
     """
-    families: dict[str, dict[str, Any]] = {}
-    grids: dict[str, Any] = {}
+    families: dict[str, Family] = {}
     for name in names:
         key, suffix = split_name(name)
         if not abilities(name).grid:
             options: dict[str, Any] = {} if mode is None else {"mode": mode}
             noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
             method = create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
+            families[key] = Family(None, {key: method})
         else:
-            if key not in grids:
-                grids[key] = create_method(key, data.sensor, ratio, weights, runtime)
+            if key not in families:
+                families[key] = Family(create_method(key, data.sensor, ratio, weights, runtime), {})
+            grid = families[key].grid
             known = {"prior": prior or data.prior} if abilities(name).prior else {}
-            method = grids[key] if suffix is None else follow(suffix, grids[key], **known)
-        families.setdefault(key, {})[canonical_name(name)] = method
+            method = grid if suffix is None else follow(suffix, grid, **known)
+            families[key].members[canonical_name(name)] = method
     return list(families.values())
 
 
 def _run(
-    family: Mapping[str, Any], data: LabelledImages, progress: Callable[[str, int, int], None] | None
+    family: Family, data: LabelledImages, progress: Callable[[str, int, int], None] | None
 ) -> dict[str, tuple[list[Targets], dict[str, Any]]]:
     """Detections, images per second and, for a grid method, fidelity of its maps, of each method of a family."""
-    from csist.methods.base import GridMethod
-    from csist.methods.readout.base import ReadOut
-
-    first = next(iter(family.values()))
-    grid = first.method if isinstance(first, ReadOut) else first if isinstance(first, GridMethod) else None
-    for method in family.values():
+    grid, members = family.grid, family.members
+    for method in members.values():
         method.predict(data.images[:2])  # compiled code and thread pools are made at the first call
-    found: dict[str, list[Targets]] = {name: [] for name in family}
-    spent = dict.fromkeys(family, 0.0)
-    fidelity: list[tuple[int, float, float]] = []
+    found: dict[str, list[Targets]] = {name: [] for name in members}
+    spent = dict.fromkeys(members, 0.0)
+    fidelity: list[tuple[int, dict[str, float]]] = []
     start, size = 0, 32
     while start < len(data):
         block = data.images[start : start + (BLOCK if grid else size)]
         begun = time.perf_counter()
         maps = None if grid is None else grid.predict_maps(block)
         shared = time.perf_counter() - begun  # a method alone would have had to make the maps
-        for name, method in family.items():
+        for name, method in members.items():
             begun = time.perf_counter()
             found[name] += method.predict(block) if maps is None else method.read(block, maps)
             took = shared + time.perf_counter() - begun
             spent[name] += took
-        if maps is not None and grid in family.values():
-            fidelity.append((len(block), *_map_fidelity(grid, maps, data.truths[start : start + len(block)])))
+        if maps is not None and grid in members.values():
+            fidelity.append((len(block), _map_fidelity(grid.grid, maps, data.truths[start : start + len(block)])))
         start += len(block)
         # Blocks of about a second: long enough for all threads, short enough for progress and Ctrl-C.
         size = int(np.clip(size * 2 if took < 0.5 else size, 32, 4096))
         if progress is not None:
-            progress(", ".join(family), start, len(data))
+            progress(", ".join(members), start, len(data))
     extra: dict[str, dict[str, Any]] = {
         name: {"images_per_second": len(data) / max(seconds, 1e-9)} for name, seconds in spent.items()
     }
-    for name, method in family.items():
+    for name, method in members.items():
         if method is grid:
-            weight = [count for count, _, _ in fidelity]
-            extra[name]["psnr"] = float(np.average([value for _, value, _ in fidelity], weights=weight))
-            extra[name]["ssim"] = float(np.average([value for _, _, value in fidelity], weights=weight))
-    return {name: (found[name], extra[name]) for name in family}
+            weight = [count for count, _ in fidelity]
+            for key in fidelity[0][1]:
+                extra[name][key] = float(np.average([values[key] for _, values in fidelity], weights=weight))
+    return {name: (found[name], extra[name]) for name in members}
 
 
-def _map_fidelity(method: Any, maps: FloatArray, truths: Sequence[Targets]) -> tuple[float, float]:
-    true = np.stack([method.grid.encode(targets) for targets in truths])
+def _map_fidelity(grid: SubPixelGrid, maps: FloatArray, truths: Sequence[Targets]) -> dict[str, float]:
+    """PSNR in dB, SSIM and mean squared error of a cell in counts^2."""
+    true = np.stack([grid.encode(targets) for targets in truths])
     fits = min(true.shape[1:]) >= metrics.functional.SSIM_WINDOW_PX
-    return metrics.psnr(maps, true), metrics.ssim(maps, true) if fits else float("nan")
+    return {
+        "psnr": metrics.psnr(maps, true),
+        "ssim": metrics.ssim(maps, true) if fits else float("nan"),
+        "squared_error": float(((maps - true) ** 2).mean()),
+    }
+
+
+def exact_map_row(
+    data: LabelledImages, grid: SubPixelGrid, prior: ScenePrior | None, progress: Callable[[str, int, int], None] | None
+) -> tuple[list[Targets], dict[str, Any]]:
+    """What the read-out finds in the exact maps, and their mean squared error.
+
+    Raises:
+        InputError: if the prior has no exact map.
+    """
+    found: list[Targets] = []
+    squared = 0.0
+    begun = time.perf_counter()
+    for start in range(0, len(data), BLOCK):
+        truths = data.truths[start : start + BLOCK]
+        maps = exact_maps(data.images[start : start + BLOCK], grid, data.sensor, prior or data.prior)
+        found += [grid.decode(cells) for cells in maps]
+        true = np.stack([grid.encode(targets) for targets in truths])
+        squared += float(((maps - true) ** 2).mean(axis=(1, 2)).sum())
+        if progress is not None:
+            progress(EXACT_MAP, len(found), len(data))
+    speed = len(data) / max(time.perf_counter() - begun, 1e-9)
+    return found, {"images_per_second": speed, "squared_error": squared / len(data)}
+
+
+def add_error_ratios(rows: Sequence[dict[str, Any]]) -> None:
+    """Set `squared_error_ratio`, the squared error over the exact map's, in the rows that have one, in place."""
+    exact = [row["squared_error"] for row in rows if row["name"] == EXACT_MAP]
+    for row in rows:
+        if exact and "squared_error" in row:
+            row["squared_error_ratio"] = row["squared_error"] / max(exact[-1], 1e-9)
 
 
 def grid_oracles(truths: Sequence[Targets], grid: SubPixelGrid) -> dict[str, list[Targets]]:

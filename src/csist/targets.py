@@ -41,6 +41,8 @@ class Flag(IntFlag):
     """The residual is far above the noise: the model cannot explain this group."""
     MASKED = 32
     """Pixels of the group are masked (NaN, dead, hot)."""
+    UPPER_LIMIT = 64
+    """A flux at a given position is below three standard errors: it only says "at most this much"."""
 
 
 @dataclass(frozen=True, eq=False)

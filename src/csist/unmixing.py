@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +10,10 @@ from numpy.typing import ArrayLike
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_stack
-from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
 from csist.windows import WINDOW_SIDE_PX, as_array, check_window_values, default_sensor, is_window, window_noise
-
-BRIGHTEST, SIGMA_RANGE_PX = 60, (0.4, 3.0)
-"""Targets on which the width of an unknown PSF is fitted for a picture, and its bounds."""
 
 
 def unmix(
@@ -38,7 +33,7 @@ def unmix(
         method: a name of `csist.list_methods`; frames need "continuous".
         **options: for windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise
             in counts; None: the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained`
-            and the method's own; for frames those of `csist.frames.pipeline.unmix_frame`.
+            and the method's own; for frames those of `csist.unmix_frame`.
 
     Returns:
         `Targets` for an image, a list with one for each image of a stack.
@@ -61,9 +56,12 @@ def unmix(
         ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
         found: list[Targets] = list(ready.predict(stack)) if len(stack) else []
     else:
+        # Imported here: the frames' part is not needed for windows.
+        from csist.frames.solve import unmix_frame
+
         check_frame_method(method)
         options.pop("mask_nan", None)  # masked without being asked: a frame has blobs elsewhere
-        found = [solve_frame(frame, sensor, prior, **options)[0] for frame in stack]
+        found = [unmix_frame(frame, sensor, prior, **options).targets for frame in stack]
     return found[0] if array.ndim == 2 else found
 
 
@@ -133,91 +131,3 @@ def check_frame_method(method: str) -> None:
             f"method {canonical_name(method)!r} unmixes windows of at most {WINDOW_SIDE_PX} px a side, "
             f"this is a larger frame: use the method {methods_that('frames')[0]!r}"
         )
-
-
-def solve_frame(
-    frame: FloatArray, sensor: Sensor | None = None, prior: ScenePrior | None = None, **options: Any
-) -> tuple[Targets, Any]:
-    """Targets of a frame (H, W), and what is known of each group.
-
-    Raises:
-        InputError: if the frame cannot be used or an option is unknown.
-    """
-    # Imported here: the solver is compiled at its first import, and windows do not need this part.
-    from csist.frames.pipeline import unmix_frame
-
-    solve: Callable[..., tuple[Targets, Any]] = unmix_frame
-    try:
-        return solve(frame, sensor, prior, **options)
-    except TypeError as error:
-        if options and "unexpected keyword" in str(error):
-            raise InputError(f"a frame does not take {', '.join(options)}: {error}") from error
-        raise
-
-
-def frame_model(
-    frame: FloatArray, targets: Targets, sensor: Sensor | None = None, psf: PSF | None = None
-) -> FloatArray:
-    """Background and targets of a frame (H, W) in counts, for residuals and pictures.
-
-    Args:
-        frame: (H, W) in counts.
-        targets: what was found in it.
-        sensor: the sensor given to `solve_frame`.
-        psf: the PSF given to it, which goes before the sensor's; without both, the Gaussian with which the
-            brightest targets leave the smallest residual.
-    """
-    from scipy.optimize import minimize_scalar
-
-    from csist.frames.background import estimate_background, mask_pixels
-
-    if psf is None and sensor is not None:
-        psf = sensor.psf
-    masked = mask_pixels(frame, _ceiling(sensor), psf).masked
-    finest = 32 if psf is None else max(32, int(np.ceil(4.0 * psf.radius_px)))
-    level = estimate_background(frame, masked, None, (4 * finest, finest)).level
-    if psf is None:
-        flattened = np.where(masked, 0.0, frame - level)
-        brightest = targets[np.argsort(-np.nan_to_num(targets.intensity), kind="stable")[:BRIGHTEST]]
-
-        def misfit(sigma_px: float) -> float:
-            light = np.where(masked, 0.0, _light(flattened.shape, brightest, GaussianPSF(sigma_px)))
-            return float((light * (light - 2.0 * flattened)).sum())
-
-        found = minimize_scalar(misfit, bounds=SIGMA_RANGE_PX, method="bounded", options={"xatol": 0.01})
-        psf = GaussianPSF(float(found.x))
-    return level + _light(level.shape, targets, psf)
-
-
-def _ceiling(sensor: Sensor | None) -> float | None:
-    return None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
-
-
-def _light(shape: tuple[int, ...], targets: Targets, psf: PSF) -> FloatArray:
-    """Image (H, W) of the targets alone, each drawn within its PSF's radius only: a frame is large."""
-    image = np.zeros(shape)
-    reach = int(np.ceil(psf.radius_px)) + 1
-    for x, y, intensity in zip(targets.x, targets.y, np.nan_to_num(targets.intensity), strict=True):
-        row, column = max(round(float(y)) - reach, 0), max(round(float(x)) - reach, 0)
-        part = image[row : max(round(float(y)) + reach + 1, 0), column : max(round(float(x)) + reach + 1, 0)]
-        if part.size:
-            dy, dx = row + np.arange(part.shape[0]) - y, column + np.arange(part.shape[1]) - x
-            part += intensity * psf.response(dx[None, :], dy[:, None])
-    return image
-
-
-def count_masked(frame: FloatArray, sensor: Sensor | None = None, psf: PSF | None = None) -> int:
-    """Number of pixels that `solve_frame` leaves out: NaN, dead and hot ones."""
-    from csist.frames.background import find_ceiling, mask_pixels
-    from csist.frames.tiles import tiles
-
-    if psf is None and sensor is not None:
-        psf = sensor.psf
-    ceiling = _ceiling(sensor)
-    if ceiling is None:
-        ceiling = find_ceiling(frame)
-    whole = (frame.shape[0], frame.shape[1])
-    parts = (frame[tile.part] for tile in tiles(whole, margin=0))
-    return sum(
-        part.size if np.isnan(part).all() else int(mask_pixels(part, ceiling, psf).masked.sum()) for part in parts
-    )

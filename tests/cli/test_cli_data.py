@@ -77,3 +77,12 @@ def test_tables_convert_both_ways(run: Run, tmp_path: Path) -> None:
     assert run("convert", "t.parquet", "back.csv")[0] == 0
     assert lines("back.csv")[0] == HEADER
     assert read_targets_table("back.csv") == read_targets_table("targets.csv")
+
+
+def test_the_command_writes_sequences_and_refuses_what_does_not_fit(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("generate", "a.h5", "--sequence", "--count", 4, "--noise-std", 2)
+    assert code == 0
+    assert "80 images (train 40, val 20, test 20)" in out
+    assert load(tmp_path / "a.h5").sensor.read_noise == 2.0
+    refused(run("generate", "b.h5", "--sequence", "--prior", "flat"), "--prior flat is not for sequences")
+    refused(run("generate", "b", "--sequence", "--layout", "grokcso"), "--layout grokcso is not for sequences")

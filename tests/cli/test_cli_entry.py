@@ -57,6 +57,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert said.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_end_of_what_belongs_together() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), uninterrupted():

@@ -48,6 +48,17 @@ def test_evaluate_scores_methods_and_predictions(run: Run, store: Path) -> None:
     assert Path("figures.png").stat().st_size > 1000
 
 
+def test_the_exact_map_is_the_ceiling_of_maps(run: Run, store: Path) -> None:
+    options = ("evaluate", store, "--method", "fista", "--exact-map", "--no-oracle", "--resamples", "0")
+    code, out, _ = run(*options, "--json", "figures.json")
+    assert code == 0
+    fista, exact = json.loads(Path("figures.json").read_text())["rows"]
+    assert (exact["name"], exact["reference"], exact["squared_error_ratio"]) == ("exact map", True, 1.0)
+    assert fista["squared_error_ratio"] == pytest.approx(fista["squared_error"] / exact["squared_error"])
+    assert "times exact map's" in out
+    refused(run(*options, "--prior", "flat"), "the exact map needs groups inside one pixel")
+
+
 def test_evaluate_reads_a_grokcso_folder(run: Run, tmp_path: Path) -> None:
     generate(tmp_path / "folder", 20, seed=1, layout="grokcso")
     images = tmp_path / "folder" / "test" / "cso_img"

@@ -122,16 +122,16 @@ def test_few_frames_are_read_before_their_turn(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_error_among_workers_stops_in_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", flight(6))
-    from csist import unmixing
+    from csist.frames import solve
 
-    real = unmixing.solve_frame
+    real = solve.solve_frame
 
     def broken(image: np.ndarray, *rest: Any, **options: Any) -> Any:
         if np.array_equal(image, np.load("a.npy")[3]):
             raise csist.InputError("cannot be used")
         return real(image, *rest, **options)
 
-    monkeypatch.setattr(unmixing, "solve_frame", broken)
+    monkeypatch.setattr(solve, "solve_frame", broken)
     refused(run("unmix", "a.npy", *FAST, "--workers", 2), "a.npy: frame 3: cannot be used", "the 3 images done so far")
 
 
@@ -198,6 +198,9 @@ def test_frames_without_a_value_get_a_note(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "frame 1 holds nothing but NaN, it has no targets" in out
     assert {row["frame"] for row in rows_of("targets.csv")} == {"0", "3"}
+    np.save(folder / "0.npy", frames[1])
+    assert run("unmix", "folder", "--sequence", *FAST, "--plot", "p.png")[0] == 0
+    assert Path("p.png").is_file()
 
 
 def test_bad_sequences_get_one_line(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ pytest.importorskip("lightning")
 
 import csist
 from csist.datasets import generate
-from csist.training import TrainingResult
+from csist.training import TrainingConfig, TrainingResult
+from csist.training.config import FLAGS, descriptions
 from csist.training.module import UnmixingModule
 
 SENSOR = csist.Sensor(shape=(5, 5))
@@ -33,8 +35,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The arguments that the training is called with, instead of a training."""
     kept: dict[str, Any] = {"first_process": True}
 
-    def fake(name: str, data: Path | None, ratio: int, output: Path, **options: Any) -> TrainingResult:
-        kept.update(options, name=name, data=data, ratio=ratio, output=output)
+    def fake(name: str, config: TrainingConfig, **_: Any) -> TrainingResult:
+        kept.update(vars(config), name=name)
+        ratio = config.ratio
         figures = {"method": name, "ratio": ratio, "score": {"interval_95": [1.0, 2.0], "images": 4}}
         return TrainingResult(Path("w.safetensors"), figures, 128, 0.5, float("nan"), kept["first_process"])
 
@@ -60,8 +63,9 @@ def test_a_tiny_training_and_its_continuation(run: Run) -> None:
     other = ("train", "ista-net", "--option", "stages=1", *TINY)
     refused(run(*other, "--max-samples", 192, "--resume"), "begun with another method, ratio or other options")
 
-    code, out, _ = run(*two_stages, "--max-samples", 192, "--resume", "--json", "-")
-    assert code == 0
+    code, out, err = run(*two_stages, "--max-samples", 192, "--resume", "--json", "-", "--plot", "curves.png")
+    assert code == 0 and Path("curves.png").stat().st_size > 1000
+    assert "times the exact map's; its CSO-mAP" in err
     figures = json.loads(out)
     assert (figures["samples"], figures["method"], figures["weights"]) == (192, "ista-net", str(weights))
     assert figures["card"]["options"] == {"stages": 2}
@@ -78,6 +82,7 @@ def test_a_store_brings_sensor_and_truth(run: Run, tmp_path: Path) -> None:
     refused(run("train", "ista-net", *options, *TINY), "data.h5 has its own sensor")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     ends = UnmixingModule.on_train_batch_end
@@ -114,12 +119,13 @@ def test_every_option_arrives(run: Run, called: dict[str, Any], tmp_path: Path) 
         "schedule": "one-cycle", "decay": 0.3, "gradient_clip": 0.7, "ema_decay": 0.9, "constraint_share": 0.5,
         "devices": 2, "num_nodes": 4, "strategy": "ddp", "accelerator": "gpu", "precision": "16-mixed",
         "val_limit": 5, "validate_every": 6, "checkpoint_minutes": 0.25, "window": 3, "window_share": 0.4,
-        "start": Path("begun.safetensors"),
+        "start": Path("begun.safetensors"), "optimiser": "adam", "targets": "posterior",
     }  # fmt: skip
     typed = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     code, out, _ = run(
         "train", "DISTA_net", "--ratio", 5, "-o", "there", "--half", "--resume", "--compile", "--prior", "flat",
-        "--sensor", "card.json", *typed, "--option", "a=1", "--option", "b=true", "--option", "c=False",
+        "--sensor", "card.json", "--grow", "2,4,6", "--exact-map", *typed, "--option", "a=1", "--option", "b=true",
+        "--option", "c=False",
         "--option", "d=text=2", "--option", "e-f=0.5",
     )  # fmt: skip
     assert code == 0
@@ -127,8 +133,24 @@ def test_every_option_arrives(run: Run, called: dict[str, Any], tmp_path: Path) 
     assert {name: called[name] for name in given} == given
     assert called["options"] == {"a": 1, "b": True, "c": False, "d": "text=2", "e_f": 0.5}
     assert (called["name"], called["ratio"], called["output"]) == ("dista-net", 5, Path("there"))
+    assert (called["grow"], called["exact_map"]) == ((2, 4, 6), True)
     assert (called["half"], called["resume"], called["compiled"], called["data"]) == (True, True, True, None)
     assert (called["sensor"], called["prior"]) == (SENSOR, csist.ScenePrior.flat())
+
+
+@pytest.mark.parametrize(("word", "limit"), [("running", "running"), ("none", "none"), ("0.5", 0.5)])
+def test_clipping_is_a_word_or_a_number(run: Run, called: dict[str, Any], word: str, limit: str | float) -> None:
+    assert run("train", "ista-net", "--max-samples", 1, "--clip", word)[0] == 0
+    assert called["gradient_clip"] == limit
+
+
+def test_every_field_is_an_option_with_its_words(run: Run) -> None:
+    told = descriptions()
+    assert list(told) == [each.name for each in fields(TrainingConfig)]
+    shown = " ".join(run("train", "--help")[1].split())
+    for name, words in told.items():
+        assert FLAGS.get(name, (f"--{name.replace('_', '-')}",))[0] in shown
+        assert " ".join(words.split()[1:4]) in shown, name
 
 
 def test_one_process_speaks_for_all(run: Run, called: dict[str, Any]) -> None:
@@ -171,6 +193,11 @@ def test_a_missing_extra_says_how_to_install_it(run: Run, monkeypatch: pytest.Mo
         (["ista-net", "--max-samples", "9", "--option", "stages=two"], "{'stages': 'two'}"),
         (["ista-net", "--max-samples", "9", "--option", "stages=0"], "{'stages': 0} has nothing to train"),
         (["ista-net", "--max-samples", "9", "--strategy", "together"], "strategy together"),
+        (["ista-net", "--max-samples", "9", "--optimiser", "sgd"], "optimiser must be one of muon, adam, got 'sgd'"),
+        (["ista-net", "--max-samples", "9", "--clip", "often"], "running or none, got 'often'"),
+        (["ista-net", "--max-samples", "9", "--clip", "-1"], "gradient_clip must be a finite number > 0, got -1"),
+        (["ista-net", "--max-samples", "9", "--grow", "2,x"], "--grow must be numbers of stages such as 2,4,6"),
+        (["ista-net", "--max-samples", "9", "--targets", "posterior", "--prior", "flat"], "exact map needs groups"),
         (["ista-net", "--max-samples", "9", "--precision", "99"], "precision 99"),
         (["ista-net", "--max-samples", "9", "--accelerator", "abacus"], "accelerator abacus"),
         (["ista-net", "--max-samples", "9", "-o", "card.json"], "cannot write card.json"),

@@ -30,8 +30,8 @@ from cli_helpers import (
 from PIL import Image
 
 import csist
-from csist import unmixing
 from csist.datasets import load
+from csist.frames import solve
 from csist.io import read_targets_table
 
 
@@ -158,7 +158,7 @@ def test_a_measured_psf(run: Run, tmp_path: Path) -> None:
 
 def test_what_is_done_is_kept_when_a_file_breaks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "sky.npy", np.stack([frame(), frame()]))
-    real, calls = unmixing.solve_frame, []
+    real, calls = solve.solve_frame, []
 
     def broken(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
@@ -166,7 +166,7 @@ def test_what_is_done_is_kept_when_a_file_breaks(run: Run, tmp_path: Path, monke
             raise ZeroDivisionError("at home")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(unmixing, "solve_frame", broken)
+    monkeypatch.setattr(solve, "solve_frame", broken)
     result = run("unmix", "sky.npy", "--mode", "fast")
     refused(result, "sky.npy: internal error", "the 1 images done so far are in targets.csv.partial", code=1)
     assert lines("targets.csv.partial")[0] == HEADER
@@ -178,6 +178,54 @@ def test_grid_methods(run: Run, tmp_path: Path) -> None:
     assert run("unmix", "stack.npy", "--method", "fista", "--ratio", "1", "--plot", "a.svg")[0] == 0
     row = rows_of("targets.csv")[0]
     assert (row["x_std"], row["flags"], row["group"]) == ("", "0", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "psf"),
+    [((), "guess_psf"), (("--psf", "auto"), "psf_of_spots"), (("--psf-sigma", "1.1"), None)],
+)
+def test_an_image_passes_each_step_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], psf: str | None
+) -> None:
+    """Table, groups and picture come from one look at the frame: its bad pixels, background and PSF."""
+    from csist.frames import measured
+
+    calls: list[str] = []
+
+    def watch(module: Any, name: str) -> None:
+        plain = getattr(module, name)
+
+        def watched(*given: Any, **more: Any) -> Any:
+            calls.append(name)
+            return plain(*given, **more)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for module, name in (
+        (measured, "mask_pixels"), (measured, "estimate_background"), (solve, "guess_psf"), (solve, "psf_of_spots"),
+        (solve, "detect_peaks"),
+    ):  # fmt: skip
+        watch(module, name)
+    places = np.meshgrid(np.arange(15.0, 110.0, 22.0), np.arange(15.0, 80.0, 22.0))
+    x, y = (each.ravel() for each in places)
+    stars = csist.Targets(x=x + 0.2, y=y - 0.3, intensity=1500.0 + 10.0 * x)
+    sky = csist.Sensor(csist.GaussianPSF(1.1), shape=(85, 115), background=30.0, read_noise=1.0, bits=16)
+    Image.fromarray(sky.observe(stars, 0).astype(np.uint16)).save(tmp_path / "frame.png")
+    code, _, err = run("unmix", "frame.png", "-o", "t.csv", "--plot", "p.png", "--groups", "g.csv", *options)
+    assert (code, err) == (0, "")
+    assert Path("p.png").is_file() and len(rows_of("t.csv")) == len(stars)
+    assert sorted(calls) == sorted(["mask_pixels", "estimate_background", "detect_peaks", *([psf] if psf else [])])
+
+
+def test_detector_and_threshold_of_frames(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "sky.npy", frame())
+    options = ("--psf-sigma", "1.1", "--mode", "fast")
+    for detector, rate in (("matched", 1e-6), ("crowded", 1e-4), ("contrast", 1e-3)):
+        assert run("unmix", "sky.npy", *options, "--detector", detector, "--false-alarm-rate", rate)[0] == 0
+        direct = csist.unmix(frame(), psf=1.1, mode="fast", detector=detector, false_alarm_rate=rate)
+        assert read_targets_table("targets.csv")["sky.npy", 0] == direct
+    refused(run("unmix", "sky.npy", "--detector", "best"), "contrast, matched, crowded, got 'best'")
+    refused(run("unmix", "sky.npy", "--false-alarm-rate", "2"), "between 0 and 0.1 false alarms per pixel, got 2.0")
 
 
 def test_frames(run: Run, tmp_path: Path) -> None:

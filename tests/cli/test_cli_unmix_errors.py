@@ -173,6 +173,7 @@ def test_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> None:
     refused(run("unmix", "a.npy", "-o", "/dev/full", *QUICK), "No space left on device")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_a_valid_partial_table(tmp_path: Path) -> None:
     np.save(tmp_path / "long.npy", np.concatenate([STACK] * 20_000))
     command = [sys.executable, "-m", "csist", "unmix", "long.npy", "-o", "t.csv", "--groups", "g.csv", *QUICK]

@@ -2,15 +2,7 @@ import numpy as np
 import pytest
 
 from csist.checks import InputError
-from csist.frames.background import (
-    check_frame,
-    clipped_statistics,
-    estimate_background,
-    find_ceiling,
-    mask_pixels,
-    noise_floor,
-    scatter_about_plane,
-)
+from csist.frames.background import clipped_statistics, estimate_background, noise_floor, scatter_about_plane
 from csist.physics import psf
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -64,7 +56,6 @@ def test_input_is_left_alone():
     image[3, 4] = np.nan
     before = image.copy()
     estimate_background(image)
-    mask_pixels(image)
     np.testing.assert_array_equal(image, before)
 
 
@@ -83,49 +74,10 @@ def test_nan_is_bridged():
 
 
 def test_frames_that_cannot_be_used():
-    with pytest.raises(InputError, match="no valid pixel"):
-        check_frame(np.full((5, 5), np.nan))
-    with pytest.raises(InputError, match="stack of 2"):
-        check_frame(np.zeros((2, 5, 5)))
-    with pytest.raises(InputError, match="3 x 3"):
-        check_frame(np.zeros((2, 5)))
     with pytest.raises(InputError, match="masked"):
         estimate_background(np.zeros((5, 5)), np.ones((5, 5), dtype=bool))
     with pytest.raises(InputError, match="box_sides_px"):
         estimate_background(np.zeros((5, 5)), box_sides_px=(2,))
-
-
-def test_bad_pixels_are_counted_and_targets_are_not_bad():
-    rng = np.random.default_rng(7)
-    sensor = Sensor(psf=psf.GaussianPSF(0.5), shape=(64, 64), background=100.0, read_noise=1.0, quantised=False)
-    truth = Targets(x=[20.0, 40.0], y=[20.0, 40.3], intensity=[5000.0, 500.0])
-    image = sensor.observe(truth, rng)
-    image[5, 6] = np.nan
-    image[50, 10] += 3000.0
-    image[10, 50] -= 90.0
-    found = mask_pixels(image)
-    assert (found.nan, found.hot, found.dead) == (1, 1, 1)
-    assert found.masked.sum() == 3 and found.masked[5, 6] and found.masked[50, 10] and found.masked[10, 50]
-    assert not found.saturated.any()
-
-
-def test_a_psf_smaller_than_a_pixel_is_no_hot_pixel():
-    sharp = psf.GaussianPSF(0.25)
-    image = Sensor(psf=sharp, shape=(32, 32), quantised=False).observe(
-        Targets(x=[15.0], y=[15.0], intensity=[3000.0]), 0
-    )
-    image += np.random.default_rng(8).normal(0.0, 1.0, image.shape)
-    assert mask_pixels(image).hot == 1
-    assert mask_pixels(image, psf=sharp).hot == 0
-
-
-def test_saturation_is_given_or_guessed():
-    image = np.random.default_rng(9).integers(0, 50, (20, 20)).astype(float)
-    assert find_ceiling(image) == np.inf
-    image[4:6, 4:6] = 255.0
-    assert mask_pixels(image).saturated.sum() == 4
-    assert mask_pixels(image, ceiling=40.0).saturated.sum() == (image >= 40.0).sum()
-    assert mask_pixels(image + 0.5).saturated.sum() == 0
 
 
 def test_clipped_statistics_ignores_sources():
@@ -153,3 +105,15 @@ def test_scatter_about_a_plane():
     line[1] = 0.5 * np.arange(90)
     assert scatter_about_plane(line) == pytest.approx(0.0, abs=1e-9)
     assert np.isnan(scatter_about_plane(values[:5, :5]))
+
+
+@pytest.mark.parametrize("noise_std", [None, 3.0])
+@pytest.mark.parametrize("shape", [(3, 3), (64, 300)])
+def test_the_boxes_give_back_the_background(shape, noise_std):
+    image = gradient(shape) + np.random.default_rng(10).normal(0.0, 2.0, shape)
+    found = estimate_background(image, noise_std=noise_std)
+    again = found.compact().spread()
+    np.testing.assert_array_equal(again.level, found.level)
+    np.testing.assert_array_equal(again.noise, found.noise)
+    boxes = found.compact()
+    assert sum(mesh.size for mesh in boxes.levels) + boxes.noise.size <= 3 + image.size // 32

@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from csist.frames import pipeline, unmix_frame
+from csist.frames import measured, solve, unmix_frame, windows
+from csist.frames.windows import WindowFit
+from csist.methods.continuous import Group
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 
 PSF = GaussianPSF(0.8)
 
@@ -21,15 +25,17 @@ def frame_of(targets, seed=0, shape=(90, 110)):
 def test_a_target_that_detection_missed_becomes_a_peak(monkeypatch):
     truth = Targets(x=[30.2, 33.4, 80.0], y=[40.1, 41.5, 50.0], intensity=[300.0, 250.0, 200.0])
     frame = frame_of(truth)
-    whole, groups = unmix_frame(frame, psf=PSF, mode="fast")
-    detect = pipeline.detect_peaks
+    result = unmix_frame(frame, psf=PSF, mode="fast")
+    whole, groups = result.targets, result.groups
+    detect = solve.detect_peaks
 
     def half_blind(*args, **options):
         peaks, threshold = detect(*args, **options)
         return peaks[np.hypot(peaks.x - truth.x[1], peaks.y - truth.y[1]) > 2.0], threshold
 
-    monkeypatch.setattr(pipeline, "detect_peaks", half_blind)
-    found, again = unmix_frame(frame, psf=PSF, mode="fast")
+    monkeypatch.setattr(solve, "detect_peaks", half_blind)
+    result = unmix_frame(frame, psf=PSF, mode="fast")
+    found, again = result.targets, result.groups
     assert len(whole) == len(found) == 3
     distance = np.hypot(found.x[:, None] - truth.x, found.y[:, None] - truth.y)
     assert (distance.min(axis=0) < 0.15).all() and len(set(distance.argmin(axis=0))) == 3
@@ -42,21 +48,67 @@ def test_a_target_that_detection_missed_becomes_a_peak(monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_added_to_sky_around_a_target(seed):
     truth = Targets(x=[30.2], y=[40.1], intensity=[400.0])
-    assert len(unmix_frame(frame_of(truth, seed), psf=PSF, mode="fast")[0]) == 1
+    assert len(unmix_frame(frame_of(truth, seed), psf=PSF, mode="fast").targets) == 1
 
 
 def test_errors_follow_what_a_window_leaves_where_the_map_overrates_the_noise(monkeypatch):
     frame = frame_of(Targets(x=[30.2, 32.4], y=[40.1, 40.6], intensity=[900.0, 800.0]))
-    right, _ = unmix_frame(frame, psf=PSF, mode="fast")
-    estimate = pipeline.estimate_background
+    right = unmix_frame(frame, psf=PSF, mode="fast").targets
+    estimate = measured.estimate_background
 
     def overrated(*args, **options):
         background = estimate(*args, **options)
         return replace(background, noise=12.0 * background.noise)
 
-    monkeypatch.setattr(pipeline, "estimate_background", overrated)
-    found, _ = unmix_frame(frame, psf=PSF, mode="fast")
+    monkeypatch.setattr(measured, "estimate_background", overrated)
+    found = unmix_frame(frame, psf=PSF, mode="fast").targets
     assert len(found) == len(right) == 2
     np.testing.assert_allclose(found.intensity_std, right.intensity_std, rtol=0.3)
-    given, _ = unmix_frame(frame, psf=PSF, mode="fast", noise_std=1.0)
+    given = unmix_frame(frame, psf=PSF, mode="fast", noise_std=1.0).targets
     assert (given.intensity_std > 5.0 * right.intensity_std).all()  # a stated noise is believed
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 4), min_size=12, max_size=12),
+    flags=st.sampled_from([Flag(0), Flag.POOR_FIT, Flag.AMBIGUOUS_COUNT]),
+    psf=st.sampled_from([PSF, None]),
+    keep_samples=st.booleans(),
+)
+def test_windows_of_any_count_make_a_frame(counts, flags, psf, keep_samples):
+    """A window that resolves to no target, or to many, costs neither its frame nor its group."""
+    remaining = iter(counts + 100 * [0])
+
+    def unmix_window(cutout, _prior, noise_std, *_):
+        count = next(remaining)
+        rng = np.random.default_rng(count)
+        x, y = (rng.uniform(0.0, size - 1.0, count) for size in cutout.data.shape[::-1])
+        flux, error = rng.uniform(100.0, 900.0, count), np.full(count, 0.1)
+        probability = np.full(6, 0.02)
+        probability[count] = 0.9
+        samples = np.stack([x, y, flux], axis=1) + rng.normal(0.0, 0.1, (20, count, 3)) if keep_samples else None
+        group = Group(count, probability, 90.0, 80, flags, samples)
+        targets = Targets(x, y, flux, score=np.full(count, 0.9), x_std=error, y_std=error, intensity_std=10 * error)
+        targets = targets.replace(flags=np.full(count, int(flags)))
+        return WindowFit(targets, group, noise_std)
+
+    places = np.array([[20.0, 20.0], [50.0, 22.0], [53.5, 24.0], [85.0, 60.0], [89.0, 62.0], [30.0, 70.0]])
+    frame = frame_of(Targets(*places.T, intensity=[900.0, 800.0, 700.0, 900.0, 500.0, 300.0]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "unmix_window", unmix_window)
+        result = unmix_frame(frame, psf=psf, mode="fast", workers=1, keep_samples=keep_samples)
+        found, groups = result.targets, result.groups
+    assert [group.number for group in groups] == list(range(len(groups))) and len(groups) >= 4
+    for group in groups:
+        own = found[found.group == group.number]
+        assert len(own) == group.count
+        if group.count_probability.size:
+            assert group.count_probability.sum() == pytest.approx(1.0)
+        assert len(group.samples) == (group.windows if keep_samples else 0)
+        assert all(cloud.shape[0] == 20 and cloud.shape[2] == 3 for cloud in group.samples)
+        measured = own[np.isfinite(own.intensity_std)]  # peaks that the fit does not explain have no samples
+        if keep_samples:
+            assert sum(cloud.shape[1] for cloud in group.samples) == len(measured)
+            means = np.concatenate([cloud.mean(axis=0) for cloud in group.samples] + [np.empty((0, 3))])
+            np.testing.assert_allclose(means[:, 2], measured.intensity, atol=0.2)
+    assert sorted(set(found.group)) == [group.number for group in groups if group.count]

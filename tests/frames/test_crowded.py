@@ -23,7 +23,8 @@ def crowd(seed=0, number=110):
 
 def test_crowd_is_fitted_together():
     truth, frame = crowd()
-    found, groups = unmix_frame(frame, psf=PSF, noise_std=NOISE, detector="crowded", false_alarm_rate=1e-4)
+    result = unmix_frame(frame, psf=PSF, noise_std=NOISE, detector="crowded", false_alarm_rate=1e-4)
+    found, groups = result.targets, result.groups
     apart = np.hypot(truth.x[:, None] - truth.x, truth.y[:, None] - truth.y) + 99.0 * np.eye(len(truth))
     single = np.flatnonzero(apart.min(axis=1) > 1.9)  # 1 R
     distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
@@ -36,12 +37,17 @@ def test_crowd_is_fitted_together():
     assert 0.6 < 1.48 * np.median(np.abs(pull)) < 1.6
     assert sum(group.count for group in groups) == len(found)
     assert [group.number for group in groups] == list(range(len(groups)))
+    # the model is that of the fit, its background too: what is left is the noise
+    assert result.residual().std() == pytest.approx(NOISE, rel=0.15)
+    slope = 100.0 + 0.3 * np.arange(SHAPE[1])
+    assert np.abs(result.background - slope).mean() < NOISE
+    assert (result.noise == NOISE).all()
 
 
 def test_noise_is_measured_and_bad_pixels_are_left_out():
     truth, frame = crowd(1, 40)
     frame[20, 20] = np.nan
-    found, _ = unmix_frame(frame, psf=PSF, detector="crowded", false_alarm_rate=1e-6)
+    found = unmix_frame(frame, psf=PSF, detector="crowded", false_alarm_rate=1e-6).targets
     distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y).min(axis=1)
     assert (distance < 0.3).mean() > 0.8
     assert len(found) <= 44
@@ -50,7 +56,7 @@ def test_noise_is_measured_and_bad_pixels_are_left_out():
 
 def test_dark_frame_has_no_targets_and_psf_is_needed():
     dark = np.random.default_rng(0).normal(0.0, 1.0, (40, 40))
-    assert len(unmix_frame(dark, psf=PSF, noise_std=1.0, detector="crowded")[0]) == 0
+    assert len(unmix_frame(dark, psf=PSF, noise_std=1.0, detector="crowded").targets) == 0
     with pytest.raises(InputError, match="needs the PSF"):
         unmix_frame(dark, detector="crowded")
     with pytest.raises(InputError, match="contrast, matched, crowded, got 'best'"):

@@ -7,17 +7,10 @@ from scipy.stats import norm
 
 from csist.checks import InputError
 from csist.frames.background import Background, estimate_background
-from csist.frames.detect import (
-    Peaks,
-    detect_peaks,
-    find_peaks,
-    keep_strongest,
-    link,
-    matched_map,
-    ridges,
-    split,
-    threshold_sigmas,
-)
+from csist.frames.detect import detect_peaks
+from csist.frames.grouping import link, ridges, split
+from csist.frames.matched import matched_map
+from csist.frames.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
 from csist.physics.psf import AiryPSF, GaussianPSF, equivalent_sigma
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -179,9 +172,9 @@ def test_ridges_join_a_plateau_and_not_a_pair():
     sensor = Sensor(psf=GaussianPSF(1.2), shape=frame.shape, quantised=False)
     frame += sensor.render(Targets(x=[40.0, 46.0], y=[12.0, 12.0], intensity=[500.0, 400.0]))
     peaks = Peaks(x=np.array([6.0, 13.0, 40.0, 46.0]), y=np.full(4, 12.0), significance=np.array([9.0, 8.0, 7.0, 6.0]))
-    assert ridges(peaks, frame, 12.0).tolist() == [[0, 1]]
-    assert ridges(peaks[:1], frame, 12.0).size == 0
-    assert link(peaks.positions, 0.0, ridges(peaks, frame, 12.0)).tolist() == [0, 0, 1, 2]
+    assert ridges(peaks.positions, frame, 12.0).tolist() == [[0, 1]]
+    assert ridges(peaks.positions[:1], frame, 12.0).size == 0
+    assert link(peaks.positions, 0.0, ridges(peaks.positions, frame, 12.0)).tolist() == [0, 0, 1, 2]
 
 
 def test_dense_point_sources_do_not_hide_each_other():

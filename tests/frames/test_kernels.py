@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage
 from scipy.stats import sigmaclip
 
-from csist.frames.background import LONE_SHARE, LONE_SIGMAS, mask_pixels
-from csist.frames.detect import _contrast, find_peaks, tail_significance
+from csist.frames.contrast import contrast_response, tail_significance
 from csist.frames.kernels import (
+    Tail,
     box_values,
     clip_sorted,
     local_maxima,
@@ -16,17 +16,19 @@ from csist.frames.kernels import (
     tail_map,
     tail_of,
 )
+from csist.frames.mask import LONE_SHARE, LONE_SIGMAS, PixelKind, mask_pixels
+from csist.frames.peaks import find_peaks
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 40), (64, 50)])
 @pytest.mark.parametrize("scale", [0.7, 1.0, 2.2])
 def test_the_laplacian_of_gaussian_is_that_of_scipy(shape, scale):
     image = np.random.default_rng(0).normal(size=shape)
-    response, gain = _contrast(image, scale)
+    response, gain = contrast_response(image, scale)
     expected = -(scale**2) * ndimage.gaussian_laplace(image, scale, mode="mirror")
     np.testing.assert_allclose(response, expected, atol=1e-12)
     noise = np.random.default_rng(1).normal(size=(300, 300))
-    assert _contrast(noise, scale)[0].std() == pytest.approx(gain, rel=0.03)
+    assert contrast_response(noise, scale)[0].std() == pytest.approx(gain, rel=0.03)
 
 
 @pytest.mark.parametrize("reach", [1, 2])
@@ -56,7 +58,7 @@ def test_clipping_of_sorted_rows():
 def test_the_tail_is_interpolated_between_the_nodes():
     response = np.abs(np.random.default_rng(4).normal(size=(31, 41))) + 0.1
     flat = np.broadcast_to(np.array([0.0, 1.2, 2.5])[:, None, None], (3, 4, 5)).copy()
-    z = tail_map(response, flat, 1.28, 2.05, 1e-9, 0.4)
+    z = tail_map(response, flat, Tail(1.28, 2.05, 1e-9, 0.4))
     power = np.log(2.05 / 1.28) / np.log(2.5 / 1.2)
     tail, between = response > 2.5, (response > 1.2) & (response <= 2.5)
     np.testing.assert_allclose(z[tail], 2.05 * (response[tail] / 2.5) ** power)
@@ -64,7 +66,7 @@ def test_the_tail_is_interpolated_between_the_nodes():
     np.testing.assert_allclose(z[response <= 1.2], 1.28 * response[response <= 1.2] / 1.2)
     slope = flat * np.linspace(1.0, 2.0, 5)  # the scale doubles from left to right
     tilted = response * np.linspace(1.0, 2.0, 41)
-    np.testing.assert_allclose(tail_map(tilted, slope, 1.28, 2.05, 1e-9, 0.4), z)
+    np.testing.assert_allclose(tail_map(tilted, slope, Tail(1.28, 2.05, 1e-9, 0.4)), z)
 
 
 def test_a_ring_holds_the_pixels_between_its_radii():
@@ -109,14 +111,14 @@ def test_quantiles_of_boxes_are_those_of_numpy(reach, step):
 def test_a_tail_at_one_place_is_that_of_the_map():
     response = np.linspace(-1.0, 9.0, 40)
     flat = np.broadcast_to(np.array([0.5, 1.7, 3.0])[:, None, None], (3, 2, 2)).copy()
-    whole = tail_map(np.tile(response, (2, 1)), flat, 1.28, 2.05, 1e-9, 0.4)[0]
+    whole = tail_map(np.tile(response, (2, 1)), flat, Tail(1.28, 2.05, 1e-9, 0.4))[0]
     low, high = np.full(40, 1.2), np.full(40, 2.5)
-    np.testing.assert_allclose(tail_of(response - 0.5, low, high, 1.28, 2.05, 1e-9, 0.4), whole)
+    np.testing.assert_allclose(tail_of(response - 0.5, low, high, Tail(1.28, 2.05, 1e-9, 0.4)), whole)
 
 
 @pytest.mark.parametrize("scale", [0.7, 1.9])
 def test_white_noise_is_normal_in_the_tail(scale):
-    response, _ = _contrast(np.random.default_rng(5).normal(size=(600, 600)), scale)
+    response, _ = contrast_response(np.random.default_rng(5).normal(size=(600, 600)), scale)
     z = tail_significance(response, np.ones(response.shape, dtype=bool), 1e-9)
     assert (z > 3.0).mean() == pytest.approx(1.35e-3, rel=0.15)
 
@@ -133,7 +135,8 @@ def test_lone_pixels_are_those_of_the_plain_rule():
     scatter = 1.4826 * np.median(np.abs(excess))
     ring = np.ones((3, 3), dtype=bool)
     ring[1, 1] = False
-    for sign, count in ((1.0, mask_pixels(image).hot), (-1.0, mask_pixels(image).dead)):
+    pixels = mask_pixels(image)
+    for sign, count in ((1.0, pixels.count(PixelKind.HOT)), (-1.0, pixels.count(PixelKind.DEAD))):
         around = ndimage.maximum_filter(sign * excess, footprint=ring, mode="mirror")
         plain = (sign * excess > LONE_SIGMAS * scatter) & (around < LONE_SHARE * sign * excess)
         assert count == plain.sum() > 0

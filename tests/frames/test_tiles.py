@@ -1,12 +1,13 @@
+import pickle
+
 import numpy as np
 import pytest
 
-from csist.frames import pipeline, unmix_frame
+from csist.frames import solve, unmix_frame
 from csist.frames.tiles import tiles, unmix_tiles
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
-from csist.unmixing import count_masked
 
 PSF = GaussianPSF(1.1)
 
@@ -38,40 +39,83 @@ def test_every_place_belongs_to_one_tile(shape):
 
 def test_tiles_give_what_the_whole_frame_gives():
     frame = sky()
-    whole, whole_groups = unmix_frame(frame, psf=PSF, mode="fast")
-    found, groups = unmix_tiles(frame, lambda part: unmix_frame(part, psf=PSF, mode="fast"), side=150, margin=64)
-    assert len(found) == len(whole) > 30
-    distance = np.hypot(found.x[:, None] - whole.x, found.y[:, None] - whole.y)
+    whole = unmix_frame(frame, psf=PSF, mode="fast")
+    tiled = unmix_tiles(frame, lambda part: unmix_frame(part, psf=PSF, mode="fast"), side=150, margin=64)
+    found, groups = tiled.targets, tiled.groups
+    assert len(found) == len(whole.targets) > 30
+    distance = np.hypot(found.x[:, None] - whole.targets.x, found.y[:, None] - whole.targets.y)
     assert distance.min(axis=1).max() < 0.1 and distance.min(axis=0).max() < 0.1
-    np.testing.assert_allclose(whole.intensity[distance.argmin(axis=1)], found.intensity, rtol=0.05)
+    np.testing.assert_allclose(whole.targets.intensity[distance.argmin(axis=1)], found.intensity, rtol=0.05)
     assert [group.number for group in groups] == list(range(len(groups)))
-    assert len(groups) == len(whole_groups)
+    assert len(groups) == len(whole.groups)
     assert all((found.group == group.number).sum() == group.count for group in groups)
     assert np.all(np.diff([group.significance for group in groups]) <= 0)
 
 
+def test_the_result_of_tiles_has_all_that_of_a_whole_frame_has():
+    frame = sky()
+    frame[:160, :150] = np.nan  # a tile without a valid pixel
+    whole = unmix_frame(frame, psf=PSF, mode="fast")
+    tiled = unmix_tiles(frame, lambda part: unmix_frame(part, psf=PSF, mode="fast"), side=150, margin=10)
+    np.testing.assert_array_equal(tiled.mask, whole.mask)
+    assert tiled.pixel_counts == whole.pixel_counts == {"nan": 160 * 150, "dead": 0, "hot": 1, "saturated": 0}
+    assert (tiled.psf, tiled.psf_origin, tiled.threshold) == (whole.psf, "given", whole.threshold)
+    assert tiled.image is frame and tiled.ceiling == np.inf
+    valid = np.isfinite(tiled.background)
+    np.testing.assert_array_equal(valid, np.isfinite(tiled.noise))
+    assert not valid[:150, :140].any() and valid[160:].all() and valid[:, 150:].all()
+    assert np.abs(tiled.background - whole.background)[valid].max() < 3.0
+    np.testing.assert_allclose(tiled.noise[valid], whole.noise[valid], rtol=0.3)
+    assert np.nanstd(tiled.residual()) < 1.1 * np.nanstd(whole.residual())
+    light = tiled.model() - tiled.background
+    drawn = Sensor(PSF, shape=frame.shape, quantised=False).render(tiled.targets)
+    np.testing.assert_allclose(light[valid], drawn[valid], atol=0.01)
+
+
+def test_a_psf_that_is_guessed_tile_by_tile_draws_its_own_targets():
+    frame = sky(seed=3)
+    tiled = unmix_tiles(frame, lambda part: unmix_frame(part, mode="fast"), side=150, margin=40)
+    parts = tiled.drawing.parts
+    sigmas = [part.psf.sigma_px for part in parts]
+    assert tiled.psf_origin == "guessed" and tiled.psf.sigma_px == sorted(sigmas)[len(sigmas) // 2]
+    assert len(set(sigmas)) > 1
+    assert sum(len(part.targets) for part in parts) == len(tiled.targets)
+    assert np.nanstd(tiled.residual()) < 1.5 * np.nanstd(unmix_frame(frame, mode="fast").residual())
+
+
 def test_a_large_frame_goes_in_tiles_by_itself(monkeypatch):
     frame = sky(seed=2)
-    whole, _ = unmix_frame(frame, psf="auto", mode="fast")
-    counted = count_masked(frame, psf=PSF)
+    whole = unmix_frame(frame, psf="auto", mode="fast").targets
     sizes = []
-    real = pipeline._unmix_part
+    real = solve._solve_part
 
     def watched(image, *rest, **options):
         sizes.append(image.shape)
         return real(image, *rest, **options)
 
-    monkeypatch.setattr(pipeline, "_unmix_part", watched)
-    monkeypatch.setattr(pipeline, "LARGEST_PIXELS", 200**2)
+    monkeypatch.setattr(solve, "_solve_part", watched)
+    monkeypatch.setattr(solve, "LARGEST_PIXELS", 200**2)
     for name in ("unmix_tiles", "tiles"):
-        plain = getattr(pipeline, name)
-        monkeypatch.setattr(pipeline, name, lambda *given, plain=plain: plain(*given, side=150, margin=40))
-    found, _ = unmix_frame(frame, psf="auto", mode="fast")
+        plain = getattr(solve, name)
+        monkeypatch.setattr(solve, name, lambda *given, plain=plain: plain(*given, side=150, margin=40))
+    result = unmix_frame(frame, psf="auto", mode="fast")
     assert len(sizes) == 6 and max(max(size) for size in sizes) <= 230
     # The faint second target of an ambiguous group may come or go: the measured PSF differs a little.
-    sure, wholly_sure = (each[each.score > 0.3] for each in (found, whole))
+    sure, wholly_sure = (each[each.score > 0.3] for each in (result.targets, whole))
     assert len(sure) == len(wholly_sure) >= 38
-    assert counted == 2
+    assert result.mask.sum() == 2 and result.psf_origin == "measured" and result.psf_estimate.sources >= 5
     empty = np.full((300, 300), np.nan)
     empty[:10, :10] = 5.0
-    assert unmix_frame(empty, psf=1.0) == (Targets.empty(), [])
+    result = unmix_frame(empty, psf=1.0)
+    assert (result.targets, result.groups) == (Targets.empty(), [])
+    assert result.pixel_counts["nan"] == 300 * 300 - 100
+
+
+@pytest.mark.parametrize("detector", ["contrast", "crowded"])
+def test_of_tiles_no_more_than_boxes_are_kept(detector):
+    frame = sky()
+    tiled = unmix_tiles(
+        frame, lambda part: unmix_frame(part, psf=PSF, mode="fast", detector=detector), side=150, margin=40
+    )
+    assert len(pickle.dumps(tiled.drawing)) < 0.1 * frame.nbytes
+    assert np.nanstd(tiled.residual()) < 4.0

@@ -10,7 +10,6 @@ from csist.grid import encode_arrays
 from csist.methods.crop import Cropper
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, simulate
-from csist.training.module import published_loss
 
 SENSOR = Sensor(shape=(9, 11))
 SIZE, RATIO = 5, 3
@@ -50,7 +49,7 @@ def test_a_window_teaches_what_the_whole_image_would(name: str, batch: tuple[tor
     gradients = []
     for crop in (None, cropper(truth)):
         method.zero_grad()
-        discrepancy, constraint = published_loss(method, image, truth, crop=crop)
+        discrepancy, constraint = method.loss_terms(image, truth, crop=crop)
         (discrepancy + constraint).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in method.parameters()]))
         assert discrepancy.item() > 0.0
@@ -68,4 +67,4 @@ def test_dense_networks_refuse_windows(batch: tuple[torch.Tensor, torch.Tensor])
     image, truth = (each.float() for each in batch)
     method = create_method("lamp", sensor=SENSOR, ratio=RATIO, pretrained=False, layers=1)
     with pytest.raises(InputError, match="LAMP cannot be trained on windows"):
-        published_loss(method, image, truth, crop=Cropper(SENSOR, RATIO, SIZE)(truth))
+        method.loss_terms(image, truth, crop=Cropper(SENSOR, RATIO, SIZE)(truth))

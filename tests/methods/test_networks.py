@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_helpers import authors_shapes
 from torch.nn import functional
 
+from authors_helpers import authors_shapes
 from csist.checks import InputError
 from csist.create import create_method
 from csist.grid import SubPixelGrid, encode_arrays
@@ -120,7 +120,7 @@ def test_the_dynamic_threshold_follows_its_definition() -> None:
 
 
 def test_an_ista_net_stage_follows_its_equations() -> None:
-    method = create_method("ista-net", sensor=SENSOR, pretrained=False, stages=1)
+    method = create_method("ista-net", sensor=SENSOR, pretrained=False, stages=1, start="xavier")
     image = torch.rand(2, 1, 5, 6) * 200.0
     stage, dense, z = method.stages[0], method.operator.dense(), image.flatten(1) / method.input_scale
     s = z @ method.start.T

@@ -20,7 +20,7 @@ from csist.methods.ista import ISTA
 from csist.methods.readout import refine
 from csist.methods.readout.centroid import CentroidReadOut
 from csist.methods.readout.refine import MOST_TARGETS, REACH_PX, Refined
-from csist.methods.table import canonical_name, list_methods, split_name, takes_prior
+from csist.methods.table import abilities, canonical_name, list_methods, split_name
 from csist.physics.psf import AiryPSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scenes
@@ -238,7 +238,7 @@ def test_suffixes_in_the_registry() -> None:
     assert canonical_name(" ISTA_Net+Refine") == "ista-net+refine"
     assert split_name("ista") == ("ista", None)
     assert not any("+" in name for name in list_methods())
-    assert [takes_prior(n) for n in ("continuous", "ista", "ista+refine", "ista+centroid")] == [
+    assert [abilities(n).prior for n in ("continuous", "ista", "ista+refine", "ista+centroid")] == [
         True,
         False,
         True,
@@ -280,7 +280,7 @@ def test_evaluation_and_unmix_take_suffixes(monkeypatch: pytest.MonkeyPatch) -> 
     )
     priors = []
     monkeypatch.setattr(refine, "flux_bounds", lambda prior, *_: priors.append(prior) or prior.intensity_range)
-    result = evaluation.evaluate(data, ["ista", "ISTA+centroid", "ista+refine"], resamples=0, oracle=False)
+    result = evaluation.evaluate(data, ["ista", "ISTA+centroid", "ista+refine"], resamples=0, references=())
     assert [row["name"] for row in result.rows] == ["ista", "ista+centroid", "ista+refine"]
     cells, centroid, refined_row = result.rows
     assert refined_row["CSO-mAP"] > max(cells["CSO-mAP"], centroid["CSO-mAP"])

@@ -32,7 +32,6 @@ from csist.methods.sr.srcnn import SRCNN
 from csist.methods.sr.srfbn import FeedbackBlock
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, simulate
-from csist.training.module import published_loss
 from csist.weights.cards import make_card
 from csist.weights.files import save_weights
 
@@ -71,7 +70,7 @@ def test_windows_train_the_whole_network(name: str) -> None:
     images, targets = simulate(ScenePrior.csist_100k(), sensor, 4, np.random.default_rng(0))
     truth = torch.as_tensor(encode_arrays(method.grid, targets)[:, None])
     image = torch.as_tensor(images[:, None], dtype=torch.float32)
-    discrepancy, constraint = published_loss(method, image, truth, crop=Cropper(sensor, 3, 5)(truth))
+    discrepancy, constraint = method.loss_terms(image, truth, crop=Cropper(sensor, 3, 5)(truth))
     discrepancy.backward()
     # An untrained network says little: its loss is near that of an empty map.
     assert 0.5 < float(discrepancy.detach() / (truth**2).mean()) < 1.2 and float(constraint) == 0.0

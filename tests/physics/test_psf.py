@@ -5,7 +5,17 @@ import pytest
 from scipy.integrate import dblquad
 
 from csist.checks import InputError
-from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF, psf_from_card
+from csist.physics.psf import (
+    KINDS,
+    AiryPSF,
+    EllipticalGaussianPSF,
+    GaussianPSF,
+    MoffatPSF,
+    SampledPSF,
+    equivalent_sigma,
+    psf_from_card,
+    spread_px,
+)
 
 
 def sampled(sigma_px: float = 0.8, oversampling: int = 5, half: int = 30) -> SampledPSF:
@@ -13,8 +23,14 @@ def sampled(sigma_px: float = 0.8, oversampling: int = 5, half: int = 30) -> Sam
     return SampledPSF(GaussianPSF(sigma_px).response(offset[None, :], offset[:, None]), oversampling)
 
 
-PSFS = [GaussianPSF(0.5), GaussianPSF(1.7), AiryPSF(1.3), AiryPSF(3.0), sampled()]
-IDS = ["gaussian-0.5", "gaussian-1.7", "airy-1.3", "airy-3", "sampled"]
+PSFS = [
+    GaussianPSF(0.5), GaussianPSF(1.7), AiryPSF(1.3), AiryPSF(3.0), sampled(), EllipticalGaussianPSF(0.4, 0.9, 35.0),
+    EllipticalGaussianPSF(1.7, 1.0), MoffatPSF(1.2, 2.5), MoffatPSF(3.0, 4.765),
+]  # fmt: skip
+IDS = [
+    "gaussian-0.5", "gaussian-1.7", "airy-1.3", "airy-3", "sampled", "elliptical-tilted", "elliptical", "moffat-1.2",
+    "moffat-3",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.5, 2.0])
@@ -32,16 +48,55 @@ def test_gaussian_equals_quadrature(sigma: float, dx: float, dy: float) -> None:
 def test_airy_equals_quadrature(radius: float, dx: float, dy: float) -> None:
     psf = AiryPSF(radius)
     expected, _ = dblquad(
-        lambda y, x: float(psf._density(np.array(x), np.array(y))), dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5, epsabs=1e-12
+        lambda y, x: float(psf.density(np.array(x), np.array(y))), dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5, epsabs=1e-12
     )
     assert psf.response(dx, dy) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (0.8, -0.3), (-1.0, 2.0)])
+@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, -135.0])
+def test_elliptical_gaussian_equals_quadrature(angle: float, dx: float, dy: float) -> None:
+    along, across = 1.1, 0.4
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+
+    def density(y: float, x: float) -> float:
+        first, second = x * cos + y * sin, -x * sin + y * cos
+        exponent = (first / along) ** 2 + (second / across) ** 2
+        return float(np.exp(-0.5 * exponent) / (2 * np.pi * along * across))
+
+    expected, _ = dblquad(density, dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5, epsabs=1e-12, epsrel=1e-12)
+    assert EllipticalGaussianPSF(along, across, angle).response(dx, dy) == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_elliptical_gaussian_of_equal_axes_is_the_circular_one() -> None:
+    rng = np.random.default_rng(4)
+    dx, dy = rng.uniform(-3, 3, (2, 100))
+    for angle in (0.0, 20.0):
+        round_one = EllipticalGaussianPSF(0.7, 0.7, angle)
+        assert round_one.response(dx, dy) == pytest.approx(GaussianPSF(0.7).response(dx, dy), abs=1e-9)
+    assert equivalent_sigma(EllipticalGaussianPSF(0.5, 2.0, 10.0)) == pytest.approx(1.0)
+    wide = EllipticalGaussianPSF(2.0, 4.0, 60.0)
+    assert spread_px(wide) == pytest.approx(wide.sigma_px, rel=0.01)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (0.8, -0.3), (3.0, 1.0)])
+def test_moffat_equals_quadrature(dx: float, dy: float) -> None:
+    psf = MoffatPSF(1.5, 3.0)
+
+    def density(y: float, x: float) -> float:
+        alpha = 1.5 / (2 * np.sqrt(2 ** (1 / 3) - 1))
+        return float(2.0 / (np.pi * alpha**2) * (1 + (x * x + y * y) / alpha**2) ** -3)
+
+    expected, _ = dblquad(density, dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5, epsabs=1e-12)
+    assert psf.response(dx, dy) == pytest.approx(expected, abs=1e-9)
+    assert psf.density(np.array(0.75), np.array(0.0)) == pytest.approx(0.5 * psf.density(np.array(0.0), np.array(0.0)))
+
+
 def test_airy_first_dark_ring_and_encircled_energy() -> None:
     psf = AiryPSF(4.0)
-    assert psf._density(np.array(4.0), np.array(0.0)) < 1e-12
+    assert psf.density(np.array(4.0), np.array(0.0)) < 1e-12
     radius = np.linspace(0, 4.0, 20001)
-    ring = 2 * np.pi * radius * psf._density(radius, np.zeros_like(radius))
+    ring = 2 * np.pi * radius * psf.density(radius, np.zeros_like(radius))
     # 83.8 % of the light of a clear aperture lies inside the first dark ring (Born & Wolf, 8.5.2)
     assert np.trapezoid(ring, radius) == pytest.approx(0.8378, abs=1e-4)
 
@@ -66,11 +121,20 @@ def test_sigma_gradient_equals_numeric(sigma: float) -> None:
     assert GaussianPSF(sigma).sigma_gradient(dx, dy) == pytest.approx(numeric, abs=1e-8)
 
 
-@pytest.mark.parametrize("psf", [GaussianPSF(0.5), GaussianPSF(1.7), sampled()], ids=["0.5", "1.7", "sampled"])
-def test_flux_is_conserved(psf: GaussianPSF) -> None:
+CONSERVED = {
+    "0.5": (GaussianPSF(0.5), 1e-9),
+    "1.7": (GaussianPSF(1.7), 1e-9),
+    "sampled": (sampled(), 1e-4),
+    "elliptical": (EllipticalGaussianPSF(0.4, 1.5, 25.0), 1e-8),
+    "moffat": (MoffatPSF(1.0, 4.0), 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", CONSERVED)
+def test_flux_is_conserved(name: str) -> None:
+    psf, tolerance = CONSERVED[name]
     pixels = np.arange(-20, 21)
     total = psf.response(pixels[None, :] - 0.3, pixels[:, None] + 0.45).sum()
-    tolerance = 1e-9 if isinstance(psf, GaussianPSF) else 1e-4
     assert total == pytest.approx(1.0, abs=tolerance)
 
 
@@ -92,6 +156,19 @@ def test_bad_widths(value: float) -> None:
         GaussianPSF(value)
     with pytest.raises(InputError, match="radius_px must be a finite number > 0"):
         AiryPSF(value)
+    with pytest.raises(InputError, match="sigma_y_px must be a finite number > 0"):
+        EllipticalGaussianPSF(1.0, value)
+    with pytest.raises(InputError, match="fwhm_px must be a finite number > 0"):
+        MoffatPSF(value, 3.0)
+    with pytest.raises(InputError, match="beta must be"):
+        MoffatPSF(2.0, value)
+
+
+def test_an_angle_is_finite_and_beta_above_one() -> None:
+    with pytest.raises(InputError, match="angle_deg must be finite, got inf"):
+        EllipticalGaussianPSF(1.0, 2.0, np.inf)
+    with pytest.raises(InputError, match="beta must be above 1"):
+        MoffatPSF(2.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +187,9 @@ def test_bad_samples(array: np.ndarray, oversampling: int, message: str) -> None
 
 
 def test_bad_cards() -> None:
-    with pytest.raises(InputError, match="unknown PSF kind 'moffat'"):
-        psf_from_card({"kind": "moffat"})
+    with pytest.raises(InputError, match=f"unknown PSF kind 'bessel': {', '.join(KINDS)} exist"):
+        psf_from_card({"kind": "bessel"})
+    with pytest.raises(InputError, match="lacks the field 'beta'"):
+        psf_from_card({"kind": "moffat", "fwhm_px": 2.0})
     with pytest.raises(InputError, match="lacks the field"):
         psf_from_card({"kind": "gaussian"})

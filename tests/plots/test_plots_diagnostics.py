@@ -29,6 +29,19 @@ def test_training_curves_part_steps_and_validations() -> None:
         training_curves({"a": {name: np.zeros(0) for name in log}})
 
 
+def test_training_curves_show_the_exact_map_as_a_line() -> None:
+    log = {
+        "samples": np.array([64.0, 128.0, 192.0]),
+        "discrepancy": np.array([9.0, NAN, 4.0]),
+        "cso_map": np.array([NAN, 12.0, NAN]),
+        "exact_cso_map": np.array([NAN, 46.7, NAN]),
+        "exact_squared_error": np.array([NAN, 10.5, NAN]),
+    }
+    left, right = training_curves({"a": log}).axes
+    assert set(drawn(left)[1][:, 1]) == {10.5} and set(drawn(right)[1][:, 1]) == {46.7}
+    assert [text.get_text() for axis in (left, right) for text in axis.texts] == ["exact map"] * 2
+
+
 def test_psf_fit_shows_what_the_gaussian_leaves() -> None:
     dx, dy = (axis.ravel() for axis in np.meshgrid(np.arange(-3.0, 4.0), np.arange(-3.0, 4.0)))
     share = GaussianPSF(0.9).response(dx, dy)

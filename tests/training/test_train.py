@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ import torch
 
 from csist.checks import InputError
 from csist.create import create_method
-from csist.io import store as dataset
+from csist.datasets import generate
+from csist.grid import SubPixelGrid
 from csist.methods.crop import Cropper
+from csist.methods.exact_map import exact_maps
+from csist.physics.psf import SampledPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.weights.cards import read_card
@@ -26,14 +31,17 @@ from csist.weights.files import load_state
 
 pytest.importorskip("lightning")
 
-from csist.training import train
-from csist.training.datamodule import Labelled, SimulatedSource, StoredSource
+from csist.training import TrainingConfig, TrainingResult
+from csist.training import train as run
+from csist.training.average import AveragedWeights
+from csist.training.datamodule import Labelled, SimulatedSource, StoredSource, open_data
 from csist.training.logs import read_log
-from csist.training.module import AveragedWeights, learning_rate_share
+from csist.training.posterior import BLOCK_BATCHES, PosteriorMaps, laid, orientations
+from csist.training.schedule import learning_rate_share
 
 SENSOR = Sensor(shape=(5, 5))
 TINY: dict[str, Any] = {
-    "method_name": "ista-net",
+    "method": "ista-net",
     "max_samples": 320,
     "batch_size": 8,
     "val_limit": 8,
@@ -44,17 +52,25 @@ TINY: dict[str, Any] = {
     "seed": 3,
     "accelerator": "cpu",
 }
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+TRACED_ONLY = "aot_eager"
+"""A backend of torch.compile that captures the graphs and their gradients, but writes no C++, which takes longest."""
 SCRIPT = """
 import sys
 from csist.physics.sensor import Sensor
 import torch
-from csist.training import train
+from csist.training import TrainingConfig, train
 if __name__ == "__main__":
     torch.set_num_threads(1)  # as here: another number of threads sums in another order
-    train("ista-net", output=sys.argv[1], batch_size=8, val_limit=8, validate_every=128,
+    train("ista-net", TrainingConfig(
+          output=sys.argv[1], batch_size=8, val_limit=8, validate_every=128,
           checkpoint_minutes=0.0, sensor=Sensor(shape=(5, 5)), options={"stages": 1}, seed=3,
-          accelerator="cpu", **eval(sys.argv[2]))
+          accelerator="cpu", **eval(sys.argv[2])))
 """
+
+
+def train(method: str, stop_asked: Callable[[], bool] | None = None, **settings: Any) -> TrainingResult:
+    return run(method, TrainingConfig(**settings), stop_asked=stop_asked)
 
 
 def start(tmp_path: Path, output: Path, extra: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -81,6 +97,8 @@ def test_leaves_weights_card_and_logs(undisturbed: Any) -> None:
     card = read_card(undisturbed.weights)
     assert undisturbed.samples == 320 and card["training"]["samples"] <= 320
     assert card["method"] == "ista-net" and card["options"] == {"stages": 1} and card["training"]["seed"] == 3
+    recipe = {"optimiser": "muon", "learning_rate": 1.5e-3, "gradient_clip": "running", "targets": "labels"}
+    assert recipe.items() <= card["training"].items() and card["score"]["squared_error"] > 0.0
     assert card["sensor"] == SENSOR.to_card() and card["score"]["images"] == 8
     low, high = card["score"]["interval_95"]
     assert low <= card["score"]["cso_map"] <= high
@@ -122,20 +140,27 @@ def test_stops_when_asked_and_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     assert resumed.samples == 320 and all(torch.equal(got[key], value) for key, value in expected.items())
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:The .grad attribute:UserWarning")
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("ista-net", {"stages": 2}), ("fista-net", {"stages": 3}), ("lista", {"layers": 1}), ("srcnn", {})],
+    ("name", "options", "backend"),
+    [
+        pytest.param("ista-net", {"stages": 2}, "inductor", marks=NEEDS_COMPILER),
+        ("fista-net", {"stages": 3}, TRACED_ONLY),
+        ("lista", {"layers": 1}, TRACED_ONLY),
+        ("srcnn", {}, TRACED_ONLY),
+    ],
 )
-def test_a_compiled_training_ends_where_an_eager_one_does(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+def test_a_compiled_training_ends_where_an_eager_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any], backend: str
+) -> None:
     import torch._dynamo
 
-    few = {**TINY, "method_name": name, "options": options, "max_samples": 64, "validate_every": 32}
+    few = {**TINY, "method": name, "options": options, "max_samples": 64, "validate_every": 32}
     eager = train(**few, output=tmp_path / "eager")
     torch._dynamo.reset()
     graphs = torch._dynamo.utils.counters["stats"]
     graphs.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     compiled = train(**few, output=tmp_path / "compiled", compiled=True)
     # The probe's; then one, or two where the first stage's map needs no gradient and the next one's does.
     assert graphs["unique_graphs"] in (2, 3)
@@ -178,7 +203,7 @@ def test_stops_by_the_clock(tmp_path: Path) -> None:
 
 
 def test_trains_on_a_store(tmp_path: Path) -> None:
-    store = dataset.generate(tmp_path / "data.h5", count=60, seed=1, sensor=SENSOR)
+    store = generate(tmp_path / "data.h5", count=60, seed=1, sensor=SENSOR)
     limits = {**TINY, "max_samples": 64, "sensor": None}
     result = train(**limits, data=store, output=tmp_path / "run")
     assert result.card["training"]["data"] == "data.h5" and result.card["sensor"] == SENSOR.to_card()
@@ -189,9 +214,9 @@ def test_trains_on_a_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method_name": "ista"}, "nothing to train"),
-        ({"method_name": "ista-net+refine"}, "nothing to train"),
-        ({"method_name": "ista-nett"}, "did you mean 'ista-net'"),
+        ({"method": "ista"}, "nothing to train"),
+        ({"method": "ista-net+refine"}, "nothing to train"),
+        ({"method": "ista-nett"}, "did you mean 'ista-net'"),
         ({"max_samples": None}, "max_samples or max_minutes"),
         ({"max_samples": 0}, "max_samples must be"),
         ({"learning_rate": -1.0}, "learning_rate must be"),
@@ -204,6 +229,17 @@ def test_trains_on_a_store(tmp_path: Path) -> None:
         ({"options": {"stages": "two"}}, "cannot build ista-net with the options {'stages': 'two'}"),
         ({"options": {"stages": 0}}, "has nothing to train"),
         ({"strategy": "together"}, "strategy together"),
+        ({"optimiser": "sgd"}, "optimiser must be one of muon, adam, got 'sgd'"),
+        ({"gradient_clip": "often"}, "gradient_clip must be a number > 0, running or none, got 'often'"),
+        ({"gradient_clip": 0.0}, "gradient_clip must be a finite number > 0, got 0"),
+        ({"targets": "guesses"}, "targets must be one of labels, posterior"),
+        ({"targets": "posterior", "prior": ScenePrior.flat()}, "exact map needs groups inside one pixel"),
+        ({"exact_map": True, "prior": ScenePrior.flat()}, "exact map needs groups inside one pixel"),
+        ({"grow": (2, 1)}, "grow must be rising numbers of stages such as 2,4,6, got 2,1"),
+        ({"grow": (1, 2)}, "grow must end with the 1 stages of the network, got 2"),
+        ({"method": "fista-net", "options": {}, "grow": (2, 7)}, "FISTANet cannot grow"),
+        ({"grow": (1,), "devices": 2}, "grow works in one process, got 2"),
+        ({"method": "lista", "options": {"layers": 1}, "optimiser": "muon"}, "no kernels of 16 or more channels"),
     ],
 )
 def test_refuses(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -219,6 +255,57 @@ def test_refuses_an_occupied_folder_and_another_batch_size(undisturbed: Any) -> 
         train(**{**TINY, "batch_size": 16}, output=undisturbed.weights.parent, resume=True)
     with pytest.raises(InputError, match="another method, ratio or other options"):
         train(**{**TINY, "options": {"stages": 2}}, output=undisturbed.weights.parent, resume=True)
+
+
+def test_a_resume_with_another_optimiser_or_a_damaged_checkpoint_overwrites_nothing(
+    tmp_path: Path, undisturbed: Any
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed.weights.parent, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="begun with optimiser muon, got adam: resume it with --optimiser muon"):
+        train(**TINY, output=folder, resume=True, optimiser="adam")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    for content in (b"", b"nonsense", before[folder / "last.ckpt"][:5000]):
+        (folder / "last.ckpt").write_bytes(content)
+        with pytest.raises(InputError, match=r"last\.ckpt is damaged or no checkpoint of this version") as caught:
+            train(**TINY, output=folder, resume=True)
+        assert "\n" not in str(caught.value) and (folder / "last.ckpt").read_bytes() == content
+    torch.save({"state_dict": {}}, folder / "last.ckpt")
+    with pytest.raises(InputError, match="it lacks 'csist'"):
+        train(**TINY, output=folder, resume=True)
+
+
+def test_adam_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    settings = {**TINY, "optimiser": "adam", "gradient_clip": 0.5}
+    whole = train(**settings, output=tmp_path / "whole")
+    answers = iter([False] * 9 + [True])
+    train(**settings, output=tmp_path / "parts", stop_asked=lambda: next(answers))
+    train(**settings, output=tmp_path / "parts", resume=True)
+    one, other = (
+        torch.load(tmp_path / each / "last.ckpt", weights_only=True)["state_dict"] for each in ("whole", "parts")
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert whole.card["training"]["optimiser"] == "adam" and whole.card["training"]["gradient_clip"] == 0.5
+
+
+def test_a_network_grows_by_stages_that_change_nothing(tmp_path: Path) -> None:
+    settings = {**TINY, "options": {"stages": 3}, "grow": (1, 3), "learning_rate": 1e-12}
+    trained = train(**settings, output=tmp_path / "a")
+    assert trained.card["training"]["grow"] == [1, 3]
+    one = create_method("ista-net", SENSOR, pretrained=False, stages=1)
+    grown = create_method("ista-net", pretrained=trained.weights)
+    image = torch.rand(2, 1, 5, 5) * 200.0
+    with torch.no_grad():
+        torch.testing.assert_close(grown(image), one(image), rtol=1e-4, atol=1e-3)
+    settings = {**settings, "learning_rate": 1e-3, "max_samples": 160}
+    train(**settings, output=tmp_path / "b")
+    answers = iter([False] * 9 + [True])
+    train(**settings, output=tmp_path / "c", stop_asked=lambda: next(answers))
+    train(**settings, output=tmp_path / "c", resume=True)
+    whole, parts = (torch.load(tmp_path / each / "last.ckpt", weights_only=True)["state_dict"] for each in ("b", "c"))
+    assert all(float(whole[f"method.stages.{stage}.step"]) != 0.0 for stage in range(3))
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 
 
 def test_a_stored_source_shows_every_image_once_a_turn() -> None:
@@ -287,6 +374,59 @@ def test_windows_need_groups_inside_one_pixel(tmp_path: Path) -> None:
 def test_begins_from_given_weights(tmp_path: Path, undisturbed: Any) -> None:
     short = {**TINY, "max_samples": 8, "learning_rate": 1e-12}
     trained = train(**short, output=tmp_path, start=undisturbed.weights)
-    assert trained.card["training"]["start"]["samples"] == undisturbed.card["training"]["samples"]
+    assert trained.card["training"]["start"]["samples"] == read_card(undisturbed.weights)["training"]["samples"]
     one, other = load_state(trained.weights), load_state(undisturbed.weights)
     assert all(torch.allclose(one[key], other[key], atol=1e-6) for key in other)
+
+
+def test_exact_maps_can_be_learned_and_are_the_line_to_reach(tmp_path: Path, undisturbed: Any) -> None:
+    settings = {**TINY, "max_samples": 64, "validate_every": 32, "targets": "posterior", "exact_map": True}
+    whole = train(**settings, output=tmp_path / "whole")
+    assert whole.card["training"]["targets"] == "posterior"
+    log = read_log(tmp_path / "whole", 8)
+    scored = np.isfinite(log["cso_map"])
+    exact, error = log["exact_cso_map"][scored], log["exact_squared_error"][scored]
+    assert len(set(exact)) == len(set(error)) == 1 and 0.0 < error[0] < log["squared_error"][scored].min()
+    kept = json.loads((tmp_path / "whole" / "exact-map.json").read_text())
+    assert (kept["cso_map"], kept["squared_error"]) == (exact[0], error[0])
+    answers = iter([False] * 4 + [True])
+    train(**settings, output=tmp_path / "parts", stop_asked=lambda: next(answers))
+    train(**settings, output=tmp_path / "parts", resume=True)
+    one, other = (
+        torch.load(tmp_path / each / "last.ckpt", weights_only=True)["state_dict"] for each in ("whole", "parts")
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_exact_maps_come_with_every_image_in_every_orientation() -> None:
+    config = TrainingConfig(max_samples=1, sensor=SENSOR, val_limit=2)
+    data, grid = open_data(config), SubPixelGrid(SENSOR.shape, 3)
+    assert len(orientations(SENSOR)) == len(set(orientations(SENSOR))) == 8
+    posterior = PosteriorMaps(data, grid)
+    every = 8 * BLOCK_BATCHES
+    for step in (0, 1, 2 * BLOCK_BATCHES + 1, 4 * BLOCK_BATCHES, every + 2, 3):
+        images, exact = posterior.batch(step, 3, 0, 1)
+        block, turn = step // every, step % every // BLOCK_BATCHES
+        source = data.source.batch(block * BLOCK_BATCHES + step % BLOCK_BATCHES, 3, 0, 1)[0]
+        assert np.array_equal(images, laid(source, orientations(SENSOR)[turn]))
+        # The maps are those of the images as they lie, but for the chance of the samples.
+        direct = exact_maps(images, grid, SENSOR, data.prior)
+        assert np.abs(exact - direct).mean() < 0.25 * np.abs(direct).mean()
+        if turn == 0:
+            assert np.array_equal(exact, direct)
+
+
+@pytest.mark.parametrize(("shape", "count"), [((5, 5), 8), ((5, 7), 4)])
+def test_orientations_agree_with_the_sensor(shape: tuple[int, int], count: int) -> None:
+    sensor = Sensor(shape=shape)
+    grid = SubPixelGrid(shape, 3)
+    matrix = grid.steering_matrix(sensor.psf)
+    cells = np.random.default_rng(0).random((1, *grid.map_shape))
+    image = (matrix @ cells.ravel()).reshape(1, *shape)
+    assert len(orientations(sensor)) == count
+    for orientation in orientations(sensor):
+        np.testing.assert_allclose(
+            (matrix @ laid(cells, orientation).ravel()).reshape(1, *shape), laid(image, orientation)
+        )
+    uneven = SampledPSF(np.outer(np.arange(1.0, 10.0), np.ones(9)), 3)
+    assert orientations(Sensor(psf=uneven)) == ((False, False, False),)

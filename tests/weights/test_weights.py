@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_helpers import authors_shapes
 from safetensors.torch import save_file
 
+from authors_helpers import authors_shapes
 from csist.checks import InputError
 from csist.create import create_method
 from csist.physics.psf import AiryPSF, GaussianPSF
@@ -267,6 +267,11 @@ def test_finds_the_pretrained_weights_that_fit(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match=r"no trained weights of ista-net for ratio 5.*these exist: ratio 3"):
         find_pretrained("ista-net", SENSOR, 5, tmp_path)
     with pytest.raises(InputError, match=r"none of this method exist.*pretrained=False"):
+        find_pretrained("lista", SENSOR, 3, tmp_path)
+    # A card without its weights tells how long they were trained.
+    card = make_card("lista", SENSOR, 3, {}, {"samples": 12_800, "minutes": 5.0}, {})
+    (tmp_path / "lista.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"none of this method.*`csist train lista --ratio 3 --max-samples 12800`"):
         find_pretrained("lista", SENSOR, 3, tmp_path)
     monkeypatch.setattr("csist.weights.pretrained.weights_folder", lambda: tmp_path)
     assert len(create_method("ista-net", SENSOR).stages) == 1

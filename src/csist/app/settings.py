@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from csist.checks import InputError
+from csist.frames.options import FrameOptions
 
 SOURCES = {
     "example": "Example frame",
@@ -109,7 +110,7 @@ class Settings:
     seed: int = 0
     methods: tuple[str, ...] = ("continuous",)
     prior: str = "flat"
-    mode: str = "accurate"
+    mode: str = FrameOptions.mode
     ratio: int = 3
     psf_sigma: float | None = None
     noise_std: float | None = None

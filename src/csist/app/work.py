@@ -14,11 +14,10 @@ import numpy as np
 from csist._types import FloatArray
 from csist.app.scene import Scene
 from csist.app.settings import Settings
-from csist.physics.psf import GaussianPSF
 from csist.plots import View
 from csist.scenes import ScenePrior
 from csist.targets import Targets
-from csist.unmixing import check_frame_method, frame_model, solve_frame, window_recipe
+from csist.unmixing import check_frame_method, window_recipe
 
 Result = TypeVar("Result")
 
@@ -115,20 +114,21 @@ def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Ca
 
 
 def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -> Callable[[int], Answer]:
+    from csist.frames import FrameOptions, solve_frame
+
     check_frame_method(name)
-    psf = None if settings.psf_sigma is None else GaussianPSF(settings.psf_sigma)
+    options = FrameOptions(
+        sensor=scene.sensor, prior=_prior(settings), mode=settings.mode, noise_std=scene.noise_std,
+        psf=settings.psf_sigma, keep_samples=True,
+    )  # fmt: skip
 
     def progress(done: int, total: int) -> None:
         report(f"{name}, blob {done} of {total}", done, total)
 
     def solve(place: int) -> Answer:
-        frame = scene.images[place]
-        found, groups = solve_frame(
-            frame, scene.sensor, _prior(settings), mode=settings.mode, noise_std=scene.noise_std, psf=psf,
-            keep_samples=True, progress=progress,
-        )  # fmt: skip
-        cloud = _cloud([samples for group in groups for samples in group.samples])
-        return Answer(name, place, View(frame, frame_model(frame, found, scene.sensor, psf), found, cloud=cloud))
+        result = solve_frame(scene.images[place], options, progress)
+        cloud = _cloud([samples for group in result.groups for samples in group.samples])
+        return Answer(name, place, View(result.image, result.model(), result.targets, cloud=cloud))
 
     return solve
 

@@ -43,7 +43,7 @@ def benchmark(
     from csist.benchmark import FAST, with_earlier_rows
     from csist.benchmark import benchmark as run
     from csist.checks import check_ratio
-    from csist.evaluation import read_labelled
+    from csist.evaluation import EXACT_MAP, read_labelled
     from csist.methods.table import canonical_name
 
     if data is None:
@@ -51,7 +51,7 @@ def benchmark(
     if limit_images < 0:
         raise InputError(f"--limit-images must be a whole number >= 0, got {limit_images}")
     ratios = ratio or [3, 5, 7]
-    names = None if method is None else [each if each == FAST else canonical_name(each) for each in method]
+    names = None if method is None else [each if each in (FAST, EXACT_MAP) else canonical_name(each) for each in method]
     targets = {each: output / f"csist-100k-ratio-{check_ratio(each)}.json" for each in ratios}
     output.mkdir(parents=True, exist_ok=True)
     for target in targets.values():
@@ -93,7 +93,16 @@ def _report(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title=f"ratio {result['ratio']}", title_justify="left")
-    for heading in ("", "CSO-mAP", "95 % interval", "by intensity", "count %", "images/s", "M multiply-adds"):
+    for heading in (
+        "",
+        "CSO-mAP",
+        "95 % interval",
+        "by intensity",
+        "count %",
+        "images/s",
+        "M multiply-adds",
+        "squared error",
+    ):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row in sorted(result["rows"], key=lambda row: -row["CSO-mAP"]):
         cost = row.get("multiply_adds_per_image")
@@ -105,5 +114,6 @@ def _report(result: dict[str, Any]) -> None:
             number(row["count_accuracy"], ".1f"),
             number(row.get("images_per_second"), ".0f"),
             number(None if cost is None else cost / 1e6, ".0f"),
+            number(row.get("squared_error"), ".1f"),
         )
     make_console().print(table)

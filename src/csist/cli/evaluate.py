@@ -47,6 +47,9 @@ def evaluate(
     weights: WeightsOption = None,
     runtime: RuntimeOption = "torch",
     oracle: Annotated[bool, typer.Option(help="Add what no read-out of the grid can exceed.")] = True,
+    exact_map: Annotated[
+        bool, typer.Option("--exact-map", help="Add the posterior-mean map, which no map of a network can exceed.")
+    ] = False,
     resamples: Annotated[int, typer.Option("--resamples", help="Resamples of the intervals; 0 for none.")] = 1000,
     json_target: JsonOption = None,
     plot: PlotOption = None,
@@ -77,12 +80,13 @@ def evaluate(
         from csist.plots import check_picture
 
         check_picture(plot)
+    references = [name for name, wanted in zip(evaluation.REFERENCES, (oracle, exact_map), strict=True) if wanted]
     with progress() as report:
         images = evaluation.read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
         given = {path.name: evaluation.read_predictions(path, images) for path in predictions or []}
         result = evaluation.evaluate(
             images, names, ratio, prior=chosen, mode=mode, weights=weights, runtime=runtime,
-            predictions=given, oracle=oracle, resamples=resamples, progress=report,
+            predictions=given, references=references, resamples=resamples, progress=report,
         )  # fmt: skip
     if plot is not None:
         _draw_evaluation(result, images.truths, plot)
@@ -136,6 +140,8 @@ def _report_evaluation(result: Any) -> None:
         "rms px": lambda row: number(row["errors"]["distance_rms"], ".4f"),
         "flux rms %": lambda row: number(100 * row["errors"]["intensity_rms"], ".2f"),
         "PSNR dB": lambda row: number(row.get("psnr"), ".2f"),
+        "squared error": lambda row: number(row.get("squared_error"), ".2f"),
+        "times exact map's": lambda row: number(row.get("squared_error_ratio"), ".2f"),
         "SSIM": lambda row: number(row.get("ssim"), ".4f"),
         "calibration": lambda row: number((row["calibration"] or {}).get("expected_calibration_error"), ".3f"),
         "x in 1 std %": lambda row: number(100 * (row["coverage"] or {}).get("x_within_1", float("nan")), ".1f"),

@@ -6,7 +6,7 @@ import itertools
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,10 +16,20 @@ from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import PriorOption, SensorOption, read_sensor
 from csist.cli.output import progress, report_written
 
+if TYPE_CHECKING:
+    from csist.physics.sensor import Sensor
+
 
 def generate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write (.h5), or folder for the layout grokcso.")],
-    count: Annotated[int, typer.Option("--count", help="Images in all: 80 % train, 10 % val, 10 % test.")] = 100_000,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count",
+            help="Images in all: 80 % train, 10 % val, 10 % test; with --sequence trajectories, 70, 15 and 15 %.",
+            show_default="100000, with --sequence 5000",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same bytes.")] = 0,
     noise_std: Annotated[float | None, typer.Option("--noise-std", help="Read noise in counts.")] = None,
     bits: Annotated[
@@ -27,21 +37,35 @@ def generate(
     ] = None,
     clip: Annotated[bool, typer.Option("--clip", help="Clip at what the bits hold instead of refusing.")] = False,
     layout: Annotated[str, typer.Option("--layout", help="store or grokcso (PNG and XML).")] = "store",
-    prior: PriorOption = "csist-100k",
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="Sequences of 20 frames of groups of 2 to 4 targets that move together.")
+    ] = False,
+    prior: PriorOption = None,
     sensor: SensorOption = None,
     engine: EngineOption = "local",
     scheduler: SchedulerOption = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes, with --engine dask.")] = None,
 ) -> None:
-    """Make a dataset; the default is the benchmark CSIST-100K."""
+    """Make a dataset; the default is the benchmark CSIST-100K.
+
+    With --sequence its images are the frames of trajectories: 20 frames in which a group of 2 to 4 targets moves along
+    straight, nearly parallel paths.
+    """
     from csist.datasets import generate as make
     from csist.datasets import load, split_sizes
     from csist.scenes import ScenePrior
 
     if engine == "local" and workers is not None:
         raise InputError(f"--workers {workers} is for a cluster: add --engine dask, or leave it out")
-    law = ScenePrior.named(prior or "csist-100k")
     card = None if sensor is None else read_sensor(sensor)[0]
+    if sequence:
+        _check_sequence(engine, layout, prior)
+        _generate_sequences(
+            out, 5000 if count is None else count, seed, card, bits=bits, clip=clip, noise_std=noise_std
+        )
+        return
+    count = 100_000 if count is None else count
+    law = ScenePrior.named(prior or "csist-100k")
     begun = time.perf_counter()
     with cluster_client(engine, scheduler, workers) as client, progress() as report:
         path = make(
@@ -51,3 +75,26 @@ def generate(
         )  # fmt: skip
     sizes = load(path).splits if layout == "store" else split_sizes(count)
     report_written(path, sizes, time.perf_counter() - begun)
+
+
+def _check_sequence(engine: str, layout: str, prior: str | None) -> None:
+    """Check that the other options go with --sequence.
+
+    Raises:
+        InputError: if one does not.
+    """
+    for given, option in ((engine != "local", f"--engine {engine}"), (layout != "store", f"--layout {layout}"),
+                          (prior is not None, f"--prior {prior}")):  # fmt: skip
+        if given:
+            raise InputError(f"{option} is not for sequences: leave it out, or leave out --sequence")
+
+
+def _generate_sequences(out: Path, count: int, seed: int, sensor: Sensor | None, **options: Any) -> None:
+    from csist.datasets import generate_sequences, load
+
+    started = time.perf_counter()
+    with progress() as report:
+        path = generate_sequences(
+            out, count, seed, sensor=sensor, progress=lambda done, total: report("generating", done, total), **options
+        )
+    report_written(path, load(path).splits, time.perf_counter() - started)

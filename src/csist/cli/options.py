@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from csist.checks import InputError
+from csist.frames.options import FrameOptions, option_help
 
 if TYPE_CHECKING:
     from csist.physics.sensor import Sensor
@@ -20,13 +21,15 @@ LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first 
 RatioOption = Annotated[int, typer.Option("--ratio", help="Sub-pixel grid ratio of grid methods, 3, 5 or 7.")]
 ModeOption = Annotated[
     str | None,
-    typer.Option("--mode", help="Effort of the continuous method: accurate or fast.", show_default="accurate"),
+    typer.Option("--mode", help=option_help("mode"), show_default=FrameOptions.mode),
 ]
 PriorOption = Annotated[
     str | None, typer.Option("--prior", help="What is known of a group: flat, csist-100k or a JSON file.")
 ]
 SensorOption = Annotated[Path | None, typer.Option("--sensor", help="Sensor card (JSON file).")]
-NoiseOption = Annotated[float | None, typer.Option("--noise-std", help="Noise of a pixel in counts.")]
+NoiseOption = Annotated[float | None, typer.Option("--noise-std", help=option_help("noise_std"))]
+DetectorOption = Annotated[str, typer.Option("--detector", help=option_help("detector"))]
+FalseAlarmOption = Annotated[float, typer.Option("--false-alarm-rate", help=option_help("false_alarm_rate"))]
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weight file of a trained method, instead of the package's own."),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 from rich.table import Table
 
 from csist.checks import InputError, check_packages
-from csist.cli.options import JsonOption, PriorOption, RatioOption, SensorOption, read_sensor
+from csist.cli.options import JsonOption, read_sensor
 from csist.cli.output import (
     InterruptedRunError,
     check_outputs,
@@ -24,10 +26,13 @@ from csist.cli.output import (
     number,
     write_json,
 )
+from csist.training.config import FLAGS, SHOWN, TrainingConfig, descriptions, trainable_name
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from csist.physics.sensor import Sensor
+    from csist.scenes import ScenePrior
     from csist.training import TrainingResult
 
 NEEDED = ("lightning", "tensorboard")
@@ -36,119 +41,12 @@ NEEDED = ("lightning", "tensorboard")
 OWN_OPTIONS = ("name", "sensor", "ratio", "pretrained")
 """Names that --option may not set, because the command does."""
 
+MethodArgument = Annotated[str, typer.Argument(metavar="METHOD", help="See `csist methods`; one that needs training.")]
+PlotCurvesOption = Annotated[
+    Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples, with the exact map.")
+]
+
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
-
-
-def train(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="See `csist methods`; one that needs training.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Store (.h5) to train on.", show_default="simulated scenes")
-    ] = None,
-    ratio: RatioOption = 3,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the results.", show_default="runs/METHOD")
-    ] = None,
-    max_samples: Annotated[
-        int | None, typer.Option("--max-samples", help="Samples in all; the schedule ends there.")
-    ] = None,
-    max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="End this session after so long.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            "--start", help="Weight file of this method to begin from (.safetensors), also for another ratio."
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="Option of the method; may be given several times."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights, the order and the simulated scenes.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Samples a step, of one process.")] = 64,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Peak.", show_default="the method's own")
-    ] = None,
-    schedule: Annotated[str, typer.Option("--schedule", help="stable or one-cycle.")] = "stable",
-    warmup_samples: Annotated[
-        int, typer.Option("--warmup-samples", help="Samples over which the learning rate rises.")
-    ] = 6_400,
-    decay: Annotated[float, typer.Option("--decay", help="Last part, over which the stable schedule falls.")] = 0.2,
-    gradient_clip: Annotated[
-        float | None,
-        typer.Option("--gradient-clip", help="Largest norm of the gradient.", show_default="the method's own"),
-    ] = None,
-    ema_decay: Annotated[float, typer.Option("--ema-decay", help="Of the averaged weights, a step.")] = 0.999,
-    constraint_share: Annotated[
-        float, typer.Option("--constraint-share", help="Part of a batch whose constraint terms are computed.")
-    ] = 1.0,
-    window: Annotated[
-        int | None,
-        typer.Option("--window", help="Side in px of windows around the groups to train on first: less to compute."),
-    ] = None,
-    window_share: Annotated[
-        float, typer.Option("--window-share", help="Part of the training on windows; the rest sees whole images.")
-    ] = 0.8,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first: for long runs, needs a C++ compiler.")
-    ] = False,
-    devices: Annotated[int, typer.Option("--devices", help="Processes or accelerators on each machine.")] = 1,
-    num_nodes: Annotated[int, typer.Option("--num-nodes", help="Machines.")] = 1,
-    strategy: Annotated[str, typer.Option("--strategy", help="How they share the work: auto or ddp.")] = "auto",
-    accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option("--precision", help="32-true, 16-mixed or bf16-mixed.")] = "32-true",
-    half: Annotated[bool, typer.Option("--half", help="Store the weights in half precision.")] = False,
-    val_limit: Annotated[int, typer.Option("--val-limit", help="Validation images.")] = 1000,
-    validate_every: Annotated[int, typer.Option("--validate-every", help="Samples between validations.")] = 12_800,
-    checkpoint_minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", help="Least time between two checkpoints.")
-    ] = 2.0,
-    sensor: SensorOption = None,
-    prior: PriorOption = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples.")] = None,
-    json_target: JsonOption = None,
-) -> None:
-    """Train a method that learns, and write its weights, checkpoint and logs to a folder.
-
-    Without --data, new scenes are simulated for ever, by --sensor and --prior or as in the benchmark. Give
-    --max-samples or --max-minutes, or both. Ctrl-C ends the session with a checkpoint; the same command with
-    --resume goes on from there.
-    """
-    from csist.methods.table import canonical_name
-    from csist.scenes import ScenePrior
-
-    name = canonical_name(method)
-    chosen = _method_options(option or [])
-    card = None if sensor is None else read_sensor(sensor)[0]
-    law = None if prior is None else ScenePrior.named(prior)
-    check_outputs([] if data is None else [data], json_target)
-    check_packages("training", NEEDED, "train")
-    if plot is not None:
-        from csist.plots import check_picture
-
-        check_picture(plot)
-    from csist.training import train as run
-
-    folder = Path("runs") / name if output is None else output
-    with _lines_of_log(), _interruptible(folder) as stop_asked:
-        result = run(
-            name, data, ratio, folder, max_samples=max_samples, max_minutes=max_minutes, resume=resume, seed=seed,
-            batch_size=batch_size, learning_rate=learning_rate, schedule=schedule, devices=devices,
-            num_nodes=num_nodes, strategy=strategy, accelerator=accelerator, precision=precision,
-            val_limit=val_limit, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
-            gradient_clip=gradient_clip, ema_decay=ema_decay, warmup_samples=warmup_samples, decay=decay,
-            constraint_share=constraint_share, window=window, window_share=window_share, compiled=compiled, half=half,
-            sensor=card, prior=law, progress_bar=True, stop_asked=stop_asked, options=chosen, start=start,
-        )  # fmt: skip
-    if not result.first_process:
-        return
-    if plot is not None:
-        _draw_curves(result, folder, plot)
-    if stop_asked() and (max_samples is None or result.samples < max_samples):
-        raise InterruptedRunError(_how_to_resume(folder, result.samples))
-    if json_target is not None:
-        write_json(_figures(result), json_target)
-    if json_target != "-":
-        _report_training(result)
 
 
 def _method_options(given: Sequence[str]) -> dict[str, Any]:
@@ -168,6 +66,132 @@ def _method_options(given: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = PYTHON_WORDS.get(text, text)
     return options
+
+
+def _read_card(path: str) -> Sensor:
+    return read_sensor(Path(path))[0]
+
+
+def _read_prior(name: str) -> ScenePrior:
+    from csist.scenes import ScenePrior
+
+    return ScenePrior.named(name)
+
+
+def _read_clip(text: str) -> str | float:
+    """A number, or a word that `TrainingConfig` checks."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _read_stages(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--grow must be numbers of stages such as 2,4,6, got {text!r}") from error
+
+
+READ: dict[str, Callable[[Any], Any]] = {
+    "options": _method_options,
+    "gradient_clip": _read_clip,
+    "grow": _read_stages,
+    "sensor": _read_card,
+    "prior": _read_prior,
+}
+"""How the words of the command line become what these fields hold."""
+
+METAVARS = {
+    "options": "NAME=VALUE", "gradient_clip": "running|X|none", "grow": "N,N,...", "sensor": "FILE",
+    "prior": "flat|csist-100k|FILE",
+}  # fmt: skip
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """The command's parameters: the method, an option for each field of `TrainingConfig`, picture and figures."""
+    hints = get_type_hints(TrainingConfig, localns={"Sensor": Any, "ScenePrior": Any})
+    told = descriptions()
+    found = {
+        "method": (MethodArgument, inspect.Parameter.empty),
+        **{each.name: _option(each, hints[each.name], told[each.name]) for each in fields(TrainingConfig)},
+        "plot": (PlotCurvesOption, None),
+        "json_target": (JsonOption, None),
+    }
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [inspect.Parameter(name, kind, default=default, annotation=hint) for name, (hint, default) in found.items()]
+
+
+def _option(setting: Field[Any], hint: Any, told: str) -> tuple[Any, Any]:
+    """Annotation and default of the option that sets a field."""
+    if setting.name in READ:
+        hint = list[str] | None if setting.name == "options" else str | None
+        default = None
+    else:
+        hint = Path | None if Path in get_args(hint) else hint
+        default = setting.default
+    option = typer.Option(
+        *FLAGS.get(setting.name, (f"--{setting.name.replace('_', '-')}",)),
+        help=f"{told[0].upper()}{told[1:]}",
+        show_default=SHOWN.get(setting.name, True),
+        metavar=METAVARS.get(setting.name),
+    )
+    return Annotated[hint, option], default
+
+
+def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the parameters of `_parameters`, which is what Typer reads."""
+    described: Any = command
+    parameters = _parameters()
+    described.__signature__ = inspect.Signature(parameters)
+    described.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+@_with_parameters
+def train(method: str, plot: Path | None, json_target: str | None, **given: Any) -> None:
+    """Train a method that learns, and write its weights, checkpoint and logs to a folder.
+
+    Without --data, new scenes are simulated for ever, by --sensor and --prior or as in the benchmark. Give
+    --max-samples or --max-minutes, or both. Ctrl-C ends the session with a checkpoint; the same command with
+    --resume goes on from there.
+    """
+    name = trainable_name(method)
+    settings = {key: READ[key](value) if key in READ and value else value for key, value in given.items()}
+    config = TrainingConfig(**{key: value for key, value in settings.items() if value is not None})
+    check_outputs([] if config.data is None else [Path(config.data)], json_target)
+    check_packages("training", NEEDED, "train")
+    if plot is not None:
+        from csist.plots import check_picture
+
+        check_picture(plot)
+        if _has_exact_map(config):
+            config = replace(config, exact_map=True)
+    from csist.training import train as run
+
+    folder = config.folder(name)
+    with _lines_of_log(), _interruptible(folder) as stop_asked:
+        result = run(name, config, progress_bar=True, stop_asked=stop_asked)
+    if not result.first_process:
+        return
+    if plot is not None:
+        _draw_curves(result, folder, plot)
+    if stop_asked() and (config.max_samples is None or result.samples < config.max_samples):
+        raise InterruptedRunError(_how_to_resume(folder, result.samples))
+    if json_target is not None:
+        write_json(_figures(result), json_target)
+    if json_target != "-":
+        _report_training(result)
+
+
+def _has_exact_map(config: TrainingConfig) -> bool:
+    """Whether the exact map of the training's scenes can be measured, for the picture."""
+    prior = config.prior
+    if config.data is not None:
+        from csist.io.store import load
+
+        prior = load(config.data).prior
+    return prior is None or prior.single_pixel
 
 
 @contextmanager
@@ -222,7 +246,7 @@ def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def _how_to_resume(folder: Path, samples: int | None) -> str:
-    from csist.training.keeper import CHECKPOINT
+    from csist.training.callback import CHECKPOINT
 
     if not (folder / CHECKPOINT).is_file():
         return f"interrupted: {folder} holds no checkpoint yet, begin anew"

@@ -3,6 +3,7 @@
 from csist.datasets.generate import generate, split_sizes
 from csist.datasets.grokcso import Convention, GrokCSOData, convert, is_grokcso, read_grokcso, write_grokcso
 from csist.datasets.pairs import WindowDataset
+from csist.datasets.sequences import generate_sequences, sequence_split_sizes
 from csist.io.store import Split, SplitArrays, Store, check_store_path, load, write_store
 from csist.scenes import ScenePrior, sample_scenes
 
@@ -17,10 +18,12 @@ __all__ = [
     "check_store_path",
     "convert",
     "generate",
+    "generate_sequences",
     "is_grokcso",
     "load",
     "read_grokcso",
     "sample_scenes",
+    "sequence_split_sizes",
     "split_sizes",
     "write_grokcso",
     "write_store",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,9 @@ from numpy.typing import NDArray
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import check_new_folder
-from csist.io.store import SPLITS, Progress, _create_split, _new_store, check_store_path, load
+from csist.io.store import SPLITS, Progress, check_store_path, create_split, load, new_store
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scene_arrays
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
-
-    TensorPairs = Dataset[tuple[Tensor, Tensor]]
-else:
-    TensorPairs = object  # a map-style torch dataset needs no base class, and so no torch at import
 
 Starmap = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
 """Calls a function with each tuple of arguments and gives the results in order, as `itertools.starmap` does."""
@@ -54,7 +46,7 @@ def split_sizes(count: int) -> dict[str, int]:
     return {"train": count - val - test, "val": val, "test": test}
 
 
-def _storage(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
+def storage_type(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
     """Smallest type that holds the sensor's values; `bits` is the width asked for."""
     if not sensor.quantised:
         return np.dtype(np.float32)
@@ -65,7 +57,7 @@ def _storage(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
     return np.dtype(f"{'i' if signed else 'u'}{width // 8}")
 
 
-def _resolve_sensor(
+def resolve_sensor(
     sensor: Sensor | None, bits: int | str | None, clip: bool, noise_std: float | None
 ) -> tuple[Sensor, int | None]:
     """The sensor that the options describe, and the storage width asked for."""
@@ -88,7 +80,7 @@ def _resolve_sensor(
     return result, None if bits is None else int(bits)
 
 
-def _check_fit(images: FloatArray, dtype: np.dtype[Any]) -> None:
+def check_fit(images: FloatArray, dtype: np.dtype[Any]) -> None:
     """Raise `InputError` where whole counts do not fit the storage type."""
     if dtype.kind == "f" or not images.size:
         return
@@ -148,7 +140,7 @@ def generate(
         raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
     if layout not in LAYOUTS:
         raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    sensor, width = _resolve_sensor(sensor, bits, clip, noise_std)
+    sensor, width = resolve_sensor(sensor, bits, clip, noise_std)
     prior = prior or ScenePrior.csist_100k()
     path = Path(path)
     if layout == "grokcso":
@@ -178,7 +170,7 @@ def _generate_store(
     progress: Progress | None,
     starmap: Starmap,
 ) -> None:
-    dtype = _storage(sensor, width)
+    dtype = storage_type(sensor, width)
     chunks = {
         name: [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
         for name, size in split_sizes(count).items()
@@ -195,10 +187,10 @@ def _generate_store(
         )
     )
     done = 0
-    with _new_store(path, sensor, prior, seed) as file:
+    with new_store(path, sensor, prior, seed) as file:
         for name, parts in chunks.items():
             size = parts[-1][1] if parts else 0
-            group = _create_split(file, name, size, sensor.shape, dtype, prior.count_range[1])
+            group = create_split(file, name, size, sensor.shape, dtype, prior.count_range[1])
             for start, stop in parts:
                 group["image"][start:stop], group["targets"][start:stop], group["count"][start:stop] = next(drawn)
                 done += stop - start
@@ -218,7 +210,7 @@ def _draw_chunk(
     targets, number = sample_scene_arrays(prior, sensor, count, rng)
     x, y, intensity = np.nan_to_num(targets, nan=0.0).transpose(2, 0, 1)
     images = sensor.measure(sensor.render_stack(x, y, intensity), rng)
-    _check_fit(images, dtype)
+    check_fit(images, dtype)
     return images.astype(dtype), targets, number
 
 

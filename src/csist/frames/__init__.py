@@ -1,20 +1,61 @@
-"""Whole frames: background, detection, grouping, unmixing."""
+"""Whole frames: bad pixels, background, PSF, detection, blobs, unmixing.
 
-from csist.frames.background import Background, PixelMask, estimate_background, mask_pixels
-from csist.frames.blobs import FrameGroup
-from csist.frames.detect import Peaks, detect_peaks
-from csist.frames.pipeline import unmix_frame
-from csist.frames.psf import PSFEstimate, estimate_psf
+The modules are loaded when first used: the options of a frame are known before any solver is.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csist.frames.background import Background, estimate_background
+    from csist.frames.detect import detect_peaks
+    from csist.frames.groups import FrameGroup
+    from csist.frames.mask import PixelKind, PixelMask, mask_pixels
+    from csist.frames.options import FrameOptions
+    from csist.frames.peaks import Peaks
+    from csist.frames.psf_estimate import PSFEstimate
+    from csist.frames.psf_measure import estimate_psf
+    from csist.frames.result import FrameResult
+    from csist.frames.solve import solve_frame, unmix_frame
 
 __all__ = [
     "Background",
     "FrameGroup",
+    "FrameOptions",
+    "FrameResult",
     "PSFEstimate",
     "Peaks",
+    "PixelKind",
     "PixelMask",
     "detect_peaks",
     "estimate_background",
     "estimate_psf",
     "mask_pixels",
+    "solve_frame",
     "unmix_frame",
 ]
+
+_HOMES = {
+    "Background": "background",
+    "FrameGroup": "groups",
+    "FrameOptions": "options",
+    "FrameResult": "result",
+    "PSFEstimate": "psf_estimate",
+    "Peaks": "peaks",
+    "PixelKind": "mask",
+    "PixelMask": "mask",
+    "detect_peaks": "detect",
+    "estimate_background": "background",
+    "estimate_psf": "psf_measure",
+    "mask_pixels": "mask",
+    "solve_frame": "solve",
+    "unmix_frame": "solve",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from csist._compiled import compiled
+from csist._types import BoolArray, FloatArray
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+
+class Tail(NamedTuple):
+    """How the tail of a filter's responses is mapped onto Gaussian standard deviations.
+
+    Args:
+        z_low: value of a standard normal variable at the lower quantile of the tail.
+        z_high: the same at the upper quantile.
+        floor: smallest standard deviation of the response.
+        least_exponent: lower bound of the tail's exponent.
+    """
+
+    z_low: float
+    z_high: float
+    floor: float
+    least_exponent: float
 
 
 @compiled
-def _place(values: NDArray[np.floating], first: int, last: int, share: float) -> float:
+def _quantile(values: NDArray[np.floating], first: int, last: int, share: float) -> float:
     """Quantile of values[first:last], sorted, with linear interpolation."""
     place = first + share * (last - 1 - first)
     low = int(np.floor(place))
@@ -38,9 +54,9 @@ def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: f
         values = rows[k, : counts[k]]
         first, last = 0, values.shape[0]
         for _ in range(rounds):
-            median = _place(values, first, last, 0.5)
-            # The small term keeps rounding errors of a constant box from clipping it away.
-            spread = _place(values, first, last, 0.8413) - _place(values, first, last, 0.1587)
+            median = _quantile(values, first, last, 0.5)
+            # The small term keeps a constant box from being clipped away by rounding errors.
+            spread = _quantile(values, first, last, 0.8413) - _quantile(values, first, last, 0.1587)
             scatter = 0.5 * spread + 1e-12 * abs(median)
             lowest = int(np.searchsorted(values, median - sigmas * scatter))
             highest = int(np.searchsorted(values, median + sigmas * scatter, side="right"))
@@ -115,27 +131,25 @@ def steep_pixels(values: FloatArray, least: float) -> BoolArray:
 
 
 @compiled
-def _tail_z(
-    excess: float, low: float, high: float, z_low: float, z_high: float, floor: float, least_exponent: float
-) -> float:
+def _tail_z(excess: float, low: float, high: float, tail: Tail) -> float:
     """Significance of a response above its median, by two upper quantiles above the same median."""
     if excess <= 0.0:
         return 0.0
-    low, high = max(low, floor * z_low), max(high, floor * z_high)
-    # No tail yet: anything continuous does.
+    low, high = max(low, tail.floor * tail.z_low), max(high, tail.floor * tail.z_high)
+    # Below the tail any continuous function serves.
     if excess <= low:
-        return z_low * excess / low
+        return tail.z_low * excess / low
     if excess <= high:
-        return z_low + (z_high - z_low) * (excess - low) / (high - low)
-    exponent = np.log(z_high / z_low) / np.log(max(high / low, 1.001))
-    return float(z_high * (excess / high) ** min(max(exponent, least_exponent), 1.0))
+        return tail.z_low + (tail.z_high - tail.z_low) * (excess - low) / (high - low)
+    exponent = np.log(tail.z_high / tail.z_low) / np.log(max(high / low, 1.001))
+    return float(tail.z_high * (excess / high) ** min(max(exponent, tail.least_exponent), 1.0))
 
 
 @compiled
 def ring_values(
     response: FloatArray, beside: BoolArray, places: NDArray[np.int64], ring: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What a ring around each place holds, (n, m) with infinity for what does not count, and how many do, (n,).
+    """Values in a ring around each position, (n, m) padded with infinity, and how many each ring has, (n,).
 
     Args:
         response: (H, W).
@@ -164,7 +178,7 @@ def box_values(
     reach: tuple[int, int],
     step: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """As `ring_values`, of boxes around each pair of a row and a column, by rows, every `step` px along both axes.
+    """As `ring_values`, for boxes around each pair of a row and a column, in row order, sampled every `step` px.
 
     Args:
         response: (H, W).
@@ -199,40 +213,27 @@ def quantiles_of_sorted(
     for n in range(rows.shape[0]):
         if counts[n] >= fewest:
             for k in range(len(shares)):
-                result[k, n] = _place(rows[n], 0, counts[n], shares[k])
+                result[k, n] = _quantile(rows[n], 0, counts[n], shares[k])
     return result
 
 
 @compiled
-def tail_of(
-    excess: FloatArray,
-    low: FloatArray,
-    high: FloatArray,
-    z_low: float,
-    z_high: float,
-    floor: float,
-    least_exponent: float,
-) -> FloatArray:
+def tail_of(excess: FloatArray, low: FloatArray, high: FloatArray, tail: Tail) -> FloatArray:
     """Significance (n,) of responses above their median, by two upper quantiles above the same median, all (n,)."""
     result = np.empty(excess.shape[0])
     for n in range(excess.shape[0]):
-        result[n] = _tail_z(excess[n], low[n], high[n], z_low, z_high, floor, least_exponent)
+        result[n] = _tail_z(excess[n], low[n], high[n], tail)
     return result
 
 
 @compiled
-def tail_map(
-    response: FloatArray, meshes: FloatArray, z_low: float, z_high: float, floor: float, least_exponent: float
-) -> FloatArray:
-    """Significance (H, W) of a filter's responses by their local tail; see `csist.frames.detect.tail_significance`.
+def tail_map(response: FloatArray, meshes: FloatArray, tail: Tail) -> FloatArray:
+    """Significance (H, W) of a filter's responses by their local tail; see `csist.frames.contrast.tail_significance`.
 
     Args:
         response: (H, W).
         meshes: (3, rows, columns) median, lower and upper quantile at nodes spread evenly over the frame.
-        z_low: what a normal variable has at the lower quantile.
-        z_high: the same at the upper one.
-        floor: smallest standard deviation of the response.
-        least_exponent: lower bound of the tail's exponent.
+        tail: the mapping.
     """
     height, width = response.shape
     rows, columns = meshes.shape[1], meshes.shape[2]
@@ -254,5 +255,5 @@ def tail_map(
             middle = line[0, m] + t * (line[0, m + 1] - line[0, m])
             low = line[1, m] + t * (line[1, m + 1] - line[1, m]) - middle
             high = line[2, m] + t * (line[2, m + 1] - line[2, m]) - middle
-            result[i, j] = _tail_z(response[i, j] - middle, low, high, z_low, z_high, floor, least_exponent)
+            result[i, j] = _tail_z(response[i, j] - middle, low, high, tail)
     return result

@@ -1,22 +1,26 @@
-"""One bright spot of a frame, fitted by a Gaussian of unknown place, flux and width on an unknown constant."""
+"""Bright spots of a frame, each fitted by a Gaussian of unknown position, flux and width on an unknown constant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
+from scipy.spatial import KDTree
 
+from csist._types import FloatArray
+from csist.frames.peaks import Peaks
 from csist.physics.psf import GaussianPSF
-
-FloatArray = NDArray[np.float64]
 
 SIGMA_RANGE_PX = (0.4, 3.0)
 HALF_WINDOW_PX = 6
 FEWEST_PIXELS = 40
 FARTHEST_PX = 1.9
-"""A fit that ends farther from its peak is of something else."""
+"""A fit that ends farther from its peak has moved to another source."""
+DEFAULT_SIGMA_PX = 1.0
+"""Sigma assumed where a frame has no isolated spot to measure it on."""
+MOST_SIGMA_SPOTS = 40
+"""Most spots that the typical width is measured on."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class Spot:
 
 
 def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Spot | None:
-    """The spot next to a place of a frame.
+    """Fit of the spot near a position of a frame.
 
-    None if too few of its pixels are valid or none that hold its light, or if the fit ends at a bound.
+    None if too few of its pixels are valid or none in its core, or if the fit ends at a bound.
 
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked.
@@ -97,3 +101,20 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     shift_x, shift_y, flux = (float(value) for value in fit.x[:3])
     profile = np.stack([dx - shift_x, dy - shift_y, (values - fit.x[4]) / flux], axis=1)
     return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), scale, beyond / top, profile)
+
+
+def typical_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:
+    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
+
+    Args:
+        flattened: (H, W) background-subtracted counts, NaN where masked.
+        peaks: detections, most significant first.
+        noise: (H, W) standard deviation of a pixel in counts.
+    """
+    if not len(peaks):
+        return DEFAULT_SIGMA_PX
+    distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
+    isolated = peaks[distance > 1.5 * HALF_WINDOW_PX][:MOST_SIGMA_SPOTS]
+    spots = (fit_spot(flattened, noise, x, y) for x, y in isolated.positions)
+    sigmas = [spot.sigma_px for spot in spots if spot is not None]
+    return float(np.median(sigmas)) if sigmas else DEFAULT_SIGMA_PX

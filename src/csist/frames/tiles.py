@@ -7,22 +7,20 @@ and nothing is reported twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
+from csist.frames.groups import FrameGroup
+from csist.frames.mask import PixelKind, PixelMask
+from csist.frames.measured import FramePSF
+from csist.frames.result import FrameModel, FrameResult, ModelPart, own_values
 from csist.targets import Targets
 
-if TYPE_CHECKING:
-    from csist.frames.blobs import FrameGroup
-
-FloatArray = NDArray[np.float64]
-
 LARGEST_PIXELS = 4096**2
-"""Frames with more pixels go in tiles: the steps of a frame need some twenty times its size."""
+"""Frames with more pixels are unmixed in tiles: unmixing needs some twenty times the memory of the frame."""
 TILE_PX = 2048
 MARGIN_PX = 128
 """Side of the coarsest background box: local statistics at a tile's edge then differ little from its neighbour's."""
@@ -46,13 +44,20 @@ class Tile:
     bottom: float
     right: float
 
+    def own(self, shape: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the tile itself in a frame of this shape."""
+        return (
+            slice(int(max(self.top, 0)), int(min(self.bottom, shape[0]))),
+            slice(int(max(self.left, 0)), int(min(self.right, shape[1]))),
+        )
+
     def owns(self, x: float, y: float) -> bool:
-        """Whether a place of the frame belongs to this tile and no other."""
+        """Whether a position in the frame belongs to this tile and no other."""
         return self.left - 0.5 <= x < self.right - 0.5 and self.top - 0.5 <= y < self.bottom - 0.5
 
 
 def tiles(shape: tuple[int, int], side: int = TILE_PX, margin: int = MARGIN_PX) -> Iterator[Tile]:
-    """Tiles of about `side` px that cover a frame; places beyond its edges belong to the outer ones.
+    """Tiles of about `side` px that cover a frame; positions beyond its edges belong to the outer tiles.
 
     >>> [(tile.part[1].start, tile.part[1].stop) for tile in tiles((100, 500), 250, 30)]
     [(0, 280), (220, 500)]
@@ -75,40 +80,67 @@ def tiles(shape: tuple[int, int], side: int = TILE_PX, margin: int = MARGIN_PX) 
 
 
 def unmix_tiles(
-    frame: FloatArray,
-    unmix: Callable[[FloatArray], tuple[Targets, list[FrameGroup]]],
-    side: int = TILE_PX,
-    margin: int = MARGIN_PX,
-) -> tuple[Targets, list[FrameGroup]]:
-    """Targets and groups of a frame (H, W), the most significant group first.
+    frame: FloatArray, solve: Callable[[FloatArray], FrameResult], side: int = TILE_PX, margin: int = MARGIN_PX
+) -> FrameResult:
+    """Unmix a frame (H, W) tile by tile; of the background only the boxes are kept.
 
     Args:
-        frame: in counts; tiles without a valid pixel are left out.
-        unmix: gives targets and groups of a part of the frame, in its own coordinates.
+        frame: in counts; tiles without a valid pixel are left out, but one has to have some.
+        solve: unmixes a part of the frame, in its own coordinates.
         side: of a tile in px.
         margin: around it in px.
     """
+    shape = (frame.shape[0], frame.shape[1])
+    kind = np.full(shape, PixelKind.NAN, dtype=np.uint8)
     found: list[tuple[Targets, FrameGroup]] = []
-    for tile in tiles((frame.shape[0], frame.shape[1]), side, margin):
-        part = frame[tile.part]
-        if np.isnan(part).all():
+    parts: list[ModelPart] = []
+    psfs: list[FramePSF] = []
+    for tile in tiles(shape, side, margin):
+        if np.isnan(frame[tile.part]).all():
             continue
-        row, column = tile.part[0].start, tile.part[1].start
-        targets, groups = unmix(part)
-        targets = targets.shifted(column, row)
-        for group in groups:
-            own = targets[targets.group == group.number]
-            if len(own):
-                brightest = int(np.argmax(own.intensity))
-                x, y = float(own.x[brightest]), float(own.y[brightest])
-            else:
-                x, y = column + group.column + 0.5 * group.shape[1], row + group.row + 0.5 * group.shape[0]
-            if tile.owns(x, y):
-                samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
-                moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
-                found.append((own, moved))
+        result = solve(frame[tile.part])
+        own = _own_groups(tile, result)
+        found += own
+        psfs.append(result.frame_psf)
+        targets = Targets.concatenate(each for each, _ in own)
+        background = result.drawing.parts[0].background.compact()
+        part = ModelPart(tile.part, tile.own(shape), background, result.psf, targets)
+        parts.append(part)
+        kind[part.own] = own_values(part, result.pixels.kind)
+        threshold, ceiling = result.threshold, result.ceiling
     found.sort(key=lambda each: -each[1].significance)
-    return (
-        Targets.concatenate(own.replace(group=np.full(len(own), number)) for number, (own, _) in enumerate(found)),
-        [replace(group, number=number) for number, (_, group) in enumerate(found)],
+    return FrameResult(
+        image=frame,
+        targets=Targets.concatenate(
+            own.replace(group=np.full(len(own), number)) for number, (own, _) in enumerate(found)
+        ),
+        groups=[replace(group, number=number) for number, (_, group) in enumerate(found)],
+        pixels=PixelMask(kind, ceiling),
+        frame_psf=_middle_psf(psfs),
+        threshold=threshold,
+        drawing=FrameModel(shape, parts),
     )
+
+
+def _own_groups(tile: Tile, result: FrameResult) -> list[tuple[Targets, FrameGroup]]:
+    """Targets and group of each group that belongs to a tile, in frame coordinates."""
+    row, column = tile.part[0].start, tile.part[1].start
+    targets = result.targets.shifted(column, row)
+    found = []
+    for group in result.groups:
+        own = targets[targets.group == group.number]
+        if len(own):
+            brightest = int(np.argmax(own.intensity))
+            x, y = float(own.x[brightest]), float(own.y[brightest])
+        else:
+            x, y = column + group.column + 0.5 * group.shape[1], row + group.row + 0.5 * group.shape[0]
+        if tile.owns(x, y):
+            samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
+            moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
+            found.append((own, moved))
+    return found
+
+
+def _middle_psf(psfs: Sequence[FramePSF]) -> FramePSF:
+    """The PSF that all tiles share; where it was guessed per tile, the one with the median width."""
+    return sorted(psfs, key=lambda psf: psf.sigma_px)[len(psfs) // 2] if psfs[0].guessed else psfs[0]

@@ -3,19 +3,22 @@
 Layout (schema 1): groups `train`, `val`, `test`, each with `image` (N, H, W) as stored, `targets`
 (N, Kmax, 3) float64 with the columns x, y, intensity, padded with NaN, and `count` (N); file attributes
 `format`, `schema_version`, `csist_version`, `sensor` and `prior` (JSON cards) and, where it is known, `seed`.
+Stores of sequences also hold `trajectory` (N) and `frame` (N) in each group, the frames of a trajectory one after the
+other and its targets in one order, and the law of the motion as the attribute `motion`.
 
 The canonical form of the benchmark is noise-free, rounded to whole counts and not clipped.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import h5py
 import numpy as np
@@ -28,14 +31,8 @@ from csist.files import atomic_path, check_writable, one_line
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
+from csist.trajectories import MotionPrior
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
-
-    TensorPairs = Dataset[tuple[Tensor, Tensor]]
-else:
-    TensorPairs = object  # a map-style torch dataset needs no base class, and so no torch at import
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) now and then."""
 
@@ -69,10 +66,31 @@ class SplitArrays:
         return cls(images, padded, count)
 
 
-def _create_split(
-    file: h5py.File, name: str, count: int, shape: tuple[int, int], dtype: np.dtype[Any], most: int
+def create_split(
+    file: h5py.File,
+    name: str,
+    count: int,
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+    most: int,
+    *,
+    sequences: bool = False,
 ) -> h5py.Group:
+    """Make the empty arrays of a split of `count` images with at most `most` targets each.
+
+    Args:
+        file: the store.
+        name: train, val or test.
+        count: number of images.
+        shape: (H, W) of an image.
+        dtype: type of the stored values.
+        most: largest number of targets of an image.
+        sequences: whether the images are frames of trajectories; adds the arrays `trajectory` and `frame`.
+    """
     group = file.create_group(name)
+    if sequences:
+        group.create_dataset("trajectory", (count,), np.int32)
+        group.create_dataset("frame", (count,), np.int32)
     group.create_dataset("image", (count, *shape), dtype)
     group.create_dataset("targets", (count, most, 3), np.float64)
     group.create_dataset("count", (count,), np.min_scalar_type(most))
@@ -80,7 +98,9 @@ def _create_split(
 
 
 @contextmanager
-def _new_store(path: Path, sensor: Sensor, prior: ScenePrior, seed: int | None) -> Iterator[h5py.File]:
+def new_store(
+    path: Path, sensor: Sensor, prior: ScenePrior, seed: int | None, motion: MotionPrior | None = None
+) -> Iterator[h5py.File]:
     """A store under a temporary name with its attributes set; it gets its name when the block ends well."""
     # Since HDF5 1.8 an attribute can exceed 64 KB, as the card of a measured PSF may.
     with atomic_path(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
@@ -90,6 +110,8 @@ def _new_store(path: Path, sensor: Sensor, prior: ScenePrior, seed: int | None) 
         file.attrs["csist_version"] = np.bytes_(package_version().encode())
         file.attrs["sensor"] = np.bytes_(json.dumps(sensor.to_card()).encode())
         file.attrs["prior"] = np.bytes_(json.dumps(prior.to_card()).encode())
+        if motion is not None:
+            file.attrs["motion"] = np.bytes_(json.dumps(motion.to_card()).encode())
         if seed is not None:
             file.attrs["seed"] = seed
         yield file
@@ -137,10 +159,10 @@ def write_store(
                 f"{name} must have targets ({n}, Kmax, 3) and count ({n},), "
                 f"got {arrays.targets.shape} and {arrays.count.shape}"
             )
-    with _new_store(path, sensor, prior or ScenePrior.flat(), seed) as file:
+    with new_store(path, sensor, prior or ScenePrior.flat(), seed) as file:
         for name, arrays in splits.items():
             most = arrays.targets.shape[1]
-            group = _create_split(file, name, len(arrays.images), sensor.shape, arrays.images.dtype, most)
+            group = create_split(file, name, len(arrays.images), sensor.shape, arrays.images.dtype, most)
             group["image"][...] = arrays.images
             group["targets"][...] = arrays.targets
             group["count"][...] = arrays.count
@@ -222,6 +244,43 @@ class Split:
         """The true targets of each image."""
         return targets_from_arrays(*self.target_arrays)
 
+    @cached_property
+    def trajectory(self) -> NDArray[np.int64]:
+        """Number of the trajectory of each image, (N,).
+
+        Raises:
+            InputError: if the store holds single images.
+        """
+        return self._read_sequence("trajectory")
+
+    @cached_property
+    def frame(self) -> NDArray[np.int64]:
+        """Place of each image in its trajectory, (N,), from 0.
+
+        Raises:
+            InputError: if the store holds single images.
+        """
+        return self._read_sequence("frame")
+
+    def _read_sequence(self, dataset: str) -> NDArray[np.int64]:
+        with _opened(self.path) as file:
+            if dataset not in file[self.name]:
+                raise InputError(f"{self.path} holds single images, not sequences: make these by --sequence")
+        return self._read(dataset).astype(np.int64)
+
+    def sequences(self) -> list[Split]:
+        """The trajectories, a Split each, their frames in order.
+
+        Raises:
+            InputError: if the store holds single images, or the frames of a trajectory are not consecutive rows.
+        """
+        ends = np.flatnonzero(np.diff(self.trajectory)) + 1
+        edges = [0, *ends.tolist(), len(self)]
+        parts = [self[first:last] for first, last in itertools.pairwise(edges) if last > first]
+        if any((part.frame != np.arange(len(part))).any() for part in parts):
+            raise InputError(f"cannot read {self.path}: in {self.name}, the frames of a trajectory are not in order")
+        return parts
+
     @overload
     def __getitem__(self, key: slice) -> Split: ...
     @overload
@@ -258,6 +317,7 @@ class Store:
         seed: the seed that made it; None where it was converted from something else.
         splits: number of images by the split's name.
         version: the csist version that wrote it.
+        motion: law of the trajectories, in a store of sequences.
     """
 
     path: Path
@@ -266,6 +326,7 @@ class Store:
     seed: int | None
     splits: dict[str, int]
     version: str
+    motion: MotionPrior | None = None
 
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
@@ -302,6 +363,7 @@ def load(path: str | Path) -> Store:
         try:
             sensor = Sensor.from_card(json.loads(attributes["sensor"]))
             prior = ScenePrior.from_card(json.loads(attributes["prior"]))
+            motion = MotionPrior.from_card(json.loads(attributes["motion"])) if "motion" in attributes else None
         except ValueError as error:
             raise InputError(f"cannot read {path}: {one_line(error)}") from error
         splits = {}
@@ -315,4 +377,4 @@ def load(path: str | Path) -> Store:
                 )
             splits[name] = count
     seed = attributes.get("seed")
-    return Store(path, sensor, prior, None if seed is None else int(seed), splits, version)
+    return Store(path, sensor, prior, None if seed is None else int(seed), splits, version, motion)

@@ -7,6 +7,7 @@ read-out drops weak cells and reports the rest, each by itself or those of one t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.grid import READ_OUT_THRESHOLD, SubPixelGrid
+from csist.methods.crop import Crop
 from csist.methods.unmixer import Answers, Progress
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -52,6 +54,12 @@ class GridMethod(nn.Module):
     sets it does so after `super().__init__`."""
     exportable = True
     """Whether one fixed graph computes the map of every batch; without, there is no ONNX file of the method."""
+    learning_rate: ClassVar[float] = 1e-3
+    """Peak of the training's learning rate, unless another one is asked for."""
+    optimiser: ClassVar[str] = "adam"
+    """Its optimiser: see `csist.training.TrainingConfig`."""
+    gradient_clip: ClassVar[str | float] = "none"
+    """Its largest norm of the gradient: a number, "running" or "none"."""
 
     def __init__(self, sensor: Sensor, ratio: int) -> None:
         super().__init__()
@@ -67,6 +75,22 @@ class GridMethod(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts."""
         raise NotImplementedError
+
+    def loss_terms(
+        self, image: Tensor, truth: Tensor, share: float = 1.0, crop: Crop | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(discrepancy, constraint) in counts^2; their sum is minimised. Here the mean squared error, and 0.
+
+        Args:
+            image: (B, 1, H, W) in counts.
+            truth: maps to learn, (B, 1, cH, cW) in counts.
+            share: part of the batch of which the constraint is computed.
+            crop: where given, only these windows are computed: the mean over the whole map, were all else zero.
+        """
+        if crop is None:
+            return ((self(image) - truth) ** 2).mean(), image.new_zeros(())
+        found = self(crop.image(image))
+        return crop.part * ((found - crop.map(truth)) ** 2).mean(), image.new_zeros(())
 
     @torch.no_grad()
     def predict_maps(self, images: FloatArray) -> FloatArray:

@@ -40,6 +40,8 @@ class Crop:
         self.operator, self.map_shape = operator, map_shape
         (height, width), (rows, columns) = operator.shape, operator.map_shape
         ratio = rows // height
+        self.part = rows * columns / (map_shape[0] * map_shape[1])
+        """Part of the map's cells that lie in a window."""
         self._pixels = _spread(top, height), _spread(left, width)
         self._cells = _spread(ratio * top, rows), _spread(ratio * left, columns)
 

@@ -10,7 +10,9 @@ channel j of every sample, so that only batches of 1 or 64 run) and are cut off 
 leaves 77 % of the weights untrained. Here each sample has its own kernel, as the paper writes it, one sample
 gets the same answer in every batch, and all weights learn. There, images are not scaled and the trained step
 starts at 0.5; here it starts at 1/L (L = 8.6 at ratio 3), with which the loss after 100 steps is a quarter
-lower. `published_code=True` gives the released form.
+lower. There, all weights start random; here, an untrained stage is the plain gradient step (see `identity`), from which
+training takes a fraction of the samples. `published_code=True` gives the released form, `start="xavier"` their weights
+before training.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from torch.nn import functional
 
 from csist.checks import InputError
 from csist.methods.crop import Crop
+from csist.methods.identity import check_start, pass_through
 from csist.methods.layers import (
     INPUT_SCALE,
-    UnfoldedMethod,
+    StagedMethod,
     convolution,
     gradient_step,
     soft_threshold,
@@ -146,6 +149,19 @@ class DISTANetStage(nn.Module):
         self.dynamic_weight = dynamic_weight
         self.published_code = published_code
 
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Make this stage the plain gradient step; all but the last layers of the dynamic parts stay random."""
+        static = 1.0 if self.kernel_maker is None else 1.0 - self.dynamic_weight
+        pass_through(
+            (self.forward_first, self.forward_second), (self.backward_first, self.backward_second), share=static
+        )
+        if isinstance(self.threshold, DynamicThreshold):
+            self.threshold.expand.weight.zero_()
+            nn.init.zeros_(self.threshold.expand.bias)  # type: ignore[arg-type]
+        else:
+            self.threshold.zero_()
+
     def _dynamic(self, kernels: Tensor, stepped: Tensor) -> Tensor:
         """The dynamic branch, (B, 1, rows, columns); as released (B, 64, rows, columns) for a batch of 64."""
         if self.published_code and len(kernels) > 1:
@@ -170,7 +186,7 @@ class DISTANetStage(nn.Module):
         return back[: cells.shape[0]], symmetry
 
 
-class DISTANet(UnfoldedMethod):
+class DISTANet(StagedMethod):
     """DISTA-Net: 2,179,104 parameters at ratio 3 on 11 x 11 px.
 
     Args:
@@ -183,9 +199,12 @@ class DISTANet(UnfoldedMethod):
         published_code: the released form, for the authors' weight files: counts are not scaled, and kernels
             are applied across the batch, without gradient. Runs with batches of 1 or 64 only.
         initial_step: rho before training; None for 1/L, or 0.5 with `published_code`.
+        start: weights before training: "identity", with which the untrained network is plain gradient descent, or
+            "xavier", random ones as published. None for identity where a static branch can carry it, else xavier: with
+            `published_code`, whose branches are mixed across the batch, and with `dynamic_weight=1`.
 
     Raises:
-        InputError: if dynamic_weight is not between 0 and 1.
+        InputError: if dynamic_weight is not between 0 and 1, or `start` unknown or not possible.
     """
 
     def __init__(
@@ -193,23 +212,35 @@ class DISTANet(UnfoldedMethod):
         sensor: Sensor,
         ratio: int,
         stages: int | None = None,
+        *,
         dynamic_transform: bool = True,
         dynamic_threshold: bool = True,
         dynamic_weight: float = 0.3,
         published_code: bool = False,
         initial_step: float | None = None,
+        start: str | None = None,
     ) -> None:
         if not 0.0 <= dynamic_weight <= 1.0:
             raise InputError(f"dynamic_weight must be between 0 and 1, got {dynamic_weight}")
+        carried = not published_code and not (dynamic_transform and dynamic_weight == 1.0)
+        if check_start(start or ("identity" if carried else "xavier")) == "identity" and not carried:
+            raise InputError(
+                "start='identity' needs a static branch of each sample's own: give start='xavier' with "
+                "published_code=True or dynamic_weight=1"
+            )
         super().__init__(sensor, ratio, 1.0 if published_code else INPUT_SCALE)
         count = (6 if ratio < 7 else 4) if stages is None else stages
         cells = self.grid.map_shape[0] * self.grid.map_shape[1]
         default = PUBLISHED_STEP if published_code else 1.0 / self.operator.lipschitz
         step = default if initial_step is None else initial_step
-        self.stages = nn.ModuleList(
+        stages_made = [
             DISTANetStage(cells, dynamic_transform, dynamic_threshold, dynamic_weight, published_code, step)
             for _ in range(count)
-        )
+        ]
+        if carried and start != "xavier":
+            for stage in stages_made:
+                stage.start_as_identity()
+        self.stages = nn.ModuleList(stages_made)
         self.published_code = published_code
         if published_code:
             self.batch_size = 1
@@ -226,7 +257,7 @@ class DISTANet(UnfoldedMethod):
             raise InputError(f"published_code=True runs with batches of 1 or {CHANNELS} only, got {len(image)}")
         cells, image, operator = self.begin(image, crop)
         residuals = []
-        for stage in self.stages:
+        for stage in self.working_stages():
             cells, residual = stage(cells, image, operator, constrained, crop)
             if residual is not None:
                 residuals.append(residual)

@@ -7,7 +7,8 @@ s = r + G(F~(soft(F(D(r)), theta))). The symmetry constraint F~(F(r)) = r (ISTA-
 
 Differs from the authors' code: G is applied as a separable operator, never as the product G^T G; images are
 scaled so that a target is about 1; the trained step starts at 1/L instead of 0.5, which on this operator
-(L = 8.6 at ratio 3) would let an untrained ISTA-Net+ amplify its input a hundredfold.
+(L = 8.6 at ratio 3) would let an untrained ISTA-Net+ amplify its input a hundredfold; an untrained stage is the plain
+gradient step (see `identity`), not a random transform of it, unless `start="xavier"`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from csist.methods.crop import Crop
+from csist.methods.identity import check_start, pass_through
 from csist.methods.layers import (
-    UnfoldedMethod,
+    StagedMethod,
     convolution,
     gradient_step,
     soft_threshold,
@@ -54,6 +56,15 @@ class ISTANetStage(nn.Module):
         self.backward_second = convolution(CHANNELS, inner)
         self.drop = convolution(CHANNELS, 1) if residual else None
 
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Make this stage the plain gradient step: a transform that its mirror undoes, or no correction at all."""
+        if self.drop is not None:
+            self.drop.weight.zero_()
+            return
+        pass_through((self.forward_first, self.forward_second), (self.backward_first, self.backward_second))
+        self.threshold.zero_()
+
     def forward(
         self, cells: Tensor, image: Tensor, operator: SteeringOperator, constrained: int
     ) -> tuple[Tensor, Tensor | None]:
@@ -69,7 +80,7 @@ class ISTANetStage(nn.Module):
         return (found if self.drop is None else stepped + to_map(self.drop, found)), symmetry
 
 
-class ISTANet(UnfoldedMethod):
+class ISTANet(StagedMethod):
     """ISTA-Net: 171,090 parameters with 9 stages, whatever the ratio.
 
     Args:
@@ -77,21 +88,38 @@ class ISTANet(UnfoldedMethod):
         ratio: sub-pixel grid ratio.
         stages: number of iterations.
         initial_step: rho before training; None for 1/L, the published code has 0.5.
+        start: weights before training: "identity", with which the untrained network is plain gradient descent, or
+            "xavier", random ones as published.
+
+    Raises:
+        InputError: if `start` is unknown.
     """
 
     residual: ClassVar[bool] = False
 
-    def __init__(self, sensor: Sensor, ratio: int, stages: int = 9, initial_step: float | None = None) -> None:
+    def __init__(
+        self,
+        sensor: Sensor,
+        ratio: int,
+        stages: int = 9,
+        initial_step: float | None = None,
+        start: str = "identity",
+    ) -> None:
+        check_start(start)
         super().__init__(sensor, ratio)
         step = 1.0 / self.operator.lipschitz if initial_step is None else initial_step
-        self.stages = nn.ModuleList(ISTANetStage(self.residual, step) for _ in range(stages))
+        stages_made = [ISTANetStage(self.residual, step) for _ in range(stages)]
+        if start == "identity":
+            for stage in stages_made:
+                stage.start_as_identity()
+        self.stages = nn.ModuleList(stages_made)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
         """The map and the residuals of the symmetry, one a stage."""
         cells, image, operator = self.begin(image, crop)
         residuals = []
-        for stage in self.stages:
+        for stage in self.working_stages():
             cells, residual = stage(cells, image, operator, constrained)
             if residual is not None:
                 residuals.append(residual)
@@ -106,11 +134,20 @@ class ISTANetPlus(ISTANet):
         ratio: sub-pixel grid ratio.
         stages: number of iterations; default 9 up to ratio 3, 6 above.
         initial_step: rho before training; None for 1/L, the published code has 0.5.
+        start: as of `ISTANet`; the correction of an identity starts at zero.
+
+    Raises:
+        InputError: if `start` is unknown.
     """
 
     residual = True
 
     def __init__(
-        self, sensor: Sensor, ratio: int, stages: int | None = None, initial_step: float | None = None
+        self,
+        sensor: Sensor,
+        ratio: int,
+        stages: int | None = None,
+        initial_step: float | None = None,
+        start: str = "identity",
     ) -> None:
-        super().__init__(sensor, ratio, (9 if ratio <= 3 else 6) if stages is None else stages, initial_step)
+        super().__init__(sensor, ratio, (9 if ratio <= 3 else 6) if stages is None else stages, initial_step, start)

@@ -96,6 +96,9 @@ class UnfoldedMethod(GridMethod):
     """Options of a small version, for quick tests."""
     constraint_weight: ClassVar[float] = 0.01
     """Weight of the sum of the mean squared residuals in the published loss."""
+    learning_rate: ClassVar[float] = 1.5e-3
+    optimiser: ClassVar[str] = "muon"
+    gradient_clip: ClassVar[str | float] = "running"
 
     def __init__(self, sensor: Sensor, ratio: int, input_scale: float = INPUT_SCALE) -> None:
         super().__init__(sensor, ratio)
@@ -147,6 +150,51 @@ class UnfoldedMethod(GridMethod):
         count = min(len(image), max(1, round(share * len(image))))
         cells, residuals = self.unfold(self._scaled(image), count, crop)
         return cells * self.input_scale, [residual * self.input_scale for residual in residuals]
+
+    def loss_terms(
+        self, image: Tensor, truth: Tensor, share: float = 1.0, crop: Crop | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(discrepancy, constraint) in counts^2, mean (s_N - s)^2 and 0.01 sum_k mean (F~(F(r_k)) - r_k)^2.
+
+        Arguments are those of `GridMethod.loss_terms`.
+
+        Source: Zhang & Ghanem, ISTA-Net, CVPR 2018, eq. 11-12.
+        """
+        part = 1.0 if crop is None else crop.part
+        found, residuals = self.forward_with_residuals(image, share, crop)
+        constraint = sum(((residual**2).mean() for residual in residuals), image.new_zeros(()))
+        discrepancy = ((found - (truth if crop is None else crop.map(truth))) ** 2).mean()
+        return part * discrepancy, part * self.constraint_weight * constraint
+
+
+class StagedMethod(UnfoldedMethod):
+    """Base of the unfolded networks whose stages are modules, `stages`, so that training can begin with the first ones.
+
+    Args:
+        sensor: the sensor whose images are unmixed.
+        ratio: sub-pixel grid ratio.
+        input_scale: counts that the network sees as 1.
+    """
+
+    stages: nn.ModuleList
+
+    def __init__(self, sensor: Sensor, ratio: int, input_scale: float = INPUT_SCALE) -> None:
+        super().__init__(sensor, ratio, input_scale)
+        self.active_stages: int | None = None
+        """Stages that are computed, the first ones; None for all."""
+
+    def working_stages(self) -> list[Any]:
+        """The stages that are computed."""
+        return list(self.stages)[: self.active_stages]
+
+    @torch.no_grad()
+    def hold_back(self, count: int) -> None:
+        """Turn the untrained stages behind the first `count` ones into the identity: their gradient step becomes 0.
+
+        For stages that start as the identity: with them the network then gives the same map as without.
+        """
+        for stage in list(self.stages)[count:]:
+            nn.init.zeros_(stage.get_parameter("step"))
 
 
 def convolution(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:

@@ -72,6 +72,8 @@ class _DenseMethod(UnfoldedMethod):
     small_options: ClassVar[dict[str, Any]] = {"layers": 2}
     learning_rate: ClassVar[float] = 1e-4
     """Peak of the schedule that suits these networks."""
+    optimiser: ClassVar[str] = "adam"
+    gradient_clip: ClassVar[str | float] = "none"
 
     def __init__(self, sensor: Sensor, ratio: int, layers: int = LAYERS) -> None:
         super().__init__(sensor, ratio)

@@ -25,6 +25,7 @@ class Entry:
         frames: whether it unmixes the blobs of a frame, whose windows have a background and any size.
         prior: whether it takes a scene prior.
         masks: whether it leaves NaN pixels out.
+        threads: whether it takes `workers`, the number of its threads.
         modes: names of its efforts, the default first.
     """
 
@@ -37,6 +38,7 @@ class Entry:
     frames: bool = False
     prior: bool = False
     masks: bool = False
+    threads: bool = False
     modes: tuple[str, ...] = ()
 
 
@@ -66,6 +68,7 @@ METHODS: dict[str, Entry] = {
         frames=True,
         prior=True,
         masks=True,
+        threads=True,
         modes=("accurate", "fast"),
     ),
     "ista": Entry(
@@ -93,6 +96,9 @@ METHODS: dict[str, Entry] = {
     "rcan": Entry("sr.rcan:RCAN", "super-resolution with channel attention", "Zhang et al., ECCV 2018"),
     "srfbn": Entry("sr.srfbn:SRFBN", "super-resolution by feedback between two grids", "Li et al., CVPR 2019"),
     "san": Entry("sr.san:SAN", "super-resolution with second-order attention", "Dai et al., CVPR 2019"),
+    "focus": Entry(
+        "focus:FOCUS", "one stage of masked intensities, with a small correction", "FOCUS, arXiv 2607.16007"
+    ),
 }
 
 
@@ -159,6 +165,7 @@ def abilities(name: str) -> Entry:
         trained=METHODS[key].trained or following.trained,
         export=False,
         prior="prior" in following.options,
+        threads="workers" in following.options,
     )
 
 

@@ -21,7 +21,7 @@ LEAST_LIGHT = 1e-4
 
 
 def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "") -> Figure:
-    """Loss of the steps and CSO-mAP of the validations against the samples seen.
+    """Loss of the steps and CSO-mAP of the validations by samples seen; those of the exact map, where known, as lines.
 
     Args:
         logs: as `csist.training.logs.read_log` gives them, by name.
@@ -41,6 +41,14 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
             steps, validations = np.isfinite(log["discrepancy"]), np.isfinite(log["cso_map"])
             left.plot(thousands[steps], log["discrepancy"][steps], label=name, **look)
             right.plot(thousands[validations], log["cso_map"][validations], marker="o", markersize=3, **look)
+            for axis, key in ((left, "exact_squared_error"), (right, "exact_cso_map")):
+                # One line for each value: networks of one ratio share it.
+                for value in np.unique(log[key][np.isfinite(log[key])]) if key in log else ():
+                    axis.axhline(value, color=GREY, linestyle=":", linewidth=1.2)
+                    axis.annotate(
+                        "exact map", (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                        fontsize=8, color=GREY,
+                    )  # fmt: skip
         left.set_yscale("log")
         left.set_ylabel("squared error of a cell, counts²")
         right.set_ylim(bottom=0)
@@ -59,7 +67,7 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
 
     Args:
         profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its share of the source's
-            flux, see `csist.frames.psf.PSFEstimate`.
+            flux, see `csist.frames.psf_measure.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: its standard error.
         psf: an empirical PSF to be shown in place of the Gaussian.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from csist.training.config import TrainingConfig
+
 if TYPE_CHECKING:
     from csist.training.run import TrainingResult, train
 
-__all__ = ["TrainingResult", "train"]
+__all__ = ["TrainingConfig", "TrainingResult", "train"]
 
 
 def __getattr__(name: str) -> Any:

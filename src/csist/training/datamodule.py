@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import lightning as lightning_package
@@ -22,6 +21,7 @@ from csist.io.store import load
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, simulate, targets_from_arrays
 from csist.targets import Targets
+from csist.training.config import TrainingConfig
 
 VALIDATION_SEED = 1_000_003
 CHUNK_BATCHES = 32
@@ -46,6 +46,10 @@ class Labelled:
                 f"images (N, H, W) and targets (N, Kmax, 3) of equal, non-zero length are needed, "
                 f"got {self.images.shape} and {self.targets.shape}"
             )
+
+    def maps(self, grid: SubPixelGrid) -> FloatArray:
+        """True maps (N, cH, cW) in counts."""
+        return encode_arrays(grid, self.targets).astype(np.float64)
 
     def truths(self) -> list[Targets]:
         """One `Targets` an image."""
@@ -117,50 +121,62 @@ class SimulatedSource:
         return images[chosen], targets[chosen]
 
 
+class MapSource(Protocol):
+    """Where training batches with their maps come from; `batch` depends on nothing but its arguments."""
+
+    def batch(self, step: int, size: int, rank: int, world: int) -> tuple[FloatArray, NDArray[Any]]:
+        """Images (size, H, W) and maps to learn (size, cH, cW) of one step of one process."""
+
+
+class LabelMaps:
+    """Training pairs of images and their true maps.
+
+    Args:
+        source: of images and targets.
+        grid: grid of the maps.
+    """
+
+    def __init__(self, source: Source, grid: SubPixelGrid) -> None:
+        self.source, self.grid = source, grid
+
+    def batch(self, step: int, size: int, rank: int, world: int) -> tuple[FloatArray, NDArray[Any]]:
+        """Images (size, H, W) and true maps (size, cH, cW) of one step of one process."""
+        images, targets = self.source.batch(step, size, rank, world)
+        return images, encode_arrays(self.grid, targets)
+
+
 class BatchStream(IterableDataset[tuple[Tensor, Tensor]]):
     """One epoch of batches, starting at whatever step the training has reached.
 
     Args:
         source: training pairs.
-        grid: grid of the maps.
         size: samples in a batch of one process.
         steps: batches in an epoch.
         position: answers with (step reached, rank, number of processes).
     """
 
-    def __init__(
-        self,
-        source: Source,
-        grid: SubPixelGrid,
-        size: int,
-        steps: int,
-        position: Callable[[], tuple[int, int, int]],
-    ) -> None:
-        self.source, self.grid, self.size, self.steps, self.position = source, grid, size, steps, position
+    def __init__(self, source: MapSource, size: int, steps: int, position: Callable[[], tuple[int, int, int]]) -> None:
+        self.source, self.size, self.steps, self.position = source, size, steps, position
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, rank, world = self.position()
         for step in range(first, first + self.steps):
-            images, targets = self.source.batch(step, self.size, rank, world)
-            maps = encode_arrays(self.grid, targets)
-            yield torch.as_tensor(images[:, None], dtype=torch.float32), torch.as_tensor(maps[:, None])
+            images, maps = self.source.batch(step, self.size, rank, world)
+            yield tuple(torch.as_tensor(each[:, None], dtype=torch.float32) for each in (images, maps))  # type: ignore[misc]
 
 
 class UnmixingData(lightning_package.LightningDataModule):
-    """Training batches and validation images for Lightning.
+    """Training batches for Lightning.
 
     Args:
         source: training pairs.
-        validation: validation images; every process sees the same ones.
-        grid: grid of the maps.
         batch_size: samples a step, of one process.
         steps: batches in an epoch.
     """
 
-    def __init__(self, source: Source, validation: Labelled, grid: SubPixelGrid, batch_size: int, steps: int) -> None:
+    def __init__(self, source: MapSource, batch_size: int, steps: int) -> None:
         super().__init__()
-        self.source, self.validation, self.grid = source, validation, grid
-        self.batch_size, self.steps = batch_size, steps
+        self.source, self.batch_size, self.steps = source, batch_size, steps
 
     def _position(self) -> tuple[int, int, int]:
         trainer: Any = self.trainer
@@ -168,30 +184,40 @@ class UnmixingData(lightning_package.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless in principle; one epoch of `steps` batches at a time."""
-        stream = BatchStream(self.source, self.grid, self.batch_size, self.steps, self._position)
+        stream = BatchStream(self.source, self.batch_size, self.steps, self._position)
         return DataLoader(stream, batch_size=None)
 
 
-def open_data(
-    data: str | Path | None, sensor: Sensor | None, prior: ScenePrior | None, seed: int, val_limit: int
-) -> tuple[Source, Labelled, Sensor, ScenePrior]:
-    """Training source, validation images, sensor and prior: of a store, or simulated where `data` is None.
+@dataclass(frozen=True)
+class OpenData:
+    """What a training works on.
+
+    Args:
+        source: of training images and targets.
+        validation: validation images.
+        sensor: that took both.
+        prior: law of their scenes.
+    """
+
+    source: Source
+    validation: Labelled
+    sensor: Sensor
+    prior: ScenePrior
+
+
+def open_data(config: TrainingConfig) -> OpenData:
+    """Data of a store, or simulated where the settings name none.
 
     Raises:
         InputError: if a sensor or prior is given for a store, which has its own, or it lacks a split.
     """
-    if data is None:
-        sensor, prior = sensor or Sensor(), prior or ScenePrior.csist_100k()
-        validation = Labelled(*simulate(prior, sensor, val_limit, np.random.default_rng(VALIDATION_SEED)))
-        return SimulatedSource(prior, sensor, seed), validation, sensor, prior
-    if sensor is not None or prior is not None:
-        raise InputError(f"{data} has its own sensor and prior: give them only where data is left out")
-    store = load(data)
-    train, val = store["train"], store["val"].limit(val_limit)
-    validation = Labelled(val.images, val.target_arrays[0])
-    return (
-        StoredSource(Labelled(train.counts, train.target_arrays[0]), seed),
-        validation,
-        store.sensor,
-        store.prior,
-    )
+    if config.data is None:
+        sensor, prior = config.sensor or Sensor(), config.prior or ScenePrior.csist_100k()
+        validation = Labelled(*simulate(prior, sensor, config.val_limit, np.random.default_rng(VALIDATION_SEED)))
+        return OpenData(SimulatedSource(prior, sensor, config.seed), validation, sensor, prior)
+    if config.sensor is not None or config.prior is not None:
+        raise InputError(f"{config.data} has its own sensor and prior: give them only where data is left out")
+    store = load(config.data)
+    train, val = store["train"], store["val"].limit(config.val_limit)
+    source = StoredSource(Labelled(train.counts, train.target_arrays[0]), config.seed)
+    return OpenData(source, Labelled(val.images, val.target_arrays[0]), store.sensor, store.prior)

@@ -14,7 +14,10 @@ FOLDER, FILE = "csv", "metrics.csv"
 SESSION = "session-"
 """Sessions are numbered from 1; the logger empties the folder that it is given, so a resumed run needs another."""
 
-COLUMNS = ("samples", "discrepancy", "constraint", "learning_rate", "gradient_norm", "cso_map")
+COLUMNS = (
+    "samples", "discrepancy", "constraint", "learning_rate", "gradient_norm", "cso_map", "squared_error",
+    "exact_cso_map", "exact_squared_error",
+)  # fmt: skip
 
 
 def next_session(output: Path, resumed: bool) -> str:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from csist.checks import InputError
 from csist.grid import SubPixelGrid
 from csist.physics.sensor import Sensor
-from csist.weights.cards import SUFFIX, check_card, describe_optics, read_card, same_optics
+from csist.weights.cards import SUFFIX, check_card, describe_optics, read_card, same_optics, training_budget
 from csist.weights.files import PICKLES, load_into, load_state
 
 if TYPE_CHECKING:
     from csist.methods.base import GridMethod
+
+USUAL_SAMPLES = 500_000
+"""Samples that a training takes, where no card says more."""
 
 
 def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
@@ -62,15 +65,19 @@ def weights_folder() -> Path:
 
 def list_pretrained(folder: str | Path | None = None) -> list[tuple[Path, dict[str, Any]]]:
     """(weight file, card) of everything in a folder, default the package's, in order of name."""
+    return [(path, card) for path, card in _cards(folder) if path.is_file()]
+
+
+def _cards(folder: str | Path | None) -> list[tuple[Path, dict[str, Any]]]:
+    """(weight file, card) of every card in a folder; some come without their weights, which are too large."""
     found = []
     for path in sorted(Path(folder or weights_folder()).glob("*.json")):
-        weights = path.with_suffix(SUFFIX)
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if weights.is_file() and isinstance(card, dict) and {"method", "ratio", "sensor"} <= set(card):
-            found.append((weights, card))
+        if isinstance(card, dict) and {"method", "ratio", "sensor"} <= set(card):
+            found.append((path.with_suffix(SUFFIX), card))
     return found
 
 
@@ -100,9 +107,16 @@ def find_pretrained(name: str, sensor: Sensor, ratio: int, folder: str | Path | 
     have = "; ".join(f"ratio {card['ratio']}, {describe_optics(Sensor.from_card(card['sensor']))}" for _, card in every)
     raise InputError(
         f"no trained weights of {name} for ratio {ratio}, {describe_optics(sensor)} "
-        f"({'these exist: ' + have if have else 'none of this method exist'}): "
-        f"train them with `csist train {name}`, or build it untrained with pretrained=False"
+        f"({'these exist: ' + have if have else 'none of this method exist'}): train them with "
+        f"`csist train {name} --ratio {ratio} --max-samples {_samples_to_train(name, folder)}`, "
+        "or build it untrained with pretrained=False"
     )
+
+
+def _samples_to_train(name: str, folder: str | Path | None) -> int:
+    """Samples to train a method with: as many as in the longest training that a card in the folder tells of."""
+    budgets = [training_budget(card)["samples"] for _, card in _cards(folder) if card["method"] == name]
+    return int(max(budgets, default=USUAL_SAMPLES))
 
 
 def load_method(

@@ -7,11 +7,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from csist.frames.result import FrameModel
     from csist.plots import View
     from csist.targets import Targets
 
 GROUP_PLACE = ("column", "row", "peaks", "significance")
 """Where a group of a frame is; columns of the table of groups that windows do not have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """What was found in some consecutive images, as a worker sends it back.
+
+    Args:
+        targets: one `Targets` per image.
+        groups: rows of the table of groups.
+        masked: number of masked pixels.
+        model: background and light of a frame, for its picture; None for windows and for a frame without a value.
+        psf: what was found out about the PSF on these images alone.
+    """
+
+    targets: list[Targets]
+    groups: list[dict[str, Any]]
+    masked: int
+    model: FrameModel | None = None
+    psf: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +42,8 @@ class Block:
     targets: list[Targets]
     groups: list[dict[str, Any]]
     masked: int
-    view: Callable[[int], View]
-    """Picture of an image, by its place in the block."""
+    view: Callable[[int], View | None]
+    """Picture of an image, by its place in the block; None of a frame without a value."""
     name: str | None = None
     """Of the image, where a sequence has one for each frame."""
     psf: dict[str, Any] | None = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, image_name
+from csist.cli.unmix.blocks import Block, Solved, image_name
 from csist.cli.unmix.files import OpenFile, check_frames
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame
 from csist.cli.unmix.settings import Settings
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from csist._types import FloatArray
+    from csist.frames.options import FrameOptions
     from csist.io import ImageStack
     from csist.plots import View
     from csist.targets import Targets
@@ -78,21 +79,23 @@ class _Part:
 
     Args:
         images: where they are.
-        draw: picture of an image (H, W) from its place in the file and its targets.
+        draw: picture of an image (H, W) from its place in the file, its targets, and what else its task found.
         psf: what was found out about the PSF of the file.
     """
 
     images: Slice
-    draw: Callable[[FloatArray, int, Targets], View]
+    draw: Callable[[FloatArray, int, Targets, Solved], View | None]
     psf: dict[str, Any] | None
 
-    def block(self, found: list[Targets], groups: list[dict[str, Any]], masked: int) -> Block:
+    def block(self, solved: Solved) -> Block:
         """What the task found; a picture reads its image again, so that none is kept."""
+        start = self.images.start
 
-        def view(index: int) -> View:
-            return self.draw(self.images.read()[index], self.images.start + index, found[index])
+        def view(index: int) -> View | None:
+            return self.draw(self.images.read()[index], start + index, solved.targets[index], solved)
 
-        return Block(self.images.start, found, groups, masked, view, psf=None if self.images.start else self.psf)
+        psf = solved.psf or (None if start else self.psf)
+        return Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf)
 
 
 Step = tuple[tuple[int, _Part | None], Any]
@@ -125,7 +128,7 @@ def _blocks(steps: Iterator[Step]) -> Iterator[Block]:
         if isinstance(answer, Exception):
             raise answer
         if part is not None:
-            yield part.block(*answer.result())
+            yield part.block(answer.result())
 
 
 def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[Step]:
@@ -164,7 +167,7 @@ def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str) ->
     method = _method(run, **recipe)  # what cannot be made shows here, not on a worker
     truths = store_truths(stack)
 
-    def draw(image: FloatArray, index: int, found: Targets) -> View:
+    def draw(image: FloatArray, index: int, found: Targets, _: Solved) -> View:
         truth = None if truths is None else truths[index]
         return window_view(image_name(stack.name, "image", index, len(stack)), image, found, recipe["sensor"], truth)
 
@@ -176,13 +179,14 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings) -> Iterator[S
     from csist.io.sequences import sequence_of_stack
 
     check_frames(stack, settings.method)
-    arguments, psf = settle_frames(sequence_of_stack(stack), settings)
+    options, psf = settle_frames(sequence_of_stack(stack), settings)
+    options = replace(options, workers=1)  # a worker has as many tasks as it has threads
 
-    def draw(image: FloatArray, index: int, found: Targets) -> View:
-        return frame_view(image_name(stack.name, "frame", index, len(stack)), image, found, arguments)
+    def draw(image: FloatArray, index: int, _: Targets, solved: Solved) -> View | None:
+        return frame_view(image_name(stack.name, "frame", index, len(stack)), image, solved)
 
     for part in _slices(stack, 1):
-        yield (file, _Part(part, draw, psf)), Task(_unmix_frame, (part, len(stack), arguments))
+        yield (file, _Part(part, draw, psf)), Task(_unmix_frame, (part, len(stack), options))
 
 
 # --- on a worker ------------------------------------------------------------------------------------------
@@ -192,14 +196,14 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings) -> Iterator[S
 def _method(run: str, **recipe: Any) -> Any:
     """The method of `csist.unmixing.window_recipe`; made anew for each run, whose weight file may have changed."""
     from csist.create import create_method
+    from csist.methods.table import abilities
 
-    method = create_method(**recipe)
-    if hasattr(method, "workers"):
-        method.workers = 1  # a worker has as many tasks as it has threads
-    return method
+    if abilities(recipe["name"]).threads:
+        recipe["workers"] = 1  # a worker has as many tasks as it has threads
+    return create_method(**recipe)
 
 
-def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> tuple[list[Targets], list[dict[str, Any]], int]:
+def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> Solved:
     images = part.read()
     try:
         method = _method(run, **recipe)
@@ -208,5 +212,5 @@ def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> tuple[list[
     return unmix_windows(method, images, part.start)
 
 
-def _unmix_frame(part: Slice, count: int, arguments: dict[str, Any]) -> tuple[list[Targets], list[dict[str, Any]], int]:
-    return unmix_frame(part.read()[0], part.start, count, {**arguments, "workers": 1})
+def _unmix_frame(part: Slice, count: int, options: FrameOptions) -> Solved:
+    return unmix_frame(part.read()[0], part.start, count, options)

@@ -15,6 +15,8 @@ from rich.table import Table
 from csist.checks import InputError
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
+    DetectorOption,
+    FalseAlarmOption,
     JsonOption,
     ModeOption,
     NoiseOption,
@@ -42,6 +44,7 @@ from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.report import Tally, draw_unmixed, groups_table
 from csist.cli.unmix.settings import Options, Settings, make_settings
 from csist.cluster import ClusterError
+from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -78,6 +81,8 @@ def unmix(
         int, typer.Option("--psf-oversampling", help="Samples a pixel of the measured PSF.")
     ] = 1,
     noise_std: NoiseOption = None,
+    detector: DetectorOption = FrameOptions.detector,
+    false_alarm_rate: FalseAlarmOption = FrameOptions.false_alarm_rate,
     background: Annotated[float | None, typer.Option("--background", help="Background of windows in counts.")] = None,
     mask_nan: Annotated[
         bool, typer.Option("--mask-nan", help="Leave out NaN pixels of windows instead of refusing them.")
@@ -130,6 +135,8 @@ def unmix(
             psf=psf,
             psf_oversampling=psf_oversampling,
             noise_std=noise_std,
+            detector=detector,
+            false_alarm_rate=false_alarm_rate,
             background=background,
             mask_nan=mask_nan,
             weights=weights,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
 from csist.cli.unmix.settings import Settings
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
-    from csist.frames.psf import PSFEstimate
+    from csist.frames.options import FrameOptions
+    from csist.frames.psf_estimate import PSFEstimate
     from csist.io.sequences import FrameSequence
     from csist.plots import View
     from csist.targets import Targets
@@ -30,81 +32,84 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
     """The frames of a sequence in order, `settings.workers` at a time; the answers do not depend on how many."""
     import numpy as np
 
-    arguments, psf = settle_frames(sequence, settings)
+    options, psf = settle_frames(sequence, settings)
     workers = settings.workers or 1
     if workers > 1 and len(sequence) != 1:
-        arguments["workers"] = 1
+        options = replace(options, workers=1)
 
     def solve(numbered: tuple[int, tuple[str, FloatArray]]) -> Block:
         index, (name, frame) = numbered
         if np.isnan(frame).all():
             sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
-        found, groups, masked = unmix_frame(frame, index, len(sequence), arguments)
+        solved = unmix_frame(frame, index, len(sequence), options)
 
-        def view(_: int) -> View:
-            return frame_view(image_name(name, "frame", index, len(sequence)), frame, found[0], arguments)
+        def view(_: int) -> View | None:
+            return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
 
-        return Block(index, found, groups, masked, view, name=name, psf=psf if index == 0 else None)
+        known = solved.psf or (psf if index == 0 else None)
+        return Block(index, solved.targets, solved.groups, solved.masked, view, name=name, psf=known)
 
     yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
 
 
-def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What holds for all frames of a sequence: the arguments of `unmix_frame`, and what was found out about the PSF.
+def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOptions, dict[str, Any] | None]:
+    """What holds for all frames of a sequence: their options, and what was found out about the PSF.
+
+    The PSF of a lone frame is measured when the frame is unmixed.
 
     Raises:
         InputError: if the PSF is to be measured and cannot be.
     """
-    arguments = {
-        "sensor": settings.sensor or sequence.sensor,
-        "prior": settings.prior,
-        **settings.method_options,
-        "noise_std": settings.noise_std,
-        "psf": settings.psf,
-    }
-    if settings.psf_measured is None:
-        return arguments, None
-    measured = _measure_psf(sequence, settings)
-    arguments |= {"psf": measured.psf, "psf_error": measured.psf_error}
-    return arguments, psf_row(measured.sigma_px, measured.sigma_px_std, measured.sources) | {"frames": measured.frames}
+    options = settings.frame_options(sequence.sensor)
+    if settings.psf_measured is None or len(sequence) == 1:
+        return options, None
+    measured = _measure_psf(sequence, options)
+    known = replace(measured, profile=measured.profile[:0])  # only pictures of the PSF need the pixels
+    return replace(options, psf=known), _measured_row(measured)
 
 
-def unmix_frame(
-    frame: FloatArray, index: int, count: int, arguments: dict[str, Any]
-) -> tuple[list[Targets], list[dict[str, Any]], int]:
-    """Targets, rows of the table of groups, and number of masked pixels of a frame.
+def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
+    row = psf_row(measured.sigma_px, measured.sigma_px_std, measured.sources)
+    return row | {"frames": measured.frames}
+
+
+def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions) -> Solved:
+    """What was found in a frame.
 
     Args:
         frame: (H, W) in counts; there is nothing in it if it is NaN everywhere.
         index: its place in its sequence.
         count: frames of that; 0 where it is not known.
-        arguments: of `csist.unmixing.solve_frame`.
+        options: how it is unmixed.
 
     Raises:
         InputError: if the frame cannot be used.
     """
     import numpy as np
 
+    from csist.frames.solve import solve_frame
     from csist.targets import Targets
-    from csist.unmixing import count_masked, solve_frame
 
     if np.isnan(frame).all():
-        return [Targets.empty()], [], frame.size
+        return Solved([Targets.empty()], [], frame.size)
     try:
-        found, known = solve_frame(frame, **arguments)
+        result = solve_frame(frame, options)
     except InputError as error:
         raise InputError(f"frame {index}: {error}" if count != 1 else str(error)) from error
-    groups = [{"frame": index, "group": group.number, **group_row(group)} for group in known]
-    return [found], groups, count_masked(frame, arguments["sensor"], arguments["psf"])
+    groups = [{"frame": index, "group": group.number, **group_row(group)} for group in result.groups]
+    measured = result.psf_estimate if isinstance(options.psf, str) else None
+    psf = None if measured is None else _measured_row(measured)
+    return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf)
 
 
-def frame_view(name: str, frame: FloatArray, found: Targets, arguments: dict[str, Any]) -> View:
-    """Picture of a frame (H, W) that was unmixed with these arguments."""
+def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
+    """Picture of a frame (H, W) by the model of its fit; None if it holds no value."""
     from csist.plots import View
-    from csist.unmixing import frame_model
 
-    model = frame_model(frame, found, arguments["sensor"], arguments["psf"])
-    return View(frame, model, found, None, f"{name}: {count_text(found)}")
+    if solved.model is None:
+        return None
+    (found,) = solved.targets
+    return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}")
 
 
 def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:
@@ -125,19 +130,17 @@ def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str
     return ((names.popleft(), frame) for frame in without_static(unnamed(), temporal))
 
 
-def _measure_psf(sequence: FrameSequence, settings: Settings) -> PSFEstimate:
+def _measure_psf(sequence: FrameSequence, options: FrameOptions) -> PSFEstimate:
     """The PSF measured on some frames, spread evenly; on the first ones where nobody knows how many there are."""
     import numpy as np
 
-    from csist.frames.psf import MOST_FRAMES, estimate_psf, spread_evenly
+    from csist.frames.psf_measure import MOST_FRAMES, estimate_psf, spread_evenly
 
     chosen = set(spread_evenly(len(sequence) or MOST_FRAMES))
     looked_at = (frame for index, (_, frame) in enumerate(islice(sequence, max(chosen) + 1)) if index in chosen)
-    sensor = settings.sensor or sequence.sensor
-    ceiling = None if sensor is None or not np.isfinite(sensor.ceiling) else sensor.ceiling
     return estimate_psf(
-        (frame for frame in looked_at if not np.isnan(frame).all()), ceiling, settings.noise_std,
-        empirical=settings.psf_measured == "empirical",
+        (frame for frame in looked_at if not np.isnan(frame).all()), options.ceiling, options.noise_std,
+        empirical=options.psf == "empirical",
     )  # fmt: skip
 
 

@@ -71,11 +71,16 @@ class Tally:
         for index, targets in enumerate(block.targets):
             if window:
                 if len(self.windows) < VIEWS_KEPT or len(targets) > self.windows[-1][0]:
-                    self.windows.append((len(targets), block.view(index)))
-                    self.windows.sort(key=lambda each: -each[0])
-                    del self.windows[VIEWS_KEPT:]
+                    self._keep_window(len(targets), block.view(index))
             elif self.frame is None or _interest(targets) > self.frame[0]:
-                self.frame = _interest(targets), block.view(index)
+                view = block.view(index)
+                self.frame = self.frame if view is None else (_interest(targets), view)
+
+    def _keep_window(self, count: int, view: View | None) -> None:
+        if view is not None:
+            self.windows.append((count, view))
+            self.windows.sort(key=lambda each: -each[0])
+            del self.windows[VIEWS_KEPT:]
 
     @property
     def warnings(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.options import check_mode, check_runtime, read_sensor
+from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
@@ -32,6 +33,8 @@ class Settings:
     mask_nan: bool
     weights: Path | None
     runtime: str
+    detector: str
+    false_alarm_rate: float
     psf_measured: str | None = None
     temporal: int | None = None
     workers: int | None = None
@@ -52,6 +55,20 @@ class Settings:
         if self.noise_std is None and self.sensor is None and stack.sensor is not None:
             return stack.sensor.read_noise
         return self.noise_std
+
+    def frame_options(self, stated: Sensor | None) -> FrameOptions:
+        """The options of frames whose file states this sensor."""
+        given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
+        return FrameOptions(
+            sensor=self.sensor or stated,
+            prior=self.prior,
+            noise_std=self.noise_std,
+            psf=self.psf_measured or self.psf,
+            detector=self.detector,
+            false_alarm_rate=self.false_alarm_rate,
+            workers=self.workers,
+            **given,
+        )
 
     @property
     def method_options(self) -> dict[str, Any]:
@@ -79,6 +96,8 @@ class Options:
     psf: Path | None
     psf_oversampling: int
     noise_std: float | None
+    detector: str
+    false_alarm_rate: float
     background: float | None
     mask_nan: bool
     weights: Path | None
@@ -98,6 +117,7 @@ def make_settings(given: Options) -> Settings:
     from csist.scenes import ScenePrior
 
     check_mode(given.mode)
+    FrameOptions(detector=given.detector, false_alarm_rate=given.false_alarm_rate)
     key = canonical_name(given.method)
     check_runtime(given.runtime, [key])
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
@@ -120,6 +140,8 @@ def make_settings(given: Options) -> Settings:
         mask_nan=given.mask_nan,
         weights=given.weights,
         runtime=given.runtime,
+        detector=given.detector,
+        false_alarm_rate=given.false_alarm_rate,
         psf_measured=measured,
         temporal=given.temporal,
         workers=given.workers,
@@ -128,14 +150,14 @@ def make_settings(given: Options) -> Settings:
 
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
     """The PSF that the options give, or the word for one that is to be measured."""
-    from csist.frames.psf import MEASURED
+    from csist.frames.options import MEASURED_PSFS
     from csist.physics.psf import GaussianPSF
 
     if given.psf is not None and given.psf_sigma is not None:
         raise InputError(f"give --psf {given.psf} or --psf-sigma {given.psf_sigma}, not both")
     if given.psf_sigma is not None:
         return GaussianPSF(given.psf_sigma), None
-    if str(given.psf) in MEASURED:  # a file of such a name is ./auto
+    if str(given.psf) in MEASURED_PSFS:  # a file of such a name is ./auto
         return None, str(given.psf)
     return None if given.psf is None else _read_psf(given.psf, given.psf_oversampling), None
 

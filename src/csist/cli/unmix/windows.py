@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
 from csist.cli.unmix.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ def solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
     while start < len(images):
         block = images[start : start + size]
         begun = time.perf_counter()
-        found, groups, masked = unmix_windows(method, block, start)
+        solved = unmix_windows(method, block, start)
 
-        def view(index: int, start: int = start, block: FloatArray = block, found: list[Targets] = found) -> View:
+        def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
             truth = None if truths is None else truths[start + index]
             name = image_name(stack.name, "image", start + index, len(images))
-            return window_view(name, block[index], found[index], method.sensor, truth)
+            return window_view(name, block[index], solved.targets[index], method.sensor, truth)
 
-        yield Block(start, found, groups, masked, view, psf=psf if start == 0 else None)
+        yield Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf if start == 0 else None)
         start += len(block)
         if time.perf_counter() - begun < 0.5 and size < 4096:
             size *= 2
@@ -83,7 +83,7 @@ def whole_batches(method: Unmixer, windows: int) -> int:
     return -(-windows // method.block_size) * method.block_size
 
 
-def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> tuple[list[Targets], list[dict[str, Any]], int]:
+def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> Solved:
     """Targets, rows of the table of groups, and number of masked pixels of windows.
 
     Args:
@@ -95,7 +95,7 @@ def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> tuple[list
 
     answers = method.solve(images)
     groups = [{"frame": start + i, "group": 0, **group_row(group)} for i, group in enumerate(answers.groups)]
-    return answers.targets, groups, int(np.isnan(images).sum())
+    return Solved(answers.targets, groups, int(np.isnan(images).sum()))
 
 
 def store_truths(stack: ImageStack) -> list[Targets] | None:

@@ -6,7 +6,8 @@ import pytest
 from csist.checks import InputError
 from csist.frames import unmix_frame
 from csist.frames.background import estimate_background
-from csist.frames.detect import detect_peaks, measure_sigma
+from csist.frames.detect import detect_peaks
+from csist.frames.spots import typical_sigma
 from csist.io import read_image
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -43,7 +44,8 @@ def nearest(truth, found):
 @pytest.mark.parametrize("options", [{"psf": PSF}, {}, {"psf": 1.0, "detector": "matched"}])
 def test_complete_single_and_in_place(options):
     truth, frame = grid_scene(0)
-    found, groups = unmix_frame(frame, mode="fast", **options)
+    result = unmix_frame(frame, mode="fast", **options)
+    found, groups = result.targets, result.groups
     index, distance = nearest(truth, found)
     assert (distance < 0.5).mean() >= 0.97
     assert np.median(distance) < 0.08
@@ -59,7 +61,7 @@ def test_complete_single_and_in_place(options):
 
 def test_errors_are_honest():
     truth, frame = grid_scene(1)
-    found, _ = unmix_frame(frame, mode="fast", psf=PSF)
+    found = unmix_frame(frame, mode="fast", psf=PSF).targets
     index, distance = nearest(truth, found)
     good = distance < 0.5
     pull = (found.x[index[good]] - truth.x[good]) / found.x_std[index[good]]
@@ -71,7 +73,8 @@ def test_close_pair_is_unmixed_in_frame_coordinates():
     truth = Targets(x=[60.2, 61.9], y=[21.4, 22.3], intensity=[3000.0, 2500.0])
     frame = Sensor(psf=PSF, shape=shape, quantised=False).render(truth) + slope(shape)
     frame += np.random.default_rng(2).normal(0.0, NOISE, shape)
-    found, groups = unmix_frame(frame, psf=PSF, mode="fast")
+    result = unmix_frame(frame, psf=PSF, mode="fast")
+    found, groups = result.targets, result.groups
     assert len(groups) == 1 and groups[0].count == 2 and groups[0].count_probability.argmax() == 2
     order = np.argsort(found.x)
     np.testing.assert_allclose(found.x[order], truth.x, atol=0.1)
@@ -87,7 +90,8 @@ def test_long_blob_is_cut_into_windows_and_counted_once():
     truth = Targets(x=x, y=20.0 + np.sin(x), intensity=np.full(x.size, 1500.0))
     frame = Sensor(psf=PSF, shape=shape, quantised=False).render(truth) + 100.0
     frame += np.random.default_rng(3).normal(0.0, NOISE, shape)
-    found, groups = unmix_frame(frame, psf=PSF, mode="fast", detector="matched", noise_std=NOISE)
+    result = unmix_frame(frame, psf=PSF, mode="fast", detector="matched", noise_std=NOISE)
+    found, groups = result.targets, result.groups
     assert len(groups) == 1 and groups[0].windows > 3
     assert len(found) == len(truth)
     _, distance = nearest(truth, found)
@@ -97,7 +101,8 @@ def test_long_blob_is_cut_into_windows_and_counted_once():
 def test_noise_alone_gives_nothing():
     frame = np.random.default_rng(4).normal(100.0, 5.0, (256, 256))
     for options in ({}, {"psf": 1.0}, {"psf": 1.0, "detector": "matched"}):
-        found, groups = unmix_frame(frame, **options)
+        result = unmix_frame(frame, **options)
+        found, groups = result.targets, result.groups
         assert len(found) == len(groups) == 0
 
 
@@ -106,7 +111,7 @@ def test_targets_at_the_border_and_in_the_corner():
     truth = Targets(x=[0.2, 59.1, 30.0], y=[0.1, 25.0, 48.8], intensity=[3000.0, 3000.0, 3000.0])
     frame = Sensor(psf=PSF, shape=shape, quantised=False).render(truth) + 50.0
     frame += np.random.default_rng(5).normal(0.0, NOISE, shape)
-    found, _ = unmix_frame(frame, psf=PSF, mode="fast")
+    found = unmix_frame(frame, psf=PSF, mode="fast").targets
     _, distance = nearest(truth, found)
     assert len(found) == 3 and distance.max() < 0.2
 
@@ -117,7 +122,8 @@ def test_masked_and_saturated_pixels_are_flagged():
     truth = Targets(x=[20.3, 40.0, 60.2], y=[20.0, 40.2, 30.0], intensity=[3000.0, 700.0, 700.0])
     frame = sensor.observe(truth, 6)
     frame[41, 40] = np.nan
-    found, groups = unmix_frame(frame, sensor=sensor, mode="fast")
+    result = unmix_frame(frame, sensor=sensor, mode="fast")
+    found, groups = result.targets, result.groups
     index, distance = nearest(truth, found)
     assert distance.max() < 0.3
     flags = [Flag(int(found.flags[i])) for i in index]
@@ -134,7 +140,8 @@ def test_extended_blob_is_one_target_not_many():
     frame = 100.0 + 400.0 * ((columns - 40.0) ** 2 / 30.0 + (rows - 38.0) ** 2 / 8.0 < 1.0)
     frame += np.random.default_rng(7).normal(0.0, 2.0, frame.shape)
     for options in ({}, {"psf": 1.0}):
-        found, groups = unmix_frame(frame, mode="fast", **options)
+        result = unmix_frame(frame, mode="fast", **options)
+        found, groups = result.targets, result.groups
         assert 1 <= len(found) <= 2
         assert Flag.POOR_FIT in groups[0].flags
         assert np.hypot(found.x[0] - 40.0, found.y[0] - 38.0) < 3.0
@@ -144,8 +151,8 @@ def test_sigma_is_measured():
     _, frame = grid_scene(8, snr=(50.0, 200.0))
     background = estimate_background(frame)
     peaks, _ = detect_peaks(frame, background)
-    assert measure_sigma(frame - background.level, peaks, background.noise) == pytest.approx(1.0, abs=0.05)
-    assert measure_sigma(frame, peaks[:0], background.noise) == 1.0
+    assert typical_sigma(frame - background.level, peaks, background.noise) == pytest.approx(1.0, abs=0.05)
+    assert typical_sigma(frame, peaks[:0], background.noise) == 1.0
 
 
 def test_same_answer_with_any_number_of_workers_and_input_left_alone():
@@ -153,7 +160,7 @@ def test_same_answer_with_any_number_of_workers_and_input_left_alone():
     before = frame.copy()
     told: list[tuple[int, int]] = []
     one, two = (
-        unmix_frame(frame, psf=PSF, mode="fast", workers=n, progress=lambda *amounts: told.append(amounts))[0]
+        unmix_frame(frame, psf=PSF, mode="fast", workers=n, progress=lambda *amounts: told.append(amounts)).targets
         for n in (1, 2)
     )
     blobs = len(np.unique(one.group))
@@ -164,8 +171,8 @@ def test_same_answer_with_any_number_of_workers_and_input_left_alone():
 
 def test_moving_the_scene_moves_the_targets():
     _, frame = grid_scene(10, snr=(60.0, 200.0), shape=(96, 96))
-    found, _ = unmix_frame(frame, psf=PSF, mode="fast")
-    moved, _ = unmix_frame(frame[3:, 5:], psf=PSF, mode="fast")
+    found = unmix_frame(frame, psf=PSF, mode="fast").targets
+    moved = unmix_frame(frame[3:, 5:], psf=PSF, mode="fast").targets
     _, distance = nearest(found, moved.shifted(5, 3))
     assert np.median(distance) < 0.02 and len(moved) == len(found)
 
@@ -173,7 +180,8 @@ def test_moving_the_scene_moves_the_targets():
 @pytest.mark.parametrize("value", [0.0, 7.0, -3.5])
 @pytest.mark.parametrize("shape", [(3, 3), (5, 40), (64, 64)])
 def test_constant_frames_have_no_targets(shape, value):
-    assert unmix_frame(np.full(shape, value)) == (Targets.empty(), [])
+    result = unmix_frame(np.full(shape, value))
+    assert (result.targets, result.groups) == (Targets.empty(), [])
 
 
 def test_tiny_frames_and_frames_smaller_than_the_psf_come_to_an_end():
@@ -182,8 +190,8 @@ def test_tiny_frames_and_frames_smaller_than_the_psf_come_to_an_end():
         for psf in (None, 0.5, 4.0):
             frame = rng.normal(10.0, 1.0, shape)
             frame[shape[0] // 2, shape[1] // 2] += 500.0
-            targets, groups = unmix_frame(frame, psf=psf, mode="fast")
-            assert sum(group.count for group in groups) == len(targets)
+            result = unmix_frame(frame, psf=psf, mode="fast")
+            assert sum(group.count for group in result.groups) == len(result.targets)
 
 
 def test_frames_and_options_that_cannot_be_used():
@@ -211,7 +219,7 @@ def test_real_infrared_frames():
     found, missed, false, pixels = 0, 0, 0, 0
     for name in ("Misc_105", "Misc_12", "Misc_187", "Misc_47", "Misc_57", "Misc_79"):
         frame = read_image(REAL / "sirst" / "images" / f"{name}.png")[0]
-        result, _ = unmix_frame(frame)
+        result = unmix_frame(frame).targets
         rows = targets[targets.frame == name]
         truth = Targets(x=rows.mask_cx, y=rows.mask_cy, intensity=np.ones(len(rows)))
         hit = nearest(truth, result)[1] <= 3.0
@@ -225,8 +233,9 @@ def test_samples_lie_around_their_targets():
     sensor = Sensor(psf=GaussianPSF(1.1), shape=(90, 100), background=10.0, read_noise=1.0)
     scene = Targets(x=[40.3, 42.6, 71.8], y=[30.2, 31.0, 55.5], intensity=[400.0, 300.0, 500.0])
     frame = sensor.observe(scene, 3)
-    assert not any(group.samples for group in unmix_frame(frame, psf=1.1)[1])
-    found, groups = unmix_frame(frame, psf=1.1, keep_samples=True)
+    assert not any(group.samples for group in unmix_frame(frame, psf=1.1).groups)
+    result = unmix_frame(frame, psf=1.1, keep_samples=True)
+    found, groups = result.targets, result.groups
     assert len(found) == 3
     for group in groups:
         own = found[found.group == group.number]

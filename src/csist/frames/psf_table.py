@@ -1,4 +1,4 @@
-"""An oversampled PSF, measured on isolated sources: the best Gaussian, and a smooth surface of what it leaves.
+"""An oversampled PSF, measured on isolated sources: the best Gaussian plus a smooth surface of its residual.
 
 Sources lie at different sub-pixel places, so together their pixels sample the PSF more finely than one of them does
 (Anderson & King, PASP 112, 1360, 2000). What a Gaussian leaves of them is fitted by cubic B-splines that end at zero
@@ -18,32 +18,30 @@ from scipy.interpolate import BSpline
 from scipy.optimize import least_squares
 from scipy.special import huber
 
+from csist._types import FloatArray, IntArray
 from csist.checks import InputError
 from csist.frames.spots import HALF_WINDOW_PX, Spot
 from csist.physics.psf import PSF, GaussianPSF, SampledPSF
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-
 OVERSAMPLING = 4
 KNOTS_PX = 0.5
 LARGEST_SIGMA_PX = HALF_WINDOW_PX / 3.5
-"""Of a PSF whose light ends within the sources' windows."""
+"""Largest sigma of a PSF whose light ends within the sources' windows."""
 LARGEST_MISFIT = 0.03
 ROUNDS = 3
 MOST_SPOTS = 150
 FOLDS = 7
 STIFFNESSES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
-"""Weights of the bend that are compared."""
+"""Weights of the smoothness penalty that are compared."""
 SAME_SHARE = 0.003
-"""Error of a pixel, as a share of the flux, that is granted to any source: the optics differ over a frame."""
+"""Error of a pixel, as a share of the flux, that any source is allowed: the optics vary over a frame."""
 ROBUST_SIGMAS = 2.0
 ROBUST_ROUNDS = 5
 RIDGE = 1e-9
 
 
 def empirical_psf(spots: Sequence[Spot], sigma_px: float) -> tuple[SampledPSF, list[Spot]]:
-    """The PSF of some sources, and the sources as fitted by it.
+    """The PSF of some sources, and the sources fitted with it.
 
     Args:
         spots: sources of the same optics; of many the brightest are used.
@@ -76,7 +74,7 @@ def empirical_psf(spots: Sequence[Spot], sigma_px: float) -> tuple[SampledPSF, l
 
 
 def well_fitted(spots: Sequence[Spot], psf: PSF, sigma_px: float) -> list[Spot]:
-    """The sources that a PSF explains to `LARGEST_MISFIT` of their brightest pixel.
+    """The sources whose residual by a PSF is below `LARGEST_MISFIT` of their brightest pixel.
 
     Where the PSF is no Gaussian, the Gaussian that fits a source best depends on its place within the pixel: its width
     does not tell whether the source is a point.
@@ -90,7 +88,7 @@ def well_fitted(spots: Sequence[Spot], psf: PSF, sigma_px: float) -> list[Spot]:
 
 
 def _samples(spots: Sequence[Spot], gaussian: GaussianPSF) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-    """Of all pixels of the sources: whose they are, the splines there, what the Gaussian leaves, and their weight."""
+    """Source index, design matrix, residual of the Gaussian, and weight of all pixels of the sources."""
     owner = np.repeat(np.arange(len(spots)), [len(spot.profile) for spot in spots])
     dx, dy, share = np.concatenate([spot.profile for spot in spots]).T
     noise = np.array([spot.noise_std / spot.flux for spot in spots])[owner]
@@ -102,11 +100,11 @@ def _samples(spots: Sequence[Spot], gaussian: GaussianPSF) -> tuple[IntArray, Fl
 
 @cache
 def _splines() -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
-    """Knots along an axis, which products of two splines are free (n, n), and the penalty on their bend."""
+    """Knots along an axis, mask (n, n) of the products of two splines that are free, and their smoothness penalty."""
     number = round(2 * HALF_WINDOW_PX / KNOTS_PX) + 3
     knots = np.arange(-3.0, number + 1.0) * KNOTS_PX - HALF_WINDOW_PX
     middles = knots[2:-2]
-    # A cubic spline reaches two knots from its middle.
+    # A cubic B-spline extends two knots from its centre.
     free: NDArray[np.bool_] = np.hypot(middles, middles[:, None]) <= HALF_WINDOW_PX - 2.0 * KNOTS_PX
     second = np.diff(np.eye(number), 2, axis=0)
     bend, same = second.T @ second, np.eye(number)
@@ -115,25 +113,25 @@ def _splines() -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
 
 
 def _along(places: FloatArray) -> FloatArray:
-    """The splines (m, n) of one axis at places (m,) within the window."""
+    """B-splines (m, n) of one axis at positions (m,) within the window."""
     most = HALF_WINDOW_PX * (1.0 - 1e-12)
     return np.asarray(BSpline.design_matrix(np.clip(places, -most, most), _splines()[0], 3).toarray())
 
 
 def _surface(dx: FloatArray, dy: FloatArray) -> FloatArray:
-    """The free products of splines (m, free) at offsets (m,)."""
+    """Free products of B-splines (m, free) at offsets (m,)."""
     products = _along(dy)[:, :, None] * _along(dx)[:, None, :]
     return np.asarray(products[:, _splines()[1]])
 
 
 def _solve(information: FloatArray, right: FloatArray, stiffness: float) -> FloatArray:
-    """Coefficients of the splines by penalised least squares."""
+    """Spline coefficients by penalised least squares."""
     system = information + stiffness * _splines()[2] + RIDGE * np.eye(len(right))
     return np.asarray(np.linalg.solve(system, right), np.float64)
 
 
 def _robust_fit(design: FloatArray, rest: FloatArray, weight: FloatArray, stiffness: float) -> FloatArray:
-    """Their coefficients, with less weight for pixels that lie far off (Huber's), such as those of neighbours."""
+    """Spline coefficients with Huber weights, which reduce the influence of outliers such as neighbours."""
     trust = np.ones(len(rest))
     for _ in range(ROBUST_ROUNDS):
         weighted = design.T * (weight * trust)
@@ -145,7 +143,7 @@ def _robust_fit(design: FloatArray, rest: FloatArray, weight: FloatArray, stiffn
 
 
 def _best_stiffness(fold: IntArray, design: FloatArray, rest: FloatArray, weight: FloatArray) -> float:
-    """The stiffness by which sources predict left-out ones best, by the mean loss (Huber's) of their pixels."""
+    """The stiffness with the smallest cross-validated Huber loss per pixel, sources left out in folds."""
     parts = [(fold == k, (design[fold == k].T * weight[fold == k])) for k in np.unique(fold)]
     sums = [(weighted @ design[out], weighted @ rest[out]) for out, weighted in parts]
     information, right = (sum(each) for each in zip(*sums, strict=True))
@@ -161,7 +159,7 @@ def _best_stiffness(fold: IntArray, design: FloatArray, rest: FloatArray, weight
 
 
 def _sampled(gaussian: GaussianPSF, coefficients: FloatArray) -> SampledPSF:
-    """The Gaussian and the surface as one table."""
+    """Sum of the Gaussian and the surface as one table."""
     places = np.arange(-HALF_WINDOW_PX * OVERSAMPLING, HALF_WINDOW_PX * OVERSAMPLING + 1) / OVERSAMPLING
     free = _splines()[1]
     surface = np.zeros(free.shape)
@@ -171,7 +169,7 @@ def _sampled(gaussian: GaussianPSF, coefficients: FloatArray) -> SampledPSF:
 
 
 def _refit(spot: Spot, psf: PSF) -> Spot:
-    """A source by another PSF: its place, its flux and the constant under it."""
+    """A source fitted with another PSF: position, flux and constant background."""
     dx, dy, share = spot.profile.T
 
     def residuals(p: FloatArray) -> FloatArray:
@@ -185,7 +183,7 @@ def _refit(spot: Spot, psf: PSF) -> Spot:
 
 
 def misfit(spot: Spot, psf: PSF, sigma_px: float) -> float:
-    """As `Spot.misfit`, by another PSF."""
+    """`Spot.misfit` of a source for another PSF."""
     dx, dy, share = spot.profile.T
     bright = np.hypot(dx, dy) <= 2.0 * sigma_px + 0.5
     left = share[bright] - psf.response(dx[bright], dy[bright])

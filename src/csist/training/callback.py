@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from csist.metrics import bootstrap_interval
 from csist.targets import Targets
+from csist.training.config import TrainingConfig
 from csist.training.module import UnmixingModule
 from csist.weights.cards import make_card
 from csist.weights.files import save_weights
@@ -25,49 +27,49 @@ CHECKPOINT = "last.ckpt"
 INTERVAL_SEED = 0
 
 
-class Keeper(lightning_package.Callback):
+@dataclass(frozen=True)
+class Reference:
+    """What the exact map scores on the validation images.
+
+    Args:
+        cso_map: in percent.
+        squared_error: mean of a cell, counts^2.
+    """
+
+    cso_map: float
+    squared_error: float
+
+
+class TrainingCallback(lightning_package.Callback):
     """Validates, keeps the best weights, writes checkpoints and shows progress.
 
     Args:
-        output: folder of the files.
         name: registry name of the method.
-        options: options that the method was built with.
-        training: what the card says of the training, besides samples and minutes.
+        config: settings of the training.
+        described: what the card says of the training, besides samples and minutes.
         validation_steps: steps between two validations.
-        checkpoint_minutes: least time between two checkpoints.
-        half: store weights in half precision.
         progress_bar: show a bar with the time left.
         stop_asked: answers whether the run is to end after this step.
     """
 
+    reference: Reference | None = None
+    """Of the exact map, where it was asked for."""
+
     def __init__(
         self,
-        output: Path,
         name: str,
-        options: Mapping[str, Any],
-        training: Mapping[str, Any],
+        config: TrainingConfig,
+        described: Mapping[str, Any],
         validation_steps: int,
-        checkpoint_minutes: float,
-        half: bool,
-        progress_bar: bool,
+        *,
+        progress_bar: bool = False,
         stop_asked: Callable[[], bool] | None = None,
     ) -> None:
+        self.name, self.config, self.described = name, config, described
+        self.output = config.folder(name)
+        self.validation_steps = validation_steps
         self.stop_asked = stop_asked
-        self.output, self.name, self.options, self.training = output, name, options, training
-        self.validation_steps, self.checkpoint_minutes, self.half = validation_steps, checkpoint_minutes, half
-        self.bar: Progress | None = None
-        if progress_bar:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            console = Console(stderr=True)
-            self.bar = Progress(
-                *columns, TextColumn("{task.fields[facts]}"),
-                console=console, transient=True, disable=not console.is_terminal,
-            )  # fmt: skip
+        self.bar = _make_bar() if progress_bar else None
         self.task: TaskID | None = None
         self._saved = time.monotonic()
         self._first = (0, time.monotonic())
@@ -110,7 +112,7 @@ class Keeper(lightning_package.Callback):
         due = trainer.global_step // self.validation_steps > pl_module.scored_at // self.validation_steps
         if due and not ends:
             self.score(trainer, pl_module)
-        old = time.monotonic() - self._saved >= 60.0 * self.checkpoint_minutes
+        old = time.monotonic() - self._saved >= 60.0 * self.config.checkpoint_minutes
         # Every process must take part in a save, so the first one decides.
         if trainer.strategy.broadcast(due or old or ends):
             self.save(trainer, pl_module)
@@ -123,18 +125,32 @@ class Keeper(lightning_package.Callback):
         if trainer.is_global_zero:
             found = module.validate_now()
             score = module.score
-            logged = {"cso_map": score, "samples": module.samples_seen, "minutes": module.minutes}
+            logged = {
+                "cso_map": score, "squared_error": module.squared_error,
+                "samples": module.samples_seen, "minutes": module.minutes,
+            }  # fmt: skip
+            if self.reference is not None:
+                logged |= {
+                    "exact_cso_map": self.reference.cso_map, "exact_squared_error": self.reference.squared_error,
+                }  # fmt: skip
             for each in trainer.loggers:
                 each.log_metrics(logged, step=trainer.global_step)
             logger.info(
-                "%s: %s samples, %.1f min, %.1f samples/s, CSO-mAP %.2f (best %.2f)",
+                "%s: %s samples, %.1f min, %.1f samples/s, CSO-mAP %.2f (best %.2f), squared error %.1f%s",
                 self.name, f"{module.samples_seen:,}", module.minutes, self._speed(module), score,
-                max(score, module.best_score),
+                max(score, module.best_score), module.squared_error, self._beside(module),
             )  # fmt: skip
             if score > module.best_score:
                 module.best_score = score
                 self.export(module, found)
         module.best_score = trainer.strategy.broadcast(module.best_score)
+
+    def _beside(self, module: UnmixingModule) -> str:
+        """How far the exact map is, for the log."""
+        if self.reference is None:
+            return ""
+        ratio = module.squared_error / max(self.reference.squared_error, 1e-9)
+        return f" ({ratio:.2f} times the exact map's; its CSO-mAP {self.reference.cso_map:.2f})"
 
     def export(self, module: UnmixingModule, found: list[Targets]) -> None:
         """Write the averaged weights and their card, with the score of what they found in the validation images."""
@@ -143,17 +159,18 @@ class Keeper(lightning_package.Callback):
             self.name,
             module.method.sensor,
             module.method.ratio,
-            self.options,
-            {**self.training, "samples": module.samples_seen, "minutes": round(module.minutes, 2)},
+            self.config.options,
+            {**self.described, "samples": module.samples_seen, "minutes": round(module.minutes, 2)},
             {
                 "cso_map": round(interval.value, 3),
                 "interval_95": [round(interval.low, 3), round(interval.high, 3)],
+                "squared_error": round(module.squared_error, 3),
                 "split": "val",
                 "images": len(module.validation.images),
             },
         )
         with module.averaged.applied():
-            save_weights(self.weights_path(module), module.method, card, self.half)
+            save_weights(self.weights_path(module), module.method, card, self.config.half)
 
     def save(self, trainer: Any, module: UnmixingModule) -> None:
         """Write the checkpoint under a temporary name and give it its own when it is complete."""
@@ -176,3 +193,11 @@ class Keeper(lightning_package.Callback):
         """Stop the bar, also after an error."""
         if self.bar is not None:
             self.bar.stop()
+
+
+def _make_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(
+        *columns, TextColumn("{task.fields[facts]}"), console=console, transient=True, disable=not console.is_terminal
+    )

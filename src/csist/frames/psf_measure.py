@@ -1,85 +1,45 @@
 """The PSF, measured on bright isolated sources of frames whose scene is unknown.
 
 Every source is fitted by a Gaussian of its own width (`csist.frames.spots`). Single sources agree on the width, while
-unresolved pairs and extended sources are wider, each by its own amount: the centre is therefore looked for where
-the widths are densest (half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and what lies too far from it
-is clipped before the widths are averaged. Where the shape is wanted too, `csist.frames.epsf` makes it of the sources
-that remain, and once more of all those which the first result explains.
+unresolved pairs and extended sources are wider, each by its own amount. The centre is therefore the mode of the widths
+(half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and outliers are clipped before the widths are averaged.
+Where the shape is wanted too, `csist.frames.psf_table` builds it from the sources that remain, and once more from all
+those that the first result explains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from csist._types import FloatArray
 from csist.checks import InputError
-from csist.frames.background import check_frame, estimate_background, mask_pixels
 from csist.frames.detect import detect_peaks
-from csist.frames.epsf import empirical_psf, well_fitted
+from csist.frames.mask import check_frame
+from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
+from csist.frames.psf_estimate import PSFEstimate
+from csist.frames.psf_table import empirical_psf, well_fitted
 from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
-from csist.physics.psf import GaussianPSF, SampledPSF
-
-FloatArray = NDArray[np.float64]
-
-MEASURED = ("auto", "empirical")
-"""Words that stand for a PSF to be measured: the Gaussian, and an oversampled table."""
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 MOST_SOURCES_A_FRAME = 100
-"""The most significant ones of a frame are taken."""
+"""Sources taken from one frame, the most significant ones."""
 MOST_FRAMES = 8
-"""Frames of a sequence that are looked at, spread evenly over it."""
+"""Frames of a sequence that are measured, spread evenly over it."""
 
 ISOLATION_PX = 1.5 * HALF_WINDOW_PX
-"""Distance to the nearest other detection from which a source is isolated."""
+"""Least distance of an isolated source to the nearest other detection."""
 LARGEST_RELATIVE_ERROR = 0.1
-"""Of a source's sigma; fainter sources are left out."""
+"""Largest relative error of a source's sigma; fainter sources are left out."""
 LARGEST_MISFIT = 0.1
-"""Share of the brightest pixel; sources that a Gaussian fits worse are no points."""
+"""Largest misfit, as a share of the brightest pixel; sources that a Gaussian fits worse are not point-like."""
 CLIP_SIGMAS = 3.0
 LEAST_SCATTER = 0.01
-"""Scatter of the widths, relative, that is granted to any optics."""
+"""Relative scatter of the widths that any optics is allowed."""
 SIGNIFICANT_SIGMAS = 3.0
-"""A misfit must exceed its scatter by so much to count as an error of the PSF."""
-
-
-@dataclass(frozen=True)
-class PSFEstimate:
-    """What frames say of their PSF.
-
-    Args:
-        sigma_px: standard deviation of the Gaussian PSF in px.
-        sigma_px_std: its standard error.
-        psf_error: standard deviation of what the PSF leaves, as a share of a source's brightest pixel.
-        sources: how many sources it comes from.
-        candidates: how many isolated, bright and unsaturated sources there were.
-        frames: how many frames were looked at.
-        profile: (n, 3) pixels of the sources: distance in columns and rows from the source, px, and share of its flux.
-        sampled: the oversampled PSF, if that was asked for.
-    """
-
-    sigma_px: float
-    sigma_px_std: float
-    psf_error: float
-    sources: int
-    candidates: int
-    frames: int
-    profile: FloatArray = field(repr=False, compare=False)
-    sampled: SampledPSF | None = field(default=None, repr=False)
-
-    @property
-    def gaussian(self) -> GaussianPSF:
-        """The Gaussian that fits the sources best."""
-        return GaussianPSF(self.sigma_px)
-
-    @property
-    def psf(self) -> GaussianPSF | SampledPSF:
-        """The PSF itself: the empirical one if it was asked for, else the Gaussian."""
-        return self.gaussian if self.sampled is None else self.sampled
+"""Ratio of a misfit to its scatter above which it counts as an error of the PSF."""
 
 
 def estimate_psf(
@@ -89,14 +49,14 @@ def estimate_psf(
     least_sources: int | None = None,
     empirical: bool = False,
 ) -> PSFEstimate:
-    """The PSF of frames (H, W), from their isolated bright unsaturated sources.
+    """Measure the PSF of frames (H, W) on their isolated bright unsaturated sources.
 
     Args:
         frames: one frame (H, W), or several of the same optics, of any sizes.
         ceiling: level in counts at which the sensor clips; None guesses it.
         noise_std: noise of a pixel in counts; None measures it.
         least_sources: sources without which there is no estimate; default 5, of an empirical PSF 10.
-        empirical: measure the shape too, see `csist.frames.epsf`; else it is the Gaussian that fits best.
+        empirical: measure the shape too, see `csist.frames.psf_table`; else it is the Gaussian that fits best.
 
     Raises:
         InputError: if a frame cannot be used, if too few sources are found, or if they are too wide.
@@ -111,18 +71,27 @@ def estimate_psf(
     (True, True)
     """
     several = [frames] if isinstance(frames, np.ndarray) and frames.ndim == 2 else frames
-    spots: list[Spot] = []
-    looked_at = 0
-    for frame in several:
-        looked_at += 1
-        spots += _spots(frame, ceiling, noise_std)
+    rules = FrameRules(ceiling, noise_std)
+    spots = [spots_of(measure_frame(check_frame(frame), rules)) for frame in several]
+    return psf_of_spots(spots, least_sources, empirical)
+
+
+def psf_of_spots(
+    frames: Sequence[Sequence[Spot]], least_sources: int | None = None, empirical: bool = False
+) -> PSFEstimate:
+    """The PSF from the spots of some frames, see `estimate_psf`.
+
+    Raises:
+        InputError: if there are too few sources or if they are too wide.
+    """
+    spots = [spot for several in frames for spot in several]
     kept = _agreeing(spots)
     if least_sources is None:
         least_sources = LEAST_EMPIRICAL_SOURCES if empirical else LEAST_SOURCES
     if len(kept) < least_sources:
         raise InputError(
-            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {looked_at} "
-            f"frame{'' if looked_at == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
+            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {len(frames)} "
+            f"frame{'' if len(frames) == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
             "or more frames of the same optics (--sequence)"
         )
     sigma, error = _average(kept)
@@ -132,9 +101,15 @@ def estimate_psf(
         explained = well_fitted(spots, sampled, sigma)
         if len(explained) >= least_sources:
             sampled, kept = empirical_psf(explained, sigma)
-    profile = np.concatenate([spot.profile for spot in kept])
     return PSFEstimate(
-        sigma, error, _psf_error(kept, at_all=empirical), len(kept), len(spots), looked_at, profile, sampled
+        sigma_px=sigma,
+        sigma_px_std=error,
+        psf_error=_psf_error(kept, at_all=empirical),
+        sources=len(kept),
+        candidates=len(spots),
+        frames=len(frames),
+        profile=np.concatenate([spot.profile for spot in kept]),
+        sampled=sampled,
     )
 
 
@@ -147,17 +122,14 @@ def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:
     return [int(index) for index in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
 
 
-def _spots(frame: FloatArray, ceiling: float | None, noise_std: float | None) -> list[Spot]:
+def spots_of(frame: MeasuredFrame) -> list[Spot]:
     """Fits of a frame's bright, isolated, unsaturated sources that look like points."""
-    image = check_frame(frame)
-    pixels = mask_pixels(image, ceiling)
-    background = estimate_background(image, pixels.masked, noise_std)
-    peaks, _ = detect_peaks(image, background, pixels.masked)
+    image, pixels = frame.image, frame.pixels
+    peaks, _ = detect_peaks(image, frame.background, pixels.masked)
     if not len(peaks):
         return []
-    flattened = image - background.level
     unusable = pixels.masked | pixels.saturated
-    flattened[unusable] = np.nan
+    flattened = np.where(unusable, np.nan, frame.flattened)
     distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
     spots = []
     for x, y in peaks[distance > ISOLATION_PX][:MOST_SOURCES_A_FRAME].positions:
@@ -168,18 +140,19 @@ def _spots(frame: FloatArray, ceiling: float | None, noise_std: float | None) ->
         )
         if not inside or unusable[row - 2 : row + 3, column - 2 : column + 3].any():
             continue
-        spot = fit_spot(flattened, background.noise, x, y)
-        if (
-            spot is not None
-            and spot.sigma_px_std < LARGEST_RELATIVE_ERROR * spot.sigma_px
-            and spot.misfit < LARGEST_MISFIT
-        ):
+        spot = fit_spot(flattened, frame.background.noise, x, y)
+        if spot is not None and _is_point(spot):
             spots.append(spot)
     return spots
 
 
+def _is_point(spot: Spot) -> bool:
+    """Whether a spot is bright enough and has the shape of a point source."""
+    return spot.sigma_px_std < LARGEST_RELATIVE_ERROR * spot.sigma_px and spot.misfit < LARGEST_MISFIT
+
+
 def _agreeing(spots: list[Spot]) -> list[Spot]:
-    """The spots whose widths agree with the densest place of all widths."""
+    """The spots whose widths agree with the mode of all widths."""
     if len(spots) < 2:
         return spots
     sigmas = np.array([spot.sigma_px for spot in spots])
@@ -196,7 +169,7 @@ def _agreeing(spots: list[Spot]) -> list[Spot]:
 
 
 def _psf_error(spots: list[Spot], at_all: bool) -> float:
-    """Median misfit of the brighter half of the spots, whose noise hides least of it.
+    """Median misfit of the brighter half of the spots, where noise contributes least.
 
     Args:
         spots: the sources.
@@ -211,7 +184,7 @@ def _psf_error(spots: list[Spot], at_all: bool) -> float:
 
 
 def _half_sample_mode(values: FloatArray) -> float:
-    """Where sorted values are densest: the shortest half, again and again."""
+    """Half-sample mode of sorted values: the shortest half, repeatedly."""
     while len(values) > 3:
         half = -(-len(values) // 2)
         first = int((values[half - 1 :] - values[: len(values) - half + 1]).argmin())

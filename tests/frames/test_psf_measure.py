@@ -4,7 +4,7 @@ from scipy.optimize import minimize
 
 from csist.checks import InputError
 from csist.frames import estimate_psf, unmix_frame
-from csist.frames.psf import spread_evenly
+from csist.frames.psf_measure import spread_evenly
 from csist.frames.spots import fit_spot
 from csist.physics.psf import GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
@@ -103,8 +103,8 @@ def test_frames_without_sources_are_refused_politely(frame):
 
 def test_unmixing_with_it_is_unmixing_with_what_it_finds():
     scene, frame = star_field(GaussianPSF(1.1), 6, number=10, pairs=1, separation_px=(2.2, 2.4), shape=(110, 120))
-    found, _ = unmix_frame(frame, psf="auto", mode="fast")
-    assert found == unmix_frame(frame, psf=estimate_psf(frame).psf, mode="fast")[0]
+    found = unmix_frame(frame, psf="auto", mode="fast").targets
+    assert found == unmix_frame(frame, psf=estimate_psf(frame).psf, mode="fast").targets
     assert len(found) == len(scene)
     with pytest.raises(InputError, match="auto or empirical, got 'best'"):
         unmix_frame(frame, psf="best")
@@ -153,7 +153,7 @@ def test_an_empirical_psf_has_the_shape_of_the_true_one(winged_field):
 def test_fluxes_by_an_empirical_psf_hold_the_light_of_the_wings(winged_field):
     scene, frame = winged_field
     for word, low, high in (("auto", 0.8, 0.96), ("empirical", 0.975, 1.025)):
-        found, _ = unmix_frame(frame, psf=word, mode="fast")
+        found = unmix_frame(frame, psf=word, mode="fast").targets
         distance = np.hypot(found.x[:, None] - scene.x, found.y[:, None] - scene.y)
         own = distance.argmin(axis=0)
         assert word == "auto" or len(found) == len(scene)

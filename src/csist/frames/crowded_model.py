@@ -1,0 +1,197 @@
+"""The linearised image model of a crowded frame: light of the targets, and a background of bilinear patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array, kron
+
+from csist._types import BoolArray, FloatArray, IntArray
+from csist.frames.background import Background
+from csist.frames.measured import FramePSF, MeasuredFrame
+from csist.physics.psf import PSF, equivalent_sigma
+
+PATCH_PX = 48
+"""Spacing of the background's nodes."""
+FIRST_LEVEL = 0.05
+"""Quantile of a patch that its background starts from: where all pixels hold light, only the darkest show it."""
+LOST_LIGHT = 0.2
+"""Light of a target below this share of the noise is left out of the model."""
+DIFFERENCE_PX = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class CrowdedFrame:
+    """A frame whose targets are fitted simultaneously: pixels, noise and PSF.
+
+    Args:
+        image: (H, W) in counts.
+        valid: (H, W) pixels that count.
+        psf: point spread function.
+        noise_std: noise of a pixel without a target, in counts.
+        gain: electrons per count, None for no shot noise of the targets.
+        psf_error: error of the PSF as a share of the light in a pixel.
+        measured: whether the noise is measured again on the residual of every pass, `noise_std` being a first guess.
+    """
+
+    image: FloatArray
+    valid: BoolArray
+    psf: PSF
+    noise_std: float
+    gain: float | None
+    psf_error: float
+    measured: bool = False
+
+    @classmethod
+    def of(cls, frame: MeasuredFrame, psf: FramePSF, gain: float | None) -> CrowdedFrame:
+        """A measured frame with its PSF and the gain in electrons per count."""
+        return cls(
+            image=frame.image,
+            valid=~(frame.pixels.masked | frame.pixels.saturated),
+            psf=psf.psf,
+            noise_std=float(np.median(frame.background.noise)),
+            gain=gain,
+            psf_error=psf.error,
+            measured=frame.noise_measured,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the frame."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def sigma_px(self) -> float:
+        """Sigma of the Gaussian with the same noise-equivalent area."""
+        return equivalent_sigma(self.psf)
+
+    def weight(self, light: FloatArray) -> FloatArray:
+        """Inverse standard deviation (H, W) of a pixel, given the light of the targets; 0 where not valid."""
+        light = np.maximum(light, 0.0)
+        variance = self.noise_std**2 + (self.psf_error * light) ** 2
+        if self.gain is not None:
+            variance += light / self.gain
+        return np.where(self.valid, 1.0 / np.sqrt(variance), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class CrowdedFit:
+    """Fitted targets and background.
+
+    Args:
+        targets: (n, 3) x, y in px and flux in counts.
+        nodes: (m,) background at the nodes of `background_patches`, in counts.
+    """
+
+    targets: FloatArray
+    nodes: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class PatchBackground:
+    """Background of bilinear patches, and a noise that is the same all over the frame.
+
+    Args:
+        shape: (rows, columns) of the frame.
+        nodes: (m,) background at the nodes of `background_patches`, in counts.
+        noise_std: noise of a pixel without a target, in counts.
+    """
+
+    shape: tuple[int, int]
+    nodes: FloatArray
+    noise_std: float
+
+    def spread(self) -> Background:
+        """Level and noise of each pixel."""
+        level = (background_patches(self.shape) @ self.nodes).reshape(self.shape)
+        return Background(level, np.full(self.shape, self.noise_std))
+
+    def compact(self) -> PatchBackground:
+        """The background itself, which takes little memory."""
+        return self
+
+
+def _node_counts(shape: tuple[int, int]) -> tuple[int, int]:
+    """Number of the background's nodes along rows and columns."""
+    rows, columns = (max(2, round(length / PATCH_PX) + 1) for length in shape)
+    return rows, columns
+
+
+def background_patches(shape: tuple[int, int]) -> csr_array:
+    """Bilinear functions (pixels, nodes) of the background of a frame."""
+    weights = []
+    for length, count in zip(shape, _node_counts(shape), strict=True):
+        place = np.arange(length) / max(length - 1, 1) * (count - 1)
+        left = np.minimum(place.astype(int), count - 2)
+        along = np.zeros((length, count))
+        along[np.arange(length), left] = 1.0 - (place - left)
+        along[np.arange(length), left + 1] = place - left
+        weights.append(csr_array(along))
+    return csr_array(kron(weights[0], weights[1]))
+
+
+def first_nodes(frame: CrowdedFrame) -> FloatArray:
+    """Starting values (nodes,) of the background in counts: a low quantile of the pixels around each node."""
+    rows, columns = (
+        np.rint(np.linspace(0, length - 1, count)).astype(int)
+        for length, count in zip(frame.shape, _node_counts(frame.shape), strict=True)
+    )
+    nodes = []
+    everything = frame.image[frame.valid]
+    for i in rows:
+        for j in columns:
+            part = np.s_[max(i - PATCH_PX, 0) : i + PATCH_PX + 1, max(j - PATCH_PX, 0) : j + PATCH_PX + 1]
+            values = frame.image[part][frame.valid[part]]
+            nodes.append(np.quantile(values if values.size else everything, FIRST_LEVEL))
+    return np.array(nodes) + 1.6 * frame.noise_std
+
+
+def _reach(frame: CrowdedFrame, flux: FloatArray) -> IntArray:
+    """Half side (n,) in px of the square in which a target's light matters."""
+    full = int(np.ceil(frame.psf.radius_px)) + 1
+    offsets = np.arange(full + 1)
+    along = np.arange(-full, full + 1)
+    response = np.abs(frame.psf.response(along[None, :], along[:, None]))
+    ring = np.maximum(np.abs(along)[:, None], np.abs(along)[None, :])
+    outside = np.array([response[ring > r].max(initial=0.0) for r in offsets])
+    reach = np.searchsorted(-outside, -LOST_LIGHT * frame.noise_std / np.maximum(flux, 1e-300))
+    # Few distinct sizes, so that many targets are drawn at once.
+    return np.minimum(np.maximum(3 * -(-reach // 3), int(np.ceil(3.0 * frame.sigma_px))), full)
+
+
+def design_matrix(frame: CrowdedFrame, targets: FloatArray, curved: bool = False) -> csr_array:
+    """Derivatives (pixels, 3 n) of the image by x, y and flux of each target.
+
+    With `curved`, derivatives by xx, xy and yy instead: half of the second derivatives of a target of flux 1.
+    """
+    rows, columns = frame.image.shape
+    reach = _reach(frame, targets[:, 2])
+    parts: list[tuple[IntArray, IntArray, FloatArray]] = []
+    for half in np.unique(reach):
+        chosen = np.flatnonzero(reach == half)
+        x, y, flux = (targets[chosen, k, None, None] for k in range(3))
+        i = np.rint(y).astype(int) + np.arange(-half, half + 1)[:, None]
+        j = np.rint(x).astype(int) + np.arange(-half, half + 1)[None, :]
+        dx, dy = j - x, i - y
+        if curved:
+            (xx, xy), (_, yy) = (
+                [(after - before) / (2.0 * DIFFERENCE_PX) for after, before in zip(ahead, behind, strict=True)]
+                for ahead, behind in (
+                    (frame.psf.gradient(dx - DIFFERENCE_PX, dy), frame.psf.gradient(dx + DIFFERENCE_PX, dy)),
+                    (frame.psf.gradient(dx, dy - DIFFERENCE_PX), frame.psf.gradient(dx, dy + DIFFERENCE_PX)),
+                )
+            )
+            values = [0.5 * xx, xy, 0.5 * yy]
+        else:
+            along_x, along_y = frame.psf.gradient(dx, dy)
+            values = [flux * along_x, flux * along_y, frame.psf.response(dx, dy)]
+        inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
+        pixel = (i * columns + j)[inside]
+        for k, value in enumerate(values):
+            column = np.broadcast_to(3 * chosen[:, None, None] + k, inside.shape)[inside]
+            parts.append((pixel, column, value[inside]))
+    if not parts:
+        return csr_array((rows * columns, 0))
+    pixel, column, value = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return csr_array(coo_array((value, (pixel, column)), shape=(rows * columns, 3 * len(targets))))

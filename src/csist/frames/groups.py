@@ -1,0 +1,95 @@
+"""What is reported of the groups of a frame besides their targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from csist._types import FloatArray, IntArray
+from csist.frames.grouping import link
+from csist.frames.mask import PixelMask
+from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma
+from csist.targets import Flag, Targets
+
+
+@dataclass(frozen=True)
+class FrameGroup:
+    """One group of a frame besides its targets: a blob, or linked targets of a crowded frame.
+
+    Args:
+        number: of the group; `Targets.group` refers to it.
+        column: first column of the smallest rectangle that holds the group's windows.
+        row: first row of that rectangle.
+        shape: (rows, columns) of that rectangle in px.
+        peaks: number of detected peaks.
+        windows: number of windows that were fitted; 0 if none could be.
+        significance: of its strongest peak, in standard deviations.
+        count: number of targets reported.
+        count_probability: (n,) probability of 0, 1, 2, ... targets; empty where point targets do not explain it.
+        chi_squared: of the best fit, summed over the windows; NaN where there is none.
+        degrees_of_freedom: measured pixels minus parameters, summed.
+        flags: bits of `Flag`.
+        samples: one array (m, k, 3) per window: posterior samples of x, y in px and intensity in counts of k targets,
+            in frame coordinates, given their number and the noise of the fit; empty unless asked for.
+    """
+
+    number: int
+    column: int
+    row: int
+    shape: tuple[int, int]
+    peaks: int
+    windows: int
+    significance: float
+    count: int
+    count_probability: FloatArray
+    chi_squared: float
+    degrees_of_freedom: int
+    flags: Flag
+    samples: tuple[FloatArray, ...] = ()
+
+
+def pixel_flags(pixels: PixelMask, positions: FloatArray, reach: int) -> IntArray:
+    """MASKED and SATURATED bits of each position (n, 2), by the pixels within `reach` along rows and columns."""
+    bits = np.zeros(len(positions), dtype=np.int64)
+    for k, (x, y) in enumerate(positions):
+        part = np.s_[
+            max(round(y) - reach, 0) : round(y) + reach + 1,
+            max(round(x) - reach, 0) : round(x) + reach + 1,
+        ]
+        bits[k] |= int(Flag.MASKED) if pixels.masked[part].any() else 0
+        bits[k] |= int(Flag.SATURATED) if pixels.saturated[part].any() else 0
+    return bits
+
+
+def linked_groups(targets: Targets, psf: PSF, pixels: PixelMask) -> tuple[Targets, list[FrameGroup]]:
+    """Targets of a crowded frame with their flags and groups: those closer than 1 R are one group."""
+    sigma = equivalent_sigma(psf)
+    positions = np.stack([targets.x, targets.y], axis=1)
+    flags = pixel_flags(pixels, positions, int(np.ceil(2.0 * sigma + 0.5)))
+    labels = link(positions, RAYLEIGH_PER_SIGMA * sigma)
+    _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[labels] if len(first) else labels
+    significance = targets.intensity / targets.intensity_std
+    groups = []
+    for number in range(len(first)):
+        members = np.flatnonzero(rank == number)
+        low = np.maximum(np.rint(positions[members].min(axis=0)).astype(int), 0)
+        high = np.rint(positions[members].max(axis=0)).astype(int)
+        groups.append(
+            FrameGroup(
+                number=number,
+                column=int(low[0]),
+                row=int(low[1]),
+                shape=(int(high[1] - low[1]) + 1, int(high[0] - low[0]) + 1),
+                peaks=len(members),
+                windows=1,
+                significance=float(significance[members].max()),
+                count=len(members),
+                count_probability=np.empty(0),
+                chi_squared=float("nan"),
+                degrees_of_freedom=0,
+                flags=Flag(int(np.bitwise_or.reduce(flags[members]))),
+            )
+        )
+    return targets.replace(flags=flags, group=rank), groups

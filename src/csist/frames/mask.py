@@ -1,0 +1,162 @@
+"""Bad and saturated pixels of a frame, and the level at which it clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from csist._types import BoolArray, FloatArray, IntArray
+from csist.checks import InputError, check_stack
+from csist.frames.kernels import steep_pixels
+from csist.physics.psf import PSF
+from csist.physics.sensor import ROUNDING_VARIANCE
+
+LONE_SIGMAS = 25.0
+"""Excess in noise standard deviations that a hot or dead pixel must have."""
+LONE_SHARE = 0.08
+"""Largest share of that excess which its neighbours may show; a Gaussian PSF of 0.4 px puts 0.13 there."""
+LONE_SIDE_PX = 5
+"""Side of the surroundings whose median a lone pixel is compared with."""
+LONE_MARGIN_PX = LONE_SIDE_PX // 2 + 1
+"""Margin that the surroundings of a border pixel's neighbour need."""
+MOST_SCATTER_PIXELS = 1_500
+"""Pixels, spread evenly over a frame, on which the scatter about that median is measured."""
+BLOCK_PIXELS = 2**20
+"""Pixels that are tested for whole numbers at a time."""
+FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+"""Levels at which converters clip; a whole-numbered frame whose maximum is one of these is taken as clipped there."""
+
+
+class PixelKind(IntEnum):
+    """What a pixel of a frame can be used for."""
+
+    VALID = 0
+    NAN = 1
+    DEAD = 2
+    """Far below all its neighbours."""
+    HOT = 3
+    """Far above all its neighbours."""
+    SATURATED = 4
+    """At the ceiling: a lower bound only."""
+
+
+@dataclass(frozen=True, eq=False)
+class PixelMask:
+    """Which pixels of a frame are usable.
+
+    Args:
+        kind: (H, W) uint8, a `PixelKind` per pixel.
+        ceiling: level in counts at which the frame clips, infinite if it does not.
+    """
+
+    kind: NDArray[np.uint8]
+    ceiling: float
+
+    @cached_property
+    def masked(self) -> BoolArray:
+        """(H, W) pixels that are never used: NaN, dead or hot."""
+        return np.asarray((self.kind != PixelKind.VALID) & (self.kind != PixelKind.SATURATED))
+
+    @cached_property
+    def saturated(self) -> BoolArray:
+        """(H, W) pixels at the ceiling, used as lower bounds."""
+        return np.asarray(self.kind == PixelKind.SATURATED)
+
+    def count(self, kind: PixelKind) -> int:
+        """Number of pixels of a kind."""
+        return int((self.kind == kind).sum())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of pixels of each kind but the valid ones, by lower-case name."""
+        return {kind.name.lower(): self.count(kind) for kind in PixelKind if kind is not PixelKind.VALID}
+
+
+def check_frame(frame: NDArray[np.generic]) -> FloatArray:
+    """Return a frame as float64 (H, W); NaN is allowed, but not everywhere.
+
+    Raises:
+        InputError: if it is not one image of at least 3 x 3 real numbers with a valid pixel.
+    """
+    stack = check_stack(frame, "frame")
+    if len(stack) != 1:
+        raise InputError(f"frame must be one image (H, W), got a stack of {len(stack)}: pass its images one by one")
+    if np.isnan(stack[0]).all():
+        raise InputError(f"frame has no valid pixel: all {stack[0].size} are NaN")
+    return np.asarray(stack[0])
+
+
+def is_whole_numbered(frame: FloatArray) -> bool:
+    """Whether every valid pixel is a whole number, so that the frame was rounded."""
+    # One row rules out most frames that were not rounded; blocks of rows bound the memory for huge frames.
+    step = max(1, BLOCK_PIXELS // frame.shape[1])
+    parts = (frame[start : start + step] for start in range(1, len(frame), step))
+    return all(bool((np.isnan(part) | (part == np.rint(part))).all()) for part in chain((frame[:1],), parts))
+
+
+def find_ceiling(frame: FloatArray) -> float:
+    """Level at which a frame of unknown origin clips: its maximum if that is a converter's, else infinity."""
+    top = float(np.nanmax(frame))
+    return top if top in FULL_SCALES and is_whole_numbered(frame) else np.inf
+
+
+def lone_share(psf: PSF | None) -> float:
+    """Largest share of a lone pixel's excess that its neighbours may show, given the PSF if it is known."""
+    if psf is None:
+        return LONE_SHARE
+    # A source at the centre of a pixel puts the least light into its neighbours.
+    return min(LONE_SHARE, 0.5 * float(psf.response(1.0, 0.0) / psf.response(0.0, 0.0)))
+
+
+def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None = None) -> PixelMask:
+    """Find NaN, dead, hot and saturated pixels.
+
+    A hot (dead) pixel stands out from the median of its surroundings by more than `LONE_SIGMAS` while no neighbour
+    shows more than `LONE_SHARE` of that: no optics produces such a sharp spot.
+
+    Args:
+        frame: (H, W) in counts.
+        ceiling: level in counts at which the sensor clips; None guesses it with `find_ceiling`.
+        psf: lowers the share for PSFs much smaller than a pixel.
+    """
+    nan = np.isnan(frame)
+    ceiling = find_ceiling(frame) if ceiling is None else ceiling
+    filled = np.where(nan, np.nanmedian(frame), frame) if nan.any() else frame
+    step = max(1, round((filled.size / MOST_SCATTER_PIXELS) ** 0.5))
+    rows, columns = (v.ravel() for v in np.mgrid[0 : filled.shape[0] : step, 0 : filled.shape[1] : step])
+    padded = np.pad(filled, LONE_MARGIN_PX, mode="reflect")
+    spread = np.median(np.abs(_excess(padded, rows, columns))) * 1.4826
+    scatter = max(float(spread), np.sqrt(ROUNDING_VARIANCE) if is_whole_numbered(frame) else 0.0)
+    kind = np.zeros(frame.shape, dtype=np.uint8)
+    kind[filled >= ceiling] = PixelKind.SATURATED
+    kind[nan] = PixelKind.NAN
+    if scatter > 0.0:
+        # Half the limit: the medians of neighbours differ too.
+        rows, columns = np.nonzero(steep_pixels(filled, 0.5 * LONE_SIGMAS * scatter) & ~nan)
+        lone = _lone(padded, rows, columns, LONE_SIGMAS * scatter, lone_share(psf))
+        kind[rows[lone > 0], columns[lone > 0]] = PixelKind.HOT
+        kind[rows[lone < 0], columns[lone < 0]] = PixelKind.DEAD
+    return PixelMask(kind, ceiling)
+
+
+def _excess(padded: FloatArray, rows: IntArray, columns: IntArray) -> FloatArray:
+    """Excess (n,) of pixels over the median of their surroundings, in a frame with a margin of `LONE_MARGIN_PX`."""
+    first = LONE_MARGIN_PX - LONE_SIDE_PX // 2
+    surroundings = sliding_window_view(padded, (LONE_SIDE_PX, LONE_SIDE_PX))[rows + first, columns + first]
+    median = np.median(surroundings.reshape(len(rows), LONE_SIDE_PX**2), axis=1)
+    return np.asarray(padded[rows + LONE_MARGIN_PX, columns + LONE_MARGIN_PX] - median)
+
+
+def _lone(padded: FloatArray, rows: IntArray, columns: IntArray, least: float, share: float) -> IntArray:
+    """1 for a hot, -1 for a dead, 0 for any other pixel (n,): its excess is above `least`, its neighbours' is not."""
+    excess = _excess(padded, rows, columns)
+    sign, lone = np.sign(excess), np.abs(excess) > least
+    for down, right in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j):
+        lone &= sign * _excess(padded, rows + down, columns + right) < share * np.abs(excess)
+    return np.where(lone, sign, 0.0).astype(np.int64)

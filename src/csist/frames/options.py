@@ -1,0 +1,143 @@
+"""The options of unmixing a frame, validated once; command line and app take names, defaults and help from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from csist.checks import InputError, check_not_negative
+
+if TYPE_CHECKING:
+    from csist.frames.psf_estimate import PSFEstimate
+    from csist.physics.psf import PSF
+    from csist.physics.sensor import Sensor
+    from csist.scenes import ScenePrior
+
+CROWDED = "crowded"
+"""The detector that fits a whole frame at once, see `csist.frames.crowded`."""
+DETECTORS = ("contrast", "matched", CROWDED)
+
+MEASURED_PSFS = ("auto", "empirical")
+"""Words for a PSF to be measured on the frame: the best Gaussian, and an oversampled table."""
+
+FALSE_ALARM_RATE = 1e-9
+"""Stated false alarms per pixel; a real scene has some tens of times more, because clutter holds real small spots."""
+
+
+def check_false_alarm_rate(rate: float) -> float:
+    """The rate, if it is between 0 and 0.1 false alarms per pixel.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not 0.0 < rate < 0.1:
+        raise InputError(f"false_alarm_rate must be between 0 and 0.1 false alarms per pixel, got {rate}")
+    return rate
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """How a frame is unmixed.
+
+    Args:
+        sensor: PSF, shot noise and saturation; its shape, background and rounding are ignored. None: the PSF and the
+            level at which the frame clips are found from the frame.
+        prior: scene prior of a window, not single-pixel; None for `ScenePrior.flat()`.
+        mode: "accurate" or "fast".
+        noise_std: noise of a pixel in counts; None takes the sensor's, and if that is 0 measures it all over the
+            frame.
+        psf: point spread function, or the sigma in px of a Gaussian one; takes precedence over the sensor's. "auto"
+            measures the sigma on isolated bright sources, "empirical" the shape too, see
+            `csist.frames.psf_measure.estimate_psf`; both refuse frames with too few sources. A `PSFEstimate` is used
+            with its error. None takes the sensor's, and without a sensor a rough guess.
+        psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
+            variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
+            measured, else 0.
+        detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, star fields) or "crowded"
+            (star fields without dark sky between the targets, fitted all at once; `prior` and `mode` are not used).
+        false_alarm_rate: stated false alarms per pixel in Gaussian noise, below 0.1.
+        box_sides_px: sides of the boxes of the background in px, coarse to fine; None: (128, 32), wider for wide PSFs.
+        keep_samples: whether the groups keep their posterior samples; the crowded detector has none.
+        workers: threads, None for one per core; the result does not depend on it.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    sensor: Sensor | None = None
+    prior: ScenePrior | None = None
+    mode: str = field(default="accurate", metadata={"help": "Effort of the continuous method: accurate or fast."})
+    noise_std: float | None = field(default=None, metadata={"help": "Noise of a pixel in counts."})
+    psf: PSF | PSFEstimate | float | str | None = None
+    psf_error: float | None = None
+    detector: str = field(
+        default="contrast",
+        metadata={"help": "How targets are found in frames: contrast (clutter), matched (noise) or crowded (stars)."},
+    )
+    false_alarm_rate: float = field(
+        default=FALSE_ALARM_RATE, metadata={"help": "Detection threshold in frames: false alarms per pixel."}
+    )
+    box_sides_px: tuple[int, ...] | None = None
+    keep_samples: bool = False
+    workers: int | None = field(default=None, metadata={"help": "Threads."})
+
+    def __post_init__(self) -> None:
+        # Imported here: the names, defaults and help texts of the options are needed before any solver is.
+        from csist.methods.table import abilities
+        from csist.physics.psf import GaussianPSF
+
+        for name, allowed in (("mode", abilities("continuous").modes), ("detector", DETECTORS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.prior is not None and self.prior.single_pixel:
+            raise InputError("a frame needs a prior with targets anywhere: use flat, or cut windows and unmix them")
+        if isinstance(self.psf, str) and self.psf not in MEASURED_PSFS:
+            raise InputError(f"psf must be a PSF, a sigma in px, {' or '.join(MEASURED_PSFS)}, got {self.psf!r}")
+        if isinstance(self.psf, int | float):
+            object.__setattr__(self, "psf", GaussianPSF(self.psf))
+        for name in ("noise_std", "psf_error"):
+            if getattr(self, name) is not None:
+                check_not_negative(name, getattr(self, name))
+        check_false_alarm_rate(self.false_alarm_rate)
+        if self.box_sides_px is not None and (not self.box_sides_px or min(self.box_sides_px) < 3):
+            raise InputError(f"box_sides_px must hold sides of at least 3 px, got {self.box_sides_px}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers must be a whole number >= 1, got {self.workers}")
+
+    @classmethod
+    def of(cls, **options: Any) -> FrameOptions:
+        """The options with these names.
+
+        Raises:
+            InputError: if a name is unknown or a value out of range.
+        """
+        known = [each.name for each in fields(cls)]
+        for name in options:
+            if name not in known:
+                close = get_close_matches(name, known, 1)
+                hint = f"did you mean {close[0]}?" if close else f"its options are {', '.join(known)}"
+                raise InputError(f"a frame does not take {name}: {hint}")
+        return cls(**options)
+
+    @property
+    def gain(self) -> float | None:
+        """Electrons per count; None for no shot noise of the targets."""
+        return None if self.sensor is None else self.sensor.gain
+
+    @property
+    def ceiling(self) -> float | None:
+        """Level in counts at which the sensor clips; None if it is not known."""
+        return None if self.sensor is None or self.sensor.ceiling == float("inf") else self.sensor.ceiling
+
+    @property
+    def stated_noise_std(self) -> float | None:
+        """Noise of a pixel in counts if it is known; None if it is to be measured."""
+        if self.noise_std is None and self.sensor is not None and self.sensor.gain is None:
+            return self.sensor.read_noise or None
+        return self.noise_std
+
+
+def option_help(name: str) -> str:
+    """Help text of an option, for the command line and the app; its default is `FrameOptions.NAME`."""
+    return str(FrameOptions.__dataclass_fields__[name].metadata["help"])

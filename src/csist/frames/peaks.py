@@ -1,0 +1,105 @@
+"""Detections before any fit: local maxima of a significance map, and the threshold they must reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import KDTree
+from scipy.special import ndtri
+
+from csist._types import BoolArray, FloatArray, IntArray
+from csist.checks import check_positive
+from csist.frames.grouping import link
+from csist.frames.kernels import local_maxima
+from csist.frames.options import check_false_alarm_rate
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Detections before any fit, most significant first.
+
+    Args:
+        x: columns in px, (n,).
+        y: rows in px, (n,).
+        significance: in Gaussian standard deviations, (n,).
+    """
+
+    x: FloatArray
+    y: FloatArray
+    significance: FloatArray
+
+    def __len__(self) -> int:
+        return int(self.x.size)
+
+    def __getitem__(self, key: IntArray | BoolArray | slice) -> Peaks:
+        return Peaks(self.x[key], self.y[key], self.significance[key])
+
+    def merged(self, *others: Peaks) -> Peaks:
+        """These and others, most significant first."""
+        x, y, z = (
+            np.concatenate([getattr(peaks, name) for peaks in (self, *others)]) for name in ("x", "y", "significance")
+        )
+        order = np.argsort(-z, kind="stable")
+        return Peaks(x[order], y[order], z[order])
+
+    @property
+    def positions(self) -> FloatArray:
+        """(n, 2) columns x, y in px."""
+        return np.stack([self.x, self.y], axis=1)
+
+
+def threshold_sigmas(false_alarm_rate: float, scales: int = 1) -> float:
+    """Significance that noise exceeds `false_alarm_rate` times per pixel, shared equally between independent scales.
+
+    Raises:
+        InputError: if the rate is not between 0 and 0.1.
+
+    >>> round(threshold_sigmas(1e-3), 2)
+    3.09
+    """
+    return float(-ndtri(check_false_alarm_rate(false_alarm_rate) / scales))
+
+
+def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) -> Peaks:
+    """Local maxima of a map at or above a threshold, one for each plateau, refined to a fraction of a pixel.
+
+    Args:
+        significance: (H, W).
+        threshold: smallest significance, > 0.
+        reach_px: a maximum is the largest value within so many pixels along rows and columns.
+    """
+    check_positive("threshold", threshold)
+    tops = np.nonzero(local_maxima(significance, threshold, reach_px))
+    if not tops[0].size:
+        return Peaks(np.empty(0), np.empty(0), np.empty(0))
+    plateau = link(np.stack(tops, axis=1).astype(np.float64), 1.5)  # neighbours, diagonal ones too
+    size = np.bincount(plateau)
+    centres = np.stack([np.bincount(plateau, weights=place) / size for place in tops], axis=1)
+    rows, columns = np.rint(centres).astype(np.int64).T
+    values = np.zeros(len(size))
+    np.maximum.at(values, plateau, significance[tops])
+    x, y = centres[:, 1].copy(), centres[:, 0].copy()
+    for position, index, other, axis in ((x, columns, rows, 1), (y, rows, columns, 0)):
+        # Vertex of the parabola through the maximum and its two neighbours along this axis.
+        inside = (index > 0) & (index < significance.shape[axis] - 1)
+        i, o = index[inside], other[inside]
+        before, here, after = (significance[(o, i + step) if axis == 1 else (i + step, o)] for step in (-1, 0, 1))
+        bend = before - 2.0 * here + after
+        shift = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1.0), 0.0)
+        position[inside] += np.clip(shift, -0.5, 0.5)
+    order = np.argsort(-np.asarray(values), kind="stable")
+    return Peaks(x[order], y[order], np.asarray(values, dtype=np.float64)[order])
+
+
+def keep_strongest(peaks: Peaks, distance_px: float) -> Peaks:
+    """Peaks without those that have a stronger kept one within `distance_px`."""
+    if len(peaks) < 2:
+        return peaks
+    tree = KDTree(peaks.positions)
+    kept = np.ones(len(peaks), dtype=bool)
+    for i, position in enumerate(peaks.positions):  # strongest first
+        if kept[i]:
+            close = np.array(tree.query_ball_point(position, distance_px), dtype=np.int64)
+            kept[close[close > i]] = False
+    return peaks[kept]

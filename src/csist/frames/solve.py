@@ -1,0 +1,196 @@
+"""From a whole frame to its targets: bad pixels, background, PSF, detection, windows, unmixing, frame coordinates."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist._types import FloatArray
+from csist.checks import InputError
+from csist.frames.background import BackgroundSource
+from csist.frames.blobs import BlobSolver, Progress
+from csist.frames.crowded import unmix_crowded
+from csist.frames.crowded_model import CrowdedFrame
+from csist.frames.detect import detect_peaks
+from csist.frames.groups import FrameGroup, linked_groups
+from csist.frames.mask import check_frame, find_ceiling
+from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
+from csist.frames.options import CROWDED, FrameOptions
+from csist.frames.peaks import Peaks, threshold_sigmas
+from csist.frames.psf_estimate import PSFEstimate
+from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
+from csist.frames.result import FrameModel, FrameResult, ModelPart, whole_region
+from csist.frames.spots import typical_sigma
+from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
+from csist.frames.windows import WindowSolver
+from csist.physics.psf import PSF, GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+from csist.targets import Targets
+
+GUESSED_PSF_ERROR = 0.2
+"""Error of a guessed PSF as a share of the light in a window's brightest pixel."""
+
+
+def unmix_frame(
+    image: NDArray[np.generic],
+    sensor: Sensor | None = None,
+    prior: ScenePrior | None = None,
+    *,
+    mode: str = "accurate",
+    keep_samples: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> FrameResult:
+    """Unmix a whole frame: its targets in frame coordinates, its groups, and what they were measured against.
+
+    Args:
+        image: (H, W) in counts, at least 3 x 3; NaN pixels are left out.
+        sensor: PSF, shot noise and saturation; its shape, background and rounding are ignored. None: the PSF is
+            found from the frame, and so is clipping.
+        prior: scene prior of a window, not single-pixel; default `ScenePrior.flat()`.
+        mode: "accurate" or "fast".
+        keep_samples: whether the groups keep their posterior samples; the crowded detector has none.
+        progress: called with (blobs done, blobs in all) now and then, tile by tile in a very large frame; an
+            exception of its own ends the work.
+        **options: the other fields of `csist.frames.FrameOptions`: noise_std, psf, psf_error, detector,
+            false_alarm_rate, box_sides_px, workers.
+
+    Raises:
+        InputError: if the frame has no valid pixel or is not one image, if an option is unknown or out of range, or if
+            the PSF cannot be measured.
+
+    >>> from csist.physics.sensor import Sensor
+    >>> sky = Sensor(GaussianPSF(1.1), shape=(40, 60), background=20.0, read_noise=1.0)
+    >>> frame = sky.observe(Targets(x=[30.2], y=[20.7], intensity=[900.0]), 0)
+    >>> result = unmix_frame(frame, sky, mode="fast")
+    >>> len(result.targets), result.psf_origin, round(float(np.median(result.background)))
+    (1, 'given', 20)
+    >>> float(np.abs(result.residual()).max()) < 5.0
+    True
+    """
+    settled = FrameOptions.of(sensor=sensor, prior=prior, mode=mode, keep_samples=keep_samples, **options)
+    return solve_frame(image, settled, progress)
+
+
+def solve_frame(image: NDArray[np.generic], options: FrameOptions, progress: Progress | None = None) -> FrameResult:
+    """`unmix_frame` with its options in one object.
+
+    Args:
+        image: (H, W) in counts.
+        options: how it is unmixed.
+        progress: told of the blobs done.
+
+    Raises:
+        InputError: if the frame has no valid pixel or is not one image, or if the PSF cannot be measured.
+    """
+    frame = check_frame(image)
+    rules = FrameRules(options.ceiling, options.stated_noise_std, options.box_sides_px)
+    if frame.size > LARGEST_PIXELS:
+        psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
+        if rules.ceiling is None:
+            rules = FrameRules(find_ceiling(frame), rules.noise_std, rules.box_sides_px)
+        return unmix_tiles(frame, partial(_solve_part, rules=rules, psf=psf, options=options, progress=progress))
+    psf = _given_psf(options)
+    first: MeasuredFrame | None = None
+    if isinstance(options.psf, str):
+        first = measure_frame(frame, FrameRules(rules.ceiling, rules.noise_std))
+        psf = _measured_psf(psf_of_spots([spots_of(first)], empirical=options.psf == "empirical"), options)
+        if options.box_sides_px is not None or not measured_alike(rules, psf.psf):
+            first = None
+    return _solve_part(frame, rules, psf, options, progress, first)
+
+
+def _given_psf(options: FrameOptions) -> FramePSF | None:
+    """The PSF that is stated; None where it has to be found from the frame."""
+    if isinstance(options.psf, PSFEstimate):
+        return _measured_psf(options.psf, options)
+    psf = options.psf
+    if psf is None and options.sensor is not None:
+        psf = options.sensor.psf
+    if psf is None or isinstance(psf, str | float):
+        return None
+    return FramePSF(psf, options.psf_error or 0.0, "given")
+
+
+def _measured_psf(estimate: PSFEstimate, options: FrameOptions) -> FramePSF:
+    error = estimate.psf_error if options.psf_error is None else options.psf_error
+    return FramePSF(estimate.psf, error, "measured", estimate)
+
+
+def _measured_in_tiles(frame: FloatArray, rules: FrameRules, options: FrameOptions) -> FramePSF | None:
+    """The PSF of a very large frame, measured on some of its tiles; None where that is not asked for."""
+    if not isinstance(options.psf, str):
+        return None
+    parts = [frame[tile.part] for tile in tiles((frame.shape[0], frame.shape[1]))]
+    valid = [part for part in parts if not np.isnan(part).all()]
+    chosen = (valid[index] for index in spread_evenly(len(valid)))
+    estimate = estimate_psf(chosen, rules.ceiling, rules.noise_std, empirical=options.psf == "empirical")
+    return _measured_psf(estimate, options)
+
+
+def guess_psf(frame: MeasuredFrame, peaks: Peaks, error: float | None) -> FramePSF:
+    """The Gaussian that fits the isolated spots of a frame, as a rough guess of its PSF.
+
+    Args:
+        frame: the frame.
+        peaks: its peaks.
+        error: of the guess, as a share of the light in a window's brightest pixel; None: `GUESSED_PSF_ERROR`.
+    """
+    sigma_px = typical_sigma(frame.flattened, peaks, frame.background.noise)
+    return FramePSF(GaussianPSF(sigma_px), GUESSED_PSF_ERROR if error is None else error, "guessed")
+
+
+def _solve_part(
+    image: FloatArray,
+    rules: FrameRules,
+    psf: FramePSF | None,
+    options: FrameOptions,
+    progress: Progress | None,
+    frame: MeasuredFrame | None = None,
+) -> FrameResult:
+    """Unmix a frame, or a tile of one.
+
+    Args:
+        image: (H, W) in counts.
+        rules: how bad pixels and background are measured.
+        psf: the PSF; None guesses it.
+        options: how the frame is unmixed.
+        progress: told of the blobs done.
+        frame: the same image, if it has been measured by these rules.
+    """
+    known: PSF | None = None if psf is None else psf.psf
+    frame = measure_frame(image, rules, known) if frame is None else frame
+    if options.detector == CROWDED:
+        if psf is None:
+            raise InputError("the crowded detector needs the PSF: give psf or sensor")
+        threshold = threshold_sigmas(options.false_alarm_rate)
+        crowd = CrowdedFrame.of(frame, psf, options.gain)
+        found, background = unmix_crowded(crowd, threshold)
+        targets, groups = linked_groups(found, psf.psf, frame.pixels)
+        return _result(frame, background, psf, threshold, targets, groups)
+    peaks, threshold = detect_peaks(
+        image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, options.detector
+    )
+    psf = guess_psf(frame, peaks, options.psf_error) if psf is None else psf
+    windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
+    targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
+    return _result(frame, frame.background, psf, threshold, targets, groups)
+
+
+def _result(
+    frame: MeasuredFrame,
+    background: BackgroundSource,
+    psf: FramePSF,
+    threshold: float,
+    targets: Targets,
+    groups: list[FrameGroup],
+) -> FrameResult:
+    shape = (frame.image.shape[0], frame.image.shape[1])
+    whole = whole_region(shape)
+    drawing = FrameModel(shape, [ModelPart(whole, whole, background, psf.psf, targets)])
+    return FrameResult(frame.image, targets, groups, frame.pixels, psf, threshold, drawing)

@@ -1,0 +1,196 @@
+"""Forced photometry: fluxes and their errors at given positions of a frame.
+
+Neighbours whose light overlaps are fitted together, and with them one constant that the measured background may be off
+by. This is the linear least-squares problem of PSF photometry (Stetson, PASP 99, 191, 1987) with positions held fixed,
+so no peak is needed: where nothing shines the flux is compatible with zero and its error gives an upper limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csc_array, csr_array, hstack
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
+from scipy.spatial import KDTree
+
+from csist._types import BoolArray, FloatArray, IntArray
+from csist.checks import InputError
+from csist.frames.mask import check_frame
+from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
+from csist.frames.options import FrameOptions
+from csist.frames.psf_estimate import PSFEstimate
+from csist.physics.psf import PSF
+from csist.targets import Flag, Targets
+
+MARGIN_PX = 2
+"""Pixels beyond the PSF's radius that take part in the fit: they hold the constant."""
+UPPER_LIMIT_SIGMAS = 3.0
+"""Fluxes below so many standard errors are flagged as upper limits."""
+SHOT_NOISE_PASSES = 3
+"""Fits in which the shot noise of the targets follows from the fluxes of the last one."""
+DENSE_SIZE = 600
+"""Unknowns up to which the normal matrix is inverted whole; above, its factors are solved in blocks."""
+BLOCK = 256
+
+
+def forced_photometry(
+    image: NDArray[np.generic], x: ArrayLike, y: ArrayLike, *, psf: PSF | float, **options: Any
+) -> Targets:
+    """Measure the flux of a point target at each of the given positions.
+
+    Args:
+        image: (H, W) in counts; NaN pixels are left out.
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+        psf: point spread function, or the sigma in px of a Gaussian one.
+        **options: `sensor`, `noise_std` and `box_sides_px` as in `csist.frames.FrameOptions`.
+
+    Returns:
+        One target per position, in their order: `intensity` and `intensity_std` in counts. The flag UPPER_LIMIT marks a
+        flux below three standard errors (the true one is below intensity + 3 intensity_std at 99.9 %), MASKED and
+        SATURATED mark such pixels of the target. Where no pixel of a target is valid, flux and error are NaN.
+
+    Raises:
+        InputError: if the positions are not finite or of different lengths, if the frame cannot be used, or if an
+            option is unknown or out of range.
+
+    >>> from csist.physics.sensor import Sensor
+    >>> from csist.physics.psf import GaussianPSF
+    >>> sky = Sensor(GaussianPSF(1.1), shape=(40, 60), background=20.0, read_noise=1.0)
+    >>> frame = sky.observe(Targets(x=[30.2], y=[20.7], intensity=[900.0]), 0)
+    >>> found = forced_photometry(frame, [30.2, 10.0], [20.7, 10.0], psf=1.1)
+    >>> found.flags.tolist(), bool(abs(found.intensity[0] - 900.0) < 4.0 * found.intensity_std[0])
+    ([0, 64], True)
+    """
+    settled = FrameOptions.of(psf=psf, **options)
+    kernel = settled.psf
+    if kernel is None or isinstance(kernel, str | float | PSFEstimate):
+        raise InputError(f"psf must be a PSF or a sigma in px, got {psf!r}")
+    columns, rows = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (x, y))
+    if columns.shape != rows.shape or columns.ndim != 1:
+        raise InputError(f"x and y must be positions of equal number, got shapes {columns.shape} and {rows.shape}")
+    if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
+        raise InputError("positions must be finite: leave out those that are NaN or infinite")
+    rules = FrameRules(settled.ceiling, settled.stated_noise_std, settled.box_sides_px)
+    frame = measure_frame(check_frame(image), rules, kernel)
+    return measure_fluxes(frame, columns, rows, kernel, settled.gain)
+
+
+def measure_fluxes(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF, gain: float | None) -> Targets:
+    """`forced_photometry` on a frame whose pixels and background are measured.
+
+    Args:
+        frame: the frame.
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+        psf: point spread function.
+        gain: electrons per count; None for no shot noise of the targets.
+    """
+    flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    valid = ~(frame.pixels.masked | frame.pixels.saturated)
+    for members in _overlapping(x, y, psf):
+        patch = _light(x[members], y[members], psf, valid)
+        seen = patch.seen
+        if seen.any():
+            flux[members[seen]], error[members[seen]] = _fit(patch, frame, gain)
+    flags = np.where(flux < UPPER_LIMIT_SIGMAS * error, int(Flag.UPPER_LIMIT), 0)
+    flags |= _pixel_flags(frame, x, y, psf)
+    return Targets(x=x, y=y, intensity=flux, intensity_std=error, flags=flags)
+
+
+class _Patch(NamedTuple):
+    """The valid pixels around some targets, and the targets' light in them.
+
+    Args:
+        pixels: (m,) flat indices into the frame.
+        light: (m, k) share of the flux of each target that is seen in each pixel.
+        seen: (n,) which of the targets have light in a valid pixel; k of them.
+    """
+
+    pixels: IntArray
+    light: csr_array
+    seen: BoolArray
+
+
+def _reach(psf: PSF) -> int:
+    return int(np.ceil(psf.radius_px)) + MARGIN_PX
+
+
+def _overlapping(x: FloatArray, y: FloatArray, psf: PSF) -> list[IntArray]:
+    """Indices of the positions in each set whose pixels overlap."""
+    if not len(x):
+        return []
+    pairs = KDTree(np.stack([x, y], axis=1)).query_pairs(2.0 * _reach(psf) + 1.0, p=np.inf, output_type="ndarray")
+    links = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(x), len(x)))
+    number, labels = connected_components(links, directed=False)
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.searchsorted(labels[order], np.arange(1, number)))
+
+
+def _light(x: FloatArray, y: FloatArray, psf: PSF, valid: BoolArray) -> _Patch:
+    """Pixels and light of some targets; pixels outside the frame, or that are not valid, are left out."""
+    reach, (height, width) = _reach(psf), valid.shape
+    offset = np.arange(-reach, reach + 1)
+    rows = np.rint(y).astype(np.int64)[:, None, None] + offset[None, :, None]
+    columns = np.rint(x).astype(np.int64)[:, None, None] + offset[None, None, :]
+    rows, columns = np.broadcast_arrays(rows, columns)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    inside[inside] = valid[rows[inside], columns[inside]]
+    target, _, _ = np.nonzero(inside)
+    rows, columns = rows[inside], columns[inside]
+    response = psf.response(columns - x[target], rows - y[target])
+    pixels, place = np.unique(rows * width + columns, return_inverse=True)
+    light = csc_array((response, (place, target)), shape=(len(pixels), len(x)))
+    seen = np.asarray(light.sum(axis=0)).ravel() > 0.5 * float(psf.response(0.0, 0.0))
+    return _Patch(pixels, csr_array(light[:, np.flatnonzero(seen)]), seen)
+
+
+def _fit(patch: _Patch, frame: MeasuredFrame, gain: float | None) -> tuple[FloatArray, FloatArray]:
+    """Fluxes and standard errors of the targets of a patch."""
+    data = (frame.image - frame.background.level).ravel()[patch.pixels]
+    variance = frame.background.noise.ravel()[patch.pixels] ** 2
+    constant = csr_array(np.ones((len(data), 1)))
+    design = csr_array(hstack([patch.light, constant]))
+    solution = np.zeros(design.shape[1])
+    errors = np.full(design.shape[1], np.nan)
+    for _ in range(1 if gain is None else SHOT_NOISE_PASSES):
+        shot = 0.0 if gain is None else np.maximum(patch.light @ solution[:-1], 0.0) / gain
+        weighted = design.multiply(1.0 / (variance + shot)[:, None]).tocsr()
+        normal = csc_array(design.T @ weighted)
+        solution, errors = _solve(normal, weighted.T @ data)
+    return solution[:-1], errors[:-1]
+
+
+def _solve(normal: csc_array, right: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Solution of the normal equations, and the square root of the diagonal of the inverse."""
+    size = normal.shape[0]
+    if size <= DENSE_SIZE:
+        inverse = np.linalg.pinv(normal.toarray(), hermitian=True)
+        return inverse @ right, np.sqrt(np.diag(inverse))
+    factors = splu(normal)
+    diagonal = np.empty(size)
+    for start in range(0, size, BLOCK):
+        unit = np.zeros((size, min(BLOCK, size - start)))
+        unit[np.arange(start, start + unit.shape[1]), np.arange(unit.shape[1])] = 1.0
+        diagonal[start : start + unit.shape[1]] = np.einsum("ij,ij->j", unit, factors.solve(unit))
+    return factors.solve(right), np.sqrt(diagonal)
+
+
+def _pixel_flags(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF) -> IntArray:
+    """MASKED and SATURATED bits of each position, by the pixels that hold most of its light."""
+    reach, (height, width) = int(np.ceil(psf.radius_px / 2.0)), frame.image.shape
+    flags = np.zeros(len(x), dtype=np.int64)
+    for number, (column, row) in enumerate(zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True)):
+        part = (
+            slice(max(row - reach, 0), max(row + reach + 1, 0)),
+            slice(max(column - reach, 0), max(column + reach + 1, 0)),
+        )
+        outside = not (0 <= row < height and 0 <= column < width)
+        if outside or frame.pixels.masked[part].any():
+            flags[number] |= int(Flag.MASKED)
+        if frame.pixels.saturated[part].any():
+            flags[number] |= int(Flag.SATURATED)
+    return flags

@@ -1,0 +1,60 @@
+"""Point spread functions (PSFs), always integrated over the pixel.
+
+A PSF answers one question: which fraction of a target's flux falls into the pixel whose centre lies (dx, dy) px from
+the target, dx = column - x, dy = row - y. Derivatives are with respect to the target's x and y. See Han et al., ICCV
+2025 (arXiv 2505.19148), eq. 1-2. A new kind is one class with the members of `PSF`, and one name in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csist.checks import InputError
+from csist.physics.psf.base import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma, lone_significance, pixel_kernel, spread_px
+from csist.physics.psf.gaussian import EllipticalGaussianPSF, GaussianPSF
+from csist.physics.psf.quadrature import AiryPSF, MoffatPSF
+from csist.physics.psf.sampled import SampledPSF
+
+__all__ = [
+    "KINDS",
+    "PSF",
+    "RAYLEIGH_PER_SIGMA",
+    "AiryPSF",
+    "EllipticalGaussianPSF",
+    "GaussianPSF",
+    "MoffatPSF",
+    "SampledPSF",
+    "equivalent_sigma",
+    "lone_significance",
+    "pixel_kernel",
+    "psf_from_card",
+    "spread_px",
+]
+
+KINDS: dict[str, Any] = {
+    each.kind: each for each in (GaussianPSF, EllipticalGaussianPSF, AiryPSF, MoffatPSF, SampledPSF)
+}
+"""PSF classes by the kind in their card."""
+
+
+def psf_from_card(card: dict[str, Any]) -> PSF:
+    """Build the PSF that a card describes.
+
+    Args:
+        card: what `to_card` of a PSF returned.
+
+    Raises:
+        InputError: if the kind is unknown, a field is missing, or a value is out of range.
+
+    >>> psf_from_card({"kind": "gaussian", "sigma_px": 0.5})
+    GaussianPSF(sigma_px=0.5)
+    """
+    try:
+        kind = card["kind"]
+        if kind in KINDS:
+            fields = {name: value for name, value in card.items() if name != "kind"}
+            psf: PSF = KINDS[kind].from_fields(fields)
+            return psf
+    except (KeyError, TypeError) as error:
+        raise InputError(f"this PSF card lacks the field {error}: {str(card)[:80]}") from error
+    raise InputError(f"unknown PSF kind {kind!r}: {', '.join(KINDS)} exist")

@@ -1,0 +1,151 @@
+"""Trajectories: how the targets of a group move and flicker from frame to frame, and how to draw them.
+
+The law is this project's own: no generator of the published set of sequences (Zhai et al., SeqCSIST, IEEE TGRS 2025) is
+public. Its group sizes, lengths and image size are kept; speeds and scintillation are chosen so that a group crosses
+several pixels in a sequence while its targets drift by less than their separation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from csist._types import FloatArray, IntArray
+from csist.checks import InputError, check_not_negative, check_positive
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, sample_scene_arrays, targets_from_arrays
+from csist.targets import Targets
+
+MOST_ROUNDS = 1000
+"""Rounds of redrawing before a law whose groups leave the window is called impossible."""
+
+
+@dataclass(frozen=True)
+class MotionPrior:
+    """Law of a group's motion: straight paths, nearly in parallel.
+
+    Args:
+        start: prior of the first frame.
+        frames: frames in a sequence.
+        group_speed_px: the common velocity is uniform in a disc of this radius, in px per frame.
+        own_speed_px: each target's own velocity, uniform in a disc of this radius, is added to it, in px per frame.
+        scintillation: standard deviation of a target's intensity from frame to frame, as a share of its mean.
+        inner_side_px: side of the central square of the window in px that no target leaves.
+
+    Raises:
+        InputError: if a value is out of range.
+
+    >>> MotionPrior().frames, MotionPrior().start.count_range
+    (20, (2, 4))
+    """
+
+    start: ScenePrior = field(default_factory=lambda: replace(ScenePrior.csist_100k(), count_range=(2, 4)))
+    frames: int = 20
+    group_speed_px: float = 0.15
+    own_speed_px: float = 0.02
+    scintillation: float = 0.02
+    inner_side_px: float = 7.0
+
+    def __post_init__(self) -> None:
+        if int(self.frames) != self.frames or self.frames < 1:
+            raise InputError(f"frames must be a whole number >= 1, got {self.frames}")
+        for name in ("group_speed_px", "own_speed_px", "scintillation"):
+            check_not_negative(name, getattr(self, name))
+        check_positive("inner_side_px", self.inner_side_px)
+
+    def to_card(self) -> dict[str, Any]:
+        """A JSON-ready description."""
+        return {**asdict(self), "start": self.start.to_card()}
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any]) -> MotionPrior:
+        """Build the law that a card describes; a field that is left out takes its default.
+
+        Raises:
+            InputError: if a field is unknown or has a wrong value.
+        """
+        known = set(cls.__dataclass_fields__)
+        if not isinstance(card, dict) or set(card) - known:
+            odd = sorted(set(card) - known) if isinstance(card, dict) else card
+            raise InputError(f"a motion card may hold {', '.join(sorted(known))}; got {odd}")
+        values = dict(card)
+        if "start" in values:
+            values["start"] = ScenePrior.from_card(values["start"])
+        return cls(**values)
+
+
+def sample_trajectory_arrays(
+    motion: MotionPrior, sensor: Sensor, n: int, rng: np.random.Generator
+) -> tuple[FloatArray, IntArray]:
+    """Draw n sequences of one group each; a group that would leave the inner square is drawn anew as a whole.
+
+    Args:
+        motion: law of the motion.
+        sensor: gives the window's shape in px.
+        n: number of sequences.
+        rng: generator.
+
+    Returns:
+        targets (n, frames, Kmax, 3) with columns x, y, intensity, padded with NaN, the targets of a group in one order
+        throughout, and count (n,).
+
+    Raises:
+        InputError: if the inner square does not fit into the window, or hardly any group stays in it.
+    """
+    rows, columns = sensor.shape
+    if motion.inner_side_px > min(rows, columns):
+        raise InputError(
+            f"inner_side_px must be at most {min(rows, columns)}, the window's side, got {motion.inner_side_px}"
+        )
+    most = motion.start.count_range[1]
+    targets, count = np.full((n, motion.frames, most, 3), np.nan), np.zeros(n, dtype=np.int64)
+    missing = np.arange(n)
+    for _ in range(MOST_ROUNDS):
+        first, count[missing] = sample_scene_arrays(motion.start, sensor, len(missing), rng)
+        velocity = _disc(motion.group_speed_px, (len(missing), 1), rng) + _disc(
+            motion.own_speed_px, (len(missing), most), rng
+        )
+        time = np.arange(motion.frames)[None, :, None, None]
+        targets[missing, :, :, :2] = first[:, None, :, :2] + velocity[:, None] * time
+        flicker = 1.0 + motion.scintillation * rng.standard_normal((len(missing), motion.frames, most))
+        targets[missing, :, :, 2] = first[:, None, :, 2] * np.maximum(flicker, 0.0)
+        middle = 0.5 * np.array([columns - 1.0, rows - 1.0])
+        reach = np.abs(targets[missing, :, :, :2] - middle)
+        left = np.nanmax(reach, axis=(1, 2, 3), initial=0.0) > 0.5 * motion.inner_side_px
+        missing = missing[left]
+        if not missing.size:
+            return targets, count
+    raise InputError(
+        f"{missing.size} of {n} groups never stayed in the inner {motion.inner_side_px} px for {motion.frames} frames: "
+        "lower group_speed_px or frames, or raise inner_side_px"
+    )
+
+
+def _disc(radius: float, shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+    """Vectors (*shape, 2) uniform in a disc."""
+    angle = rng.uniform(0.0, 2.0 * np.pi, shape)
+    distance = radius * np.sqrt(rng.random(shape))
+    return np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=-1)
+
+
+def sample_trajectories(
+    motion: MotionPrior, sensor: Sensor, n: int, seed: int | np.random.Generator
+) -> list[list[Targets]]:
+    """Draw n sequences; the same seed gives the same ones.
+
+    Args:
+        motion: law of the motion.
+        sensor: gives the window's shape in px.
+        n: number of sequences.
+        seed: seed or generator.
+
+    Returns:
+        For each sequence the true targets of each frame, in one order throughout.
+
+    Raises:
+        InputError: as `sample_trajectory_arrays`.
+    """
+    targets, count = sample_trajectory_arrays(motion, sensor, n, np.random.default_rng(seed))
+    return [targets_from_arrays(each, np.full(motion.frames, k)) for each, k in zip(targets, count, strict=True)]

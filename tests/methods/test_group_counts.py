@@ -1,0 +1,54 @@
+"""Everything that a group carries, for every number of targets from none to the most that the prior allows."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csist.methods.continuous import Continuous
+from csist.methods.continuous.likelihood import MEASURED
+from csist.methods.continuous.solvers import _Results
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+from csist.targets import COLUMNS, Targets
+
+MOST = 5
+
+
+def check(targets, group, draws):
+    count = group.count
+    assert len(targets) == count
+    assert all(getattr(targets, name).shape == (count,) for name in COLUMNS)
+    assert group.samples.shape == (draws, count, 3)
+    assert group.interval().shape == (2, count, 3)
+    assert group.covariance().shape == (3 * count, 3 * count)
+    assert group.count_probability.sum() == pytest.approx(1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(counts=st.lists(st.integers(0, MOST), min_size=1, max_size=6), draws=st.integers(2, 9))
+def test_results_of_any_counts_are_put_together(counts, draws):
+    rng = np.random.default_rng(0)
+    results = _Results(len(counts), MOST, draws)
+    for array in (results.estimate, results.deviation, results.score, results.fit, results.clouds):
+        array[:] = rng.uniform(0.1, 1.0, array.shape)
+    results.count[:] = counts
+    results.evidence[:] = -50.0
+    results.evidence[np.arange(len(counts)), counts] = 0.0
+    found, groups = results.assemble(np.full((len(counts), 7, 7), MEASURED, np.int8), 0)
+    assert [group.count for group in groups] == counts
+    for targets, group in zip(found, groups, strict=True):
+        check(targets, group, draws)
+
+
+@pytest.mark.parametrize("prior", [ScenePrior(count_range=(0, 3)), ScenePrior.flat()])
+def test_windows_of_sky_alone_have_empty_samples(prior):
+    sensor = Sensor(GaussianPSF(1.0), shape=(13, 13), quantised=False)
+    pair = sensor.render(Targets(x=[3.0, 8.5], y=[4.0, 7.2], intensity=[300.0, 500.0]))
+    images = np.stack([np.zeros((13, 13)), pair]) + np.random.default_rng(1).normal(0.0, 1.0, (2, 13, 13))
+    method = Continuous(sensor, prior=prior, mode="fast", noise_std=1.0, background="surface")
+    found, groups = method.solve(images, keep_samples=True)
+    assert [group.count for group in groups] == [0, 2]
+    for targets, group in zip(found, groups, strict=True):
+        check(targets, group, len(groups[1].samples))

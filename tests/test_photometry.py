@@ -1,0 +1,137 @@
+"""Forced photometry: fluxes within their errors, neighbours together, upper limits, agreement with photutils."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from csist.checks import InputError
+from csist.photometry import forced_photometry
+from csist.physics.psf import AiryPSF, GaussianPSF, MoffatPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Flag, Targets
+
+PSF = GaussianPSF(1.2)
+SKY = Sensor(PSF, shape=(200, 220), background=50.0, read_noise=3.0, quantised=False)
+
+
+def field(seed: int, stars: int, sensor: Sensor = SKY) -> Targets:
+    rng = np.random.default_rng(seed)
+    rows, columns = sensor.shape
+    return Targets(
+        x=rng.uniform(5, columns - 6, stars),
+        y=rng.uniform(5, rows - 6, stars),
+        intensity=10 ** rng.uniform(1.5, 3.5, stars),
+    )
+
+
+def pulls(found: Targets, truth: Targets) -> np.ndarray:
+    return (found.intensity - truth.intensity) / found.intensity_std
+
+
+@pytest.mark.parametrize("gain", [None, 0.5])
+def test_fluxes_are_right_within_their_errors(gain: float | None) -> None:
+    # About one star per 55 px^2: most have neighbours whose light overlaps.
+    sensor = Sensor(PSF, shape=SKY.shape, background=50.0, read_noise=3.0, gain=gain, quantised=False)
+    pulled = []
+    for seed in range(2):
+        truth = field(seed, 800, sensor)
+        image = sensor.observe(truth, seed)
+        noise = float(np.sqrt(sensor.noise_variance(50.0)))
+        found = forced_photometry(image, truth.x, truth.y, psf=PSF, sensor=sensor, noise_std=noise)
+        pulled.append(pulls(found, truth))
+    together = np.concatenate(pulled)
+    assert 0.9 < np.sqrt(np.mean(together**2)) < 1.1
+    assert abs(together.mean()) < 0.15
+
+
+def test_the_order_of_the_table_stays_and_absence_is_an_upper_limit() -> None:
+    truth = Targets(x=[150.3, 20.1], y=[30.2, 160.7], intensity=[2000.0, 500.0])
+    image = SKY.observe(truth, 1)
+    found = forced_photometry(image, [20.1, 100.0, 150.3], [160.7, 100.0, 30.2], psf=1.2, noise_std=3.0)
+    assert found.intensity[[0, 2]] == pytest.approx([500.0, 2000.0], abs=5 * found.intensity_std.max())
+    assert found.flags.tolist() == [0, int(Flag.UPPER_LIMIT), 0]
+    assert found.intensity[1] + 3.0 * found.intensity_std[1] > 0.0
+
+
+def test_a_target_takes_the_light_of_its_neighbour_only_if_that_is_not_named() -> None:
+    truth = Targets(x=[60.0, 61.8], y=[80.0, 80.0], intensity=[1000.0, 1500.0])
+    image = SKY.render(truth)
+    alone = forced_photometry(image, [60.0], [80.0], psf=1.2, noise_std=3.0)
+    both = forced_photometry(image, truth.x, truth.y, psf=1.2, noise_std=3.0)
+    assert both.intensity == pytest.approx(truth.intensity, rel=0.02)
+    assert alone.intensity[0] > 1300.0
+
+
+@pytest.mark.parametrize(
+    "psf", [GaussianPSF(0.6), MoffatPSF(2.0, 3.5), AiryPSF(2.0)], ids=["gaussian", "moffat", "airy"]
+)
+def test_a_constant_error_of_the_background_is_taken_out(psf: GaussianPSF) -> None:
+    sensor = Sensor(psf, shape=(60, 60), background=10.0, read_noise=1.0, quantised=False)
+    truth = Targets(x=[30.3], y=[29.6], intensity=[400.0])
+    image = sensor.observe(truth, 5)
+    image[20:40, 20:40] += 3.0  # a step that the background of wide boxes does not follow
+    found = forced_photometry(image, truth.x, truth.y, psf=psf, noise_std=1.0)
+    assert abs(pulls(found, truth)[0]) < 4.0
+
+
+def test_masked_border_and_outside_positions() -> None:
+    truth = Targets(x=[0.2, 100.0, 50.0], y=[100.0, 50.0, 20.0], intensity=[3000.0, 3000.0, 3000.0])
+    image = SKY.observe(truth, 2)
+    image[50, 100] = np.nan
+    image[10:31, 40:61] = np.nan
+    found = forced_photometry(image, [0.2, 100.0, 50.0, -30.0], [100.0, 50.0, 20.0, 4.0], psf=1.2, noise_std=3.0)
+    assert abs(pulls(found[:2], truth[:2])).max() < 4.5
+    assert np.isnan(found.intensity[2:]).all() and np.isnan(found.intensity_std[2:]).all()
+    assert [bool(flags & Flag.MASKED) for flags in found.flags] == [False, True, True, True]
+
+
+def test_no_position_is_an_empty_table_and_one_is_one() -> None:
+    image = SKY.observe(Targets.empty(), 3)
+    assert len(forced_photometry(image, [], [], psf=1.2)) == 0
+    assert len(forced_photometry(image, 5.0, 5.0, psf=1.2)) == 1
+
+
+def test_a_field_too_large_for_one_dense_matrix_has_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = field(9, 120, Sensor(PSF, shape=(60, 60)))
+    image = Sensor(PSF, shape=(60, 60), background=5.0, read_noise=2.0, quantised=False).observe(truth, 4)
+    dense = forced_photometry(image, truth.x, truth.y, psf=PSF, noise_std=2.0)
+    monkeypatch.setattr("csist.photometry.DENSE_SIZE", 10)
+    monkeypatch.setattr("csist.photometry.BLOCK", 7)
+    sparse = forced_photometry(image, truth.x, truth.y, psf=PSF, noise_std=2.0)
+    assert sparse.intensity == pytest.approx(dense.intensity, rel=1e-6)
+    assert sparse.intensity_std == pytest.approx(dense.intensity_std, rel=1e-6)
+
+
+def test_fluxes_are_those_of_photutils() -> None:
+    pytest.importorskip("photutils", reason="compared where the extra `astro` is installed")
+    from astropy.stats import gaussian_sigma_to_fwhm
+    from astropy.table import Table
+    from photutils.psf import CircularGaussianPRF, PSFPhotometry
+
+    truth = Targets(x=[40.2, 90.7, 150.1], y=[60.3, 120.9, 40.4], intensity=[800.0, 1500.0, 300.0])
+    image = SKY.observe(truth, 8)
+    model = CircularGaussianPRF(fwhm=1.2 * gaussian_sigma_to_fwhm)
+    model.x_0.fixed = model.y_0.fixed = True
+    start = Table({"x": truth.x, "y": truth.y, "flux": truth.intensity})
+    theirs = PSFPhotometry(model, (15, 15))(image - 50.0, error=np.full(image.shape, 3.0), init_params=start)
+    ours = forced_photometry(image, truth.x, truth.y, psf=PSF, noise_std=3.0)
+    assert (np.abs(ours.intensity - theirs["flux_fit"]) < ours.intensity_std).all()
+    # Theirs takes the background as known exactly.
+    assert (ours.intensity_std >= 0.99 * theirs["flux_err"]).all()
+    assert (ours.intensity_std < 1.5 * theirs["flux_err"]).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "message"),
+    [
+        ([1.0, 2.0], [1.0], {}, "positions of equal number"),
+        ([np.nan], [1.0], {}, "positions must be finite"),
+        ([1.0], [1.0], {"psf": "auto"}, "psf must be a PSF or a sigma in px, got 'auto'"),
+        ([1.0], [1.0], {"noise": 1.0}, "a frame does not take noise"),
+        ([1.0], [1.0], {"noise_std": -1.0}, "noise_std"),
+    ],
+)
+def test_bad_input(x: list[float], y: list[float], options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        forced_photometry(np.zeros((40, 40)) + 1.0, x, y, **{"psf": 1.2, **options})
