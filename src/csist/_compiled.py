@@ -28,7 +28,9 @@ from numba.extending import intrinsic
 logger = logging.getLogger(__name__)
 
 _numba: Any = numba
-"""Its type hints leave out what is used here."""
+_events: Any = event
+_cgutils: Any = cgutils
+"""Numba, whose type hints leave out what is used here."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -162,6 +164,11 @@ def inlined(function: Function) -> Function:
     return kernel
 
 
+def tuple_of(*fields: Any) -> Any:
+    """Numba's type of a plain tuple with fields of these types."""
+    return _numba.types.BaseTuple.from_types(fields)
+
+
 _signatures: dict[Any, Any] = {}
 
 
@@ -214,7 +221,7 @@ def calling(kernel: Callable[..., Any]) -> Any:
             function = context.call_conv.get_function_type(returns, given)
             pointer = builder.inttoptr(values[0], function.as_pointer())
             status, result = context.call_conv.call_function(builder, pointer, returns, given, unpacked)
-            with cgutils.if_unlikely(builder, status.is_error):
+            with _cgutils.if_unlikely(builder, status.is_error):
                 context.call_conv.return_status_propagate(builder, status)
             return result
 
@@ -223,7 +230,7 @@ def calling(kernel: Callable[..., Any]) -> Any:
     return call
 
 
-class _Announcer(event.Listener):  # type: ignore[misc]
+class _Announcer(event.Listener):
     """Logs one line when the first kernel of this process has to be compiled; none if all are on disk."""
 
     told = False
@@ -239,4 +246,4 @@ class _Announcer(event.Listener):  # type: ignore[misc]
 
 
 COMPILING = "compiling the solver for this machine (once; about half a minute)"
-event.register("numba:compile", _Announcer())
+_events.register("numba:compile", _Announcer())

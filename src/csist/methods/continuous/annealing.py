@@ -25,7 +25,7 @@ from csist.methods.continuous.metropolis import (
     call_move,
     call_shape_proposals,
 )
-from csist.methods.continuous.model import Bounds, Noise, SingleArray, Stack, Window, cut, region_around
+from csist.methods.continuous.model import Bounds, Noise, SingleArray, Stack, Window, cut, region_around, whole_region
 from csist.methods.continuous.population import (
     Chains,
     Posterior,
@@ -162,7 +162,7 @@ class Outcome(NamedTuple):
     scale_reduction: float
 
 
-@compiled
+@inner
 def temper_templates(misfits: FloatArray, variance: float, effective: float, weight: FloatArray) -> float:
     """Tempered likelihoods of templates, at the lowest temperature at which enough of them count.
 
@@ -232,7 +232,7 @@ def start_population(
     Returns:
         log weights, (blocks * chains,).
     """
-    state, draw, count = population.state, scratch.draw, posterior.count
+    state, draw, count = population.state, scratch.draw, posterior.targets
     blocks, size, chains = state.shape
     weight, chosen = np.empty(blocks * chains), np.empty(blocks * chains, np.int64)
     uniform(steps.random[0], draw)
@@ -288,7 +288,7 @@ def resample_population(
             if shapes_stay:
                 for c in range(p + 1):
                     resampled.root[block, p, c, chain] = population.root[from_block, p, c, one]
-    return highest + math.log(total / total_chains)
+    return float(highest) + math.log(total / total_chains)
 
 
 @inlined
@@ -354,7 +354,7 @@ def record_population(posterior: Posterior, population: Population, cloud: Cloud
         cloud.value[first + n] = population.value[block, chain]
 
 
-@inner
+@inlined
 def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud: Cloud) -> Outcome:
     """Sample a posterior.
 
@@ -396,7 +396,7 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
             break
         inverse = next_inverse_temperature(population, inverse, weight)
         stage += 1
-    effective, reduction = compare_chains(cloud.theta, cloud.value, posterior.count, total_chains)
+    effective, reduction = compare_chains(cloud.theta, cloud.value, posterior.targets, total_chains)
     added, share = 0.0, 1.0
     if posterior.noise.before_rounding >= 0.0:
         added, share = call_weigh_by_rounding(
@@ -406,7 +406,7 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
     return Outcome(log_evidence + added, effective * share, acceptance, stage + 1, reduction)
 
 
-@inner
+@inlined
 def pose_in_pixel(bounds: Bounds, polynomials: SingleArray, patch: Window, noise: Noise) -> Posterior:
     """The posterior of a group inside a pixel; the separation is taken a little smaller, for single precision."""
     return pose(bounds, bounds.min_separation * bounds.min_separation * (1.0 - 1e-5), polynomials, patch, noise)
@@ -431,7 +431,7 @@ def anneal_in_pixel(
     """
     place, count, row, column = task[0], task[1], task[2], task[3]
     rows, columns = stack.data.shape[1], stack.data.shape[2]
-    window = cut(stack, place, region_around(0, 0, max(rows, columns), rows, columns))
+    window = cut(stack, place, whole_region(stack))
     region = region_around(row, column, model.templates.images.shape[2] // 2, rows, columns)
     misfits = np.empty(model.templates.images.shape[1])
     match_templates(window, task[2:], count, model.prior, model.templates, misfits)

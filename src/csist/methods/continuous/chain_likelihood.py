@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import int64, types
 
-from csist._compiled import calling, inlined, inner, linked, tuple_type
+from csist._compiled import calling, inlined, linked, tuple_type
 from csist.methods.continuous.likelihood import log_likelihood
 from csist.methods.continuous.model import SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch
@@ -72,7 +72,7 @@ def _fill_profile(
             out[o + shift, j] = scattered[o, j]
 
 
-@inner
+@inlined
 def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, slopes: bool, scratch: Scratch) -> None:
     """Fill `scratch.profiles` with the profiles of every target of every chain along y and x.
 
@@ -84,7 +84,7 @@ def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, slopes: b
         scratch: `profiles` (4, side, targets, chains) gets values along y, along x, slopes along y, along x.
     """
     h, w, chains = scratch.image.shape
-    count, number = posterior.count, posterior.count * chains
+    count, number = posterior.targets, posterior.targets * chains
     for n in range(4 if slopes else 2):
         axis = n % 2
         position = state[(1 - axis) * count : (2 - axis) * count].reshape(number)
@@ -98,8 +98,8 @@ def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, slopes: b
 @inlined
 def _fill_fluxes(posterior: Posterior, state: SingleArray, flux: SingleArray) -> None:
     """Fill `flux` (targets, chains) with the targets' fluxes in counts."""
-    for k in range(posterior.count):
-        values, out = state[2 * posterior.count + k], flux[k]
+    for k in range(posterior.targets):
+        values, out = state[2 * posterior.targets + k], flux[k]
         for chain in range(values.shape[0]):
             out[chain] = math.exp(values[chain]) if posterior.log_flux else values[chain]
 
@@ -128,7 +128,7 @@ def render_chains(posterior: Posterior, state: SingleArray, scratch: Scratch) ->
     """Fill `scratch.image` (h, w, chains) with what the parameters `state` (size, chains) of each chain expect."""
     image, flux, basis = scratch.image, scratch.flux, posterior.basis
     h, w, chains = image.shape
-    count = posterior.count
+    count = posterior.targets
     _fill_fluxes(posterior, state, flux)
     if basis.shape[0] > 0 or count == 0:
         image[:] = np.float32(0.0)

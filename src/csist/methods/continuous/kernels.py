@@ -11,5 +11,10 @@ from csist.methods.continuous.rounding import weigh_by_rounding
 
 def kernels(noise: Noise) -> Kernels:
     """Their addresses; without that of `weigh_by_rounding` where the noise does not ask for it."""
-    steps = (address_of(kernel) for kernel in (render_chains, log_likelihoods, shape_proposals, move))
-    return Kernels(*steps, address_of(weigh_by_rounding) if noise.before_rounding >= 0.0 else 0)
+    return Kernels(
+        address_of(render_chains),
+        address_of(log_likelihoods),
+        address_of(shape_proposals),
+        address_of(move),
+        address_of(weigh_by_rounding) if noise.before_rounding >= 0.0 else 0,
+    )

@@ -63,7 +63,7 @@ def profile_slope(table: FloatArray, position: float, start: int, slope: FloatAr
 @inner
 def count_of(theta: FloatArray, window: Window) -> int:
     """Number of targets of a parameter vector."""
-    return (theta.shape[0] - window.basis.shape[0]) // 3
+    return int((theta.shape[0] - window.basis.shape[0]) // 3)
 
 
 @compiled

@@ -117,7 +117,7 @@ def _sample_free(solver: FreeSolver, stack: Stack, truth: FloatArray, steps: int
     count, start = len(truth), truth
     if not from_truth:
         modes = empty_modes(1, count, 0)
-        search_stack(climbers(), stack, solver.noise, solver.optics.tables, solver.space, modes, whole_region(stack))
+        search_stack(climbers(), stack, solver.noise, solver.optics.tables, solver.space, modes)
         if modes.evidence[0, count] > -np.inf:  # else the search saw no use for so many, and the truth starts both
             start = modes.theta[0, count].reshape(count, 3)
     low, high = (bound[:, : 3 * count].copy() for bound in solver.bounds(np.array([count])))

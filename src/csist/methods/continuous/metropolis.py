@@ -47,7 +47,7 @@ def _fill_curvatures(posterior: Posterior, scratch: Scratch) -> None:
 @inlined
 def _add_derivatives(posterior: Posterior, k: int, scratch: Scratch) -> None:
     """Add the derivatives of one product of profiles of target k to `scratch.jacobian`."""
-    jacobian, profiles, f, count = scratch.jacobian, scratch.profiles, scratch.flux[k], posterior.count
+    jacobian, profiles, f, count = scratch.jacobian, scratch.profiles, scratch.flux[k], posterior.targets
     _, h, w, chains = jacobian.shape
     for i in range(h):
         vy, sy = profiles[0, i, k], profiles[2, i, k]
@@ -68,7 +68,7 @@ def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -
     """
     jacobian = scratch.jacobian
     size, h, w, _ = jacobian.shape
-    count = posterior.count
+    count = posterior.targets
     jacobian[:] = np.float32(0.0)
     for rank in range(posterior.polynomials.shape[2]):
         fill_profiles(posterior, state, rank, True, scratch)
@@ -170,7 +170,7 @@ def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: 
 def _mark_allowed(posterior: Posterior, state: SingleArray, allowed: SingleArray) -> None:
     """Fill `allowed` (chains,): 1 where all parameters are within bounds and all targets far enough apart, else 0."""
     size, chains = state.shape
-    count, least_square = posterior.count, np.float32(posterior.least_square)
+    count, least_square = posterior.targets, np.float32(posterior.least_square)
     allowed[:] = np.float32(1.0)
     for p in range(size):
         row, bottom, top = state[p], posterior.low[p], posterior.high[p]

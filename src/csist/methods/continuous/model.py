@@ -9,7 +9,7 @@ arguments, see `csist._compiled.linked`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import boolean, float32, float64, int8, int64
@@ -148,6 +148,14 @@ def region_around(row: int, column: int, reach: int, rows: int, columns: int) ->
     return region
 
 
+@compiled
+def whole_region(stack: Stack) -> IntArray:
+    """Region (4,) of the whole windows of a stack."""
+    region = np.zeros(4, np.int64)
+    region[1], region[3] = stack.data.shape[1], stack.data.shape[2]
+    return region
+
+
 def inverse_gain(sensor: Sensor) -> float:
     """Counts per electron; 0 where the sensor has no shot noise."""
     return 0.0 if sensor.gain is None else 1.0 / sensor.gain
@@ -182,8 +190,3 @@ def stack_of(images: FloatArray, sensor: Sensor, basis: FloatArray | None = None
     if basis is None:
         basis = np.zeros((0, *images.shape[1:]))
     return Stack(np.ascontiguousarray(data - sensor.background), np.ascontiguousarray(code), basis)
-
-
-def whole_region(stack: Stack | Any) -> IntArray:
-    """Region (4,) of the whole windows of a stack."""
-    return np.array([0, stack.data.shape[1], 0, stack.data.shape[2]], dtype=np.int64)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import boolean, float64, int64, types
+from numba import boolean, float64, int64
 
-from csist._compiled import inlined, inner, linked
+from csist._compiled import inlined, inner, linked, tuple_of
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import (
     count_of,
@@ -170,7 +170,7 @@ def _solve_damped(theta: FloatArray, bounds: Bounds, damping: float, scratch: Sc
     """
     gradient, information = scratch.gradient, scratch.information
     free, system, step = scratch.free, scratch.system, scratch.step
-    number = 0
+    number: Any = int64(0)  # a literal would compile `cholesky` once more
     for a in range(theta.shape[0]):
         held_low = theta[a] <= bounds.low[a] and gradient[a] < 0.0
         held_high = theta[a] >= bounds.high[a] and gradient[a] > 0.0
@@ -185,10 +185,10 @@ def _solve_damped(theta: FloatArray, bounds: Bounds, damping: float, scratch: Sc
     if not cholesky(system, number):
         return -1
     cholesky_solve(system, number, step)
-    return number
+    return int(number)
 
 
-@linked(types.Tuple((float64, boolean))(VECTOR, BOUNDS, WINDOW, NOISE, TABLES, int64, float64))
+@linked(tuple_of(float64, boolean)(VECTOR, BOUNDS, WINDOW, NOISE, TABLES, int64, float64))
 def maximise(
     theta: FloatArray,
     bounds: Bounds,

@@ -11,9 +11,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import boolean, float32, float64, int64, types, uint64
+from numba import boolean, float32, float64, int64, uint64
 
-from csist._compiled import inner, tuple_type
+from csist._compiled import inner, tuple_of, tuple_type
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.model import (
     MATRIX,
@@ -34,7 +34,7 @@ class Posterior(NamedTuple):
     """What the chains of one group sample.
 
     Args:
-        count: number of targets.
+        targets: number of targets.
         log_flux: whether chains run in the logarithm of the flux.
         low: (size,) bounds in the chains' coordinates.
         high: (size,) likewise.
@@ -47,7 +47,7 @@ class Posterior(NamedTuple):
         is_plain: whether all pixels are measured, with one noise.
     """
 
-    count: int
+    targets: int
     log_flux: bool
     low: SingleArray
     high: SingleArray
@@ -103,7 +103,7 @@ class Scratch(NamedTuple):
 
 SINGLE_4D, SINGLE_5D = float32[:, :, :, ::1], float32[:, :, :, :, ::1]
 POSTERIOR = tuple_type(
-    Posterior, int64, boolean, SINGLE_VECTOR, SINGLE_VECTOR, float64, types.UniTuple(int64, 2), SINGLE_5D, WINDOW,
+    Posterior, int64, boolean, SINGLE_VECTOR, SINGLE_VECTOR, float64, tuple_of(int64, int64), SINGLE_5D, WINDOW,
     SINGLE_CUBE, NOISE, boolean,
 )  # fmt: skip
 CHAINS = tuple_type(Chains, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_VECTOR, SINGLE_VECTOR, uint64[::1])
@@ -140,7 +140,7 @@ def pose(bounds: Bounds, least_square: float, polynomials: SingleArray, window: 
 def make_scratch(posterior: Posterior, chains: int) -> Scratch:
     """Scratch for so many chains."""
     h, w = posterior.window.data.shape
-    size, count, f32 = posterior.low.shape[0], posterior.count, np.float32
+    size, count, f32 = posterior.low.shape[0], posterior.targets, np.float32
     number = count * chains
     return Scratch(
         np.empty(number, f32), np.empty((posterior.polynomials.shape[3], number), f32), np.empty((count, chains), f32),
@@ -165,7 +165,7 @@ def to_chain(theta: FloatArray, count: int, log_flux: bool, window: Window, stat
 @inner
 def from_chain(posterior: Posterior, state: SingleArray, chain: int, theta: FloatArray) -> None:
     """The inverse of `to_chain`: fill `theta`."""
-    count, window = posterior.count, posterior.window
+    count, window = posterior.targets, posterior.window
     for k in range(count):
         theta[3 * k] = float(state[k, chain]) + window.column
         theta[3 * k + 1] = float(state[count + k, chain]) + window.row

@@ -128,7 +128,7 @@ def _mean(samples: FloatArray, p: int) -> float:
     total = 0.0
     for m in range(samples.shape[0]):
         total += samples[m, p]
-    return total / max(samples.shape[0], 1)
+    return float(total / max(samples.shape[0], 1))
 
 
 @inlined
@@ -163,7 +163,8 @@ def _score(samples: FloatArray, count: int, x: float, y: float) -> float:
                 tight += 1.0 / TOLERANCES_PX.shape[0]
         if nearest <= TOLERANCES_PX[-1] ** 2:
             within += 1.0
-    return min(((1.0 - TIE_BREAK) * within + TIE_BREAK * tight) / max(samples.shape[0], 1), 1.0)
+    share = ((1.0 - TIE_BREAK) * within + TIE_BREAK * tight) / max(samples.shape[0], 1)
+    return float(min(share, 1.0))
 
 
 @inlined

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import float64, types
+from numba import float64
 
-from csist._compiled import compiled, inlined, linked
+from csist._compiled import compiled, inlined, linked, tuple_of
 from csist._types import FloatArray
 from csist.methods.continuous.chain_likelihood import KERNELS, Kernels, call_render
 from csist.methods.continuous.model import (
@@ -113,7 +113,7 @@ def rounded_log_likelihoods(posterior: Posterior, image: SingleArray, value: Sin
                     )
 
 
-@linked(types.Tuple((float64, float64))(KERNELS, POSTERIOR, MATRIX, VECTOR, SINGLE_MATRIX, SINGLE_VECTOR, SCRATCH))
+@linked(tuple_of(float64, float64)(KERNELS, POSTERIOR, MATRIX, VECTOR, SINGLE_MATRIX, SINGLE_VECTOR, SCRATCH))
 def weigh_by_rounding(
     call: Kernels,
     posterior: Posterior,
@@ -142,7 +142,7 @@ def weigh_by_rounding(
     for start in range(0, kept, chains):
         for chain in range(chains):
             one = theta[min(start + chain, kept - 1), :size]
-            to_chain(one, posterior.count, posterior.log_flux, posterior.window, state, chain)
+            to_chain(one, posterior.targets, posterior.log_flux, posterior.window, state, chain)
         call_render(call.render, (posterior, state, scratch))
         rounded_log_likelihoods(posterior, scratch.image, value)
         for m in range(start, min(start + chains, kept)):

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from csist._compiled import address_of, calling, compiled, inlined, inner
-from csist._types import BoolArray, FloatArray, IntArray
+from csist._types import BoolArray, FloatArray
 from csist.methods.continuous.evidence import log_evidence
 from csist.methods.continuous.likelihood import chi_squared, pixel_terms, profile, render
-from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, Window, copy_into, cut
+from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, Window, copy_into, cut, whole_region
 from csist.methods.continuous.optimise import maximise
 
 QUICK_ITERATIONS, FULL_ITERATIONS = 12, 60
@@ -242,7 +242,7 @@ def _is_explained(theta: FloatArray, window: Window, noise: Noise, tables: Float
     render(theta, window, tables, scratch.profiles, scratch.image)
     freedom = max(measured - theta.shape[0], 1)
     limit = freedom + EXPLAINED_SIGMAS * math.sqrt(2.0 * freedom)
-    return chi_squared(scratch.image, window, noise) < limit
+    return bool(chi_squared(scratch.image, window, noise) < limit)
 
 
 @inlined
@@ -259,7 +259,8 @@ def _best_start(
         )
         if value > best:
             best, chosen = value, p
-    return proposals[chosen]
+    start: FloatArray = proposals[chosen]
+    return start
 
 
 @inlined
@@ -302,10 +303,8 @@ def search_window(
 
 
 @compiled
-def search_stack(
-    climb: Climbers, stack: Stack, noise: Noise, tables: FloatArray, space: Space, modes: Modes, whole: IntArray
-) -> None:
-    """Find the best mode of every count in each window of a stack; arguments as those of `search_window`.
+def search_stack(climb: Climbers, stack: Stack, noise: Noise, tables: FloatArray, space: Space, modes: Modes) -> None:
+    """Find the best mode of every count in each window of a stack.
 
     Args:
         climb: addresses of kernels.
@@ -314,7 +313,7 @@ def search_stack(
         tables: of `Optics`.
         space: where targets may lie.
         modes: filled.
-        whole: (4,) region of the whole window.
     """
+    whole = whole_region(stack)
     for n in range(stack.data.shape[0]):
         search_window(climb, cut(stack, n, whole), noise, tables, space, modes, n)

@@ -24,6 +24,7 @@ from csist.methods.continuous.model import (
     copy_into,
     cut,
     region_around,
+    whole_region,
 )
 from csist.methods.continuous.search import Climbers, call_log_evidence, call_maximise
 from csist.methods.continuous.templates import Templates
@@ -160,7 +161,7 @@ def _match(square: Square, images: SingleArray, flux: FloatArray, misfits: Float
             misfits[m] = square.power + fluxes[m] * (fluxes[m] * norm - 2.0 * cross)
 
 
-@compiled
+@inner
 def match_templates(
     window: Window, pixel: IntArray, count: int, prior: PixelPrior, templates: Templates, misfits: FloatArray
 ) -> None:
@@ -212,7 +213,7 @@ def _rank_hypotheses(window: Window, noise: Noise, prior: PixelPrior, templates:
     return ranked
 
 
-@compiled
+@inner
 def empty_outside(window: Window, region: IntArray, variance: float) -> float:
     """Log likelihood of the measured pixels outside a region, where nothing is expected."""
     total = 0.0
@@ -224,7 +225,7 @@ def empty_outside(window: Window, region: IntArray, variance: float) -> float:
     return total
 
 
-@compiled
+@inner
 def bounds_in_pixel(count: int, row: int, column: int, prior: PixelPrior) -> Bounds:
     """Bounds of all parameters of a group inside the pixel (row, column)."""
     low, high = np.empty(3 * count), np.empty(3 * count)
@@ -282,7 +283,7 @@ def _weigh(
     count, pixel = int(hypothesis[1]), np.empty(2, np.int64)
     pixel[0], pixel[1] = int(hypothesis[2]), int(hypothesis[3])
     starts = np.empty((STARTS, 3 * count))
-    window = cut(stack, place, region_around(0, 0, max(rows, columns), rows, columns))
+    window = cut(stack, place, whole_region(stack))
     size = min(QUICK_SHARE * scan, model.templates.images.shape[1])
     number = _choose_starts(window, pixel, model.prior, model.templates, size, starts)
     if number == 0:
@@ -307,10 +308,9 @@ def search_pixels(climb: Climbers, stack: Stack, noise: Noise, model: PixelModel
         scan: templates compared at each candidate pixel and count; more where it matters.
         found: filled.
     """
-    rows, columns = stack.data.shape[1], stack.data.shape[2]
     nothing = np.zeros(4, np.int64)
     for n in range(stack.data.shape[0]):
-        window = cut(stack, n, region_around(0, 0, max(rows, columns), rows, columns))
+        window = cut(stack, n, whole_region(stack))
         evidence = found.evidence[n]
         evidence[0] = empty_outside(window, nothing, noise.variance)
         ranked = _rank_hypotheses(window, noise, model.prior, model.templates, scan)
@@ -355,7 +355,7 @@ def climb_in_pixels(
     for n in range(counts.shape[0]):
         if counts[n] == 0:
             continue
-        window = cut(stack, n, region_around(0, 0, max(rows, columns), rows, columns))
+        window = cut(stack, n, whole_region(stack))
         chosen = np.empty((starts.shape[1], 3 * counts[n]))
         size = model.templates.images.shape[1]
         number[n] = _choose_starts(window, places[n], model.prior, model.templates, size, chosen)

@@ -117,7 +117,7 @@ def fit_stack(stack: Stack, noise: Noise, tables: FloatArray, theta: FloatArray,
     profiles, image = np.empty((4, max(rows, columns))), np.empty((rows, columns))
     fit = np.empty(counts.shape[0])
     for n in range(counts.shape[0]):
-        window = cut(stack, n, region_around(0, 0, max(rows, columns), rows, columns))
+        window = cut(stack, n, whole_region(stack))
         render(theta[n, : 3 * counts[n] + terms], window, tables, profiles, image)
         fit[n] = chi_squared(image, window, noise)
     return fit
@@ -370,7 +370,7 @@ class FreeSolver:
         """
         whole = whole_region(stack)
         modes = empty_modes(len(stack.data), self.most, len(self.space.terms))
-        search_stack(climbers(), stack, self.noise, self.optics.tables, self.space, modes, whole)
+        search_stack(climbers(), stack, self.noise, self.optics.tables, self.space, modes)
         counts = modes.evidence.argmax(axis=1)
         own = np.arange(len(counts)), counts
         theta, bounds = modes.theta[own], self.bounds(counts)

@@ -150,7 +150,7 @@ def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, leve
     power, scale = np.empty(chains, f32), np.empty(chains, f32)
     for chain in range(chains):
         theta = starts[chain % starts.shape[0]]
-        to_chain(theta, posterior.count, posterior.log_flux, posterior.window, state, chain)
+        to_chain(theta, posterior.targets, posterior.log_flux, posterior.window, state, chain)
         power[chain] = 1.0 / ladder.temperatures[chain % levels]
     scale[:] = f32(1.8 / math.sqrt(max(size, 1)))
     return Chains(
@@ -200,7 +200,7 @@ def temper(
     Returns:
         the number of samples, and (4,) effective sample size, acceptance, temperatures, potential scale reduction.
     """
-    size, count = posterior.low.shape[0], posterior.count
+    size, count = posterior.low.shape[0], posterior.targets
     levels = ladder.single_levels if count == 1 else ladder.temperatures.shape[0]
     sweeps = ladder.sweeps[min(max(count, 1), ladder.sweeps.shape[0]) - 1]
     replicas = ladder.chains // levels
