@@ -50,7 +50,7 @@ def test_an_edit_elsewhere_keeps_the_key(package: Path) -> None:
 
 
 def kernel_functions(tree: ast.Module) -> list[ast.FunctionDef]:
-    decorators = ("compiled", "compiled_exactly", "inner", "linked")
+    decorators = ("compiled", "compiled_exactly", "inner", "fused", "inlined", "linked")
     return [
         node
         for node in tree.body

@@ -35,7 +35,7 @@ _cgutils: Any = cgutils
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PACKAGE = Path(__file__).parent
-MARKS = (b"@compiled", b"@linked", b"@inner", b"@inlined")
+MARKS = (b"@compiled", b"@linked", b"@inner", b"@fused", b"@inlined")
 """What a file with kernels contains."""
 PREFIX = "csist-kernels-"
 KEPT_FOLDERS = 4
@@ -158,6 +158,12 @@ def tuple_type(kind: type, *fields: Any) -> Any:
     return _numba.types.NamedTuple(fields, kind)
 
 
+def fused(function: Function) -> Function:
+    """As `inner`, for inner loops: the optimiser puts it into its callers, so that no arguments are passed."""
+    kernel: Function = _decorate(function, fastmath=FAST_MATH, no_cpython_wrapper=True, forceinline=True)
+    return kernel
+
+
 def inlined(function: Function) -> Function:
     """Make a function part of the one kernel that calls it, before that is compiled: a name for some of its lines."""
     kernel: Function = _numba.njit(inline="always", error_model="numpy", no_cpython_wrapper=True)(function)
@@ -198,36 +204,41 @@ def address_of(kernel: Callable[..., Any]) -> int:
 
 
 def calling(kernel: Callable[..., Any]) -> Any:
-    """A function `call(address, arguments)` for use in other kernels, that calls a `linked` kernel at its address.
+    """A function `call(address, *arguments)` for use in other kernels, that calls a `linked` kernel at its address.
 
-    Arguments are a tuple, and of exactly the types with which the kernel was declared.
+    Arguments must be of exactly the types with which the kernel was declared. They are not packed into a tuple, which
+    would count one more reference to each of their arrays.
     """
     declared = _signatures[kernel]
     returns = declared.return_type
 
-    @intrinsic
-    def call(typing_context: Any, address: Any, arguments: Any) -> Any:
-        given = tuple(_numba.types.unliteral(one) for one in arguments.types)
+    def type_call(address: Any, *arguments: Any) -> Any:
+        given = tuple(_numba.types.unliteral(one) for one in arguments)
         if given != declared.args:
             pairs = zip(declared.args, given, strict=False)
             wrong = [f"argument {n}: {a} declared, {b} given" for n, (a, b) in enumerate(pairs) if a != b]
-            raise numba.errors.TypingError(f"{kernel.__name__} called with other types: {'; '.join(wrong) or given}")
+            raise _numba.errors.TypingError(f"{kernel.__name__} called with other types: {'; '.join(wrong) or given}")
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            unpacked = [
-                context.cast(builder, builder.extract_value(values[1], n), arguments.types[n], one)
-                for n, one in enumerate(given)
-            ]
+            pairs = zip(values[1:], signature.args[1:], given, strict=True)
+            passed = [context.cast(builder, value, was, becomes) for value, was, becomes in pairs]
             function = context.call_conv.get_function_type(returns, given)
             pointer = builder.inttoptr(values[0], function.as_pointer())
-            status, result = context.call_conv.call_function(builder, pointer, returns, given, unpacked)
+            status, result = context.call_conv.call_function(builder, pointer, returns, given, passed)
             with _cgutils.if_unlikely(builder, status.is_error):
                 context.call_conv.return_status_propagate(builder, status)
             return result
 
-        return returns(address, arguments), generate
+        return returns(address, *arguments), generate
 
-    return call
+    # Numba wants to see how many arguments there are.
+    by_number: dict[int, Callable[..., Any]] = {
+        3: lambda _, address, a, b, c: type_call(address, a, b, c),
+        4: lambda _, address, a, b, c, d: type_call(address, a, b, c, d),
+        5: lambda _, address, a, b, c, d, e: type_call(address, a, b, c, d, e),
+        7: lambda _, address, a, b, c, d, e, f, g: type_call(address, a, b, c, d, e, f, g),
+    }
+    return intrinsic(by_number[len(declared.args)])
 
 
 class _Announcer(event.Listener):

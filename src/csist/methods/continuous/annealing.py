@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csist._compiled import calling, compiled, inlined, inner
+from csist._compiled import calling, compiled, fused, inlined, inner
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
 from csist.methods.continuous.diagnostics import compare_chains
@@ -249,7 +249,7 @@ def start_population(
             for chain in range(chains):
                 state[block, p, chain] = posterior.low[p] + draw[chain] * (posterior.high[p] - posterior.low[p])
         value = population.value[block]
-        call_log_likelihoods(call.log_likelihoods, (call, posterior, state[block], scratch, value))
+        call_log_likelihoods(call.log_likelihoods, posterior, state[block], scratch, value)
         for chain in range(chains):
             weight[block * chains + chain] += value[chain] / start.temperature
     return weight
@@ -291,7 +291,7 @@ def resample_population(
     return float(highest) + math.log(total / total_chains)
 
 
-@inlined
+@fused
 def move_population(
     call: Kernels, posterior: Posterior, population: Population, steps: Steps, stretch: float, scratch: Scratch
 ) -> float:
@@ -315,7 +315,7 @@ def move_population(
         uniform(steps.random[block], scratch.draw)
         for chain in range(chains):
             steps.scale[chain] = steps.width[kind[chain]] * stretch * (0.4 + 1.2 * scratch.draw[chain])
-        call_move(call.move, (call, posterior, _chains(population, block, steps), scratch))
+        call_move(call.move, posterior, _chains(population, block, steps), scratch)
         for chain in range(chains):
             steps.accepted[kind[chain]] += scratch.accepted[chain]
             steps.tried[kind[chain]] += 1.0
@@ -381,7 +381,7 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
             shaped_at = inverse
             for block in range(plan.blocks):
                 chains = _chains(population, block, steps)
-                call_shape_proposals(call.shape_proposals, (call, posterior, chains, steps.floor, scratch))
+                call_shape_proposals(call.shape_proposals, call, posterior, chains, steps.floor, scratch)
         is_last = inverse >= 1.0
         number = plan.last_moves if is_last else plan.moves
         stretch = math.sqrt(shaped_at / inverse)
@@ -400,7 +400,7 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
     added, share = 0.0, 1.0
     if posterior.noise.before_rounding >= 0.0:
         added, share = call_weigh_by_rounding(
-            call.weigh_by_rounding, (call, posterior, cloud.theta, cloud.value, spare.state[0], spare.value[0], scratch)
+            call.weigh_by_rounding, call, posterior, cloud.theta, cloud.value, spare.state[0], spare.value[0], scratch
         )
     acceptance = accepted / max(plan.last_moves * total_chains, 1)
     return Outcome(log_evidence + added, effective * share, acceptance, stage + 1, reduction)

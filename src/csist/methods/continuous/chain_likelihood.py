@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import int64, types
 
-from csist._compiled import calling, inlined, linked, tuple_type
+from csist._compiled import calling, fused, inner, linked, tuple_type
 from csist.methods.continuous.likelihood import log_likelihood
 from csist.methods.continuous.model import SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch
@@ -27,7 +27,7 @@ class Kernels(NamedTuple):
 KERNELS = tuple_type(Kernels, *(int64,) * 5)
 
 
-@inlined
+@inner
 def _evaluate(c: SingleArray, t: SingleArray, out: SingleArray) -> None:
     """The polynomial with coefficients c (12,) at every t."""
     c0, c1, c2, c3, c4, c5 = c[0], c[1], c[2], c[3], c[4], c[5]
@@ -38,7 +38,7 @@ def _evaluate(c: SingleArray, t: SingleArray, out: SingleArray) -> None:
         out[j] = c0 + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * high)))))
 
 
-@inlined
+@fused
 def _fill_profile(
     polynomial: SingleArray, position: SingleArray, pixel: int, scratch: Scratch, out: SingleArray
 ) -> None:
@@ -72,20 +72,20 @@ def _fill_profile(
             out[o + shift, j] = scattered[o, j]
 
 
-@inlined
-def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, slopes: bool, scratch: Scratch) -> None:
+@fused
+def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, kinds: int, scratch: Scratch) -> None:
     """Fill `scratch.profiles` with the profiles of every target of every chain along y and x.
 
     Args:
         posterior: what is sampled.
         state: (size, chains).
         rank: of the PSF's products.
-        slopes: whether slopes are wanted besides values.
+        kinds: number of profiles: 2 for values along y and x, 4 for their slopes too.
         scratch: `profiles` (4, side, targets, chains) gets values along y, along x, slopes along y, along x.
     """
     h, w, chains = scratch.image.shape
     count, number = posterior.targets, posterior.targets * chains
-    for n in range(4 if slopes else 2):
+    for n in range(kinds):
         axis = n % 2
         position = state[(1 - axis) * count : (2 - axis) * count].reshape(number)
         length = h if axis == 0 else w
@@ -95,7 +95,7 @@ def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, slopes: b
         )  # fmt: skip
 
 
-@inlined
+@fused
 def _fill_fluxes(posterior: Posterior, state: SingleArray, flux: SingleArray) -> None:
     """Fill `flux` (targets, chains) with the targets' fluxes in counts."""
     for k in range(posterior.targets):
@@ -104,7 +104,7 @@ def _fill_fluxes(posterior: Posterior, state: SingleArray, flux: SingleArray) ->
             out[chain] = math.exp(values[chain]) if posterior.log_flux else values[chain]
 
 
-@inlined
+@fused
 def _add_products(along_y: SingleArray, along_x: SingleArray, first: bool, image: SingleArray) -> None:
     """Add sum_k along_y[i, k] along_x[j, k] to image (h, w, chains); set it where `first`."""
     h, w, chains = image.shape
@@ -123,8 +123,8 @@ def _add_products(along_y: SingleArray, along_x: SingleArray, first: bool, image
                     out[chain] += a[chain] * b[chain]
 
 
-@linked(types.none(POSTERIOR, SINGLE_MATRIX, SCRATCH))
-def render_chains(posterior: Posterior, state: SingleArray, scratch: Scratch) -> None:
+@fused
+def _fill_image(posterior: Posterior, state: SingleArray, scratch: Scratch) -> None:
     """Fill `scratch.image` (h, w, chains) with what the parameters `state` (size, chains) of each chain expect."""
     image, flux, basis = scratch.image, scratch.flux, posterior.basis
     h, w, chains = image.shape
@@ -140,7 +140,7 @@ def render_chains(posterior: Posterior, state: SingleArray, scratch: Scratch) ->
                     for chain in range(chains):
                         out[chain] += coefficient[chain] * basis[term, i, j]
     for rank in range(posterior.polynomials.shape[2]):
-        fill_profiles(posterior, state, rank, False, scratch)
+        fill_profiles(posterior, state, rank, int64(2), scratch)
         along_y = scratch.profiles[0, :h]
         for i in range(h):
             for k in range(count):
@@ -150,15 +150,10 @@ def render_chains(posterior: Posterior, state: SingleArray, scratch: Scratch) ->
         _add_products(along_y, scratch.profiles[1, :w], rank == 0 and basis.shape[0] == 0, image)
 
 
-call_render = calling(render_chains)
-
-
-@linked(types.none(KERNELS, POSTERIOR, SINGLE_MATRIX, SCRATCH, SINGLE_VECTOR))
-def log_likelihoods(
-    call: Kernels, posterior: Posterior, state: SingleArray, scratch: Scratch, value: SingleArray
-) -> None:
+@fused
+def fill_log_likelihoods(posterior: Posterior, state: SingleArray, scratch: Scratch, value: SingleArray) -> None:
     """Fill `value` (chains,) with the log likelihood of the parameters `state` (size, chains) of each chain."""
-    call_render(call.render, (posterior, state, scratch))
+    _fill_image(posterior, state, scratch)
     image, data, noise = scratch.image, posterior.window.data, posterior.noise
     h, w, chains = image.shape
     if posterior.is_plain:
@@ -180,4 +175,16 @@ def log_likelihoods(
         value[chain] = log_likelihood(scratch.one, posterior.window, noise)
 
 
-call_log_likelihoods = calling(log_likelihoods)
+@linked(types.none(POSTERIOR, SINGLE_MATRIX, SCRATCH))
+def render_chains(posterior: Posterior, state: SingleArray, scratch: Scratch) -> None:
+    """Fill `scratch.image` (h, w, chains) with what the parameters `state` (size, chains) of each chain expect."""
+    _fill_image(posterior, state, scratch)
+
+
+@linked(types.none(POSTERIOR, SINGLE_MATRIX, SCRATCH, SINGLE_VECTOR))
+def log_likelihoods(posterior: Posterior, state: SingleArray, scratch: Scratch, value: SingleArray) -> None:
+    """The same as `fill_log_likelihoods`."""
+    fill_log_likelihoods(posterior, state, scratch, value)
+
+
+call_render, call_log_likelihoods = calling(render_chains), calling(log_likelihoods)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from csist._compiled import compiled, inlined, inner
+from csist._compiled import compiled, fused, inner
 from csist._types import FloatArray
 from csist.methods.continuous.model import AT_CEILING, AT_FLOOR, IGNORED, MEASURED, Noise, Window
 
@@ -96,7 +96,7 @@ def render(theta: FloatArray, window: Window, tables: FloatArray, profiles: Floa
                         image[i, j] += scaled * profiles[2, j]
 
 
-@inlined
+@fused
 def _add_products(flux: float, profiles: FloatArray, jacobian: FloatArray) -> None:
     """Add the derivatives of one product of profiles by x, y and flux to `jacobian` (3, h, w)."""
     _, h, w = jacobian.shape
@@ -181,7 +181,7 @@ def log_likelihood(image: FloatArray, window: Window, noise: Noise) -> float:
     return total
 
 
-@inlined
+@fused
 def _is_contradicted(c: int, residual: float) -> bool:
     """Whether a pixel of code `c` is measured, or its bound on the wrong side of the image."""
     return c == MEASURED or (c == AT_CEILING and residual > 0.0) or (c == AT_FLOOR and residual < 0.0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types
+from numba import int64, types
 
-from csist._compiled import calling, inlined, inner, linked
+from csist._compiled import calling, fused, inlined, inner, linked
 from csist.methods.continuous.chain_likelihood import (
     KERNELS,
     Kernels,
-    call_log_likelihoods,
     call_render,
+    fill_log_likelihoods,
     fill_profiles,
 )
 from csist.methods.continuous.likelihood import pixel_terms
@@ -71,7 +71,7 @@ def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -
     count = posterior.targets
     jacobian[:] = np.float32(0.0)
     for rank in range(posterior.polynomials.shape[2]):
-        fill_profiles(posterior, state, rank, True, scratch)
+        fill_profiles(posterior, state, rank, int64(4), scratch)
         for k in range(count):
             _add_derivatives(posterior, k, scratch)
     for term in range(size - 3 * count):
@@ -158,7 +158,7 @@ def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: 
         floor: (chains,).
         scratch: arrays to work in.
     """
-    call_render(call.render, (posterior, chains.state, scratch))
+    call_render(call.render, posterior, chains.state, scratch)
     _fill_curvatures(posterior, scratch)
     _fill_jacobian(posterior, chains.state, scratch)
     _fill_information(posterior, chains.power, floor, scratch)
@@ -166,7 +166,7 @@ def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: 
     _invert(scratch.information, chains.root)
 
 
-@inlined
+@fused
 def _mark_allowed(posterior: Posterior, state: SingleArray, allowed: SingleArray) -> None:
     """Fill `allowed` (chains,): 1 where all parameters are within bounds and all targets far enough apart, else 0."""
     size, chains = state.shape
@@ -190,12 +190,11 @@ def accepts(gain: float, number: float) -> bool:
     return gain >= 0.0 or (gain > -20.0 and number < math.exp(gain))
 
 
-@linked(types.none(KERNELS, POSTERIOR, CHAINS, SCRATCH))
-def move(call: Kernels, posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
+@linked(types.none(POSTERIOR, CHAINS, SCRATCH))
+def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
     """One Metropolis step of every chain; `scratch.accepted` is 1 where it was accepted, else 0.
 
     Args:
-        call: addresses of kernels.
         posterior: what is sampled.
         chains: their `state`, `value` and `random` are changed.
         scratch: arrays to work in.
@@ -215,7 +214,7 @@ def move(call: Kernels, posterior: Posterior, chains: Chains, scratch: Scratch) 
             for chain in range(number):
                 out[chain] += draw[chain] * shape[chain]
     _mark_allowed(posterior, trial, accepted)
-    call_log_likelihoods(call.log_likelihoods, (call, posterior, trial, scratch, scratch.trial_value))
+    fill_log_likelihoods(posterior, trial, scratch, scratch.trial_value)
     uniform(chains.random, draw)
     for chain in range(number):
         if accepted[chain] > np.float32(0.0):

@@ -15,7 +15,7 @@ import numpy as np
 from numba import boolean, float32, float64, int8, int64
 from numpy.typing import NDArray
 
-from csist._compiled import compiled, inner, tuple_type
+from csist._compiled import compiled, fused, tuple_type
 from csist._types import FloatArray, IntArray
 from csist.physics.sensor import Sensor
 
@@ -113,7 +113,7 @@ OPTICS = tuple_type(Optics, TABLES, TABLES.copy(dtype=float32))
 BOUNDS = tuple_type(Bounds, VECTOR, VECTOR, boolean, float64)
 
 
-@inner
+@fused
 def copy_into(target: FloatArray, source: FloatArray) -> None:
     """Copy a vector into one that does not overlap; NumPy's assignment would have to look, which compiles slowly."""
     for p in range(source.shape[0]):

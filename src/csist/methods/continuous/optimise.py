@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float64, int64
 
-from csist._compiled import inlined, inner, linked, tuple_of
+from csist._compiled import fused, inner, linked, tuple_of
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import (
     count_of,
@@ -95,7 +95,7 @@ def cholesky_solve(factor: FloatArray, size: int, vector: FloatArray) -> None:
         vector[i] = total / factor[i, i]
 
 
-@inner
+@fused
 def separation_penalty(theta: FloatArray, count: int, min_separation: float) -> float:
     """Penalty (>= 0) on the log likelihood of targets that are closer than the smallest separation."""
     total = 0.0
@@ -108,7 +108,7 @@ def separation_penalty(theta: FloatArray, count: int, min_separation: float) -> 
     return total
 
 
-@inlined
+@fused
 def _push_apart(theta: FloatArray, count: int, min_separation: float, scratch: Scratch) -> None:
     """Add the penalty's downhill gradient and its Gauss-Newton curvature to those of the likelihood."""
     gradient, information = scratch.gradient, scratch.information
@@ -131,7 +131,7 @@ def _push_apart(theta: FloatArray, count: int, min_separation: float, scratch: S
                         information[3 * b + axis, 3 * a + axis2] -= stiff
 
 
-@inlined
+@fused
 def _linearise(
     theta: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray, scratch: Scratch
 ) -> float:
@@ -152,7 +152,7 @@ def _linearise(
     return value - separation_penalty(theta, count, bounds.min_separation)
 
 
-@inner
+@fused
 def _penalised(
     theta: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray, scratch: Scratch
 ) -> float:
@@ -162,7 +162,7 @@ def _penalised(
     return value - separation_penalty(theta, count_of(theta, window), bounds.min_separation)
 
 
-@inlined
+@fused
 def _solve_damped(theta: FloatArray, bounds: Bounds, damping: float, scratch: Scratch) -> int:
     """Put the damped step of the free parameters into `scratch`; returns how many, or -1 where there is no solution.
 

@@ -70,7 +70,7 @@ def empty_summary(windows: int, most: int) -> Summary:
     return Summary(np.full((windows, most, 3), np.nan), np.full((windows, most, 3), np.nan), np.zeros((windows, most)))
 
 
-@inlined
+@inner
 def _assign(distance: FloatArray, place: IntArray) -> None:
     """Fill `place` (count,): to which column of `distance` (count, count) each row goes.
 

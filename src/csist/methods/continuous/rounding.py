@@ -143,7 +143,7 @@ def weigh_by_rounding(
         for chain in range(chains):
             one = theta[min(start + chain, kept - 1), :size]
             to_chain(one, posterior.targets, posterior.log_flux, posterior.window, state, chain)
-        call_render(call.render, (posterior, state, scratch))
+        call_render(call.render, posterior, state, scratch)
         rounded_log_likelihoods(posterior, scratch.image, value)
         for m in range(start, min(start + chains, kept)):
             weight[m] = value[m - start] - values[m]

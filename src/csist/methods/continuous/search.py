@@ -117,7 +117,7 @@ def bounds_within(count: int, space: Space) -> Bounds:
     return Bounds(low, high, space.log_flux, separation)
 
 
-@inlined
+@inner
 def _largest_residual(window: Window, tables: FloatArray, scratch: Scratch) -> tuple[float, float, float]:
     """Row, column and flux of the pixel-centred target that would raise the likelihood most; taken pixels are skipped.
 
@@ -175,7 +175,7 @@ def _propose_additions(
     return number
 
 
-@inlined
+@inner
 def _residual_around(x: float, y: float, window: Window, radius: float, scratch: Scratch) -> tuple[float, float]:
     """Chi-squared of the pixels around a place, and the angle of the axis along which their residual is stretched."""
     slope, curvature = scratch.slope, scratch.curvature
@@ -255,7 +255,7 @@ def _best_start(
         for a in range(proposals.shape[1]):
             proposals[p, a] = min(max(proposals[p, a], bounds.low[a]), bounds.high[a])
         value, _ = call_maximise(
-            climb.maximise, (proposals[p], bounds, window, noise, tables, QUICK_ITERATIONS, QUICK_TOLERANCE)
+            climb.maximise, proposals[p], bounds, window, noise, tables, QUICK_ITERATIONS, QUICK_TOLERANCE
         )
         if value > best:
             best, chosen = value, p
@@ -291,10 +291,10 @@ def search_window(
                 break
             theta = _best_start(climb, proposals, bounds, window, noise, tables)
         _, modes.converged[place, count] = call_maximise(
-            climb.maximise, (theta, bounds, window, noise, tables, FULL_ITERATIONS, FULL_TOLERANCE)
+            climb.maximise, theta, bounds, window, noise, tables, FULL_ITERATIONS, FULL_TOLERANCE
         )
         copy_into(modes.theta[place, count], theta)
-        evidence[count] = call_log_evidence(climb.log_evidence, (theta, bounds, window, noise, tables))
+        evidence[count] = call_log_evidence(climb.log_evidence, theta, bounds, window, noise, tables)
         if evidence[count] > best:
             best = evidence[count]
             is_explained = count > 0 and _is_explained(theta, window, noise, tables, scratch)

@@ -265,7 +265,7 @@ def _climb(
     best, is_converged = -np.inf, False
     for s in range(starts.shape[0]):
         theta = starts[s].copy()
-        value, converged = call_maximise(climb.maximise, (theta, bounds, patch, noise, tables, ITERATIONS, TOLERANCE))
+        value, converged = call_maximise(climb.maximise, theta, bounds, patch, noise, tables, ITERATIONS, TOLERANCE)
         copy_into(starts[s], theta)
         if value > best:
             best, is_converged = value, converged
@@ -291,7 +291,7 @@ def _weigh(
     region = region_around(pixel[0], pixel[1], model.templates.images.shape[2] // 2, rows, columns)
     patch, bounds = cut(stack, place, region), bounds_in_pixel(count, pixel[0], pixel[1], model.prior)
     is_converged = _climb(climb, starts[:number], bounds, patch, noise, model.tables)
-    value = call_log_evidence(climb.log_evidence, (starts[0].copy(), bounds, patch, noise, model.tables))
+    value = call_log_evidence(climb.log_evidence, starts[0].copy(), bounds, patch, noise, model.tables)
     value += empty_outside(window, region, noise.variance) - model.templates.log_allowed[count]
     return value, starts[0], is_converged
 

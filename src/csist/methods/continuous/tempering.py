@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import calling, compiled, inlined
+from csist._compiled import calling, compiled, fused, inlined
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
 from csist.methods.continuous.diagnostics import compare_chains
@@ -159,7 +159,7 @@ def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, leve
     )  # fmt: skip
 
 
-@inlined
+@fused
 def _exchange(chains: Chains, levels: int, parity: int, draw: SingleArray) -> None:
     """Let neighbouring temperatures exchange states; even and odd pairs take turns."""
     state, value, power = chains.state, chains.value, chains.power
@@ -174,7 +174,7 @@ def _exchange(chains: Chains, levels: int, parity: int, draw: SingleArray) -> No
                     state[p, chain], state[p, other] = state[p, other], state[p, chain]
 
 
-@inlined
+@fused
 def _adapt(scale: SingleArray, accepted: SingleArray) -> None:
     """Lengthen the proposals of chains whose step was accepted, shorten those of the others."""
     longer, shorter = math.exp(0.1 * (1.0 - TARGET_ACCEPTANCE)), math.exp(-0.1 * TARGET_ACCEPTANCE)
@@ -207,14 +207,14 @@ def temper(
     chains, scratch = _start_chains(posterior, starts, ladder, levels), make_scratch(posterior, ladder.chains)
     floor = np.empty(ladder.chains, np.float32)
     floor[:] = np.float32(PRIOR_INFORMATION)
-    call_log_likelihoods(call.log_likelihoods, (call, posterior, chains.state, scratch, chains.value))
+    call_log_likelihoods(call.log_likelihoods, posterior, chains.state, scratch, chains.value)
     burn_in = int(ladder.burn_in * sweeps)
     wanted = max(theta.shape[0] // replicas, 1)
     kept, taken, accepted = 0, 0, 0.0
     for sweep in range(sweeps):
         if sweep % REFRESH_SWEEPS == 0:
-            call_shape_proposals(call.shape_proposals, (call, posterior, chains, floor, scratch))
-        call_move(call.move, (call, posterior, chains, scratch))
+            call_shape_proposals(call.shape_proposals, call, posterior, chains, floor, scratch)
+        call_move(call.move, posterior, chains, scratch)
         if sweep < burn_in:
             _adapt(chains.scale, scratch.accepted)
         else:
@@ -231,7 +231,7 @@ def temper(
     quality[0], quality[3] = compare_chains(theta[:kept], values[:kept], count, min(replicas, kept))
     if posterior.noise.before_rounding >= 0.0:
         _, share = call_weigh_by_rounding(
-            call.weigh_by_rounding, (call, posterior, theta[:kept], values[:kept], chains.state, chains.value, scratch)
+            call.weigh_by_rounding, call, posterior, theta[:kept], values[:kept], chains.state, chains.value, scratch
         )
         quality[0] *= share
     quality[1], quality[2] = accepted / max((sweeps - burn_in) * replicas, 1), levels

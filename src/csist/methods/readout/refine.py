@@ -124,7 +124,7 @@ def climb_stack(climb: Climbers, stack: Stack, groups: Groups, laws: Laws, table
         bounds = Bounds(groups.low[n, : 3 * count], groups.high[n, : 3 * count], laws.log_flux, laws.min_separation)
         for m in range(groups.number[n] if count > 0 else 0):
             theta = groups.starts[n, m, : 3 * count].copy()
-            _, converged = call_maximise(climb.maximise, (theta, bounds, window, noise, tables, ITERATIONS, TOLERANCE))
+            _, converged = call_maximise(climb.maximise, theta, bounds, window, noise, tables, ITERATIONS, TOLERANCE)
             copy_into(found.modes[n, m], theta)
             render(theta, window, tables, profiles, image)
             misfit = chi_squared(image, window, noise)
