@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from csist._compiled import compiled_exactly
 from csist._types import FloatArray
 from csist.checks import InputError, check_ratio, check_shape
 from csist.physics.psf import PSF, GaussianPSF
@@ -34,7 +34,7 @@ MOST_CELLS = 512
 """Number of cells of a map, brightest first, that are merged: bounds the run time on maps of pure noise."""
 
 
-@njit(cache=True, nogil=True)
+@compiled_exactly
 def merge_cells(cells: FloatArray, fewest: int, most: int) -> int:
     """Merge groups of cells in place and return their number.
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csist._compiled import compiled_exactly
 from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_range
 from csist.physics.psf import RAYLEIGH_PER_SIGMA, pixel_kernel
@@ -112,7 +112,7 @@ MOST_ATTEMPTS = 50_000_000
 """Configurations tried for one group before the separation is considered impossible."""
 
 
-@njit(cache=True, nogil=True)
+@compiled_exactly
 def draw_separated(
     positions: FloatArray, extent: FloatArray, min_separation_px: float, rng: np.random.Generator
 ) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 
 import csist
 from csist.cli import app
-from csist.cli.output import uninterrupted
+from csist.cli.output import tell_of_compilation, uninterrupted
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,13 @@ def test_ctrl_c_waits_for_the_end_of_what_belongs_together() -> None:
     with uninterrupted():
         done.append("undisturbed")
     assert len(done) == 2
+
+
+def test_compiling_the_solver_is_one_line_on_standard_error(run: Run) -> None:
+    run("methods")
+    logger = logging.getLogger("csist._compiled")
+    assert logger.isEnabledFor(logging.INFO)
+    tell_of_compilation()  # once more changes nothing
+    with redirect_stderr(StringIO()) as told, redirect_stdout(StringIO()) as printed:
+        logger.info("compiling")
+    assert (told.getvalue(), printed.getvalue()) == ("csist: compiling\n", "")

@@ -1,31 +1,33 @@
 """The continuous method: its parts against numeric references, the whole against known scenes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from csist._compiled import compiled
 from csist.checks import InputError
 from csist.methods.continuous import Continuous
-from csist.methods.continuous.annealing import LANES, anneal
-from csist.methods.continuous.bank import build_bank
-from csist.methods.continuous.lanes import profile_polynomials
+from csist.methods.continuous.annealing import CHAINS_A_BLOCK, Cloud, Outcome, Plan, Start, anneal, pose_in_pixel
+from csist.methods.continuous.chain_likelihood import Kernels
+from csist.methods.continuous.diagnostics import Diagnostics, compare_chains
+from csist.methods.continuous.evidence import log_evidence
+from csist.methods.continuous.kernels import kernels
 from csist.methods.continuous.likelihood import (
-    AT_CEILING,
-    AT_FLOOR,
-    IGNORED,
-    MEASURED,
     chi_squared,
     log_likelihood,
-    maximise,
     pixel_terms,
-    profile_tables,
     render,
     render_with_jacobian,
 )
-from csist.methods.continuous.posterior import summarise
+from csist.methods.continuous.model import AT_CEILING, AT_FLOOR, IGNORED, MEASURED, Bounds, Noise, Stack, Window
+from csist.methods.continuous.optics import profile_polynomials, profile_tables
+from csist.methods.continuous.optimise import maximise
+from csist.methods.continuous.posterior import Draws, Summary, empty_draws, summarise_stack
 from csist.methods.continuous.rounding import NOT_EXACT
-from csist.methods.continuous.search import log_evidence
-from csist.methods.continuous.tempering import temper
+from csist.methods.continuous.tempering import Groups, Ladder, Laws, temper_stack
+from csist.methods.continuous.templates import draw_templates
 from csist.metrics import count_accuracy, cso_map, expected_calibration_error
 from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
@@ -36,11 +38,44 @@ BENCHMARK = ScenePrior.csist_100k()
 SHAPE = (9, 8)
 THETA = np.array([3.2, 4.1, 230.0, 3.9, 4.6, 180.0, 2.5])
 BASIS = np.ones((1, *SHAPE))
+EMPTY = np.zeros((0, 5, 5))
+
+
+@compiled
+def climb(
+    theta: np.ndarray, bounds: Bounds, window: Window, noise: Noise, tables: np.ndarray, steps: int, tolerance: float
+) -> tuple[float, bool]:
+    return maximise(theta, bounds, window, noise, tables, steps, tolerance)
+
+
+@compiled
+def weigh(theta: np.ndarray, bounds: Bounds, window: Window, noise: Noise, tables: np.ndarray) -> float:
+    return log_evidence(theta, bounds, window, noise, tables)
+
+
+@compiled
+def anneal_window(
+    call: Kernels, bounds: Bounds, polynomials: np.ndarray, window: Window, noise: Noise, start: Start, plan: Plan,
+    cloud: Cloud,
+) -> Outcome:  # fmt: skip
+    return anneal(call, pose_in_pixel(bounds, polynomials, window, noise), start, plan, cloud)
+
+
+def window_of(data: np.ndarray, code: np.ndarray | None = None, basis: np.ndarray | None = None) -> Window:
+    """A whole window; all pixels measured and no background terms unless given."""
+    if code is None:
+        code = np.full(data.shape, MEASURED, np.int8)
+    return Window(data, code, 0, 0, np.zeros((0, *data.shape)) if basis is None else basis)
+
+
+def noise_of(variance: float, inverse_gain: float = 0.0) -> Noise:
+    return Noise(variance, inverse_gain, NOT_EXACT)
 
 
 def rendered(theta: np.ndarray, psf: object, row: int = 0, column: int = 0) -> np.ndarray:
     image = np.empty(SHAPE)
-    render(theta, 2, profile_tables(psf), row, column, BASIS, np.empty((4, 9)), image)
+    window = Window(image, np.zeros(SHAPE, np.int8), row, column, BASIS)
+    render(theta, window, profile_tables(psf), np.empty((4, 9)), image)
     return image
 
 
@@ -67,14 +102,16 @@ def test_render_equals_the_sensor(psf: GaussianPSF, tolerance: float) -> None:
 
 def test_window_offset() -> None:
     whole, part = rendered(THETA, GaussianPSF(0.6)), np.empty((4, 5))
-    render(THETA, 2, profile_tables(GaussianPSF(0.6)), 2, 1, np.ones((1, 4, 5)), np.empty((4, 9)), part)
+    window = Window(part, np.zeros((4, 5), np.int8), 2, 1, np.ones((1, 4, 5)))
+    render(THETA, window, profile_tables(GaussianPSF(0.6)), np.empty((4, 9)), part)
     assert part == pytest.approx(whole[2:6, 1:6], abs=1e-12)
 
 
 @pytest.mark.parametrize("psf", [GaussianPSF(0.5), airy_table()], ids=["gaussian", "sampled"])
 def test_jacobian_equals_numeric(psf: GaussianPSF) -> None:
     image, jacobian = np.empty(SHAPE), np.empty((7, *SHAPE))
-    render_with_jacobian(THETA, 2, profile_tables(psf), 0, 0, BASIS, np.empty((4, 9)), image, jacobian)
+    window = window_of(image, basis=BASIS)
+    render_with_jacobian(THETA, window, profile_tables(psf), np.empty((4, 9)), image, jacobian)
     assert image == pytest.approx(rendered(THETA, psf), abs=1e-10)
     for p in range(7):
         step = np.zeros(7)
@@ -91,14 +128,15 @@ def test_pixel_terms_equal_numeric(inverse_gain: float) -> None:
     code = np.full(SHAPE, MEASURED, np.int8)
     code[0], code[1], code[2] = AT_CEILING, AT_FLOOR, IGNORED
     slope, curvature = np.empty(SHAPE), np.empty(SHAPE)
-    total = pixel_terms(mu, data, code, 4.0, inverse_gain, slope, curvature)
-    assert total == pytest.approx(log_likelihood(mu, data, code, 4.0, inverse_gain))
+    window, noise = window_of(data, code), noise_of(4.0, inverse_gain)
+    total = pixel_terms(mu, window, noise, slope, curvature)
+    assert total == pytest.approx(log_likelihood(mu, window, noise))
     for i, j in ((0, 0), (1, 3), (2, 2), (5, 5), (8, 7)):
         values = []
         for step in (1e-4, -1e-4):
             shifted = mu.copy()
             shifted[i, j] += step
-            values.append(log_likelihood(shifted, data, code, 4.0, inverse_gain))
+            values.append(log_likelihood(shifted, window, noise))
         if inverse_gain == 0.0 or code[i, j] == MEASURED:
             assert slope[i, j] == pytest.approx((values[0] - values[1]) / 2e-4, abs=1e-4)
     assert (curvature >= 0).all()
@@ -107,27 +145,25 @@ def test_pixel_terms_equal_numeric(inverse_gain: float) -> None:
 
 def test_censored_pixel_far_below_its_bound_stays_finite() -> None:
     code = np.full((3, 3), AT_CEILING, np.int8)
-    value = log_likelihood(np.zeros((3, 3)), np.full((3, 3), 254.5), code, 1 / 12, 0.0)
+    value = log_likelihood(np.zeros((3, 3)), window_of(np.full((3, 3), 254.5), code), noise_of(1 / 12))
     # the normal tail at -a is phi(a) / a to first order
     a = 254.5 * np.sqrt(12)
     assert value == pytest.approx(9 * (-0.5 * a * a - np.log(a) - 0.5 * np.log(2 * np.pi)), rel=1e-9)
 
 
 def test_maximise_finds_the_truth_and_respects_bounds() -> None:
-    data, code = rendered(THETA, GaussianPSF(0.5)), np.zeros(SHAPE, np.int8)
+    window, tables = window_of(rendered(THETA, GaussianPSF(0.5)), basis=BASIS), profile_tables(GaussianPSF(0.5))
     low = np.array([0, 0, 1.0, 0, 0, 1.0, -10])
     high = np.array([7, 8, 500.0, 7, 8, 500.0, 10])
     start = np.array([3.0, 4.0, 200.0, 4.1, 4.8, 200.0, 0.0])
     theta = start.copy()
-    value, converged = maximise(
-        theta, 2, low, high, 0.1, profile_tables(GaussianPSF(0.5)), 0, 0, BASIS, data, code, 1.0, 0.0, 100, 1e-9
-    )
+    value, converged = climb(theta, Bounds(low, high, False, 0.1), window, noise_of(1.0), tables, 100, 1e-9)
     assert converged
     assert value == pytest.approx(0.0, abs=1e-6)
     assert theta == pytest.approx(THETA, abs=1e-3)
     high[2] = 210.0
     theta = start.copy()
-    maximise(theta, 2, low, high, 0.1, profile_tables(GaussianPSF(0.5)), 0, 0, BASIS, data, code, 1.0, 0.0, 100, 1e-9)
+    climb(theta, Bounds(low, high, False, 0.1), window, noise_of(1.0), tables, 100, 1e-9)
     assert theta[2] == 210.0
 
 
@@ -136,9 +172,8 @@ def single_target_posterior() -> tuple:
     psf, variance = GaussianPSF(0.5), 25.0
     data = np.empty((5, 5))
     truth = np.array([2.2, 1.9, 234.0])
-    no_basis, work = np.zeros((0, 5, 5)), np.empty((4, 5))
     tables = profile_tables(psf)
-    render(truth, 1, tables, 0, 0, no_basis, work, data)
+    render(truth, window_of(data), tables, np.empty((4, 5)), data)
     data += np.random.default_rng(4).normal(0, 5.0, data.shape)
     low, high = np.array([1.5, 1.5, 220.0]), np.array([2.5, 2.5, 250.0])
     axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, (81, 81, 41), strict=True)]
@@ -160,21 +195,20 @@ def single_target_posterior() -> tuple:
 
 def test_laplace_evidence_equals_integration() -> None:
     data, tables, variance, low, high, mode, evidence, _, _ = single_target_posterior()
-    code, no_basis = np.zeros((5, 5), np.int8), np.zeros((0, 5, 5))
-    theta = mode.copy()
-    maximise(theta, 1, low, high, 0.0, tables, 0, 0, no_basis, data, code, variance, 0.0, 100, 1e-9)
-    value = log_evidence(theta, 1, low, high, False, tables, 0, 0, no_basis, data, code, variance, 0.0)
+    theta, bounds = mode.copy(), Bounds(low, high, False, 0.0)
+    climb(theta, bounds, window_of(data), noise_of(variance), tables, 100, 1e-9)
+    value = weigh(theta, bounds, window_of(data), noise_of(variance), tables)
     assert value == pytest.approx(evidence, abs=0.3)
 
 
 def test_annealed_samples_and_their_evidence_equal_integration() -> None:
     data, tables, variance, low, high, _, evidence, means, stds = single_target_posterior()
-    bank = np.random.default_rng(1).random((4000, 2)) + 1.5
-    samples, values = np.empty((20 * LANES, 3)), np.empty(20 * LANES)
-    found = anneal(
-        1, low, high, False, 0.0, profile_polynomials(tables), 0, 0, data, np.zeros((5, 5), np.int8), variance, 0.0,
-        NOT_EXACT, bank, np.arange(1.0, 4001.0), 1e9, 10, 20, 100, samples, values, 1,
-    )  # fmt: skip
+    start = Start(np.random.default_rng(1).random((4000, 1, 2)) - 0.5, 2, 2, np.ones(4000), 1e9)
+    bounds, polynomials = Bounds(low, high, False, 0.0), profile_polynomials(tables)
+    cloud = Cloud(np.empty((20 * CHAINS_A_BLOCK, 3)), np.empty(20 * CHAINS_A_BLOCK))
+    noise, plan = noise_of(variance), Plan(10, 20, 100, 2, 1)
+    outcome = anneal_window(kernels(noise), bounds, polynomials, window_of(data), noise, start, plan, cloud)
+    samples, found = cloud.theta, outcome.log_evidence
     assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()
     assert samples.std(axis=0) == pytest.approx(stds, rel=0.08)
     assert found == pytest.approx(evidence, abs=0.2)
@@ -182,12 +216,15 @@ def test_annealed_samples_and_their_evidence_equal_integration() -> None:
 
 def test_tempered_samples_equal_integration() -> None:
     data, tables, variance, low, high, start, _, means, stds = single_target_posterior()
-    samples, values = np.empty((4000, 3)), np.empty(4000)
-    kept = temper(
-        start.reshape(1, 3), 1, low, high, False, 0.0, profile_polynomials(tables), 0, 0, np.zeros((0, 5, 5)), data,
-        np.zeros((5, 5), np.int8), variance, 0.0, NOT_EXACT, np.array([1.0, 4.0]), 32, 2500, 0.2, samples,
-        values, 1,
+    groups = Groups(
+        np.array([1]), np.array([[0, 5, 0, 5]]), start.reshape(1, 1, 3), np.array([1]), low[None], high[None],
+        np.array([variance]), np.array([0.0]),
     )  # fmt: skip
+    ladder = Ladder(np.array([1.0, 4.0]), 2, 32, np.array([2500]), 0.2, 1)
+    draws, laws = empty_draws(1, 4000, 3), Laws(profile_polynomials(tables), False, 0.0, NOT_EXACT)
+    stack = Stack(data[None], np.zeros((1, 5, 5), np.int8), EMPTY)
+    temper_stack(kernels(noise_of(variance)), stack, groups, laws, ladder, draws)
+    kept, samples = draws.kept[0], draws.theta[0]
     assert kept == 4000
     assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()
     assert samples.std(axis=0) == pytest.approx(stds, rel=0.08)
@@ -236,13 +273,21 @@ def test_annealing_equals_weighing_many_draws_of_the_prior() -> None:
 NO_BOUNDS = np.full(6, -np.inf), np.full(6, np.inf)
 
 
+def summarised(samples: np.ndarray, widening: float, low: np.ndarray, high: np.ndarray) -> Summary:
+    """Estimate, deviation and score of two targets from samples (m, 6), which are put in order."""
+    number = len(samples)
+    draws = Draws(samples[None], np.zeros((1, number)), np.array([number]), np.zeros((1, 4)))
+    summary = Summary(np.empty((1, 2, 3)), np.empty((1, 2, 3)), np.empty((1, 2)))
+    summarise_stack(draws, np.array([2]), np.array([widening]), low[None], high[None], summary)
+    return Summary(*(field[0] for field in summary))
+
+
 def test_summary_undoes_label_switches() -> None:
     rng = np.random.default_rng(0)
     samples = np.tile([1.0, 1.0, 100.0, 2.0, 1.5, 200.0], (500, 1)) + rng.normal(0, 0.02, (500, 6))
     swapped = rng.random(500) < 0.5
     samples[swapped] = samples[swapped][:, [3, 4, 5, 0, 1, 2]]
-    estimate, deviation, score = np.empty((2, 3)), np.empty((2, 3)), np.empty(2)
-    summarise(samples, np.zeros(500), 500, 2, 1.0, *NO_BOUNDS, estimate, deviation, score)
+    estimate, deviation, score = summarised(samples, 1.0, *NO_BOUNDS)
     order = estimate[:, 0].argsort()
     assert estimate[order] == pytest.approx(np.array([[1, 1, 100], [2, 1.5, 200]]), abs=0.01)
     assert deviation == pytest.approx(np.full((2, 3), 0.02), rel=0.15)
@@ -255,9 +300,8 @@ def test_widening_changes_the_spread_alone_and_keeps_the_bounds() -> None:
     high = np.array([np.inf, np.inf, np.inf, np.inf, 1.51, np.inf])
     results = []
     for widening, most in ((1.0, NO_BOUNDS[1]), (2.5, NO_BOUNDS[1]), (2.5, high)):
-        cloud, estimate, deviation, score = samples.copy(), np.empty((2, 3)), np.empty((2, 3)), np.empty(2)
-        summarise(cloud, np.zeros(500), 500, 2, widening, NO_BOUNDS[0], most, estimate, deviation, score)
-        results.append((estimate, deviation, score, cloud))
+        cloud = samples.copy()
+        results.append((*summarised(cloud, widening, NO_BOUNDS[0], most), cloud))
     plain, wide, bounded = results
     for result in (wide, bounded):
         assert np.array_equal(result[0], plain[0]) and np.array_equal(result[2], plain[2])
@@ -266,9 +310,9 @@ def test_widening_changes_the_spread_alone_and_keeps_the_bounds() -> None:
     assert bounded[1][1, 1] < 0.8 * wide[1][1, 1]
 
 
-def test_bank_shares_no_scene_with_a_dataset_of_any_small_seed() -> None:
-    bank = build_bank(GaussianPSF(0.5), BENCHMARK, 2, 64)
-    mine = {float(v) for v in bank.positions[5, :, :5].ravel()}
+def test_templates_share_no_scene_with_a_dataset_of_any_small_seed() -> None:
+    templates = draw_templates(GaussianPSF(0.5), BENCHMARK, 2, 64)
+    mine = {float(v) for v in templates.positions[5, :, :5].ravel()}
     for seed in range(8):
         drawn = np.random.default_rng(seed).random(200_000)
         assert not mine & set((drawn - 0.5).tolist())
@@ -414,10 +458,10 @@ def test_chi_squared_is_the_residual_in_units_of_the_noise(inverse_gain: float) 
     data = np.array([[2.0, 9.5], [3.0, 100.0]])
     code = np.array([[MEASURED, AT_CEILING], [AT_CEILING, IGNORED]], np.int8)
     expected = 1.0 / (2.0 + 1.0 * inverse_gain)  # a ceiling of 9.5 agrees with 10; one of 3 with 4; masked: nothing
-    assert chi_squared(image, data, code, 2.0, inverse_gain) == pytest.approx(expected)
+    assert chi_squared(image, window_of(data, code), noise_of(2.0, inverse_gain)) == pytest.approx(expected)
     code[:] = AT_FLOOR  # now the image must not be above
     expected = 0.5**2 / (2.0 + 10.0 * inverse_gain) + 1.0 / (2.0 + 4.0 * inverse_gain)
-    assert chi_squared(image, data, code, 2.0, inverse_gain) == pytest.approx(expected)
+    assert chi_squared(image, window_of(data, code), noise_of(2.0, inverse_gain)) == pytest.approx(expected)
 
 
 def test_what_the_model_cannot_explain_gets_a_flag_and_a_low_score() -> None:
@@ -459,3 +503,64 @@ def test_light_that_no_group_can_give_is_a_poor_fit(level: float, mode: str) -> 
     for found, group in zip(*method.solve(images), strict=True):
         assert Flag.POOR_FIT in group.flags
         assert (found.score <= 0.1).all() and np.isfinite(found.x).all()
+
+
+@pytest.fixture(scope="module")
+def mixed_counts() -> np.ndarray:
+    """Windows of no target to five."""
+    sensor = Sensor(read_noise=1.0)
+    scenes = [Targets.empty()] * 2 + sample_scenes(BENCHMARK, sensor, 18, 13)
+    return np.stack([sensor.observe(scene, n) for n, scene in enumerate(scenes)])
+
+
+@pytest.mark.parametrize("mode", ["fast", "accurate"])
+@pytest.mark.parametrize(
+    "prior",
+    [BENCHMARK, replace(BENCHMARK, count_range=(0, 5)), ScenePrior.flat()],
+    ids=["csist-100k", "csist-100k or none", "flat"],
+)
+def test_a_group_carries_everything_whatever_its_count(mixed_counts: np.ndarray, prior: ScenePrior, mode: str) -> None:
+    """A window without targets once failed as soon as samples were to be kept."""
+    method = Continuous(Sensor(read_noise=1.0), prior=prior, mode=mode, noise_std=1.0)
+    targets, groups = method.solve(mixed_counts, keep_samples=True)
+    assert 0 in [group.count for group in groups]
+    assert len({group.count for group in groups}) >= 3
+    for found, group in zip(targets, groups, strict=True):
+        count = group.count
+        assert len(found) == count
+        assert group.count_probability.shape == (prior.count_range[1] + 1,)
+        assert group.count_probability.sum() == pytest.approx(1.0)
+        assert group.count_probability.argmax() == count
+        assert np.isfinite(group.chi_squared) and group.degrees_of_freedom >= 1
+        samples, (low, high) = group.samples, group.interval(0.68)
+        assert samples is not None and samples.shape[1:] == (count, 3) and len(samples) > 1
+        assert low.shape == high.shape == (count, 3) and (low <= high).all()
+        covariance = group.covariance()
+        assert covariance.shape == (3 * count, 3 * count)
+        if count:
+            assert covariance == pytest.approx(np.atleast_2d(np.cov(samples.reshape(len(samples), -1).T)), abs=1e-9)
+        said = group.diagnostics
+        assert said.sampler == ("none" if not count else "annealing" if mode == "accurate" and prior.single_pixel
+                                else "tempering")  # fmt: skip
+        assert 0.0 <= said.effective_sample_size <= len(samples) + 1e-9
+        if count:
+            assert said.effective_sample_size >= 1.0 and 0.0 <= said.acceptance <= 1.0 and said.stages >= 1
+            assert said.scale_reduction > 0.0
+        else:
+            assert said == Diagnostics() and said.converged
+
+
+def test_diagnostics_know_good_chains_from_bad_ones() -> None:
+    rng = np.random.default_rng(0)
+    chains, records = 16, 100
+    good = rng.normal(0.0, 1.0, (records, chains, 3))
+    stuck = good * 0.1 + rng.normal(0.0, 1.0, (chains, 3))
+    results = [
+        compare_chains(kind.reshape(-1, 3), np.ascontiguousarray(kind.reshape(-1, 3)[:, 0]), 1, chains)
+        for kind in (good, stuck)
+    ]
+    (effective, reduction), (few, much) = results
+    assert effective > 0.4 * chains * records and reduction < 1.05
+    assert few < 3 * chains and much > 2.0
+    assert Diagnostics("tempering", effective, 0.3, 1, reduction).converged
+    assert not Diagnostics("tempering", few, 0.3, 1, much).converged

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csist.methods.continuous import Continuous
-from csist.methods.continuous.likelihood import MEASURED
-from csist.methods.continuous.solvers import _Results
+from csist.methods.continuous.model import MEASURED, Stack
+from csist.methods.continuous.posterior import empty_draws
+from csist.methods.continuous.solvers import Sampled, report
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
@@ -30,13 +31,23 @@ def check(targets, group, draws):
 @given(counts=st.lists(st.integers(0, MOST), min_size=1, max_size=6), draws=st.integers(2, 9))
 def test_results_of_any_counts_are_put_together(counts, draws):
     rng = np.random.default_rng(0)
-    results = _Results(len(counts), MOST, draws)
-    for array in (results.estimate, results.deviation, results.score, results.fit, results.clouds):
+    windows = len(counts)
+    sampled = empty_draws(windows, draws, 3 * MOST)
+    for array in (sampled.theta, sampled.value, sampled.quality):
         array[:] = rng.uniform(0.1, 1.0, array.shape)
-    results.count[:] = counts
-    results.evidence[:] = -50.0
-    results.evidence[np.arange(len(counts)), counts] = 0.0
-    found, groups = results.assemble(np.full((len(counts), 7, 7), MEASURED, np.int8), 0)
+    sampled.kept[:] = draws
+    evidence = np.full((windows, MOST + 1), -50.0)
+    evidence[np.arange(windows), counts] = 0.0
+    bounds = np.zeros((windows, 3 * MOST)), np.ones((windows, 3 * MOST))
+    stack = Stack(np.zeros((windows, 7, 7)), np.full((windows, 7, 7), MEASURED, np.int8), np.zeros((0, 7, 7)))
+    found, groups = report(
+        stack,
+        Sampled(
+            np.array(counts), evidence, rng.uniform(0.1, 1.0, windows), sampled, *bounds, np.ones(windows),
+            np.zeros((windows, MOST), np.int64), "tempering",
+        ),
+        draws,
+    )  # fmt: skip
     assert [group.count for group in groups] == counts
     for targets, group in zip(found, groups, strict=True):
         check(targets, group, draws)

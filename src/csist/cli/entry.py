@@ -27,6 +27,7 @@ from csist.cli.output import (
     InterruptedRunError,
     complain,
     show_traceback,
+    tell_of_compilation,
 )
 from csist.cli.train import train
 from csist.cli.unmix import unmix
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    tell_of_compilation()
     try:
         code = app(args=arguments, prog_name="csist", standalone_mode=False)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -45,6 +46,23 @@ def make_console(stderr: bool = False) -> Console:
 def complain(message: object) -> None:
     """Write a message as one line to standard error."""
     typer.echo(f"csist: {' '.join(str(message).split())}", err=True)
+
+
+class _Complaints(logging.Handler):
+    """Writes what is logged as lines of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
+
+
+_complaints = _Complaints()
+
+
+def tell_of_compilation() -> None:
+    """Write a line to standard error when the solver has to be compiled, which happens once on a machine."""
+    logger = logging.getLogger("csist._compiled")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_complaints)
 
 
 @contextmanager

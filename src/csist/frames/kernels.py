@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._compiled import compiled
 from csist._types import BoolArray, FloatArray
-from csist.methods.continuous.likelihood import compiled
 
 
 class Tail(NamedTuple):

@@ -1,6 +1,7 @@
 """The continuous method: likelihood, search, posterior."""
 
+from csist.methods.continuous.diagnostics import Diagnostics
+from csist.methods.continuous.group import Group
 from csist.methods.continuous.method import Continuous
-from csist.methods.continuous.solvers import Group
 
-__all__ = ["Continuous", "Group"]
+__all__ = ["Continuous", "Diagnostics", "Group"]

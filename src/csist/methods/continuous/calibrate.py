@@ -24,9 +24,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from csist.checks import InputError, check_not_negative, check_stack
-from csist.methods.continuous.likelihood import IGNORED, MEASURED, pixel_terms
-from csist.methods.continuous.method import Continuous, pixel_codes
-from csist.methods.continuous.solvers import inverse_gain, is_poor_fit
+from csist.methods.continuous.group import is_poor_fit
+from csist.methods.continuous.likelihood import pixel_terms
+from csist.methods.continuous.method import Continuous
+from csist.methods.continuous.model import IGNORED, MEASURED, Window, pixel_codes
+from csist.methods.continuous.rounding import noise_of
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
@@ -229,10 +231,8 @@ def _terms(
     number, rows, columns = data.shape
     flat = (number * rows, columns)
     slope, curvature = np.empty(flat), np.empty(flat)
-    value = pixel_terms(
-        (light + shared[1]).reshape(flat), data.reshape(flat), codes.reshape(flat), variance, inverse_gain(sensor),
-        slope, curvature,
-    )  # fmt: skip
+    pixels = Window(data.reshape(flat), codes.reshape(flat), 0, 0, np.zeros((0, *flat)))
+    value = pixel_terms((light + shared[1]).reshape(flat), pixels, noise_of(sensor, variance), slope, curvature)
     slope, curvature = slope.reshape(number, -1), curvature.reshape(number, -1)
     jacobian = jacobian.reshape(number, 5, -1)
     measured = codes.reshape(number, -1) == MEASURED
@@ -304,7 +304,9 @@ def _fit(
     """Shared parameters of windows (n, H, W) of one target, of which those that are faint or misfit are left out.
 
     Args:
+        stack: the windows in counts.
         sensor: gives background, rounding, gain and clipping to start from.
+        sigma_px: start of the PSF's width in px.
         own: (n, 3) start of x, y in px and flux in counts.
         noise_std: noise of a pixel in counts before rounding.
         misfit: standard deviation in counts of what a wrong sigma may leave besides.

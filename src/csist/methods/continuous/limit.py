@@ -6,140 +6,131 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._compiled import compiled
+from csist._types import FloatArray, IntArray
 from csist.checks import InputError, check_stack
-from csist.methods.continuous.annealing import LANES, reservoir_shares
-from csist.methods.continuous.bank import compare_bank, pixel_bounds
-from csist.methods.continuous.likelihood import compiled
-from csist.methods.continuous.method import pixel_codes
-from csist.methods.continuous.posterior import summarise
-from csist.methods.continuous.rounding import noise_before_rounding
-from csist.methods.continuous.search import search_free, window_bounds
-from csist.methods.continuous.solvers import (
-    EFFORTS,
-    RESERVOIR_EFFECTIVE,
-    FreeSolver,
-    PixelSolver,
+from csist.methods.continuous.annealing import (
+    CHAINS_A_BLOCK,
+    START_EFFECTIVE,
+    Cloud,
+    Plan,
     anneal_in_pixel,
-    inverse_gain,
+    temper_templates,
 )
-from csist.methods.continuous.tempering import temper
+from csist.methods.continuous.kernels import kernels
+from csist.methods.continuous.model import Noise, Stack, Window, cut, region_around, stack_of, whole_region
+from csist.methods.continuous.posterior import Draws, empty_draws, empty_summary, summarise_stack
+from csist.methods.continuous.search import climbers, empty_modes, search_stack
+from csist.methods.continuous.search_in_pixel import PixelModel, match_templates
+from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver, groups_of
+from csist.methods.continuous.tempering import Ladder, temper_stack
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
-
-FloatArray = NDArray[np.float64]
 
 SAMPLES = 2000
 LEVELS = 16
 """Temperatures of the chains from the truth."""
 HOTTER = 30.0
-"""Their highest temperature beyond the one at which many configurations of the bank count: nearly the prior."""
-BURN_SHARE = 0.5
-"""Of the sweeps, in which the chains from the truth forget it."""
+"""Ratio of their highest temperature to the one at which many templates count: nearly the prior."""
+BURN_IN = 0.5
+"""Fraction of sweeps discarded as burn-in, in which the chains from the truth forget it."""
 BLOCKS = 8
 RECORDS = 4
 FREE_TEMPERATURES = np.array([2.0**level for level in range(16)])
 """Where targets may lie anywhere."""
 STEPS_A_MOVE = 65_000
-"""`steps` for each move a stage and target of the annealing, at which both sets cost about the same."""
+"""Steps of the tempered chains for each move a stage and target of the annealing: both then cost about the same."""
 
 
 @compiled
-def _sample_one(
-    data: FloatArray,
-    code: NDArray[np.int8],
-    polynomials: NDArray[np.float32],
-    variance: float,
-    inverse_of_gain: float,
-    rounded: float,
-    flux: FloatArray,
-    log_flux: bool,
-    min_separation: float,
-    bank_positions: FloatArray,
-    bank_images: NDArray[np.float32],
-    steps: int,
-    truth: FloatArray,
-    from_truth: bool,
-    estimate: FloatArray,
-    deviation: FloatArray,
-    score: FloatArray,
-) -> None:
-    count = truth.shape[0]
-    row, column = int(np.floor(truth[0, 1] + 0.5)), int(np.floor(truth[0, 0] + 0.5))
-    rows, columns = data.shape
-    reach, size = bank_images.shape[2] // 2, bank_images.shape[1]
-    low, high = pixel_bounds(count, row, column, flux)
-    r0, r1 = max(row - reach, 0), min(row + reach + 1, rows)
-    c0, c1 = max(column - reach, 0), min(column + reach + 1, columns)
+def hottest_temperature(
+    window: Window, pixel: IntArray, count: int, noise: Noise, model: PixelModel, misfits: FloatArray
+) -> float:
+    """The temperature at which enough of the templates of `count` targets count; `misfits` (m,) is scratch."""
+    match_templates(window, pixel, count, model.prior, model.templates, misfits)
+    return temper_templates(misfits, noise.variance, START_EFFECTIVE, np.empty(misfits.shape[0]))
+
+
+class _Answer(NamedTuple):
+    """What chains say of one group."""
+
+    draws: Draws
+    low: FloatArray
+    high: FloatArray
+
+
+def _ladder(temperatures: FloatArray, steps: int, seed: int) -> Ladder:
+    """Chains at these temperatures, for so many steps altogether."""
+    sweeps = np.array([max(steps // CHAINS_A_BLOCK, 5)])
+    return Ladder(temperatures, len(temperatures), CHAINS_A_BLOCK, sweeps, BURN_IN, seed)
+
+
+def _temper_one(
+    stack: Stack,
+    region: IntArray,
+    start: FloatArray,
+    bounds: tuple[FloatArray, FloatArray],
+    solver: PixelSolver | FreeSolver,
+    ladder: Ladder,
+) -> _Answer:
+    """Samples of the group in the one window of a stack, from a start (count, 3)."""
+    count = len(start)
+    draws = empty_draws(1, SAMPLES, 3 * count)
+    groups = groups_of(
+        np.array([count]), region[None], start.reshape(1, 1, -1).copy(), np.ones(1, np.int64), bounds, solver.noise
+    )
+    temper_stack(kernels(solver.noise), stack, groups, solver.laws, ladder, draws)
+    return _Answer(draws, *bounds)
+
+
+def _sample_in_pixel(solver: PixelSolver, stack: Stack, truth: FloatArray, steps: int, from_truth: bool) -> _Answer:
+    """Chains inside one pixel: tempered from the truth (count, 3), or annealed from the prior."""
+    count = len(truth)
+    row, column = (int(value) for value in np.floor(truth[0, 1::-1] + 0.5))
+    low, high = (bound[:, : 3 * count].copy() for bound in solver.bounds(np.array([[row, column]])))
     if from_truth:
-        misfits, shares = np.empty(size), np.empty(size)
-        compare_bank(data, code, count, row, column, flux, bank_images, size, misfits, shares)
-        hottest = HOTTER * reservoir_shares(misfits, variance, RESERVOIR_EFFECTIVE, shares)
-        samples, values = np.empty((SAMPLES, 3 * count)), np.empty(SAMPLES)
-        kept = temper(
-            truth.copy().reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, r0, c0,
-            np.zeros((0, r1 - r0, c1 - c0)), data[r0:r1, c0:c1], code[r0:r1, c0:c1].copy(), variance,
-            inverse_of_gain, rounded, hottest ** (np.arange(LEVELS) / (LEVELS - 1.0)), LANES, max(steps // LANES, 5),
-            BURN_SHARE, samples, values, 2,
-        )  # fmt: skip
-    else:
-        kept = RECORDS * BLOCKS * LANES
-        samples, values = np.empty((kept, 3 * count)), np.empty(kept)
-        moves = max(steps // STEPS_A_MOVE, 1)
-        anneal_in_pixel(
-            data, code, polynomials, variance, inverse_of_gain, rounded, count, row, column, flux, log_flux,
-            min_separation, bank_positions, bank_images, BLOCKS, moves, 10 * moves, 3, samples, values,
-        )  # fmt: skip
-    summarise(samples, values, kept, count, 1.0, low, high, estimate, deviation, score)
-
-
-@compiled
-def _sample_free(
-    data: FloatArray,
-    code: NDArray[np.int8],
-    tables: FloatArray,
-    polynomials: NDArray[np.float32],
-    variance: float,
-    inverse_of_gain: float,
-    rounded: float,
-    target_low: FloatArray,
-    target_high: FloatArray,
-    log_flux: bool,
-    min_separation: float,
-    split_px: float,
-    steps: int,
-    truth: FloatArray,
-    from_truth: bool,
-    estimate: FloatArray,
-    deviation: FloatArray,
-    score: FloatArray,
-) -> None:
-    count = truth.shape[0]
-    no_basis, no_terms = np.zeros((0, *data.shape)), np.zeros(0)
-    start = truth.copy().reshape(3 * count)
-    if not from_truth:
-        evidence, at_mode = np.empty(count + 1), np.empty(count + 1)
-        modes, converged = np.zeros((count + 1, 3 * count)), np.empty(count + 1, np.bool_)
-        search_free(
-            data, code, tables, variance, inverse_of_gain, no_basis, 0, 0, count, target_low, target_high, no_terms,
-            no_terms, log_flux, min_separation, split_px, evidence, modes, at_mode, converged,
-        )  # fmt: skip
-        if evidence[count] > -np.inf:  # else the search saw no use for so many, and the truth has to start both
-            start = modes[count].copy()
-    low, high = window_bounds(count, target_low, target_high, no_terms, no_terms)
-    samples, values = np.empty((SAMPLES, 3 * count)), np.empty(SAMPLES)
-    kept = temper(
-        start.reshape(1, 3 * count), count, low, high, log_flux, min_separation, polynomials, 0, 0, no_basis, data,
-        code, variance, inverse_of_gain, rounded, FREE_TEMPERATURES, LANES, max(steps // LANES, 5), BURN_SHARE,
-        samples,
-        values, 2 if from_truth else 3,
+        misfits = np.empty(solver.model.templates.images.shape[1])
+        hottest = HOTTER * hottest_temperature(
+            cut(stack, 0, whole_region(stack)), np.array([row, column]), count, solver.noise, solver.model, misfits
+        )
+        ladder = _ladder(hottest ** (np.arange(LEVELS) / (LEVELS - 1.0)), steps, 2)
+        region = region_around(row, column, solver.reach, *stack.data.shape[1:])
+        return _temper_one(stack, region, truth, (low, high), solver, ladder)
+    moves = max(steps // STEPS_A_MOVE, 1)
+    plan = Plan(BLOCKS, moves * count, 10 * moves, RECORDS, seed=3)
+    draws = empty_draws(1, RECORDS * BLOCKS * CHAINS_A_BLOCK, 3 * count)
+    draws.kept[0] = len(draws.value[0])
+    anneal_in_pixel(
+        kernels(solver.noise), stack, solver.noise, solver.optics.polynomials, solver.model, plan,
+        np.array([0, count, row, column]), Cloud(draws.theta[0], draws.value[0]),
     )  # fmt: skip
-    summarise(samples, values, kept, count, 1.0, low, high, estimate, deviation, score)
+    return _Answer(draws, low, high)
+
+
+def _sample_free(solver: FreeSolver, stack: Stack, truth: FloatArray, steps: int, from_truth: bool) -> _Answer:
+    """Tempered chains anywhere in a window, from the truth (count, 3) or from the mode that the search finds."""
+    count, start = len(truth), truth
+    if not from_truth:
+        modes = empty_modes(1, count, 0)
+        search_stack(climbers(), stack, solver.noise, solver.optics.tables, solver.space, modes)
+        if modes.evidence[0, count] > -np.inf:  # else the search saw no use for so many, and the truth starts both
+            start = modes.theta[0, count].reshape(count, 3)
+    low, high = (bound[:, : 3 * count].copy() for bound in solver.bounds(np.array([count])))
+    ladder = _ladder(FREE_TEMPERATURES, steps, 2 if from_truth else 3)
+    return _temper_one(stack, whole_region(stack), start, (low, high), solver, ladder)
+
+
+def _summarise(answer: _Answer, count: int) -> Targets:
+    summary = empty_summary(1, count)
+    summarise_stack(answer.draws, np.array([count]), np.ones(1), answer.low, answer.high, summary)
+    x, y, intensity = summary.estimate[0].T
+    x_std, y_std, intensity_std = summary.deviation[0].T
+    return Targets(x, y, intensity, summary.score[0], x_std=x_std, y_std=y_std, intensity_std=intensity_std)
 
 
 def posterior_limit(
@@ -148,7 +139,7 @@ def posterior_limit(
     sensor: Sensor,
     prior: ScenePrior,
     steps: int = 500_000,
-    bank_size: int = 8192,
+    templates: int = 8192,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Targets], list[Targets]]:
@@ -166,7 +157,7 @@ def posterior_limit(
         sensor: gives PSF, noise and clipping.
         prior: scene prior.
         steps: sampling steps for each image and set.
-        bank_size: configurations from which the annealing starts.
+        templates: templates from which the annealing starts.
         workers: threads.
         progress: called with (images done, images in all).
 
@@ -181,39 +172,25 @@ def posterior_limit(
         raise InputError(f"{len(stack)} images but {len(truths)} scenes")
     variance = float(sensor.noise_variance(max(sensor.background, 0.0)))
     sensor = sensor.with_shape((stack.shape[1], stack.shape[2]))
-    rounded = noise_before_rounding(sensor, variance)
-    effort, log_flux = EFFORTS["accurate"], prior.intensity_law == "log-uniform"
-    sample: Any
-    before: tuple[Any, ...]
-    after: tuple[Any, ...]
+    effort = replace(EFFORTS["accurate"], templates=templates)
+    solver: PixelSolver | FreeSolver
     if prior.single_pixel:
-        solver = PixelSolver(sensor, prior, replace(effort, bank=bank_size), variance)
-        sample, before = _sample_one, (solver.polynomials, variance, inverse_gain(sensor), rounded, solver.flux)
-        after = (solver.bank.positions, solver.bank.images, steps)
+        solver = PixelSolver(sensor, prior, effort, variance)
     else:
-        free = FreeSolver(sensor, prior, effort, variance, 0)
-        sample, before = (
-            _sample_free,
-            (free.tables, free.polynomials, variance, inverse_gain(sensor), rounded, free.low, free.high),
-        )
-        after = (free.split_px, steps)
+        solver = FreeSolver(sensor, prior, effort, variance, 0)
 
     def one(n: int) -> tuple[Targets, Targets]:
-        count = len(truths[n])
-        if count == 0:
+        if not len(truths[n]):
             return Targets.empty(), Targets.empty()
-        data, codes = pixel_codes(stack[n : n + 1], sensor)
-        scene = np.stack([truths[n].x, truths[n].y, truths[n].intensity], axis=1)
+        window = stack_of(stack[n : n + 1], sensor)
+        truth = np.stack([truths[n].x, truths[n].y, truths[n].intensity], axis=1)
         found = []
         for from_truth in (True, False):
-            estimate, deviation, score = np.empty((count, 3)), np.empty((count, 3)), np.empty(count)
-            sample(
-                data[0] - sensor.background, codes[0], *before, log_flux, prior.min_separation_px, *after, scene,
-                from_truth, estimate, deviation, score,
-            )  # fmt: skip
-            x, y, intensity = estimate.T
-            x_std, y_std, intensity_std = deviation.T
-            found.append(Targets(x, y, intensity, score, x_std=x_std, y_std=y_std, intensity_std=intensity_std))
+            if isinstance(solver, PixelSolver):
+                answer = _sample_in_pixel(solver, window, truth, steps, from_truth)
+            else:
+                answer = _sample_free(solver, window, truth, steps, from_truth)
+            found.append(_summarise(answer, len(truth)))
         return found[0], found[1]
 
     results = []

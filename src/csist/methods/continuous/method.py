@@ -7,18 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_stack
-from csist.methods.continuous.likelihood import AT_CEILING, AT_FLOOR, IGNORED, MEASURED
-from csist.methods.continuous.solvers import EFFORTS, FreeSolver, Group, PixelSolver
+from csist.methods.continuous.model import stack_of
+from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver
 from csist.methods.unmixer import Answers
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
 from csist.windows import estimate_noise
-
-FloatArray = NDArray[np.float64]
 
 MODES = tuple(EFFORTS)
 
@@ -26,23 +24,6 @@ BACKGROUND_TERMS = {"known": 0, "constant": 1, "plane": 3, "surface": 6}
 
 IMAGES_A_TASK = 32
 """Images that a thread takes at a time."""
-
-
-def pixel_codes(images: FloatArray, sensor: Sensor) -> tuple[FloatArray, NDArray[np.int8]]:
-    """Images with the masked pixels at 0 and the censored ones at their bound, and the code of each pixel.
-
-    Rounding to whole counts puts the bound half a count inside the value that a clipped pixel shows.
-    """
-    codes = np.full(images.shape, MEASURED, np.int8)
-    half = 0.5 if sensor.quantised else 0.0
-    data = images.copy()
-    at_ceiling, at_floor = images >= sensor.ceiling, images <= sensor.floor
-    codes[at_ceiling], codes[at_floor] = AT_CEILING, AT_FLOOR
-    data[at_ceiling] -= half
-    data[at_floor] += half
-    codes[np.isnan(images)] = IGNORED
-    data[np.isnan(images)] = 0.0
-    return data, codes
 
 
 class Continuous:
@@ -132,17 +113,15 @@ class Continuous:
         else:
             solver = FreeSolver(sensor, self.prior, self.effort, variance, self.background_terms)
 
-        def solve_part(start: int) -> tuple[list[Targets], list[Group]]:
-            data, codes = pixel_codes(stack[start : start + IMAGES_A_TASK], sensor)
-            return solver.solve(data - sensor.background, codes, keep_samples)
+        def solve_part(start: int) -> Answers:
+            return solver.solve(stack_of(stack[start : start + IMAGES_A_TASK], sensor, solver.basis), keep_samples)
 
         starts = range(0, len(stack), IMAGES_A_TASK)
-        targets: list[Targets] = []
-        groups: list[Group] = []
+        answers = Answers([], [])
         with ThreadPoolExecutor(self.workers) as pool:
             for part in pool.map(solve_part, starts):
-                targets += part[0]
-                groups += part[1]
+                answers.targets.extend(part.targets)
+                answers.groups.extend(part.groups)
                 if progress is not None:
-                    progress(len(targets), len(stack))
-        return Answers(targets, groups)
+                    progress(len(answers.targets), len(stack))
+        return answers

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from csist.methods.continuous.likelihood import compiled
-
-FloatArray = NDArray[np.float64]
+from csist._compiled import compiled, inlined, inner
+from csist._types import FloatArray, IntArray
 
 TOLERANCES_PX = np.array([0.05, 0.10, 0.15, 0.20, 0.25])
 """The distances at which CSO-mAP counts a detection as right."""
@@ -20,20 +19,66 @@ TIE_BREAK = 0.02
 SHIFT_WIDTH_PX = 0.25
 """Width of the kernel whose mode is reported: between the posterior mean (wide) and mode (narrow)."""
 
+SHIFTS = 6
+"""Steps of the mean shift that finds the mode."""
+ROUNDS = 3
+"""Rounds in which targets are put into the order of their means."""
 
-@compiled
-def _align(sample: FloatArray, count: int, reference: FloatArray, distance: FloatArray, scratch: FloatArray) -> None:
-    """Reorder the targets of `sample` to those of `reference`: closest pairs first, then exchanges that help.
 
-    What remains is nearly always the assignment with the least sum of squared distances, which is how truths are
-    assigned to detections when errors are measured; only then do the samples' spreads describe those errors.
+class Draws(NamedTuple):
+    """Posterior samples of the groups of a stack.
+
+    Args:
+        theta: (N, m, parameters) samples; unused parameters are at the end.
+        value: (N, m) log likelihoods.
+        kept: (N,) number of samples.
+        quality: (N, 4) effective sample size, acceptance, temperatures, potential scale reduction.
     """
-    for a in range(count):
-        for b in range(count):
-            dx, dy = sample[3 * a] - reference[3 * b], sample[3 * a + 1] - reference[3 * b + 1]
-            distance[a, b] = dx * dx + dy * dy
-    place = np.full(count, -1)
+
+    theta: FloatArray
+    value: FloatArray
+    kept: IntArray
+    quality: FloatArray
+
+
+def empty_draws(windows: int, samples: int, parameters: int) -> Draws:
+    """Room for so many samples."""
+    return Draws(
+        np.empty((windows, samples, parameters)),
+        np.empty((windows, samples)),
+        np.zeros(windows, np.int64),
+        np.zeros((windows, 4)),
+    )
+
+
+class Summary(NamedTuple):
+    """What is reported of the targets of each group.
+
+    Args:
+        estimate: (N, Kmax, 3) x, y in px and flux in counts.
+        deviation: (N, Kmax, 3) their standard errors.
+        score: (N, Kmax).
+    """
+
+    estimate: FloatArray
+    deviation: FloatArray
+    score: FloatArray
+
+
+def empty_summary(windows: int, most: int) -> Summary:
+    """Room for so many windows and targets."""
+    return Summary(np.full((windows, most, 3), np.nan), np.full((windows, most, 3), np.nan), np.zeros((windows, most)))
+
+
+@inner
+def _assign(distance: FloatArray, place: IntArray) -> None:
+    """Fill `place` (count,): to which column of `distance` (count, count) each row goes.
+
+    Closest pairs first, then exchanges that help. What remains is nearly always the assignment with the least sum.
+    """
+    count = place.shape[0]
     used = np.zeros(count, np.bool_)
+    place[:] = -1
     for _ in range(count):
         best, best_a, best_b = np.inf, 0, 0
         for a in range(count):
@@ -52,77 +97,124 @@ def _align(sample: FloatArray, count: int, reference: FloatArray, distance: Floa
                 if distance[a, place[b]] + distance[b, place[a]] < now - 1e-12:
                     place[a], place[b] = place[b], place[a]
                     improved = True
-    for a in range(count):
-        scratch[3 * place[a] : 3 * place[a] + 3] = sample[3 * a : 3 * a + 3]
-    sample[: 3 * count] = scratch[: 3 * count]
+
+
+@inner
+def _align(samples: FloatArray, reference: FloatArray) -> None:
+    """Put the targets of each sample (m, parameters or more) into the order of those of `reference` (3 count,).
+
+    By the least sum of squared distances, which is how truths are assigned to detections when errors are measured;
+    only then do the samples' spreads describe those errors.
+    """
+    count = reference.shape[0] // 3
+    distance, place, scratch = np.empty((count, count)), np.empty(count, np.int64), np.empty(3 * count)
+    for m in range(samples.shape[0]):
+        sample = samples[m]
+        for a in range(count):
+            for b in range(count):
+                dx, dy = sample[3 * a] - reference[3 * b], sample[3 * a + 1] - reference[3 * b + 1]
+                distance[a, b] = dx * dx + dy * dy
+        _assign(distance, place)
+        for a in range(count):
+            for p in range(3):
+                scratch[3 * place[a] + p] = sample[3 * a + p]
+        for p in range(3 * count):
+            sample[p] = scratch[p]
+
+
+@inner
+def _mean(samples: FloatArray, p: int) -> float:
+    """Mean of parameter p."""
+    total = 0.0
+    for m in range(samples.shape[0]):
+        total += samples[m, p]
+    return float(total / max(samples.shape[0], 1))
+
+
+@inlined
+def _shift_to_mode(samples: FloatArray, k: int, reference: FloatArray) -> None:
+    """Move the position of target k in `reference` to the mode of the smoothed posterior, by mean shift."""
+    x, y = reference[3 * k], reference[3 * k + 1]
+    for _ in range(SHIFTS):
+        total, sum_x, sum_y = 1e-300, 0.0, 0.0
+        for m in range(samples.shape[0]):
+            dx, dy = samples[m, 3 * k] - x, samples[m, 3 * k + 1] - y
+            weight = math.exp(-0.5 * (dx * dx + dy * dy) / SHIFT_WIDTH_PX**2)
+            total += weight
+            sum_x += weight * samples[m, 3 * k]
+            sum_y += weight * samples[m, 3 * k + 1]
+        if total < 0.02 * samples.shape[0]:
+            break
+        x, y = sum_x / total, sum_y / total
+    reference[3 * k], reference[3 * k + 1] = x, y
+
+
+@inlined
+def _score(samples: FloatArray, count: int, x: float, y: float) -> float:
+    """Share of the samples with a target within tolerance of a position."""
+    within, tight = 0.0, 0.0
+    for m in range(samples.shape[0]):
+        nearest = np.inf
+        for other in range(count):
+            dx, dy = samples[m, 3 * other] - x, samples[m, 3 * other + 1] - y
+            nearest = min(nearest, dx * dx + dy * dy)
+        for tolerance in TOLERANCES_PX:
+            if nearest <= tolerance * tolerance:
+                tight += 1.0 / TOLERANCES_PX.shape[0]
+        if nearest <= TOLERANCES_PX[-1] ** 2:
+            within += 1.0
+    share = ((1.0 - TIE_BREAK) * within + TIE_BREAK * tight) / max(samples.shape[0], 1)
+    return float(min(share, 1.0))
+
+
+@inlined
+def _widen(samples: FloatArray, p: int, widening: float, low: float, high: float) -> float:
+    """Scale the distance of parameter p from its mean, within bounds; returns its standard deviation then."""
+    mean, total = _mean(samples, p), 0.0
+    for m in range(samples.shape[0]):
+        samples[m, p] = min(max(mean + widening * (samples[m, p] - mean), low), high)
+        total += (samples[m, p] - mean) ** 2
+    return math.sqrt(total / max(samples.shape[0] - 1, 1))
 
 
 @compiled
-def summarise(
-    samples: FloatArray,
-    values: FloatArray,
-    kept: int,
-    count: int,
-    widening: float,
-    low: FloatArray,
-    high: FloatArray,
-    estimate: FloatArray,
-    deviation: FloatArray,
-    score: FloatArray,
+def summarise_stack(
+    draws: Draws, counts: IntArray, widening: FloatArray, low: FloatArray, high: FloatArray, summary: Summary
 ) -> None:
-    """Fill what is reported, (count, 3) estimate and deviation and (count,) score, from `kept` samples.
+    """What is reported of the group in each window, from its posterior samples.
 
     The samples' targets are put into the order of the estimates (in place). The position is the mode of the
     posterior smoothed to the metric's tolerance, the flux its mean; the score is the share of samples with a
     target within 0.25 px of the position, but for TIE_BREAK, which goes by the mean over all five tolerances.
 
     Args:
-        widening: factor on the samples' distance from their mean (in place, between the bounds `low` and `high`)
-            before their spread is taken: an estimate from few or short chains errs by more than they show.
+        draws: the samples.
+        counts: (N,) number of targets; 0 is left out.
+        widening: (N,) factor on the samples' distance from their mean (in place, between the bounds) before their
+            spread is taken: an estimate from few or short chains errs by more than they show.
+        low: (N, parameters) bounds.
+        high: (N, parameters) likewise.
+        summary: filled.
     """
-    reference = samples[np.argmax(values[:kept])].copy()
-    distance, scratch = np.empty((count, count)), np.empty(3 * count)
-    for _ in range(3):
-        for m in range(kept):
-            _align(samples[m], count, reference, distance, scratch)
-        for p in range(3 * count):
-            reference[p] = samples[:kept, p].mean()
-    for k in range(count):
-        x, y = reference[3 * k], reference[3 * k + 1]
-        for _ in range(6):
-            total, sum_x, sum_y = 1e-300, 0.0, 0.0
-            for m in range(kept):
-                dx, dy = samples[m, 3 * k] - x, samples[m, 3 * k + 1] - y
-                weight = math.exp(-0.5 * (dx * dx + dy * dy) / SHIFT_WIDTH_PX**2)
-                total += weight
-                sum_x += weight * samples[m, 3 * k]
-                sum_y += weight * samples[m, 3 * k + 1]
-            if total < 0.02 * kept:
-                break
-            x, y = sum_x / total, sum_y / total
-        reference[3 * k], reference[3 * k + 1] = x, y
-    for m in range(kept):
-        _align(samples[m], count, reference, distance, scratch)
-    for k in range(count):
-        x, y = reference[3 * k], reference[3 * k + 1]
-        estimate[k, 0], estimate[k, 1], estimate[k, 2] = x, y, samples[:kept, 3 * k + 2].mean()
-        within, tight = 0.0, 0.0
-        for m in range(kept):
-            nearest = np.inf
-            for other in range(count):
-                dx, dy = samples[m, 3 * other] - x, samples[m, 3 * other + 1] - y
-                nearest = min(nearest, dx * dx + dy * dy)
-            for tolerance in TOLERANCES_PX:
-                if nearest <= tolerance * tolerance:
-                    tight += 1.0 / TOLERANCES_PX.shape[0]
-            if nearest <= TOLERANCES_PX[-1] ** 2:
-                within += 1.0
-        score[k] = min(((1.0 - TIE_BREAK) * within + TIE_BREAK * tight) / max(kept, 1), 1.0)
-    for k in range(count):
-        for p in range(3):
-            q, total = 3 * k + p, 0.0
-            mean = samples[:kept, q].mean()
-            for m in range(kept):
-                samples[m, q] = min(max(mean + widening * (samples[m, q] - mean), low[q]), high[q])
-                total += (samples[m, q] - mean) ** 2
-            deviation[k, p] = math.sqrt(total / max(kept - 1, 1))
+    for n in range(counts.shape[0]):
+        count = counts[n]
+        if count == 0:
+            continue
+        samples, value = draws.theta[n, : draws.kept[n]], draws.value[n, : draws.kept[n]]
+        estimate, deviation, score = summary.estimate[n], summary.deviation[n], summary.score[n]
+        reference = samples[np.argmax(value), : 3 * count].copy()
+        for _ in range(ROUNDS):
+            _align(samples, reference)
+            for p in range(3 * count):
+                reference[p] = _mean(samples, p)
+        for k in range(count):
+            _shift_to_mode(samples, k, reference)
+        _align(samples, reference)
+        for k in range(count):
+            x, y = reference[3 * k], reference[3 * k + 1]
+            estimate[k, 0], estimate[k, 1], estimate[k, 2] = x, y, _mean(samples, 3 * k + 2)
+            score[k] = _score(samples, count, x, y)
+        for k in range(count):
+            for p in range(3):
+                q = 3 * k + p
+                deviation[k, p] = _widen(samples, q, widening[n], low[n, q], high[n, q])

@@ -1,4 +1,4 @@
-"""The exact likelihood of rounded and clipped counts, brought in by drawing posterior samples anew.
+"""The exact likelihood of rounded and clipped counts, by importance resampling of posterior samples.
 
 Where the noise is below a count, rounding is no Gaussian noise: light and noise lie in the interval that rounds to
 the count seen. That likelihood has edges, along which chains move badly. So chains take rounding as noise of variance
@@ -10,13 +10,27 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numba import float64
 
-from csist.methods.continuous.lanes import LaneArray, Problem, Work, render_lanes, to_lane
-from csist.methods.continuous.likelihood import AT_CEILING, AT_FLOOR, IGNORED, MEASURED, compiled
+from csist._compiled import compiled, inlined, linked, tuple_of
+from csist._types import FloatArray
+from csist.methods.continuous.chain_likelihood import KERNELS, Kernels, call_render
+from csist.methods.continuous.model import (
+    AT_CEILING,
+    AT_FLOOR,
+    IGNORED,
+    MATRIX,
+    MEASURED,
+    SINGLE_MATRIX,
+    SINGLE_VECTOR,
+    VECTOR,
+    Noise,
+    SingleArray,
+    copy_into,
+    inverse_gain,
+)
+from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch, resample, to_chain
 from csist.physics.sensor import Sensor
-
-FloatArray = NDArray[np.float64]
 
 NOT_EXACT = -1.0
 """Instead of a noise: rounding stays Gaussian noise, part of the variance."""
@@ -28,7 +42,7 @@ SHARP = 0.01
 """Noise in counts below which the ends of the interval are as soft as this: the profiles' own errors are hidden."""
 
 LEAST_EFFECTIVE = 8.0
-"""Samples that must count in the end; with fewer the model is wrong by fractions of a count, and stays Gaussian."""
+"""Effective sample size below which the samples stay as they are: the model is wrong by fractions of a count."""
 
 
 def noise_before_rounding(sensor: Sensor, variance: float) -> float:
@@ -41,7 +55,12 @@ def noise_before_rounding(sensor: Sensor, variance: float) -> float:
     if not sensor.quantised or sensor.gain is not None:
         return NOT_EXACT
     noise = max(variance - sensor.rounding_variance, 0.0) ** 0.5
-    return noise if noise < DITHERED else NOT_EXACT
+    return float(noise) if noise < DITHERED else NOT_EXACT
+
+
+def noise_of(sensor: Sensor, variance: float) -> Noise:
+    """Noise of a pixel of a sensor; `variance` in counts^2 without shot noise, rounding included."""
+    return Noise(float(variance), inverse_gain(sensor), noise_before_rounding(sensor, variance))
 
 
 @compiled
@@ -59,72 +78,74 @@ def log_normal_interval(above: float, below: float) -> float:
     return math.log(0.5 * (math.erf(0.7071067811865476 * long) + math.erf(0.7071067811865476 * short)))
 
 
-@compiled
-def rounded_log_likelihoods(problem: Problem, noise: float, image: LaneArray, value: LaneArray) -> None:
-    """Fill `value` (lanes,) with the log probability that light and noise round to the counts seen, or are clipped.
+@inlined
+def rounded_log_likelihoods(posterior: Posterior, image: SingleArray, value: SingleArray) -> None:
+    """Log probability that light and noise round to the counts seen, or are clipped.
 
     A measured pixel also has the constant that the Gaussian's logarithm leaves out, so that evidences compare.
 
     Args:
-        noise: before rounding, in counts.
-        image: light (h, w, lanes).
+        posterior: gives the data and the noise before rounding.
+        image: (h, w, chains) light in counts.
+        value: filled, (chains,).
     """
-    h, w, lanes = image.shape
-    constant = 0.5 * math.log(2.0 * math.pi * problem.variance)
+    noise = posterior.noise.before_rounding
+    h, w, chains = image.shape
+    constant = 0.5 * math.log(2.0 * math.pi * posterior.noise.variance)
     stiffness = np.float32(0.5 / SHARP**2)
     value[:] = np.float32(0.0)
     for i in range(h):
         for j in range(w):
-            c, z, model = problem.code[i, j], problem.data[i, j], image[i, j]
+            c, z, model = posterior.window.code[i, j], posterior.window.data[i, j], image[i, j]
             if c == IGNORED:
                 continue
             low = np.float32(-1e30 if c == AT_FLOOR else (z if c == AT_CEILING else z - 0.5))
             high = np.float32(1e30 if c == AT_CEILING else (z if c == AT_FLOOR else z + 0.5))
             added = np.float32(constant if c == MEASURED else 0.0)
             if noise < SHARP:
-                for lane in range(lanes):
-                    outside = max(max(low - model[lane], model[lane] - high), np.float32(0.0))
-                    value[lane] += added - stiffness * outside * outside
+                for chain in range(chains):
+                    outside = max(max(low - model[chain], model[chain] - high), np.float32(0.0))
+                    value[chain] += added - stiffness * outside * outside
             else:
-                for lane in range(lanes):
-                    value[lane] += added + log_normal_interval(
-                        (high - model[lane]) / noise, (model[lane] - low) / noise
+                for chain in range(chains):
+                    value[chain] += added + log_normal_interval(
+                        (high - model[chain]) / noise, (model[chain] - low) / noise
                     )
 
 
-@compiled
-def draw_by_rounding(
-    problem: Problem,
-    noise: float,
-    samples: FloatArray,
+@linked(tuple_of(float64, float64)(KERNELS, POSTERIOR, MATRIX, VECTOR, SINGLE_MATRIX, SINGLE_VECTOR, SCRATCH))
+def weigh_by_rounding(
+    call: Kernels,
+    posterior: Posterior,
+    theta: FloatArray,
     values: FloatArray,
-    row: int,
-    column: int,
-    state: LaneArray,
-    value: LaneArray,
-    work: Work,
-) -> float:
-    """Resample `samples` (m, parameters), `values` (m,) systematically by the exact likelihood of rounded counts.
+    state: SingleArray,
+    value: SingleArray,
+    scratch: Scratch,
+) -> tuple[float, float]:
+    """Resample posterior samples by the exact likelihood of rounded counts.
 
     Args:
-        problem: under which they were drawn, with log likelihoods `values`.
-        noise: before rounding, in counts; `NOT_EXACT` leaves all as it is.
-        row, column: frame coordinates of the window's first pixel.
-        state: (parameters, lanes) scratch, `value` (lanes,) likewise.
+        call: addresses of kernels.
+        posterior: under which they were drawn.
+        theta: (m, parameters or more) samples, changed in place.
+        values: (m,) their log likelihoods, likewise.
+        state: scratch, (size, chains).
+        value: scratch, (chains,).
+        scratch: arrays to work in.
 
     Returns:
-        what the exact likelihood adds to the log evidence.
+        what the exact likelihood adds to the log evidence, and the share of the samples that is effective.
     """
-    if noise < 0.0:
-        return 0.0
-    kept, lanes = samples.shape[0], state.shape[1]
+    kept, (size, chains) = theta.shape[0], state.shape
     weight = np.empty(kept)
-    for start in range(0, kept, lanes):
-        for lane in range(lanes):
-            to_lane(samples[min(start + lane, kept - 1)], problem.targets, problem.log_flux, row, column, state, lane)
-        render_lanes(problem, state, work)
-        rounded_log_likelihoods(problem, noise, work.image, value)
-        for m in range(start, min(start + lanes, kept)):
+    for start in range(0, kept, chains):
+        for chain in range(chains):
+            one = theta[min(start + chain, kept - 1), :size]
+            to_chain(one, posterior.targets, posterior.log_flux, posterior.window, state, chain)
+        call_render(call.render, posterior, state, scratch)
+        rounded_log_likelihoods(posterior, scratch.image, value)
+        for m in range(start, min(start + chains, kept)):
             weight[m] = value[m - start] - values[m]
     highest = weight.max()
     total, squares = 0.0, 0.0
@@ -133,13 +154,10 @@ def draw_by_rounding(
         total += weight[m]
         squares += weight[m] * weight[m]
     if total * total < LEAST_EFFECTIVE * squares:
-        return 0.0
-    old, old_values = samples.copy(), values.copy()
-    source, running = 0, weight[0]
+        return 0.0, 1.0
+    old, old_values, chosen = theta.copy(), values.copy(), np.empty(kept, np.int64)
+    resample(weight, 0.5, chosen)
     for m in range(kept):
-        while running < (m + 0.5) * total / kept and source + 1 < kept:
-            source += 1
-            running += weight[source]
-        samples[m] = old[source]
-        values[m] = old_values[source]
-    return float(highest) + math.log(total / kept)
+        copy_into(theta[m], old[chosen[m]])
+        values[m] = old_values[chosen[m]]
+    return float(highest) + math.log(total / kept), total * total / (squares * kept)

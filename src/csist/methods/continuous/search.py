@@ -1,40 +1,27 @@
-"""How well a number of targets explains a window, and the search where targets may lie anywhere in it.
+"""The search where targets may lie anywhere in a window.
 
-`search_free` adds targets one at a time, at the largest residuals or by splitting one that is there, polishes
-each proposal and keeps the best for every count; the counts are weighed by the evidence in Laplace's
-approximation.
+Targets are added one at a time: at the largest residuals, or by splitting one that is there. Each proposal climbs to
+its mode, the best is kept for every count, and the counts are weighed by their evidence.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from csist.methods.continuous.likelihood import (
-    MEASURED,
-    chi_squared,
-    cholesky,
-    cholesky_solve,
-    compiled,
-    information_matrix,
-    maximise,
-    pixel_terms,
-    profile,
-    render,
-    render_with_jacobian,
-)
-
-FloatArray = NDArray[np.float64]
-
-LOG_2PI = math.log(2.0 * math.pi)
-
-RESOLVED_SIGMAS = 3.0
-"""Targets closer than so many standard errors of their distance are one to the image."""
+from csist._compiled import address_of, calling, compiled, inlined, inner
+from csist._types import BoolArray, FloatArray
+from csist.methods.continuous.evidence import log_evidence
+from csist.methods.continuous.likelihood import chi_squared, pixel_terms, profile, render
+from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, Window, copy_into, cut, whole_region
+from csist.methods.continuous.optimise import maximise
 
 QUICK_ITERATIONS, FULL_ITERATIONS = 12, 60
+QUICK_TOLERANCE, FULL_TOLERANCE = 1e-2, 1e-3
+ADDITIONS = 2
+"""Largest residuals at which a target is proposed."""
 MOST_SPLITS = 4
 """Targets, worst explained first, that are tried as two."""
 GIVE_UP, GIVE_UP_EXPLAINED = 10.0, 6.0
@@ -43,272 +30,290 @@ then further targets can only fit the noise, and each costs more evidence than t
 EXPLAINED_SIGMAS = 2.0
 """Standard deviations by which the chi-squared of a count that explains a window may exceed its degrees of freedom."""
 
+call_maximise, call_log_evidence = calling(maximise), calling(log_evidence)
 
-@compiled
-def log_evidence(
-    theta: FloatArray,
-    count: int,
-    low: FloatArray,
-    high: FloatArray,
-    log_flux: bool,
-    tables: FloatArray,
-    row: int,
-    column: int,
-    basis: FloatArray,
-    data: FloatArray,
-    code: Any,
-    variance: float,
-    inverse_gain: float,
-) -> float:
-    """Laplace's log evidence of `count` targets at the mode theta, uniform prior between the bounds.
 
-    Every ordering of the targets is a mode of its own, hence log count!; but orderings of targets that the
-    image cannot tell apart are one and the same mode. 2 pi / width^2 is added to the information, so that a
-    direction which the image does not measure counts with exactly the prior's width.
+class Climbers(NamedTuple):
+    """Addresses of the kernels that both searches call."""
+
+    maximise: int
+    log_evidence: int
+
+
+def climbers() -> Climbers:
+    """The kernels, compiled."""
+    return Climbers(address_of(maximise), address_of(log_evidence))
+
+
+class Space(NamedTuple):
+    """Where the targets of a window may lie.
+
+    Args:
+        low: (3,) lower bounds of x, y in px and flux in counts.
+        high: (3,) upper bounds.
+        terms: (terms,) largest absolute coefficient of each background term.
+        log_flux: whether the prior is uniform in the logarithm of the flux.
+        min_separation: smallest distance in px of two targets.
+        split_px: distance at which a target is split in two.
     """
-    h, w = data.shape
-    size = theta.shape[0]
-    work = np.empty((4, max(h, w)))
-    image, slope, curvature = np.empty((h, w)), np.empty((h, w)), np.empty((h, w))
-    jacobian = np.empty((size, h, w))
-    information = np.empty((size, size))
-    render_with_jacobian(theta, count, tables, row, column, basis, work, image, jacobian)
-    total = pixel_terms(image, data, code, variance, inverse_gain, slope, curvature)
-    information_matrix(jacobian, curvature, size, np.empty(h * w), information)
-    for a in range(size):
-        is_log = log_flux and a < 3 * count and a % 3 == 2
-        width = math.log(high[a] / low[a]) if is_log else high[a] - low[a]
-        if is_log:
-            for b in range(size):
-                information[a, b] *= theta[a]
-                information[b, a] *= theta[a]
-        information[a, a] += 2.0 * math.pi / width**2
-        total += 0.5 * LOG_2PI - math.log(width)
-    if not cholesky(information, size):
-        return -np.inf
-    for a in range(size):
-        total -= math.log(information[a, a])
-    return total + _log_orderings(theta, count, information)
+
+    low: FloatArray
+    high: FloatArray
+    terms: FloatArray
+    log_flux: bool
+    min_separation: float
+    split_px: float
+
+
+class Modes(NamedTuple):
+    """The best mode of each count, in each window.
+
+    Args:
+        evidence: (N, Kmax + 1) log evidence of 0, 1, 2, ... targets; -inf where hopeless.
+        theta: (N, Kmax + 1, parameters) the modes; unused parameters are at the end.
+        converged: (N, Kmax + 1) whether the climb converged.
+    """
+
+    evidence: FloatArray
+    theta: FloatArray
+    converged: BoolArray
+
+
+def empty_modes(windows: int, most: int, terms: int) -> Modes:
+    """Room for the modes of so many windows, targets and background terms."""
+    evidence = np.full((windows, most + 1), -np.inf)
+    return Modes(evidence, np.zeros((windows, most + 1, 3 * most + terms)), np.zeros(evidence.shape, np.bool_))
+
+
+class Scratch(NamedTuple):
+    """Arrays that the search in one window works in."""
+
+    profiles: FloatArray
+    image: FloatArray
+    slope: FloatArray
+    curvature: FloatArray
+    taken: BoolArray
+
+
+@inlined
+def _make_scratch(window: Window) -> Scratch:
+    h, w = window.data.shape
+    return Scratch(
+        np.empty((4, max(h, w))), np.empty((h, w)), np.empty((h, w)), np.empty((h, w)), np.empty((h, w), np.bool_)
+    )
 
 
 @compiled
-def _log_orderings(theta: FloatArray, count: int, factor: FloatArray) -> float:
-    """Log of the number of distinct orderings; `factor` is the Cholesky factor of the information."""
-    size = theta.shape[0]
-    variance = np.empty(2 * count)
-    for k in range(2 * count):
-        p = 3 * (k // 2) + k % 2
-        column = np.zeros(size)
-        column[p] = 1.0
-        cholesky_solve(factor, size, column)
-        variance[k] = column[p]
-    cluster = np.arange(count)
-    for a in range(count):
-        for b in range(a):
-            dx, dy = theta[3 * a] - theta[3 * b], theta[3 * a + 1] - theta[3 * b + 1]
-            apart = dx * dx / (variance[2 * a] + variance[2 * b])
-            apart += dy * dy / (variance[2 * a + 1] + variance[2 * b + 1])
-            if apart < RESOLVED_SIGMAS**2:
-                old, new = cluster[a], cluster[b]
-                for k in range(count):
-                    if cluster[k] == old:
-                        cluster[k] = new
-    total = math.lgamma(count + 1.0)
+def bounds_within(count: int, space: Space) -> Bounds:
+    """Bounds of all parameters of `count` targets and the background terms."""
+    terms = space.terms.shape[0]
+    low, high = np.empty(3 * count + terms), np.empty(3 * count + terms)
     for k in range(count):
-        total -= math.lgamma((cluster == k).sum() + 1.0)
-    return total
+        for p in range(3):
+            low[3 * k + p], high[3 * k + p] = space.low[p], space.high[p]
+    for term in range(terms):
+        low[3 * count + term], high[3 * count + term] = -space.terms[term], space.terms[term]
+    separation = space.min_separation if count > 0 else 0.0
+    return Bounds(low, high, space.log_flux, separation)
 
 
-@compiled
-def window_bounds(
-    count: int, shape_low: FloatArray, shape_high: FloatArray, terms_low: FloatArray, terms_high: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Bounds of all parameters from those of one target (3,) and of the background terms."""
-    size = 3 * count + terms_low.shape[0]
-    low, high = np.empty(size), np.empty(size)
-    for k in range(count):
-        low[3 * k : 3 * k + 3], high[3 * k : 3 * k + 3] = shape_low, shape_high
-    low[3 * count :], high[3 * count :] = terms_low, terms_high
-    return low, high
+@inner
+def _largest_residual(window: Window, tables: FloatArray, scratch: Scratch) -> tuple[float, float, float]:
+    """Row, column and flux of the pixel-centred target that would raise the likelihood most; taken pixels are skipped.
 
-
-@compiled
-def _largest_residual(
-    slope: FloatArray,
-    curvature: FloatArray,
-    tables: FloatArray,
-    row: int,
-    column: int,
-    taken: Any,
-    work: FloatArray,
-) -> tuple[float, float, float]:
-    """Position and flux of the pixel-centred target that would raise the likelihood most; taken pixels are skipped."""
+    The row is NaN where no target would.
+    """
+    slope, curvature, profiles = scratch.slope, scratch.curvature, scratch.profiles
     h, w = slope.shape
     best, best_i, best_j, best_flux = 0.0, -1, -1, 0.0
     for i in range(h):
         for j in range(w):
-            if taken[i, j] or slope[i, j] <= 0.0:
+            if scratch.taken[i, j] or slope[i, j] <= 0.0:
                 continue
             gain, norm = 0.0, 0.0
             for rank in range(tables.shape[1]):
-                profile(tables[0, rank], row + i, row, work[0, :h])
-                profile(tables[1, rank], column + j, column, work[2, :w])
+                profile(tables[0, rank], float(window.row + i), window.row, profiles[0, :h])
+                profile(tables[1, rank], float(window.column + j), window.column, profiles[2, :w])
                 for a in range(h):
-                    if work[0, a] != 0.0:
+                    if profiles[0, a] != 0.0:
                         for b in range(w):
-                            response = work[0, a] * work[2, b]
+                            response = profiles[0, a] * profiles[2, b]
                             gain += response * slope[a, b]
                             norm += response * response * curvature[a, b]
             if norm > 0.0 and gain > 0.0 and gain * gain / norm > best:
                 best, best_i, best_j, best_flux = gain * gain / norm, i, j, gain / norm
-    return float(row + best_i) if best_i >= 0 else np.nan, float(column + best_j), best_flux
+    return float(window.row + best_i) if best_i >= 0 else np.nan, float(window.column + best_j), best_flux
+
+
+@inner
+def _put_last(proposal: FloatArray, previous: FloatArray, x: float, y: float, flux: float, terms: int) -> None:
+    """Fill `proposal` with the targets of `previous`, then one more, then the background terms of `previous`."""
+    old = previous.shape[0] - terms
+    copy_into(proposal, previous[:old])
+    proposal[old], proposal[old + 1], proposal[old + 2] = x, y, flux
+    copy_into(proposal[old + 3 :], previous[old:])
+
+
+@inlined
+def _propose_additions(
+    previous: FloatArray, window: Window, tables: FloatArray, scratch: Scratch, proposals: FloatArray
+) -> int:
+    """Fill the first rows of `proposals` with one more target each, at the largest residuals; returns how many."""
+    h, w = window.data.shape
+    number = 0
+    scratch.taken[:] = False
+    for _ in range(ADDITIONS):
+        y, x, flux = _largest_residual(window, tables, scratch)
+        if not np.isfinite(y):
+            break
+        for i in range(h):
+            for j in range(w):
+                if abs(window.row + i - y) <= 1.0 and abs(window.column + j - x) <= 1.0:
+                    scratch.taken[i, j] = True
+        _put_last(proposals[number], previous, x, y, flux, window.basis.shape[0])
+        number += 1
+    return number
+
+
+@inner
+def _residual_around(x: float, y: float, window: Window, radius: float, scratch: Scratch) -> tuple[float, float]:
+    """Chi-squared of the pixels around a place, and the angle of the axis along which their residual is stretched."""
+    slope, curvature = scratch.slope, scratch.curvature
+    total, xx, xy = 0.0, 0.0, 0.0
+    for i in range(slope.shape[0]):
+        for j in range(slope.shape[1]):
+            dx, dy = window.column + j - x, window.row + i - y
+            if dx * dx + dy * dy <= radius**2 and curvature[i, j] > 0.0:
+                total += slope[i, j] ** 2 / curvature[i, j]
+                xx += slope[i, j] * (dx * dx - dy * dy)
+                xy += slope[i, j] * 2.0 * dx * dy
+    return total, 0.5 * math.atan2(xy, xx)
+
+
+@inlined
+def _propose_splits(
+    previous: FloatArray, window: Window, split_px: float, scratch: Scratch, proposals: FloatArray
+) -> int:
+    """Fill rows of `proposals` with the worst explained targets split along two axes; returns how many."""
+    terms = window.basis.shape[0]
+    count = (previous.shape[0] - terms) // 3
+    misfit, axis = np.empty(count), np.empty(count)
+    for k in range(count):
+        misfit[k], axis[k] = _residual_around(
+            previous[3 * k], previous[3 * k + 1], window, 2.0 * split_px + 1.0, scratch
+        )
+    number = 0
+    for _ in range(min(MOST_SPLITS, count)):
+        k = int(np.argmax(misfit))
+        misfit[k] = -np.inf
+        for turn in range(2):
+            angle = axis[k] + turn * 0.5 * math.pi
+            ux, uy = 0.5 * split_px * math.cos(angle), 0.5 * split_px * math.sin(angle)
+            x, y, half = previous[3 * k], previous[3 * k + 1], 0.5 * previous[3 * k + 2]
+            proposal = proposals[number]
+            _put_last(proposal, previous, x + ux, y + uy, half, terms)
+            proposal[3 * k] -= ux
+            proposal[3 * k + 1] -= uy
+            proposal[3 * k + 2] *= 0.5
+            number += 1
+    return number
+
+
+@inlined
+def _propose(
+    previous: FloatArray, window: Window, noise: Noise, tables: FloatArray, split_px: float, scratch: Scratch
+) -> FloatArray:
+    """Starts (n, parameters) with one target more than the mode `previous`."""
+    render(previous, window, tables, scratch.profiles, scratch.image)
+    pixel_terms(scratch.image, window, noise, scratch.slope, scratch.curvature)
+    proposals = np.empty((ADDITIONS + 2 * MOST_SPLITS, previous.shape[0] + 3))
+    number = _propose_additions(previous, window, tables, scratch, proposals)
+    number += _propose_splits(previous, window, split_px, scratch, proposals[number:])
+    return proposals[:number]
+
+
+@inlined
+def _is_explained(theta: FloatArray, window: Window, noise: Noise, tables: FloatArray, scratch: Scratch) -> bool:
+    """Whether chi-squared of a mode is near its degrees of freedom."""
+    measured = 0
+    for i in range(window.code.shape[0]):
+        for j in range(window.code.shape[1]):
+            measured += window.code[i, j] == MEASURED
+    render(theta, window, tables, scratch.profiles, scratch.image)
+    freedom = max(measured - theta.shape[0], 1)
+    limit = freedom + EXPLAINED_SIGMAS * math.sqrt(2.0 * freedom)
+    return bool(chi_squared(scratch.image, window, noise) < limit)
+
+
+@inlined
+def _best_start(
+    climb: Climbers, proposals: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray
+) -> FloatArray:
+    """The best of some starts after a few steps of the climb."""
+    best, chosen = -np.inf, 0
+    for p in range(proposals.shape[0]):
+        for a in range(proposals.shape[1]):
+            proposals[p, a] = min(max(proposals[p, a], bounds.low[a]), bounds.high[a])
+        value, _ = call_maximise(
+            climb.maximise, proposals[p], bounds, window, noise, tables, QUICK_ITERATIONS, QUICK_TOLERANCE
+        )
+        if value > best:
+            best, chosen = value, p
+    start: FloatArray = proposals[chosen]
+    return start
+
+
+@inlined
+def search_window(
+    climb: Climbers, window: Window, noise: Noise, tables: FloatArray, space: Space, modes: Modes, place: int
+) -> None:
+    """Find the best mode of every count in a window.
+
+    Args:
+        climb: addresses of kernels.
+        window: the data.
+        noise: of a pixel.
+        tables: of `Optics`.
+        space: where targets may lie.
+        modes: the entries of the window are filled.
+        place: of the window in `modes`.
+    """
+    scratch = _make_scratch(window)
+    evidence, terms = modes.evidence[place], window.basis.shape[0]
+    best, is_explained = -np.inf, False
+    for count in range(evidence.shape[0]):
+        bounds = bounds_within(count, space)
+        theta = np.zeros(terms)
+        if count > 0:
+            previous = modes.theta[place, count - 1, : 3 * (count - 1) + terms]
+            proposals = _propose(previous, window, noise, tables, space.split_px, scratch)
+            if proposals.shape[0] == 0:
+                break
+            theta = _best_start(climb, proposals, bounds, window, noise, tables)
+        _, modes.converged[place, count] = call_maximise(
+            climb.maximise, theta, bounds, window, noise, tables, FULL_ITERATIONS, FULL_TOLERANCE
+        )
+        copy_into(modes.theta[place, count], theta)
+        evidence[count] = call_log_evidence(climb.log_evidence, theta, bounds, window, noise, tables)
+        if evidence[count] > best:
+            best = evidence[count]
+            is_explained = count > 0 and _is_explained(theta, window, noise, tables, scratch)
+        if evidence[count] < best - (GIVE_UP_EXPLAINED if is_explained else GIVE_UP):
+            break
 
 
 @compiled
-def search_free(
-    data: FloatArray,
-    code: Any,
-    tables: FloatArray,
-    variance: float,
-    inverse_gain: float,
-    basis: FloatArray,
-    row: int,
-    column: int,
-    most: int,
-    target_low: FloatArray,
-    target_high: FloatArray,
-    terms_low: FloatArray,
-    terms_high: FloatArray,
-    log_flux: bool,
-    min_separation: float,
-    split_px: float,
-    evidence: FloatArray,
-    modes: FloatArray,
-    at_mode: FloatArray,
-    converged: Any,
-) -> None:
-    """Find the best mode of every count from 0 to `most` in a window.
+def search_stack(climb: Climbers, stack: Stack, noise: Noise, tables: FloatArray, space: Space, modes: Modes) -> None:
+    """Find the best mode of every count in each window of a stack.
 
     Args:
-        data: window (h, w) whose first pixel is (row, column) of the frame.
-        basis: background terms (terms, h, w), each with bounds `terms_low`, `terms_high`.
-        target_low: (3,) bounds of x, y in px and flux in counts; `target_high` likewise.
-        split_px: distance at which a target is split in two.
-        evidence: filled, (most + 1,); -inf from where larger counts are hopeless.
-        modes: filled, (most + 1, 3 most + terms).
-        at_mode: filled, (most + 1,) log likelihood of each mode.
-        converged: filled, (most + 1,).
+        climb: addresses of kernels.
+        stack: the windows.
+        noise: of a pixel.
+        tables: of `Optics`.
+        space: where targets may lie.
+        modes: filled.
     """
-    h, w = data.shape
-    terms = basis.shape[0]
-    work = np.empty((4, max(h, w)))
-    image, slope, curvature = np.empty((h, w)), np.empty((h, w)), np.empty((h, w))
-    taken = np.empty((h, w), np.bool_)
-    evidence[:] = -np.inf
-    theta = np.zeros(terms)
-    low, high = window_bounds(0, target_low, target_high, terms_low, terms_high)
-    for term in range(terms):
-        theta[term] = min(max(0.0, low[term]), high[term])
-    at_mode[0], converged[0] = maximise(
-        theta,
-        0,
-        low,
-        high,
-        0.0,
-        tables,
-        row,
-        column,
-        basis,
-        data,
-        code,
-        variance,
-        inverse_gain,
-        FULL_ITERATIONS,
-        1e-3,
-    )
-    modes[0, :terms] = theta
-    evidence[0] = log_evidence(
-        theta, 0, low, high, log_flux, tables, row, column, basis, data, code, variance, inverse_gain
-    )
-    best = evidence[0]
-    measured = (code == MEASURED).sum()
-    explained = False
-    for count in range(1, most + 1):
-        size = 3 * count + terms
-        previous = modes[count - 1, : size - 3].copy()
-        low, high = window_bounds(count, target_low, target_high, terms_low, terms_high)
-        render(previous, count - 1, tables, row, column, basis, work, image)
-        pixel_terms(image, data, code, variance, inverse_gain, slope, curvature)
-        proposals = np.empty((2 + 2 * MOST_SPLITS, size))
-        number = 0
-        taken[:] = False
-        for _ in range(2):
-            y, x, flux = _largest_residual(slope, curvature, tables, row, column, taken, work)
-            if not np.isfinite(y):
-                break
-            for i in range(h):
-                for j in range(w):
-                    if abs(row + i - y) <= 1.0 and abs(column + j - x) <= 1.0:
-                        taken[i, j] = True
-            proposal = proposals[number]
-            proposal[: size - 3 - terms] = previous[: size - 3 - terms]
-            proposal[size - 3 - terms], proposal[size - 2 - terms], proposal[size - 1 - terms] = x, y, flux
-            proposal[size - terms :] = previous[size - 3 - terms :]
-            number += 1
-        # how badly each target's surroundings are explained, and along which axis the residual is stretched
-        badness, axis = np.empty(count - 1), np.empty(count - 1)
-        for k in range(count - 1):
-            total, xx, xy = 0.0, 0.0, 0.0
-            for i in range(h):
-                for j in range(w):
-                    dx, dy = column + j - previous[3 * k], row + i - previous[3 * k + 1]
-                    if dx * dx + dy * dy <= (2.0 * split_px + 1.0) ** 2 and curvature[i, j] > 0.0:
-                        total += slope[i, j] ** 2 / curvature[i, j]
-                        xx += slope[i, j] * (dx * dx - dy * dy)
-                        xy += slope[i, j] * 2.0 * dx * dy
-            badness[k], axis[k] = total, 0.5 * math.atan2(xy, xx)
-        for _ in range(min(MOST_SPLITS, count - 1)):
-            k = int(np.argmax(badness))
-            badness[k] = -np.inf
-            for turn in range(2):
-                angle = axis[k] + turn * 0.5 * math.pi
-                ux, uy = 0.5 * split_px * math.cos(angle), 0.5 * split_px * math.sin(angle)
-                proposal = proposals[number]
-                proposal[: size - 3 - terms] = previous[: size - 3 - terms]
-                proposal[3 * k] -= ux
-                proposal[3 * k + 1] -= uy
-                proposal[3 * k + 2] *= 0.5
-                proposal[size - 3 - terms] = previous[3 * k] + ux
-                proposal[size - 2 - terms] = previous[3 * k + 1] + uy
-                proposal[size - 1 - terms] = 0.5 * previous[3 * k + 2]
-                proposal[size - terms :] = previous[size - 3 - terms :]
-                number += 1
-        if number == 0:
-            break
-        value, chosen = -np.inf, 0
-        for p in range(number):
-            for a in range(size):
-                proposals[p, a] = min(max(proposals[p, a], low[a]), high[a])
-            quick, _ = maximise(
-                proposals[p], count, low, high, min_separation, tables, row, column, basis, data, code, variance,
-                inverse_gain, QUICK_ITERATIONS, 1e-2,
-            )  # fmt: skip
-            if quick > value:
-                value, chosen = quick, p
-        theta = proposals[chosen].copy()
-        at_mode[count], converged[count] = maximise(
-            theta, count, low, high, min_separation, tables, row, column, basis, data, code, variance, inverse_gain,
-            FULL_ITERATIONS, 1e-3,
-        )  # fmt: skip
-        modes[count, :size] = theta
-        evidence[count] = log_evidence(
-            theta, count, low, high, log_flux, tables, row, column, basis, data, code, variance, inverse_gain
-        )
-        if evidence[count] > best:
-            best = evidence[count]
-            render(theta, count, tables, row, column, basis, work, image)
-            freedom = max(measured - size, 1)
-            misfit = chi_squared(image, data, code, variance, inverse_gain)
-            explained = misfit < freedom + EXPLAINED_SIGMAS * math.sqrt(2.0 * freedom)
-        if evidence[count] < best - (GIVE_UP_EXPLAINED if explained else GIVE_UP):
-            break
+    whole = whole_region(stack)
+    for n in range(stack.data.shape[0]):
+        search_window(climb, cut(stack, n, whole), noise, tables, space, modes, n)

@@ -6,40 +6,106 @@ For groups whose targets may lie anywhere, and, long and started from the truth,
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from csist.methods.continuous.lanes import (
+from csist._compiled import calling, compiled, fused, inlined
+from csist._types import FloatArray, IntArray
+from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
+from csist.methods.continuous.diagnostics import compare_chains
+from csist.methods.continuous.metropolis import (
     PRIOR_INFORMATION,
+    TARGET_ACCEPTANCE,
     WIDEST_STEP,
     accepts,
-    from_lane,
-    log_likelihoods,
-    make_work,
-    move,
+    call_move,
+    call_shape_proposals,
+)
+from csist.methods.continuous.model import Bounds, Noise, SingleArray, Stack, cut
+from csist.methods.continuous.population import (
+    Chains,
+    Posterior,
+    from_chain,
+    make_scratch,
     pose,
-    seed_lanes,
-    slopes,
-    step_shapes,
-    to_lane,
+    seed_chains,
+    to_chain,
     uniform,
 )
-from csist.methods.continuous.likelihood import compiled
-from csist.methods.continuous.rounding import draw_by_rounding
+from csist.methods.continuous.posterior import Draws
+from csist.methods.continuous.rounding import weigh_by_rounding
 
-FloatArray = NDArray[np.float64]
-LaneArray = NDArray[np.float32]
+call_weigh_by_rounding = calling(weigh_by_rounding)
 
 REFRESH_SWEEPS = 40
-TARGET_ACCEPTANCE = 0.25
-BURN_SHARE = 0.2
-"""Of the sweeps, where chains start near all the modes that matter."""
+"""Sweeps after which the proposals are shaped anew."""
+BURN_IN = 0.2
+"""Fraction of sweeps discarded as burn-in where chains start near all the modes that matter."""
 
 
-@compiled
-def push_apart(theta: FloatArray, count: int, low: FloatArray, high: FloatArray, min_separation: float) -> None:
+class Ladder(NamedTuple):
+    """Chains at rising temperatures.
+
+    Args:
+        temperatures: (levels,) rising from 1; their number divides `chains`.
+        single_levels: how many of them serve a single target, which has no other mode to cross to.
+        chains: number of chains at all temperatures together.
+        sweeps: (n,) sweeps for 1, 2, ..., n and more targets.
+        burn_in: fraction of sweeps discarded, in which proposal scales are adapted.
+        seed: of the chains' random numbers.
+    """
+
+    temperatures: FloatArray
+    single_levels: int
+    chains: int
+    sweeps: IntArray
+    burn_in: float
+    seed: int
+
+
+class Groups(NamedTuple):
+    """Groups to be sampled, one in each window of a stack.
+
+    Args:
+        counts: (N,) number of targets; 0 is left out.
+        regions: (N, 4) patch of the window that a group is fitted in; see `csist.methods.continuous.model.cut`.
+        starts: (N, m, parameters) x, y, flux of each target, then background terms; the chains start there in turn.
+        number: (N,) how many starts there are.
+        low: (N, parameters) bounds.
+        high: (N, parameters) likewise.
+        variance: (N,) noise of a pixel.
+        inverse_gain: (N,) counts per electron.
+    """
+
+    counts: IntArray
+    regions: IntArray
+    starts: FloatArray
+    number: IntArray
+    low: FloatArray
+    high: FloatArray
+    variance: FloatArray
+    inverse_gain: FloatArray
+
+
+class Laws(NamedTuple):
+    """What all groups share.
+
+    Args:
+        polynomials: of `Optics`.
+        log_flux: whether the prior is uniform in the logarithm of the flux.
+        min_separation: smallest distance in px of two targets.
+        before_rounding: see `Noise`.
+    """
+
+    polynomials: SingleArray
+    log_flux: bool
+    min_separation: float
+    before_rounding: float
+
+
+@inlined
+def _push_apart(theta: FloatArray, count: int, bounds: Bounds) -> None:
     """Move targets that are too close, or sit on a bound, just inside what the prior allows."""
     for _ in range(60):
         clear = True
@@ -47,119 +113,152 @@ def push_apart(theta: FloatArray, count: int, low: FloatArray, high: FloatArray,
             for b in range(a):
                 dx, dy = theta[3 * a] - theta[3 * b], theta[3 * a + 1] - theta[3 * b + 1]
                 d = math.sqrt(dx * dx + dy * dy)
-                if d < min_separation * 1.0001:
+                if d < bounds.min_separation * 1.0001:
                     clear = False
                     ux, uy = (dx / d, dy / d) if d > 1e-9 else (1.0, 0.0)
-                    shift = 0.5 * (min_separation * 1.002 - d)
+                    shift = 0.5 * (bounds.min_separation * 1.002 - d)
                     theta[3 * a] += shift * ux
                     theta[3 * a + 1] += shift * uy
                     theta[3 * b] -= shift * ux
                     theta[3 * b + 1] -= shift * uy
         for p in range(theta.shape[0]):
-            margin = 1e-4 * (high[p] - low[p])
-            theta[p] = min(max(theta[p], low[p] + margin), high[p] - margin)
+            margin = 1e-4 * (bounds.high[p] - bounds.low[p])
+            theta[p] = min(max(theta[p], bounds.low[p] + margin), bounds.high[p] - margin)
         if clear:
             break
 
 
-@compiled
-def _smallest_square(theta: FloatArray, count: int) -> float:
-    smallest = np.inf
-    for a in range(count):
-        for b in range(a):
-            dx, dy = theta[3 * a] - theta[3 * b], theta[3 * a + 1] - theta[3 * b + 1]
-            smallest = min(smallest, dx * dx + dy * dy)
-    return smallest
+@inlined
+def _admit(starts: FloatArray, count: int, bounds: Bounds) -> float:
+    """Move all starts inside what the prior allows; returns the square of the separation that they all keep."""
+    least_square = bounds.min_separation * bounds.min_separation
+    for s in range(starts.shape[0]):
+        theta = starts[s]
+        _push_apart(theta, count, bounds)
+        for a in range(count):
+            for b in range(a):
+                dx, dy = theta[3 * a] - theta[3 * b], theta[3 * a + 1] - theta[3 * b + 1]
+                least_square = min(least_square, (dx * dx + dy * dy) * (1.0 - 1e-5))
+    return least_square
 
 
-@compiled
+@inlined
+def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, levels: int) -> Chains:
+    """Chain i at starts[i % n], at the temperature i % levels."""
+    size, chains = posterior.low.shape[0], ladder.chains
+    state, f32 = np.empty((size, chains), np.float32), np.float32
+    power, scale = np.empty(chains, f32), np.empty(chains, f32)
+    for chain in range(chains):
+        theta = starts[chain % starts.shape[0]]
+        to_chain(theta, posterior.targets, posterior.log_flux, posterior.window, state, chain)
+        power[chain] = 1.0 / ladder.temperatures[chain % levels]
+    scale[:] = f32(1.8 / math.sqrt(max(size, 1)))
+    return Chains(
+        state, np.empty(chains, f32), np.zeros((size, size, chains), f32), power, scale,
+        seed_chains(ladder.seed, chains),
+    )  # fmt: skip
+
+
+@fused
+def _exchange(chains: Chains, levels: int, parity: int, draw: SingleArray) -> None:
+    """Let neighbouring temperatures exchange states; even and odd pairs take turns."""
+    state, value, power = chains.state, chains.value, chains.power
+    uniform(chains.random, draw)
+    for chain in range(value.shape[0] - 1):
+        level, other = chain % levels, chain + 1
+        if level + 1 < levels and level % 2 == parity:
+            gain = (power[chain] - power[other]) * (value[other] - value[chain])
+            if accepts(gain, draw[chain]):
+                value[chain], value[other] = value[other], value[chain]
+                for p in range(state.shape[0]):
+                    state[p, chain], state[p, other] = state[p, other], state[p, chain]
+
+
+@fused
+def _adapt(scale: SingleArray, accepted: SingleArray) -> None:
+    """Lengthen the proposals of chains whose step was accepted, shorten those of the others."""
+    longer, shorter = math.exp(0.1 * (1.0 - TARGET_ACCEPTANCE)), math.exp(-0.1 * TARGET_ACCEPTANCE)
+    for chain in range(scale.shape[0]):
+        factor = longer if accepted[chain] > np.float32(0.0) else shorter
+        scale[chain] = min(scale[chain] * factor, WIDEST_STEP)
+
+
+@inlined
 def temper(
-    starts: FloatArray,
-    count: int,
-    low: FloatArray,
-    high: FloatArray,
-    log_flux: bool,
-    min_separation: float,
-    polynomials: LaneArray,
-    row: int,
-    column: int,
-    basis: FloatArray,
-    data: FloatArray,
-    code: Any,
-    variance: float,
-    inverse_gain: float,
-    rounded: float,
-    temperatures: FloatArray,
-    lanes: int,
-    sweeps: int,
-    burn_share: float,
-    samples: FloatArray,
-    values: FloatArray,
-    seed: int,
-) -> int:
-    """Fill `samples` (m, parameters) and their log likelihoods `values` (m,) from the posterior; returns how many.
-
-    Lane i starts at starts[i % len(starts)] and sees the likelihood to the power 1 / temperatures[i % levels];
-    the first temperature is 1 and only its states are kept, evenly spaced after the first sweeps.
+    call: Kernels, posterior: Posterior, starts: FloatArray, ladder: Ladder, theta: FloatArray, values: FloatArray
+) -> tuple[int, FloatArray]:
+    """Sample a posterior; the states at temperature 1 are kept, evenly spaced after burn-in.
 
     Args:
-        starts: (n, parameters) x, y, flux of each target, then background terms; in frame coordinates.
-        low: (parameters,) bounds, likewise; `high` too.
-        polynomials: of `profile_polynomials`.
-        row, column: frame coordinates of the window's first pixel.
-        basis: background terms (terms, h, w).
-        rounded: noise in counts before rounding, for `draw_by_rounding`.
-        temperatures: rising; their number divides `lanes`.
-        burn_share: of the sweeps, before states are kept; step lengths settle then.
+        call: addresses of kernels.
+        posterior: what is sampled.
+        starts: (n, size) parameters that the posterior allows.
+        ladder: temperatures and sweeps.
+        theta: filled, (m, size or more) samples.
+        values: filled, (m,) their log likelihoods.
+
+    Returns:
+        the number of samples, and (4,) effective sample size, acceptance, temperatures, potential scale reduction.
     """
-    size, levels = starts.shape[1], temperatures.shape[0]
-    replicas = lanes // levels
-    state, value = np.empty((size, lanes), np.float32), np.empty(lanes, np.float32)
-    theta = np.empty(size)
-    least_square = min_separation * min_separation
-    for lane in range(lanes):
-        theta[:] = starts[lane % starts.shape[0]]
-        push_apart(theta, count, low, high, min_separation)
-        least_square = min(least_square, _smallest_square(theta, count) * (1.0 - 1e-5))
-        to_lane(theta, count, log_flux, row, column, state, lane)
-    problem = pose(
-        count, low, high, log_flux, least_square, polynomials, row, column, basis, data, code, variance, inverse_gain
-    )
-    work, random, derived = make_work(problem, lanes), seed_lanes(seed, lanes), slopes(polynomials)
-    root = np.zeros((size, size, lanes), np.float32)
-    power, scale = np.empty(lanes, np.float32), np.full(lanes, np.float32(1.8 / math.sqrt(max(size, 1))), np.float32)
-    for lane in range(lanes):
-        power[lane] = 1.0 / temperatures[lane % levels]
-    floor = np.full(lanes, np.float32(PRIOR_INFORMATION), np.float32)
-    longer, shorter = math.exp(0.1 * (1.0 - TARGET_ACCEPTANCE)), math.exp(-0.1 * TARGET_ACCEPTANCE)
-    log_likelihoods(problem, state, work, value)
-    burn = int(burn_share * sweeps)
-    wanted = max(samples.shape[0] // replicas, 1)
-    kept, taken = 0, 0
+    size, count = posterior.low.shape[0], posterior.targets
+    levels = ladder.single_levels if count == 1 else ladder.temperatures.shape[0]
+    sweeps = ladder.sweeps[min(max(count, 1), ladder.sweeps.shape[0]) - 1]
+    replicas = ladder.chains // levels
+    chains, scratch = _start_chains(posterior, starts, ladder, levels), make_scratch(posterior, ladder.chains)
+    floor = np.empty(ladder.chains, np.float32)
+    floor[:] = np.float32(PRIOR_INFORMATION)
+    call_log_likelihoods(call.log_likelihoods, posterior, chains.state, scratch, chains.value)
+    burn_in = int(ladder.burn_in * sweeps)
+    wanted = max(theta.shape[0] // replicas, 1)
+    kept, taken, accepted = 0, 0, 0.0
     for sweep in range(sweeps):
         if sweep % REFRESH_SWEEPS == 0:
-            step_shapes(problem, derived, state, power, floor, work, root)
-        move(problem, state, value, power, scale, root, random, work)
-        if sweep < burn:
-            for lane in range(lanes):
-                factor = longer if work.allowed[lane] > np.float32(0.0) else shorter
-                scale[lane] = min(scale[lane] * factor, WIDEST_STEP)
-        # even and odd pairs of neighbouring levels take turns
-        uniform(random, work.draw)
-        for lane in range(lanes - 1):
-            level, other = lane % levels, lane + 1
-            if level + 1 < levels and level % 2 == sweep % 2:
-                gain = (power[lane] - power[other]) * (value[other] - value[lane])
-                if accepts(gain, work.draw[lane]):
-                    value[lane], value[other] = value[other], value[lane]
-                    for p in range(size):
-                        state[p, lane], state[p, other] = state[p, other], state[p, lane]
-        if sweep >= burn and (sweep - burn + 1) * wanted // (sweeps - burn) > taken:
-            taken += 1
+            call_shape_proposals(call.shape_proposals, call, posterior, chains, floor, scratch)
+        call_move(call.move, posterior, chains, scratch)
+        if sweep < burn_in:
+            _adapt(chains.scale, scratch.accepted)
+        else:
             for replica in range(replicas):
-                if kept < samples.shape[0]:
-                    from_lane(state, replica * levels, count, log_flux, row, column, samples[kept])
-                    values[kept] = value[replica * levels]
-                    kept += 1
-    draw_by_rounding(problem, rounded, samples[:kept], values[:kept], row, column, state, value, work)
-    return kept
+                accepted += scratch.accepted[replica * levels]
+        _exchange(chains, levels, sweep % 2, scratch.draw)
+        if sweep >= burn_in and (sweep - burn_in + 1) * wanted // (sweeps - burn_in) > taken:
+            taken += 1
+            for replica in range(min(replicas, theta.shape[0] - kept)):
+                from_chain(posterior, chains.state, replica * levels, theta[kept, :size])
+                values[kept] = chains.value[replica * levels]
+                kept += 1
+    quality = np.empty(4)
+    quality[0], quality[3] = compare_chains(theta[:kept], values[:kept], count, min(replicas, kept))
+    if posterior.noise.before_rounding >= 0.0:
+        _, share = call_weigh_by_rounding(
+            call.weigh_by_rounding, call, posterior, theta[:kept], values[:kept], chains.state, chains.value, scratch
+        )
+        quality[0] *= share
+    quality[1], quality[2] = accepted / max((sweeps - burn_in) * replicas, 1), levels
+    return kept, quality
+
+
+@compiled
+def temper_stack(call: Kernels, stack: Stack, groups: Groups, laws: Laws, ladder: Ladder, draws: Draws) -> None:
+    """Sample the posterior of the group in each window of a stack.
+
+    Args:
+        call: addresses of kernels.
+        stack: the windows.
+        groups: what is known of each group.
+        laws: what they share.
+        ladder: temperatures and sweeps.
+        draws: filled.
+    """
+    terms = stack.basis.shape[0]
+    for n in range(groups.counts.shape[0]):
+        count = groups.counts[n]
+        if count == 0:
+            continue
+        size = 3 * count + terms
+        bounds = Bounds(groups.low[n, :size], groups.high[n, :size], laws.log_flux, laws.min_separation)
+        noise = Noise(groups.variance[n], groups.inverse_gain[n], laws.before_rounding)
+        starts = groups.starts[n, : groups.number[n], :size].copy()
+        least_square = _admit(starts, count, bounds)
+        posterior = pose(bounds, least_square, laws.polynomials, cut(stack, n, groups.regions[n]), noise)
+        draws.kept[n], draws.quality[n] = temper(call, posterior, starts, ladder, draws.theta[n], draws.value[n])

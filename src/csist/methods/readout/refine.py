@@ -14,28 +14,35 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csist._types import FloatArray
+from csist._compiled import compiled
+from csist._types import BoolArray, FloatArray
 from csist.checks import InputError, check_stack
 from csist.methods.base import GridMethod
-from csist.methods.continuous.lanes import LaneArray, polynomials_of
-from csist.methods.continuous.likelihood import (
+from csist.methods.continuous.group import describe
+from csist.methods.continuous.kernels import kernels
+from csist.methods.continuous.likelihood import chi_squared, render
+from csist.methods.continuous.method import IMAGES_A_TASK
+from csist.methods.continuous.model import (
     MEASURED,
-    chi_squared,
-    compiled,
-    maximise,
-    profile_tables,
-    render,
+    Bounds,
+    Noise,
+    Stack,
+    copy_into,
+    cut,
+    inverse_gain,
+    stack_of,
+    whole_region,
 )
-from csist.methods.continuous.method import IMAGES_A_TASK, pixel_codes
-from csist.methods.continuous.posterior import summarise
+from csist.methods.continuous.optics import optics_of
+from csist.methods.continuous.posterior import empty_draws, empty_summary, summarise_stack
 from csist.methods.continuous.rounding import noise_before_rounding
-from csist.methods.continuous.solvers import describe, inverse_gain
-from csist.methods.continuous.tempering import BURN_SHARE, temper
+from csist.methods.continuous.search import Climbers, call_maximise, climbers
+from csist.methods.continuous.tempering import BURN_IN, Groups, Ladder, Laws, temper_stack
 from csist.methods.readout.base import ReadOut
 from csist.scenes import ScenePrior, flux_bounds
 from csist.targets import Flag, Targets
@@ -66,7 +73,7 @@ EXACT_SHARE = 1e-3
 TEMPERATURES = np.array([1.0, 3.0, 9.0, 27.0])
 """Of the chains; the hot ones carry a pair that is hard to tell apart past each other."""
 
-LANES, SAMPLES = 32, 400
+CHAINS, SAMPLES = 32, 400
 """Chains, and samples kept of those at temperature 1."""
 
 STARTS = 8
@@ -74,68 +81,60 @@ STARTS = 8
 ELSEWHERE = np.random.default_rng(0).uniform(0.0, 1.0, (STARTS, 3 * MOST_TARGETS))
 """Where these begin, as shares of the way from the lower to the upper bound."""
 
-SWEEPS = (50, 100, 200, 400)
-"""Steps of the chains for 1, 2, 3, 4 and more targets."""
+SWEEPS = np.array([50, 100, 200, 400])
+"""Sweeps of the chains for 1, 2, 3, 4 and more targets."""
+
+LADDER = Ladder(TEMPERATURES, 1, CHAINS, SWEEPS, BURN_IN, seed=1)
+
+
+class Climbed(NamedTuple):
+    """Modes of the targets of each image.
+
+    Args:
+        modes: (N, STARTS, parameters) that the climbs reach.
+        fit: (N,) chi-squared of the best.
+        stuck: (N, MOST_TARGETS) whether a parameter of the best lies at a bound.
+        converged: (N,) whether the climb to the best converged.
+    """
+
+    modes: FloatArray
+    fit: FloatArray
+    stuck: BoolArray
+    converged: BoolArray
 
 
 @compiled
-def _climb_and_sample(
-    images: FloatArray,
-    codes: Any,
-    tables: FloatArray,
-    polynomials: LaneArray,
-    variances: FloatArray,
-    inverse_gain: float,
-    rounded: float,
-    log_flux: bool,
-    min_separation: float,
-    counts: Any,
-    theta: FloatArray,
-    low: FloatArray,
-    high: FloatArray,
-    deviation: FloatArray,
-    score: FloatArray,
-    fit: FloatArray,
-    stuck: Any,
-    converged: Any,
-) -> None:
-    """Replace `theta` (N, most, 3) by what the posterior between the bounds `low` and `high` says of each target.
+def climb_stack(climb: Climbers, stack: Stack, groups: Groups, laws: Laws, tables: FloatArray, found: Climbed) -> None:
+    """Climb from all starts of the group in each window.
 
-    Fills `deviation` (N, most, 3), `score` (N, most), chi-squared `fit` (N,), and whether a mode lies at a bound,
-    `stuck` (N, most), and is one, `converged` (N,); what lies beyond an image's count is left alone.
+    Args:
+        climb: addresses of kernels.
+        stack: the windows.
+        groups: what is known of each group.
+        laws: what they share.
+        tables: of `Optics`.
+        found: filled.
     """
-    no_basis = np.zeros((0, images.shape[1], images.shape[2]))
-    image, work = np.empty(images.shape[1:]), np.empty((4, max(images.shape[1:])))
-    values = np.empty(SAMPLES)
-    for n in range(images.shape[0]):
-        count = counts[n]
-        if count == 0:
-            continue
-        size = 3 * count
-        least, most = low[n, :count].ravel(), high[n, :count].ravel()
-        starts = least + ELSEWHERE[:, :size] * (most - least)
-        starts[0] = theta[n, :count].ravel()
-        for m in range(STARTS):
-            _, arrived = maximise(
-                starts[m], count, least, most, min_separation, tables, 0, 0, no_basis, images[n], codes[n],
-                variances[n], inverse_gain, ITERATIONS, TOLERANCE,
-            )  # fmt: skip
-            render(starts[m], count, tables, 0, 0, no_basis, work, image)
-            misfit = chi_squared(image, images[n], codes[n], variances[n], inverse_gain)
-            if m == 0 or misfit < fit[n]:
-                fit[n], converged[n] = misfit, arrived
-                free = (least < starts[m]) & (starts[m] < most)
+    rows, columns = stack.data.shape[1], stack.data.shape[2]
+    image, profiles = np.empty((rows, columns)), np.empty((4, max(rows, columns)))
+    for n in range(groups.counts.shape[0]):
+        count = groups.counts[n]
+        window = cut(stack, n, groups.regions[n])
+        noise = Noise(groups.variance[n], groups.inverse_gain[n], laws.before_rounding)
+        bounds = Bounds(groups.low[n, : 3 * count], groups.high[n, : 3 * count], laws.log_flux, laws.min_separation)
+        for m in range(groups.number[n] if count > 0 else 0):
+            theta = groups.starts[n, m, : 3 * count].copy()
+            _, converged = call_maximise(climb.maximise, theta, bounds, window, noise, tables, ITERATIONS, TOLERANCE)
+            copy_into(found.modes[n, m], theta)
+            render(theta, window, tables, profiles, image)
+            misfit = chi_squared(image, window, noise)
+            if m == 0 or misfit < found.fit[n]:
+                found.fit[n], found.converged[n] = misfit, converged
                 for k in range(count):
-                    stuck[n, k] = not free[3 * k : 3 * k + 3].all()
-        excess = max(fit[n] / max((codes[n] == MEASURED).sum() - size, 1), 1.0)
-        samples = np.empty((SAMPLES, size))
-        kept = temper(
-            starts, count, least, most, log_flux, min_separation, polynomials, 0, 0, no_basis,
-            images[n], codes[n], variances[n] * excess, inverse_gain * excess, rounded,
-            TEMPERATURES[:1] if count == 1 else TEMPERATURES, LANES, SWEEPS[min(count, len(SWEEPS)) - 1],
-            BURN_SHARE, samples, values, 1,
-        )  # fmt: skip
-        summarise(samples, values, kept, count, 1.0, least, most, theta[n], deviation[n], score[n])
+                    found.stuck[n, k] = False
+                    for p in range(3 * k, 3 * k + 3):
+                        if theta[p] <= bounds.low[p] or theta[p] >= bounds.high[p]:
+                            found.stuck[n, k] = True
 
 
 class Refined(ReadOut):
@@ -158,8 +157,7 @@ class Refined(ReadOut):
         super().__init__(method)
         self.prior = prior
         self.workers = workers or os.cpu_count() or 1
-        self._tables = profile_tables(self.sensor.psf)
-        self._polynomials = polynomials_of(self.sensor.psf)
+        self._optics = optics_of(self.sensor.psf)
         self._flux = (FAINTEST, np.inf)
         self._log_flux = False
         self._separation_px = 1.0 / method.ratio
@@ -212,44 +210,64 @@ class Refined(ReadOut):
 
     def _refine(self, images: FloatArray, maps: FloatArray, threshold: float) -> list[Targets]:
         sensor = self.sensor
-        data, codes = pixel_codes(images, sensor)
-        data -= sensor.background
+        stack = stack_of(images, sensor)
         variances = np.full(len(images), float(sensor.noise_variance(sensor.background)))
         if not variances.any():
-            variances[:] = (EXACT_SHARE * np.maximum(np.abs(data).max(axis=(1, 2)), 1.0)) ** 2
+            variances[:] = (EXACT_SHARE * np.maximum(np.abs(stack.data).max(axis=(1, 2)), 1.0)) ** 2
         starts = [
             self._start(cells, threshold, image, code == MEASURED)[:MOST_TARGETS]
-            for cells, image, code in zip(maps, data, codes, strict=True)
+            for cells, image, code in zip(maps, stack.data, stack.code, strict=True)
         ]
-        counts = np.array([len(start) for start in starts])
-        theta, low, high = self._bounds(starts, np.maximum(data, 0.0).sum(axis=(1, 2)))
-        deviation, score = np.full_like(theta, np.nan), np.zeros((len(images), MOST_TARGETS))
-        fit, stuck = np.zeros(len(images)), np.zeros((len(images), MOST_TARGETS), np.bool_)
-        converged = np.zeros(len(images), np.bool_)
-        _climb_and_sample(
-            data, codes, self._tables, self._polynomials, variances, inverse_gain(sensor),
-            noise_before_rounding(sensor, float(variances[0]) if len(images) else 0.0), self._log_flux,
-            self._separation_px, counts, theta, low, high, deviation, score, fit, stuck, converged,
+        groups = self._groups(stack, starts, variances)
+        rounded = noise_before_rounding(sensor, float(variances[0]) if len(images) else 0.0)
+        laws = Laws(self._optics.polynomials, self._log_flux, self._separation_px, rounded)
+        found = Climbed(
+            np.empty_like(groups.starts), np.zeros(len(images)), np.zeros((len(images), MOST_TARGETS), np.bool_),
+            np.zeros(len(images), np.bool_),
         )  # fmt: skip
-        found = []
-        for n, count in enumerate(counts):
-            mean, errors = theta[n, :count], deviation[n, :count]
+        climb_stack(climbers(), stack, groups, laws, self._optics.tables, found)
+        measured = (stack.code == MEASURED).sum(axis=(1, 2))
+        excess = np.maximum(found.fit / np.maximum(measured - 3 * groups.counts, 1), 1.0)
+        noisier = groups._replace(
+            starts=found.modes, variance=groups.variance * excess, inverse_gain=groups.inverse_gain * excess
+        )
+        draws, summary = empty_draws(len(images), SAMPLES, 3 * MOST_TARGETS), empty_summary(len(images), MOST_TARGETS)
+        temper_stack(kernels(Noise(0.0, 0.0, rounded)), stack, noisier, laws, LADDER, draws)
+        summarise_stack(draws, groups.counts, np.ones(len(images)), groups.low, groups.high, summary)
+        answers = []
+        for n, count in enumerate(groups.counts):
+            mean, errors = summary.estimate[n, :count], summary.deviation[n, :count]
             certain = np.where(np.arange(count + 1) == count, 0.0, -np.inf)
-            flags = describe(int(count), certain, float(fit[n]), codes[n], 0).flags
-            if not converged[n]:
+            flags = describe(int(count), certain, float(found.fit[n]), stack.code[n], 0).flags
+            if not found.converged[n]:
                 flags |= Flag.NOT_CONVERGED
             targets = Targets(
                 x=mean[:, 0],
                 y=mean[:, 1],
                 intensity=mean[:, 2],
-                score=score[n, :count],
+                score=summary.score[n, :count],
                 x_std=errors[:, 0],
                 y_std=errors[:, 1],
                 intensity_std=errors[:, 2],
-                flags=np.where(stuck[n, :count], int(flags | Flag.AT_BOUND), int(flags)),
+                flags=np.where(found.stuck[n, :count], int(flags | Flag.AT_BOUND), int(flags)),
             )
-            found.append(targets[targets.intensity >= threshold])
-        return found
+            answers.append(targets[targets.intensity >= threshold])
+        return answers
+
+    def _groups(self, stack: Stack, starts: list[Targets], variances: FloatArray) -> Groups:
+        """What the climbs and the chains are given; the first start is the map's, the others lie anywhere."""
+        theta, low, high = (
+            bound.reshape(len(starts), -1)
+            for bound in self._bounds(starts, np.maximum(stack.data, 0.0).sum(axis=(1, 2)))
+        )
+        counts = np.array([len(start) for start in starts], dtype=np.int64)
+        climbed_from = low[:, None] + ELSEWHERE * (high - low)[:, None]
+        climbed_from[:, 0] = theta
+        return Groups(
+            counts, np.tile(whole_region(stack), (len(starts), 1)), climbed_from, np.full(len(starts), STARTS), low,
+            high,
+            variances, np.full(len(starts), inverse_gain(self.sensor)),
+        )  # fmt: skip
 
     def _bounds(self, starts: list[Targets], light: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Start, lower and upper bounds (N, MOST_TARGETS, 3) of x, y and flux; `light` (N,) is an image's in all."""

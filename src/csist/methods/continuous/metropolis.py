@@ -1,0 +1,229 @@
+"""Metropolis steps of chains that step together, scaled by the local Fisher information."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import int64, types
+
+from csist._compiled import calling, fused, inlined, inner, linked
+from csist.methods.continuous.chain_likelihood import (
+    KERNELS,
+    Kernels,
+    call_render,
+    fill_log_likelihoods,
+    fill_profiles,
+)
+from csist.methods.continuous.likelihood import pixel_terms
+from csist.methods.continuous.model import SINGLE_VECTOR, SingleArray
+from csist.methods.continuous.population import CHAINS, POSTERIOR, SCRATCH, Chains, Posterior, Scratch, uniform
+
+WIDEST_STEP = 2.0
+"""Largest proposal scale."""
+TARGET_ACCEPTANCE = 0.25
+
+PRIOR_INFORMATION = 12.0
+"""Of a uniform distribution of width 1: one over its variance."""
+
+
+@inlined
+def _fill_curvatures(posterior: Posterior, scratch: Scratch) -> None:
+    """Fill `scratch.curvature` with the expected -d2 log p / d mu2 of each pixel of `scratch.image`."""
+    if posterior.is_plain:
+        scratch.curvature[:] = np.float32(1.0 / posterior.noise.variance)
+        return
+    h, w, chains = scratch.image.shape
+    for chain in range(chains):
+        for i in range(h):
+            for j in range(w):
+                scratch.one[i, j] = scratch.image[i, j, chain]
+        pixel_terms(scratch.one, posterior.window, posterior.noise, scratch.slope, scratch.bend)
+        for i in range(h):
+            for j in range(w):
+                scratch.curvature[i, j, chain] = scratch.bend[i, j]
+
+
+@inlined
+def _add_derivatives(posterior: Posterior, k: int, scratch: Scratch) -> None:
+    """Add the derivatives of one product of profiles of target k to `scratch.jacobian`."""
+    jacobian, profiles, f, count = scratch.jacobian, scratch.profiles, scratch.flux[k], posterior.targets
+    _, h, w, chains = jacobian.shape
+    for i in range(h):
+        vy, sy = profiles[0, i, k], profiles[2, i, k]
+        for j in range(w):
+            vx, sx = profiles[1, j, k], profiles[3, j, k]
+            by_x, by_y, by_f = jacobian[k, i, j], jacobian[count + k, i, j], jacobian[2 * count + k, i, j]
+            for chain in range(chains):
+                by_x[chain] += f[chain] * vy[chain] * sx[chain]
+                by_y[chain] += f[chain] * sy[chain] * vx[chain]
+                by_f[chain] += vy[chain] * vx[chain] * (f[chain] if posterior.log_flux else np.float32(1.0))
+
+
+@inlined
+def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -> None:
+    """Fill `scratch.jacobian` (size, h, w, chains) with the derivatives of the image by the chains' coordinates.
+
+    `scratch.flux` holds the fluxes, from `render_chains`.
+    """
+    jacobian = scratch.jacobian
+    size, h, w, _ = jacobian.shape
+    count = posterior.targets
+    jacobian[:] = np.float32(0.0)
+    for rank in range(posterior.polynomials.shape[2]):
+        fill_profiles(posterior, state, rank, int64(4), scratch)
+        for k in range(count):
+            _add_derivatives(posterior, k, scratch)
+    for term in range(size - 3 * count):
+        for i in range(h):
+            for j in range(w):
+                jacobian[3 * count + term, i, j] = posterior.basis[term, i, j]
+
+
+@inlined
+def _fill_information(posterior: Posterior, power: SingleArray, floor: SingleArray, scratch: Scratch) -> None:
+    """Fill the lower triangle of `scratch.information` with J^T diag(curvature) J power + floor / width^2."""
+    information = scratch.information
+    size, h, w, chains = scratch.jacobian.shape
+    flat = scratch.jacobian.reshape(size, h * w, chains)
+    bend = scratch.curvature.reshape(h * w, chains)
+    for a in range(size):
+        for p in range(h * w):
+            out, j, c = scratch.weighted[p], flat[a, p], bend[p]
+            for chain in range(chains):
+                out[chain] = j[chain] * c[chain] * power[chain]
+        for b in range(a + 1):
+            total = information[a, b]
+            total[:] = np.float32(0.0)
+            for p in range(h * w):
+                one, other = scratch.weighted[p], flat[b, p]
+                for chain in range(chains):
+                    total[chain] += one[chain] * other[chain]
+        width = posterior.high[a] - posterior.low[a]
+        diagonal = information[a, a]
+        for chain in range(chains):
+            diagonal[chain] += floor[chain] / (width * width)
+
+
+@inlined
+def _factorise(posterior: Posterior, floor: SingleArray, information: SingleArray) -> None:
+    """Replace the lower triangle of `information` (size, size, chains) by its Cholesky factor."""
+    size, _, chains = information.shape
+    for i in range(size):
+        for j in range(i + 1):
+            total = information[i, j]
+            for k in range(j):
+                one, other = information[i, k], information[j, k]
+                for chain in range(chains):
+                    total[chain] -= one[chain] * other[chain]
+            pivot = information[j, j]
+            if i == j:
+                # single precision can lose a weak direction: the prior's information is its lower bound
+                width = posterior.high[i] - posterior.low[i]
+                for chain in range(chains):
+                    total[chain] = math.sqrt(max(total[chain], floor[chain] / (width * width)))
+            else:
+                for chain in range(chains):
+                    total[chain] /= pivot[chain]
+
+
+@inlined
+def _invert(factor: SingleArray, root: SingleArray) -> None:
+    """Fill `root` (size, size, chains) with the inverse of the lower triangle of `factor`."""
+    size, _, chains = factor.shape
+    for c in range(size):
+        for i in range(c, size):
+            out, pivot = root[i, c], factor[i, i]
+            out[:] = np.float32(1.0) if i == c else np.float32(0.0)
+            for j in range(c, i):
+                one, other = factor[i, j], root[j, c]
+                for chain in range(chains):
+                    out[chain] -= one[chain] * other[chain]
+            for chain in range(chains):
+                out[chain] /= pivot[chain]
+
+
+@linked(types.none(KERNELS, POSTERIOR, CHAINS, SINGLE_VECTOR, SCRATCH))
+def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: SingleArray, scratch: Scratch) -> None:
+    """Fill `chains.root` with the inverse Cholesky factor of the Fisher information, tempered, at each chain's state.
+
+    Before, floor / width^2 is added. With PRIOR_INFORMATION, that of a uniform prior, no step is much longer than
+    the prior; with more, steps are short in the directions that the image leaves open, where long ones would leave
+    a curved valley.
+
+    Args:
+        call: addresses of kernels.
+        posterior: what is sampled.
+        chains: their `root` is filled.
+        floor: (chains,).
+        scratch: arrays to work in.
+    """
+    call_render(call.render, posterior, chains.state, scratch)
+    _fill_curvatures(posterior, scratch)
+    _fill_jacobian(posterior, chains.state, scratch)
+    _fill_information(posterior, chains.power, floor, scratch)
+    _factorise(posterior, floor, scratch.information)
+    _invert(scratch.information, chains.root)
+
+
+@fused
+def _mark_allowed(posterior: Posterior, state: SingleArray, allowed: SingleArray) -> None:
+    """Fill `allowed` (chains,): 1 where all parameters are within bounds and all targets far enough apart, else 0."""
+    size, chains = state.shape
+    count, least_square = posterior.targets, np.float32(posterior.least_square)
+    allowed[:] = np.float32(1.0)
+    for p in range(size):
+        row, bottom, top = state[p], posterior.low[p], posterior.high[p]
+        for chain in range(chains):
+            allowed[chain] = allowed[chain] if (row[chain] >= bottom) & (row[chain] <= top) else np.float32(0.0)
+    for a in range(count):
+        for b in range(a):
+            xa, xb, ya, yb = state[a], state[b], state[count + a], state[count + b]
+            for chain in range(chains):
+                dx, dy = xa[chain] - xb[chain], ya[chain] - yb[chain]
+                allowed[chain] = allowed[chain] if dx * dx + dy * dy >= least_square else np.float32(0.0)
+
+
+@inner
+def accepts(gain: float, number: float) -> bool:
+    """Whether a uniform number is below exp(gain)."""
+    return gain >= 0.0 or (gain > -20.0 and number < math.exp(gain))
+
+
+@linked(types.none(POSTERIOR, CHAINS, SCRATCH))
+def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
+    """One Metropolis step of every chain; `scratch.accepted` is 1 where it was accepted, else 0.
+
+    Args:
+        posterior: what is sampled.
+        chains: their `state`, `value` and `random` are changed.
+        scratch: arrays to work in.
+    """
+    state, value = chains.state, chains.value
+    size, number = state.shape
+    trial, draw, accepted = scratch.trial, scratch.draw, scratch.accepted
+    for p in range(size):
+        for chain in range(number):
+            trial[p, chain] = state[p, chain]
+    for i in range(size):
+        uniform(chains.random, draw)
+        for chain in range(number):
+            draw[chain] = (draw[chain] - np.float32(0.5)) * np.float32(3.4641016151377544) * chains.scale[chain]
+        for c in range(i + 1):
+            out, shape = trial[c], chains.root[i, c]
+            for chain in range(number):
+                out[chain] += draw[chain] * shape[chain]
+    _mark_allowed(posterior, trial, accepted)
+    fill_log_likelihoods(posterior, trial, scratch, scratch.trial_value)
+    uniform(chains.random, draw)
+    for chain in range(number):
+        if accepted[chain] > np.float32(0.0):
+            if accepts((scratch.trial_value[chain] - value[chain]) * chains.power[chain], draw[chain]):
+                value[chain] = scratch.trial_value[chain]
+                for p in range(size):
+                    state[p, chain] = trial[p, chain]
+            else:
+                accepted[chain] = np.float32(0.0)
+
+
+call_shape_proposals, call_move = calling(shape_proposals), calling(move)

@@ -1,0 +1,91 @@
+"""The PSF as tables and as polynomials.
+
+Every PSF is a short sum of products of one-dimensional profiles (one product for the Gaussian, the leading singular
+vectors otherwise), tabulated at fine sub-pixel phases and interpolated by cubic Hermite polynomials: at 1/64 px the
+error is below 1e-7 of the flux, at a tenth of the cost of error functions. Chains that step together evaluate
+polynomials over a whole pixel instead: one instruction serves many of them.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from csist._types import FloatArray
+from csist.methods.continuous.likelihood import profile
+from csist.methods.continuous.model import Optics, SingleArray
+from csist.physics.psf import PSF, GaussianPSF
+
+PHASES = 64
+"""Tabulated sub-pixel phases a pixel."""
+
+DEGREE = 11
+"""Degree of the polynomials in the sub-pixel phase."""
+
+
+@lru_cache(maxsize=32)
+def optics_of(psf: PSF) -> Optics:
+    """Tables and polynomials of a PSF."""
+    tables = profile_tables(psf)
+    return Optics(tables, profile_polynomials(tables))
+
+
+def profile_tables(psf: PSF) -> FloatArray:
+    """Tables (2 axes [y, x], ranks, phases + 1, value and slope, offsets) of a PSF's one-dimensional profiles."""
+    if isinstance(psf, GaussianPSF):
+        return _tables_of_gaussian(psf.sigma_px)
+    return _decomposed_tables(psf)
+
+
+@lru_cache(maxsize=32)
+def _tables_of_gaussian(sigma_px: float) -> FloatArray:
+    psf = GaussianPSF(sigma_px)
+    reach = math.ceil(psf.radius_px)
+    offsets = np.arange(-reach, reach + 1) - (np.arange(PHASES + 1) / PHASES - 0.5)[:, None]
+    table = np.stack([psf.profile(offsets), psf.profile_gradient(offsets)], axis=1)
+    return np.ascontiguousarray(np.broadcast_to(table, (2, 1, *table.shape)))
+
+
+@lru_cache(maxsize=8)
+def _decomposed_tables(psf: PSF, tolerance: float = 1e-5) -> FloatArray:
+    """Singular vectors of the response, as many as its peak needs to be right to `tolerance`."""
+    phases = PHASES // 4
+    reach = math.ceil(psf.radius_px)
+    fine = np.arange(-(reach + 1) * phases, (reach + 1) * phases + 1) / phases
+    response = psf.response(fine[None, :], fine[:, None])
+    left, strength, right = np.linalg.svd(response)
+    ranks = max(1, int((strength > tolerance * strength[0]).sum()))
+    offsets = np.arange(-reach, reach + 1) - (np.arange(PHASES + 1) / PHASES - 0.5)[:, None]
+    tables = np.empty((2, ranks, PHASES + 1, 2, offsets.shape[1]))
+    for rank in range(ranks):
+        root = math.sqrt(strength[rank])
+        for axis, vector in enumerate((left[:, rank], right[rank])):
+            spline = CubicSpline(fine, root * vector)
+            tables[axis, rank, :, 0] = spline(offsets)
+            tables[axis, rank, :, 1] = -spline(offsets, 1)
+    return tables
+
+
+def profile_polynomials(tables: FloatArray) -> SingleArray:
+    """The tables as polynomials (value and slope, 2 axes, ranks, offsets, DEGREE + 1), lowest power first.
+
+    The variable is the distance in px from the nearest pixel's centre, -0.5 to 0.5. For a Gaussian of
+    sigma >= 0.3 px they are right to 2e-6 of the flux.
+    """
+    axes, ranks, _, _, offsets = tables.shape
+    nodes = 0.5 * np.polynomial.chebyshev.chebpts1(4 * DEGREE)
+    values = np.empty((len(nodes), axes, ranks, offsets))
+    for axis in range(axes):
+        for rank in range(ranks):
+            for value, node in zip(values[:, axis, rank], nodes, strict=True):
+                profile(tables[axis, rank], node, -(offsets // 2), value)
+    # At Chebyshev's nodes and this degree a fit of plain powers is well conditioned.
+    powers = np.polynomial.polynomial.polyfit(2.0 * nodes, values.reshape(len(nodes), -1), DEGREE)
+    polynomials = powers.T * 2.0 ** np.arange(DEGREE + 1)
+    result = np.zeros((2, axes, ranks, offsets, DEGREE + 1), np.float32)
+    result[0] = polynomials.reshape(axes, ranks, offsets, DEGREE + 1)
+    result[1, ..., :-1] = np.arange(1, DEGREE + 1, dtype=np.float32) * result[0, ..., 1:]
+    return result

@@ -1,0 +1,368 @@
+"""The search where a group is known to lie inside one pixel.
+
+Templates drawn from the prior are compared with the image at every candidate pixel and count, each at its best common
+flux; the best pairs of pixel and count climb to their modes and are weighed by their evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from csist._compiled import compiled, inlined, inner
+from csist._types import BoolArray, FloatArray, IntArray
+from csist.methods.continuous.model import (
+    IGNORED,
+    MEASURED,
+    Bounds,
+    Noise,
+    SingleArray,
+    Stack,
+    Window,
+    copy_into,
+    cut,
+    region_around,
+    whole_region,
+)
+from csist.methods.continuous.search import Climbers, call_log_evidence, call_maximise
+from csist.methods.continuous.templates import Templates
+
+ITERATIONS, TOLERANCE = 40, 1e-3
+MOST_HYPOTHESES = 6
+"""Pairs of pixel and count that are climbed from in one window."""
+STARTS = 2
+"""Starts for each of them."""
+QUICK_SHARE = 4
+"""Templates compared to choose the starts, in units of those compared for each hypothesis."""
+HOPELESS = 6.0
+"""Pairs whose best template misses so many times more than the best pair's are not climbed from."""
+
+
+class PixelPrior(NamedTuple):
+    """What is known of a group inside one pixel.
+
+    Args:
+        fewest: smallest number of targets.
+        most: largest number of targets.
+        flux: (2,) bounds in counts.
+        log_flux: whether the prior is uniform in the logarithm of the flux.
+        min_separation: smallest distance in px of two targets.
+    """
+
+    fewest: int
+    most: int
+    flux: FloatArray
+    log_flux: bool
+    min_separation: float
+
+
+class PixelModel(NamedTuple):
+    """What the search compares the windows with.
+
+    Args:
+        tables: of `Optics`.
+        prior: what is known of a group.
+        templates: configurations drawn from it.
+    """
+
+    tables: FloatArray
+    prior: PixelPrior
+    templates: Templates
+
+
+class PixelModes(NamedTuple):
+    """The best mode of each count, in each window.
+
+    Args:
+        evidence: (N, Kmax + 1) log evidence of 0, 1, 2, ... targets; -inf where hopeless.
+        theta: (N, Kmax + 1, 3 Kmax) the modes; unused parameters are at the end.
+        converged: (N, Kmax + 1) whether the climb converged.
+        places: (N, Kmax + 1, 2) row and column of the pixel.
+    """
+
+    evidence: FloatArray
+    theta: FloatArray
+    converged: BoolArray
+    places: IntArray
+
+
+def empty_pixel_modes(windows: int, most: int) -> PixelModes:
+    """Room for the modes of so many windows and targets."""
+    evidence = np.full((windows, most + 1), -np.inf)
+    places = np.zeros((windows, most + 1, 2), np.int64)
+    return PixelModes(evidence, np.zeros((windows, most + 1, 3 * most)), np.zeros(evidence.shape, np.bool_), places)
+
+
+class Square(NamedTuple):
+    """The pixels around a candidate, as many as a template has.
+
+    Args:
+        values: (P * P,) in counts, 0 outside the window and where masked.
+        valid: (P * P,) 1 where there is a value, else 0.
+        is_whole: whether all are valid.
+        light: sum of the values.
+        power: sum of their squares.
+    """
+
+    values: SingleArray
+    valid: SingleArray
+    is_whole: bool
+    light: float
+    power: float
+
+
+@inner
+def _cut_square(window: Window, row: int, column: int, side: int) -> Square:
+    """The square around the pixel (row, column) of a window."""
+    rows, columns = window.data.shape
+    values, valid = np.zeros(side * side, np.float32), np.zeros(side * side, np.float32)
+    light, power, missing = 0.0, np.float32(0.0), 0
+    for i in range(side):
+        for j in range(side):
+            r, c = row - side // 2 + i, column - side // 2 + j
+            if 0 <= r < rows and 0 <= c < columns and window.code[r, c] != IGNORED:
+                values[i * side + j], valid[i * side + j] = np.float32(window.data[r, c]), np.float32(1.0)
+                light += window.data[r, c]
+                power += np.float32(window.data[r, c]) ** 2
+            else:
+                missing += 1
+    return Square(values, valid, missing == 0, light, float(power))
+
+
+@inner
+def _match(square: Square, images: SingleArray, flux: FloatArray, misfits: FloatArray, fluxes: FloatArray) -> None:
+    """Compare the first templates with a square, each at its best common flux within the bounds.
+
+    Args:
+        square: the pixels.
+        images: (m, P, P) of the templates.
+        flux: (2,) bounds in counts.
+        misfits: filled, (n,) squared residuals; infinite where nothing is seen.
+        fluxes: filled, (n,) in counts.
+    """
+    pixels = square.values.shape[0]
+    values, valid = square.values, square.valid
+    for m in range(misfits.shape[0]):
+        model = images[m].reshape(pixels)
+        cross, norm = np.float32(0.0), np.float32(0.0)
+        if square.is_whole:
+            for p in range(pixels):
+                cross += values[p] * model[p]
+                norm += model[p] * model[p]
+        else:
+            for p in range(pixels):
+                cross += values[p] * model[p]
+                norm += valid[p] * model[p] * model[p]
+        misfits[m], fluxes[m] = np.inf, flux[0]
+        if norm > np.float32(0.0):
+            fluxes[m] = min(max(cross / norm, flux[0]), flux[1])
+            misfits[m] = square.power + fluxes[m] * (fluxes[m] * norm - 2.0 * cross)
+
+
+@inner
+def match_templates(
+    window: Window, pixel: IntArray, count: int, prior: PixelPrior, templates: Templates, misfits: FloatArray
+) -> None:
+    """Fill `misfits` with the squared residual of each template of `count` targets, put at a pixel (row, column)."""
+    square = _cut_square(window, pixel[0], pixel[1], templates.images.shape[2])
+    _match(square, templates.images[count], prior.flux, misfits, np.empty(misfits.shape[0]))
+
+
+@inlined
+def _brightest(window: Window) -> tuple[int, int]:
+    """Row and column of the brightest pixel that is not masked."""
+    top, row, column = -np.inf, 0, 0
+    for i in range(window.data.shape[0]):
+        for j in range(window.data.shape[1]):
+            if window.code[i, j] != IGNORED and window.data[i, j] > top:
+                top, row, column = window.data[i, j], i, j
+    return row, column
+
+
+@inlined
+def _insert(ranked: FloatArray, misfit: float, count: int, row: int, column: int) -> None:
+    """Put a hypothesis into its place of the list `ranked`, the smallest misfit first; the last one drops out."""
+    slot = ranked.shape[0] - 1
+    if misfit < ranked[slot, 0]:
+        while slot > 0 and misfit < ranked[slot - 1, 0]:
+            copy_into(ranked[slot], ranked[slot - 1])
+            slot -= 1
+        ranked[slot, 0], ranked[slot, 1], ranked[slot, 2], ranked[slot, 3] = misfit, count, row, column
+
+
+@inlined
+def _rank_hypotheses(window: Window, noise: Noise, prior: PixelPrior, templates: Templates, scan: int) -> FloatArray:
+    """The best pairs of pixel and count: rows (misfit, count, row, column), infinite misfits last."""
+    rows, columns = window.data.shape
+    side = templates.images.shape[2]
+    ranked = np.full((MOST_HYPOTHESES, 4), np.inf)
+    misfits, fluxes = np.empty(scan), np.empty(scan)
+    top_row, top_column = _brightest(window)
+    for row in range(max(top_row - 1, 0), min(top_row + 2, rows)):
+        for column in range(max(top_column - 1, 0), min(top_column + 2, columns)):
+            square = _cut_square(window, row, column, side)
+            for count in range(max(prior.fewest, 1), prior.most + 1):
+                # More light than so many targets give; but the most there can be stay, whatever the light.
+                brightest = 1.1 * count * prior.flux[1] + 10.0 * math.sqrt(side * side * noise.variance)
+                if count < prior.most and square.light > brightest:
+                    continue
+                _match(square, templates.images[count], prior.flux, misfits, fluxes)
+                _insert(ranked, misfits.min(), count, row, column)
+    return ranked
+
+
+@inner
+def empty_outside(window: Window, region: IntArray, variance: float) -> float:
+    """Log likelihood of the measured pixels outside a region, where nothing is expected."""
+    total = 0.0
+    for i in range(window.data.shape[0]):
+        for j in range(window.data.shape[1]):
+            is_inside = region[0] <= i < region[1] and region[2] <= j < region[3]
+            if not is_inside and window.code[i, j] == MEASURED:
+                total -= 0.5 * window.data[i, j] ** 2 / variance
+    return total
+
+
+@inner
+def bounds_in_pixel(count: int, row: int, column: int, prior: PixelPrior) -> Bounds:
+    """Bounds of all parameters of a group inside the pixel (row, column)."""
+    low, high = np.empty(3 * count), np.empty(3 * count)
+    for k in range(count):
+        low[3 * k], high[3 * k] = column - 0.5, column + 0.5
+        low[3 * k + 1], high[3 * k + 1] = row - 0.5, row + 0.5
+        low[3 * k + 2], high[3 * k + 2] = prior.flux[0], prior.flux[1]
+    return Bounds(low, high, prior.log_flux, prior.min_separation)
+
+
+@inner
+def _choose_starts(
+    window: Window, pixel: IntArray, prior: PixelPrior, templates: Templates, size: int, starts: FloatArray
+) -> int:
+    """Fill `starts` (n, parameters) with the best of the first `size` templates, the best first; returns how many."""
+    count, row, column = starts.shape[1] // 3, pixel[0], pixel[1]
+    misfits, fluxes = np.empty(size), np.empty(size)
+    square = _cut_square(window, row, column, templates.images.shape[2])
+    _match(square, templates.images[count], prior.flux, misfits, fluxes)
+    for number in range(starts.shape[0]):
+        m = int(np.argmin(misfits))
+        if misfits[m] == np.inf:
+            return number
+        misfits[m] = np.inf
+        for k in range(count):
+            starts[number, 3 * k] = column + templates.positions[count, m, k, 0]
+            starts[number, 3 * k + 1] = row + templates.positions[count, m, k, 1]
+            starts[number, 3 * k + 2] = fluxes[m]
+    return int(starts.shape[0])
+
+
+@inner
+def _climb(
+    climb: Climbers, starts: FloatArray, bounds: Bounds, patch: Window, noise: Noise, tables: FloatArray
+) -> bool:
+    """Replace all starts (n, parameters) by their modes, and put the best first; whether its climb converged."""
+    best, is_converged = -np.inf, False
+    for s in range(starts.shape[0]):
+        theta = starts[s].copy()
+        value, converged = call_maximise(climb.maximise, theta, bounds, patch, noise, tables, ITERATIONS, TOLERANCE)
+        copy_into(starts[s], theta)
+        if value > best:
+            best, is_converged = value, converged
+            copy_into(starts[s], starts[0])
+            copy_into(starts[0], theta)
+    return is_converged
+
+
+@inlined
+def _weigh(
+    climb: Climbers, stack: Stack, place: int, noise: Noise, model: PixelModel, hypothesis: FloatArray, scan: int
+) -> tuple[float, FloatArray, bool]:
+    """Log evidence of a hypothesis over the whole window, its mode, and whether the climb converged."""
+    rows, columns = stack.data.shape[1], stack.data.shape[2]
+    count, pixel = int(hypothesis[1]), np.empty(2, np.int64)
+    pixel[0], pixel[1] = int(hypothesis[2]), int(hypothesis[3])
+    starts = np.empty((STARTS, 3 * count))
+    window = cut(stack, place, whole_region(stack))
+    size = min(QUICK_SHARE * scan, model.templates.images.shape[1])
+    number = _choose_starts(window, pixel, model.prior, model.templates, size, starts)
+    if number == 0:
+        return -np.inf, starts[0], False
+    region = region_around(pixel[0], pixel[1], model.templates.images.shape[2] // 2, rows, columns)
+    patch, bounds = cut(stack, place, region), bounds_in_pixel(count, pixel[0], pixel[1], model.prior)
+    is_converged = _climb(climb, starts[:number], bounds, patch, noise, model.tables)
+    value = call_log_evidence(climb.log_evidence, starts[0].copy(), bounds, patch, noise, model.tables)
+    value += empty_outside(window, region, noise.variance) - model.templates.log_allowed[count]
+    return value, starts[0], is_converged
+
+
+@compiled
+def search_pixels(climb: Climbers, stack: Stack, noise: Noise, model: PixelModel, scan: int, found: PixelModes) -> None:
+    """Weigh the counts, and find the best pixel and mode of each, in every window of a stack.
+
+    Args:
+        climb: addresses of kernels.
+        stack: the windows.
+        noise: of a pixel.
+        model: tables, prior and templates.
+        scan: templates compared at each candidate pixel and count; more where it matters.
+        found: filled.
+    """
+    nothing = np.zeros(4, np.int64)
+    for n in range(stack.data.shape[0]):
+        window = cut(stack, n, whole_region(stack))
+        evidence = found.evidence[n]
+        evidence[0] = empty_outside(window, nothing, noise.variance)
+        ranked = _rank_hypotheses(window, noise, model.prior, model.templates, scan)
+        for slot in range(ranked.shape[0]):
+            limit = HOPELESS * ranked[0, 0] + 20.0 * noise.variance * model.templates.images[0, 0].size
+            if not ranked[slot, 0] <= limit or ranked[slot, 0] == np.inf:
+                break
+            value, theta, converged = _weigh(climb, stack, n, noise, model, ranked[slot], scan)
+            count = int(ranked[slot, 1])
+            if value > evidence[count]:
+                evidence[count], found.converged[n, count] = value, converged
+                found.places[n, count, 0], found.places[n, count, 1] = int(ranked[slot, 2]), int(ranked[slot, 3])
+                copy_into(found.theta[n, count], theta)
+
+
+@compiled
+def climb_in_pixels(
+    climb: Climbers,
+    stack: Stack,
+    noise: Noise,
+    model: PixelModel,
+    places: IntArray,
+    counts: IntArray,
+    starts: FloatArray,
+) -> IntArray:
+    """Modes of groups whose pixel and count are known, from the best of all templates.
+
+    Args:
+        climb: addresses of kernels.
+        stack: the windows.
+        noise: of a pixel.
+        model: tables, prior and templates.
+        places: (N, 2) row and column of each group's pixel.
+        counts: (N,) number of targets; 0 is left out.
+        starts: filled, (N, n, parameters) modes, the best first.
+
+    Returns:
+        number of modes of each group, (N,).
+    """
+    rows, columns = stack.data.shape[1], stack.data.shape[2]
+    number = np.zeros(counts.shape[0], np.int64)
+    for n in range(counts.shape[0]):
+        if counts[n] == 0:
+            continue
+        window = cut(stack, n, whole_region(stack))
+        chosen = np.empty((starts.shape[1], 3 * counts[n]))
+        size = model.templates.images.shape[1]
+        number[n] = _choose_starts(window, places[n], model.prior, model.templates, size, chosen)
+        reach, pixel = model.templates.images.shape[2] // 2, places[n]
+        patch = cut(stack, n, region_around(pixel[0], pixel[1], reach, rows, columns))
+        bounds = bounds_in_pixel(counts[n], pixel[0], pixel[1], model.prior)
+        _climb(climb, chosen[: number[n]], bounds, patch, noise, model.tables)
+        for s in range(number[n]):
+            copy_into(starts[n, s], chosen[s])
+    return number
