@@ -24,7 +24,7 @@ from csist.methods.continuous.annealing import (
 from csist.methods.continuous.kernels import kernels
 from csist.methods.continuous.model import Noise, Stack, Window, cut, region_around, stack_of, whole_region
 from csist.methods.continuous.posterior import Draws, empty_draws, empty_summary, summarise_stack
-from csist.methods.continuous.search import climbers, empty_modes, search_stack
+from csist.methods.continuous.search import bounds_within, climbers, empty_modes, search_stack
 from csist.methods.continuous.search_in_pixel import PixelModel, match_templates
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver, groups_of
 from csist.methods.continuous.tempering import Ladder, temper_stack
@@ -120,7 +120,8 @@ def _sample_free(solver: FreeSolver, stack: Stack, truth: FloatArray, steps: int
         search_stack(climbers(), stack, solver.noise, solver.optics.tables, solver.space, modes)
         if modes.evidence[0, count] > -np.inf:  # else the search saw no use for so many, and the truth starts both
             start = modes.theta[0, count].reshape(count, 3)
-    low, high = (bound[:, : 3 * count].copy() for bound in solver.bounds(np.array([count])))
+    bounds = bounds_within(count, solver.space)  # the truth may hold more targets than the prior allows
+    low, high = bounds.low[None], bounds.high[None]
     ladder = _ladder(FREE_TEMPERATURES, steps, 2 if from_truth else 3)
     return _temper_one(stack, whole_region(stack), start, (low, high), solver, ladder)
 
