@@ -1,4 +1,4 @@
-"""`continuous` against the physical limit: rounding only, three noise levels, and 8-bit images that clip.
+"""Accuracy of `continuous` compared with the physical limit: rounding only, three noise levels, clipped 8-bit images.
 
 For each dataset: CSO-mAP and count accuracy of both modes on the whole split, calibration of scores, counts
 and credible intervals, and the posterior limit on the first images with the paired difference to it.
@@ -30,7 +30,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     "8 bit, clipped": {"bits": 8, "clip": True},
 }
 LIMIT_STEPS = {"rounding only": 2_000_000}
-"""Where the two sets of chains need more than `LIMIT_STEPS_ELSEWHERE` to agree."""
+"""Sampling steps for datasets on which the two sets of chains need more than `LIMIT_STEPS_ELSEWHERE` to agree."""
 LIMIT_STEPS_ELSEWHERE = 700_000
 SIDES = ("from_truth", "annealed")
 LEVELS = (0.68, 0.95)
@@ -38,7 +38,7 @@ RESAMPLES = 1000
 
 
 def open_dataset(folder: Path, name: str, split: str, limit: int | None) -> LabelledImages:
-    """One of `DATASETS`, generated in `folder` where it is missing."""
+    """Open one of `DATASETS`, and generate it in `folder` if it is missing."""
     path = folder / f"csist-{name.replace(' ', '-').replace(',', '')}.h5"
     if not path.exists():
         generate(path, **DATASETS[name])
@@ -46,7 +46,7 @@ def open_dataset(folder: Path, name: str, split: str, limit: int | None) -> Labe
 
 
 def calibration(found: list[Targets], groups: list[Group], truths: list[Targets]) -> dict[str, Any]:
-    """How honest scores, counts and intervals are, all together and by number of targets."""
+    """Return the calibration of scores, counts and intervals, overall and by number of targets."""
     stated = np.array([group.count_probability[group.count] for group in groups])
     right = np.array([group.count == len(true) for group, true in zip(groups, truths, strict=True)])
     result: dict[str, Any] = {
@@ -65,7 +65,7 @@ def calibration(found: list[Targets], groups: list[Group], truths: list[Targets]
 
 
 def measure(data: LabelledImages, mode: str) -> tuple[dict[str, Any], list[Targets]]:
-    """Figures of one mode, and its detections."""
+    """Return the figures of one mode, and its detections."""
     method = Continuous(sensor=data.sensor, prior=data.prior, mode=mode, noise_std=data.sensor.read_noise)
     method.predict(data.images[:2])
     began = time.perf_counter()
@@ -85,7 +85,7 @@ def measure(data: LabelledImages, mode: str) -> tuple[dict[str, Any], list[Targe
 
 
 def sampled_limit(data: LabelledImages, part: int, steps: int, accurate: list[Targets]) -> dict[str, Any]:
-    """CSO-mAP of the posterior on the first images by both sets of chains, and how far the method is from it."""
+    """Return CSO-mAP of the posterior on the first images for both sets of chains, and the method's distance to it."""
     truths = data.truths[:part]
     chains = posterior_limit(data.images[:part], truths, data.sensor, data.prior, steps=steps)
     limit: dict[str, Any] = {"images": part, "steps": steps}
@@ -97,7 +97,7 @@ def sampled_limit(data: LabelledImages, part: int, steps: int, accurate: list[Ta
 
 
 def kept_limit(limit: dict[str, Any], accurate: list[Targets], data: LabelledImages) -> dict[str, Any]:
-    """The limit as it was sampled before, beside the method as it is now on the same images."""
+    """Return the limit of an earlier result, with the current figures of the method on the same images."""
     part = limit["images"]
     value = metrics.cso_map(accurate[:part], data.truths[:part])["CSO-mAP"]
     sides = {
@@ -114,9 +114,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="images of each dataset")
     parser.add_argument("--limit-images", type=int, default=3000, help="images for the posterior limit")
     parser.add_argument("--limit-steps", type=int, default=None, help="default: enough for each dataset")
-    parser.add_argument("--dataset", action="append", choices=list(DATASETS), help="only this one; repeatable")
+    parser.add_argument("--dataset", action="append", choices=list(DATASETS), help="run only this dataset; repeatable")
     parser.add_argument(
-        "--keep-limit", action="store_true", help="of the earlier result: hours less, no paired interval"
+        "--keep-limit",
+        action="store_true",
+        help="reuse the limit of the earlier result: saves hours, gives no paired interval",
     )
     parser.add_argument("--name", default="accuracy", help="of the result file")
     arguments = parser.parse_args()
@@ -126,7 +128,7 @@ def main() -> None:
     missing = set(arguments.dataset or DATASETS) - earlier.keys()
     if arguments.keep_limit and missing:
         parser.error(f"{result} has no limit of {', '.join(sorted(missing))}: leave out --keep-limit")
-    rows: dict[str, Any] = dict(earlier) if arguments.dataset else {}  # what is not asked for stays
+    rows: dict[str, Any] = dict(earlier) if arguments.dataset else {}  # datasets that are not requested are kept
     for name in arguments.dataset or DATASETS:
         data = open_dataset(arguments.data, name, arguments.split, arguments.limit)
         row: dict[str, Any] = {"sensor": data.sensor.to_card()}

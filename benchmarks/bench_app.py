@@ -1,4 +1,4 @@
-"""Seconds until the app can be used, and until an example is unmixed after the click, in a real browser.
+"""Time until the app is usable, and until an example is unmixed after the click, in a real browser.
 
 python benchmarks/bench_app.py [VISITS]
 """
@@ -18,20 +18,20 @@ from browsing import CHROMIUM, FLAGS, running_app
 from common import write_result
 
 PAGE_LIMIT_S, EXAMPLE_LIMIT_S = 6.0, 2.0
-"""What the app promises for its first page and for an example."""
+"""Target times in seconds of the first page and of an example."""
 
 LEFT_ALONE_S = 8.0
-"""After the first page, in which the app loads its solver before a user has chosen anything."""
+"""Seconds after the first page in which the app loads its solver, before a user has chosen anything."""
 
 
-def visit(browser: Browser, address: str, begun: float, settle_s: float) -> dict[str, float]:
-    """Seconds of one visit: page usable (since `begun`), targets shown and pictures complete (since the click)."""
+def visit(browser: Browser, address: str, started: float, settle_s: float) -> dict[str, float]:
+    """Time one visit in seconds: page usable (since `started`), targets shown, pictures complete (since the click)."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.set_default_timeout(120_000)
     page = context.new_page()
     page.goto(address)
     page.locator("#run:enabled").wait_for()
-    usable = time.perf_counter() - begun
+    usable = time.perf_counter() - started
     time.sleep(settle_s)
     clicked = time.perf_counter()
     page.locator("#run").click()
@@ -44,7 +44,7 @@ def visit(browser: Browser, address: str, begun: float, settle_s: float) -> dict
 
 
 def spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Median and extremes of each figure."""
+    """Return the median and extremes of each figure."""
     return {
         name: {
             "median": statistics.median(values),
@@ -57,14 +57,14 @@ def spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def main(visits: int) -> None:
-    """Start the app once and visit it."""
+    """Start the app once and time the visits."""
     load = os.getloadavg()[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with running_app() as address:
-            listening = time.perf_counter() - begun
-            first = visit(browser, address, begun, LEFT_ALONE_S)
+            listening = time.perf_counter() - started
+            first = visit(browser, address, started, LEFT_ALONE_S)
             later = [visit(browser, address, time.perf_counter(), 0.0) for _ in range(visits)]
         browser.close()
     figures = spread(later)

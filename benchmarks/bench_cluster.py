@@ -1,9 +1,9 @@
-"""What a second worker process brings: `csist unmix --engine dask` on windows, with one worker and with two.
+"""Speed-up by a second worker process: `csist unmix --engine dask` on windows, with one worker and with two.
 
 python benchmarks/bench_cluster.py [WINDOWS] [MODE]
 
-The workers start before the clock does, and unmix a few windows first, so that what is measured is the work. The
-table must be the same bytes as that of one process without a cluster.
+The workers start and unmix a few windows before the clock starts, so that start-up is not measured. The table must be
+identical, byte for byte, to that of one process without a cluster.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def seconds_of(table: Path, windows: Path, mode: str, *engine: str) -> float:
 
 
 def compare(count: int, mode: str) -> dict[str, object]:
-    """Seconds with each number of workers, and whether the tables are equal."""
+    """Return the seconds for each number of workers, and whether the tables are equal."""
     rows, tables = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Time and memory of making the dataset and of the metric; the same bytes from the same seed.
+"""Time and memory of dataset generation and of the metric, and reproducibility of the dataset to the byte.
 
 python benchmarks/bench_core.py [COUNT]
 """
@@ -30,7 +30,7 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def digest(path: Path) -> str:
-    """Hash of every array in a store."""
+    """Return a hash of all arrays in a store."""
     import h5py
 
     total = hashlib.sha256()
@@ -42,7 +42,7 @@ def digest(path: Path) -> str:
 
 
 def generation(count: int) -> dict[str, object]:
-    """Seconds, peak memory and equality of two runs with different thread counts, each in a fresh process."""
+    """Return seconds, peak memory and equality of two runs with different thread counts, in separate processes."""
     rows, hashes = [], []
     with tempfile.TemporaryDirectory() as folder:
         for threads in ("1", "2"):
@@ -66,7 +66,7 @@ def generation(count: int) -> dict[str, object]:
 
 
 def metric() -> dict[str, float]:
-    """Seconds for CSO-mAP of 10,000 images, all five tolerances."""
+    """Return the seconds for CSO-mAP of 10,000 images at all five distances."""
     truth = sample_scenes(ScenePrior.csist_100k(), Sensor(), 10_000, 1)
     rng = np.random.default_rng(2)
     found = [

@@ -1,8 +1,8 @@
-"""The flat prior, which knows nothing of the benchmark: its figures, its own limit, and pairs beside the bound.
+"""Accuracy under the flat prior, which is not specific to the benchmark, with its own limit and the Cramer-Rao bound.
 
-Scenes are drawn anew, 1 R = 1.9 sigma. Where the count is right, errors of isolated pairs stand beside the
-Cramer-Rao bound; groups of the benchmark's law are scored, with the limit of a method that knows their count
-but, like this one, neither their pixel nor their range of intensities.
+Scenes are newly sampled; 1 R = 1.9 sigma. Errors of isolated pairs with the correct count are compared with the
+Cramer-Rao bound. Groups of the benchmark are scored, and compared with the limit of a method that knows their count
+but, like the flat prior, neither their pixel nor their range of intensities.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Targets
 
 RAYLEIGH_UNIT = 1.9
-"""Separation of 1 R in units of sigma, as the benchmark's paper counts."""
+"""Separation of 1 R in units of sigma, by the convention of the benchmark's paper."""
 SEPARATIONS = (0.75, 1.0, 1.5, 2.0)
 NOISES = (0.0, 1.0, 2.0)
 SEED = 20_261
 
 
 def pairs(separation: float, sensor: Sensor, number: int) -> list[Targets]:
-    """Pairs of 220 to 250 counts, turned at random, with centres anywhere in the middle pixel."""
+    """Sample pairs of 220 to 250 counts with random orientation and centres anywhere in the middle pixel."""
     rng = np.random.default_rng([SEED, round(100 * separation)])
     half = 0.5 * separation * RAYLEIGH_UNIT * 0.5
     scenes = []
@@ -47,13 +47,13 @@ def pairs(separation: float, sensor: Sensor, number: int) -> list[Targets]:
 
 
 def observe(scenes: list[Targets], sensor: Sensor) -> Any:
-    """Measured images (N, H, W)."""
+    """Simulate measured images (N, H, W)."""
     rng = np.random.default_rng(SEED)
     return np.stack([sensor.observe(scene, rng) for scene in scenes])
 
 
 def pair_row(separation: float, number: int) -> dict[str, Any]:
-    """Errors of pairs over their bound, root mean square over both axes and all pairs with the count right."""
+    """Return errors of pairs relative to their bound, as RMS over both axes and all pairs with the correct count."""
     sensor = Sensor(read_noise=1.0)
     scenes = pairs(separation, sensor, number)
     found = Continuous(sensor=sensor, noise_std=1.0).predict(observe(scenes, sensor))
@@ -75,7 +75,7 @@ def pair_row(separation: float, number: int) -> dict[str, Any]:
 
 
 def group_row(noise: float, number: int, limit_number: int, steps: int) -> dict[str, Any]:
-    """Groups of the benchmark's law under the flat prior."""
+    """Return the figures of benchmark groups under the flat prior."""
     sensor, flat = Sensor(read_noise=noise), ScenePrior.flat()
     scenes = sample_scenes(ScenePrior.csist_100k(), sensor, number, SEED)
     images = observe(scenes, sensor)

@@ -1,10 +1,10 @@
-"""How fast whole frames are unmixed: 640 x 512 px with five close pairs on cloud-like clutter, `mode="fast"`.
+"""Speed on whole frames: 640 x 512 px with five close pairs on cloud-like clutter, `mode="fast"`.
 
     python benchmarks/bench_frames_speed.py [--frames 8] [--against PATH_TO_OTHER_SRC]
 
-The seconds of processor time that a frame takes count, not those that pass: they hold on a busy machine too. Frames are
-independent, so n cores do n times as many (`csist unmix --workers n`). With --against the same frames are unmixed by
-another checkout's code in the same run, turn by turn, and the ratio is told. Writes docs/results/frames_speed.json.
+The benchmark measures the CPU time per frame, which is meaningful on a busy machine too. Frames are independent, so
+that n cores process n times as many (`csist unmix --workers n`). With --against, the code of another checkout unmixes
+the same frames in the same run, alternately, and the ratio is reported. Writes docs/results/frames_speed.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARTS = {
 
 
 def scene(seed: int) -> np.ndarray:
-    """A frame with pairs 1.8 sigma apart, the pairs 40 px or more from each other."""
+    """Simulate a frame with pairs 1.8 sigma apart, at least 40 px from each other."""
     rng = np.random.default_rng(seed)
     places: list[np.ndarray] = []
     while len(places) < PAIRS:
@@ -57,13 +57,13 @@ def scene(seed: int) -> np.ndarray:
 
 
 def cpu_seconds(frame: np.ndarray) -> float:
-    begun = time.process_time()
+    started = time.process_time()
     unmix_frame(frame, psf=PSF, mode="fast", workers=1)
-    return time.process_time() - begun
+    return time.process_time() - started
 
 
 def serve() -> None:
-    """Time the frames whose seeds come line by line, for another process."""
+    """Time frames for another process, which sends their seeds line by line."""
     cpu_seconds(scene(0))
     print("ready", flush=True)
     for line in sys.stdin:
@@ -71,7 +71,7 @@ def serve() -> None:
 
 
 def seconds_elsewhere(source: Path, seeds: Iterable[int]) -> Iterator[float]:
-    """What `cpu_seconds` is with another checkout's code, one frame at a time."""
+    """Yield `cpu_seconds` of each frame with the code of another checkout."""
     with subprocess.Popen(
         [sys.executable, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(source)},
@@ -87,7 +87,7 @@ def seconds_elsewhere(source: Path, seeds: Iterable[int]) -> Iterator[float]:
 
 
 def profile(frame: np.ndarray) -> dict[str, float]:
-    """Milliseconds of one frame by part; the unmixing runs in this thread, where the profiler sees it."""
+    """Return the milliseconds of one frame by part; the unmixing runs in this thread to be profiled."""
     profiler = cProfile.Profile(time.process_time)
     profiler.runcall(unmix_frame, frame, psf=PSF, mode="fast", workers=1)
     stats: Any = pstats.Stats(profiler)

@@ -1,10 +1,10 @@
-"""ISTA: the published setting against the study's figures, the choice of the tuned one, and its speed.
+"""ISTA: the published setting compared with the published figures, the choice of the tuned setting, and its speed.
 
 python benchmarks/bench_ista.py
 
-Figures: 2000 images of the benchmark's law, neither rounded nor clipped, ratio 3. The tuned setting is chosen
-by CSO-mAP on images of another seed. Speed: images a second against a plain NumPy loop with two matrix-vector
-products an iteration, the same iterations and dtype, in turns in this one process; outputs compared.
+Figures: 2000 benchmark images, neither rounded nor clipped, ratio 3. The tuned setting is chosen by CSO-mAP on images
+of another seed. Speed: images per second compared with a plain NumPy loop of two matrix-vector products per iteration,
+with the same iterations and dtype, alternately in this process; the outputs are compared.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ TEST_SEED, VALIDATION_SEED = 1, 2
 
 
 def scenes(count: int, seed: int, quantised: bool) -> tuple[np.ndarray, list[Targets]]:
-    """Images and truth of the benchmark's law."""
+    """Simulate benchmark images and return them with their true targets."""
     sensor = Sensor(quantised=quantised)
     truth = sample_scenes(ScenePrior.csist_100k(), sensor, count, seed)
     return np.stack([sensor.observe(scene, 0) for scene in truth]), truth
 
 
 def published(count: int) -> list[dict[str, float]]:
-    """The released settings, beside what the study measured, on all images and on those away from the border.
+    """Score the released settings on all images and on those away from the border, beside the published figures.
 
-    Beside the border ISTA does much worse, so that the share of such images matters, which the study does not state.
+    ISTA is much worse near the border, so that the fraction of such images matters; the study does not state it.
     """
     images, truth = scenes(count, TEST_SEED, quantised=False)
     middle = (np.array(images.shape[1:]) - 1) / 2
@@ -55,7 +55,7 @@ def published(count: int) -> list[dict[str, float]]:
 
 
 def choose(count: int) -> list[dict[str, float | bool | str]]:
-    """CSO-mAP of candidates for the tuned setting, best first, on validation images."""
+    """Return CSO-mAP of candidates for the tuned setting on validation images, best first."""
     images, truth = scenes(count, VALIDATION_SEED, quantised=True)
     rows: list[dict[str, float | bool | str]] = []
     for penalty, nonnegative, start in product((0.03, 0.1, 0.3, 1.0), (False, True), ("pinv", "least-squares")):
@@ -68,7 +68,7 @@ def choose(count: int) -> list[dict[str, float | bool | str]]:
 
 
 def speed(count: int, iterations: int, loop_images: int) -> dict[str, float]:
-    """Images a second of the method and of the loop, float64, the same number of iterations."""
+    """Return the images per second of the method and of the loop, in float64 with the same number of iterations."""
     images, _ = scenes(count, TEST_SEED, quantised=True)
     method = create_method(
         "ista", Sensor(), 3, setting="paper", iterations=iterations, tolerance=0.0, dtype=torch.float64

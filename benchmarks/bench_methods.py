@@ -1,11 +1,11 @@
-"""Speed and accuracy of csist's methods and of rivals, on the same images and threads, one process after another.
+"""Speed and accuracy of csist and of other packages, on the same images and threads, one process at a time.
 
     python benchmarks/bench_methods.py --data out/csist-100k.h5 [--split test] [--limit 2000] [--slow-limit 200]
 
-Every method runs in a fresh process, so that no thread pool of one disturbs the next; the whole round of methods is
-repeated, and the median over the rounds is compared, so that a slow spell of the machine does not hit one method
-alone. Building, compiling and the first call are not in the speed; they are stated beside it. Writes a table,
-docs/results/methods_speed.json and a picture of the same name.
+Every method runs in a fresh process, so that the thread pools of different methods do not interfere. The whole round of
+methods is repeated and the median over the rounds is compared, so that a slow phase of the machine does not affect a
+single method. Building, compiling and the first call are timed separately. Writes a table,
+docs/results/methods_speed.json and a figure of the same name.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ SHOWN_SCORES = (*SCORE_NAMES, "interval", "count_accuracy", "detections")
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument("--data", type=Path, default=Path("out/csist-100k.h5"), help="store that csist generate made")
+    result.add_argument("--data", type=Path, default=Path("out/csist-100k.h5"), help="store written by csist generate")
     result.add_argument("--split", default="test", choices=("train", "val", "test"))
-    result.add_argument("--limit", type=int, default=2000, help="first images that are used")
-    result.add_argument("--slow-limit", type=int, default=200, help="first images that slow rivals get")
+    result.add_argument("--limit", type=int, default=2000, help="number of images to use")
+    result.add_argument("--slow-limit", type=int, default=200, help="number of images for slow methods")
     result.add_argument("--rounds", type=int, default=3)
     result.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     result.add_argument("--ratio", type=int, default=3, help="sub-pixel grid ratio")
     result.add_argument("--weights", type=Path, help="weight file of DISTA-Net, for its accuracy")
-    result.add_argument("--method", action="append", choices=list(CONTESTANTS), help="only this one; repeatable")
+    result.add_argument("--method", action="append", choices=list(CONTESTANTS), help="run only this method; repeatable")
     result.add_argument("--output", type=Path, default=RESULTS / "methods_speed.json")
     result.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     result.add_argument("--score", action="store_true", help=argparse.SUPPRESS)
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Check what argparse does not.
+    """Check the options that argparse does not check.
 
     Raises:
         InputError: if a number is below 1 or the output cannot be written.
@@ -70,21 +70,21 @@ def check(options: argparse.Namespace) -> None:
 
 
 def measure(name: str, data: LabelledImages, conditions: Conditions, score_first: int) -> dict[str, Any]:
-    """Seconds of one pass over the images, and what came out if `score_first` is above 0.
+    """Time one pass over the images, and score the detections if `score_first` is above 0.
 
     Args:
         name: a key of `CONTESTANTS`.
-        data: the images.
-        conditions: threads and the like.
-        score_first: score all images, and the first ones again by themselves; 0 for no scores.
+        data: images with their true targets.
+        conditions: threads, ratio and weights.
+        score_first: number of first images that are scored in addition to all images; 0 for no scores.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     runner = CONTESTANTS[name].prepare(data, conditions)
     runner.run(data.images[: runner.warm_up])
-    warm_up = time.perf_counter() - begun
-    begun = time.perf_counter()
+    warm_up = time.perf_counter() - started
+    started = time.perf_counter()
     result = runner.run(data.images)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     row: dict[str, Any] = {"images": len(data), "seconds": seconds, "warm_up_seconds": warm_up}
     if score_first:
         row["facts"] = runner.facts()
@@ -98,13 +98,13 @@ def measure(name: str, data: LabelledImages, conditions: Conditions, score_first
 
 
 def scores(found: Sequence[Targets], truths: Sequence[Targets]) -> dict[str, Any]:
-    """CSO-mAP with its parts and interval, and the share of right counts, in percent."""
+    """Return CSO-mAP with its parts and interval, and the count accuracy, in percent."""
     figures = score_predictions(found, truths)
     return {key: figures[key] for key in SHOWN_SCORES}
 
 
 def run_worker(name: str, options: argparse.Namespace, score: bool) -> dict[str, Any]:
-    """What `measure` gives in a fresh process; where it fails, the last line of its error output as `failed`."""
+    """Run `measure` in a fresh process; if it fails, return the last line of its error output as `failed`."""
     contestant = CONTESTANTS[name]
     words = [sys.executable, __file__, "--worker", name, *(["--score"] if score else [])]
     limit = min(options.limit, options.slow_limit) if contestant.slow else options.limit
@@ -127,7 +127,7 @@ def run_worker(name: str, options: argparse.Namespace, score: bool) -> dict[str,
 
 
 def summarise(name: str, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row of the result from the rounds of one method, the first of which holds the scores."""
+    """Return one row of the result from the rounds of one method; the first round holds the scores."""
     for each in rounds:
         if "failed" in each:
             return {"name": name, "summary": CONTESTANTS[name].summary, "failed": each["failed"]}
@@ -152,7 +152,7 @@ def summarise(name: str, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def add_ratios(rows: Sequence[dict[str, Any]]) -> str | None:
-    """Add to each row its speed in units of the fastest form of DISTA-Net, median of the rounds; name that form."""
+    """Add to each row its speed relative to the fastest variant of DISTA-Net (median over rounds); return its name."""
     measured = [row for row in rows if "failed" not in row]
     forms = [row for row in measured if CONTESTANTS[row["name"]].dista_net]
     reference = max(forms, key=lambda row: row["images_per_second"]["median"], default=None)
@@ -165,7 +165,7 @@ def add_ratios(rows: Sequence[dict[str, Any]]) -> str | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of the packages that matter, None for one that is not installed."""
+    """Return the versions of the relevant packages, None for those that are not installed."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -176,13 +176,13 @@ def versions() -> dict[str, str | None]:
 
 
 def published_score(ratio: int) -> float | None:
-    """DISTA-Net's CSO-mAP in percent as published for a grid ratio; None where it is not."""
+    """Return the published CSO-mAP of DISTA-Net in percent for a grid ratio; None if there is none."""
     rows = json.loads((RESULTS / "published.json").read_text())["rows"]
     return next((row["CSO-mAP"] for row in rows if (row["name"], row["ratio"]) == ("DISTA-Net", ratio)), None)
 
 
 def drawn(rows: Sequence[Mapping[str, Any]], published: float | None) -> list[dict[str, Any]]:
-    """Rows of the picture: an untrained DISTA-Net takes its published accuracy, or is left out without one."""
+    """Return the rows of the figure: an untrained DISTA-Net gets its published accuracy, or is left out without one."""
     result = []
     for row in rows:
         if "failed" in row:
@@ -195,7 +195,7 @@ def drawn(rows: Sequence[Mapping[str, Any]], published: float | None) -> list[di
 
 
 def table(rows: Sequence[Mapping[str, Any]], first: int) -> str:
-    """The figures as text."""
+    """Format the figures as text."""
     head = f"{'method':22}{'images/s':>10}{'best':>9}{'x DISTA':>9}{'warm-up s':>11}{'CSO-mAP':>9}"
     lines = [head + f"{'interval':>15}{'count':>7}{f'first {first}':>12}{'M mult-adds':>13}"]
     for row in rows:
@@ -219,7 +219,7 @@ def table(rows: Sequence[Mapping[str, Any]], first: int) -> str:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Run all rounds, then print, write and draw; 1 if a method failed."""
+    """Run all rounds, then print, write and draw the result; return 1 if a method failed."""
     data = read_labelled(options.data, options.split, options.limit)
     names = options.method or list(CONTESTANTS)
     load = os.getloadavg()[0]

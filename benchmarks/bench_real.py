@@ -1,8 +1,8 @@
 """Detection, positions and fluxes on real infrared frames and star fields.
 
-Parts: sirst (labelled infrared frames), injected (simulated groups in infrared frames), m2 (a crowded star field beside
-a sharper telescope's catalogue), spitzer (catalogued stars at 4.5 um). The data are not part of csist; the
-documentation says where they come from.
+Parts: sirst (labelled infrared frames), injected (simulated groups in infrared frames), m2 (a crowded star field with
+the catalogue of a sharper telescope), spitzer (catalogued stars at 4.5 um). The data are not part of csist; their
+sources are in the documentation.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ PARTS = ("sirst", "injected", "m2", "spitzer")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds the parts' folders, such as sirst")
-    parser.add_argument("--part", choices=PARTS, action="append", help="may be given several times, default all")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of real_NAME.json and .png")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with the sub-folders of the parts, such as sirst"
+    )
+    parser.add_argument("--part", choices=PARTS, action="append", help="part to run; repeatable; default: all")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for real_NAME.json and .png")
     options = parser.parse_args()
     modules = {name: import_module(f"real.{name}") for name in dict.fromkeys(options.part or PARTS)}
-    for module in modules.values():  # before hours of work
+    for module in modules.values():  # fail before hours of computation
         for folder in module.FOLDERS:
             try:
                 folder_of(options.data, folder)

@@ -1,14 +1,14 @@
-"""Samples that DISTA-Net needs to reach a score, from nothing, by the way it is trained.
+"""Number of samples that DISTA-Net needs to reach a score from random weights, by training recipe.
 
     python benchmarks/bench_recipes.py [--only NAME ...] [--samples 25600,51200,...] [--goal 44.0] [--seed 0]
 
-Each training is a whole one: its learning rate rises, stays and falls within the samples given, on windows of 5 px, and
-its last averaged weights are scored on 1,000 simulated validation images. A recipe is trained with one number of
-samples after the other, until the goal is reached; between the last miss and the first hit the samples needed are
-interpolated on a logarithmic scale. The recipes differ from `new` in what their name says.
+Each training is complete: its learning rate rises, stays constant and falls within the given samples, on windows of
+5 px, and its final averaged weights are scored on 1,000 simulated validation images. A recipe is trained with
+increasing numbers of samples until it reaches the goal; the number needed is interpolated on a logarithmic scale
+between the last failure and the first success. Each recipe differs from `new` as its name says.
 
-Trainings lie in --folder, where a run that was cut off goes on, and finished ones are not repeated. Writes
-docs/results/recipes.json after each of them; what is there of other trainings stays.
+Trainings are kept in --folder: interrupted ones are resumed, and finished ones are not repeated. Writes
+docs/results/recipes.json after each training and keeps the results of other trainings in it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ METHOD, RATIO = "dista-net", 3
 COMMON: dict[str, Any] = {
     "ratio": RATIO, "window": 5, "window_share": 1.0, "decay": 0.3, "constraint_share": 0.25, "schedule": "stable",
 }  # fmt: skip
-"""What all recipes share."""
+"""Settings shared by all recipes."""
 
 NEW: dict[str, Any] = {"optimiser": "muon", "learning_rate": 1.5e-3, "gradient_clip": "running"}
 
-RECIPES: dict[str, dict[str, Any]] = {  # "old" is how the first weights of this project were trained
+RECIPES: dict[str, dict[str, Any]] = {  # "old" is the recipe of the first weights of this project
     "old": {
         "optimiser": "adam", "learning_rate": 2e-3, "gradient_clip": "none", "schedule": "one-cycle",
         "options": {"start": "xavier"},
@@ -54,15 +54,15 @@ Run = dict[str, Any]
 
 
 def samples_needed(runs: Sequence[Run], goal: float) -> dict[str, Any]:
-    """Samples at which the score of rising trainings crosses a goal.
+    """Estimate the number of samples at which trainings of increasing length reach a goal.
 
     Args:
         runs: samples and cso_map of the trainings of one recipe.
         goal: CSO-mAP in percent.
 
     Returns:
-        samples, and bound: "about" where the goal lies between two trainings, "at most" where the shortest one reaches
-        it, "more than" where none does.
+        samples, and bound: "about" if the goal lies between two trainings, "at most" if the shortest one reaches it,
+        "more than" if none does.
 
     >>> samples_needed([{"samples": 100, "cso_map": 40.0}, {"samples": 400, "cso_map": 48.0}], 44.0)
     {'samples': 200, 'bound': 'about'}
@@ -81,7 +81,7 @@ def samples_needed(runs: Sequence[Run], goal: float) -> dict[str, Any]:
 
 
 def measure(name: str, samples: int, seed: int, folder: Path, **changes: Any) -> Run:
-    """One training of a recipe, begun or gone on with in its own folder below `folder`."""
+    """Run or resume one training of a recipe in its own folder below `folder`."""
     settings = {**COMMON, **RECIPES[name], "seed": seed, "max_samples": samples, "validate_every": samples, **changes}
     place = folder / f"{name.replace(' ', '-')}-{samples}-seed-{seed}"
     result = train(METHOD, TrainingConfig(output=place, resume=True, **settings), progress_bar=True)
@@ -99,7 +99,7 @@ def measure(name: str, samples: int, seed: int, folder: Path, **changes: Any) ->
 
 
 def merged(result: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """The result with further runs, and what each recipe needs for its goal."""
+    """Return the result with further runs added, and the samples that each recipe needs for the goal."""
     every = {(run["recipe"], run["samples"], run["seed"]): run for run in [*result.get("runs", []), *runs]}
     ordered = sorted(every.values(), key=lambda run: (list(RECIPES).index(run["recipe"]), run["seed"], run["samples"]))
     needed = {}
@@ -112,7 +112,7 @@ def merged(result: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def read_earlier(path: Path, goal: float) -> dict[str, Any]:
-    """What the file has of earlier runs, for this goal."""
+    """Read the earlier runs for this goal from the file."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     described = {"method": METHOD, "ratio": RATIO, "common": COMMON, "recipes": RECIPES}
     return known | json.loads(json.dumps(described)) | {"goal": goal}
@@ -121,12 +121,12 @@ def read_earlier(path: Path, goal: float) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--only", action="append", choices=list(RECIPES), metavar="NAME", help="recipe; repeatable")
-    result.add_argument("--samples", default=",".join(map(str, SAMPLES)), help="lengths of the trainings, rising")
+    result.add_argument(
+        "--samples", default=",".join(map(str, SAMPLES)), help="numbers of samples of the trainings, increasing"
+    )
     result.add_argument("--goal", type=float, default=44.0, help="CSO-mAP in percent")
     result.add_argument("--seed", type=int, default=0)
-    result.add_argument(
-        "--compile", action="store_true", help="compile the network of trainings: faster if they are long"
-    )
+    result.add_argument("--compile", action="store_true", help="compile the network: faster for long trainings")
     result.add_argument("--folder", type=Path, default=Path("out/recipes"), help="of the trainings")
     result.add_argument("--output", type=Path, default=RESULTS / "recipes.json")
     return result
@@ -137,7 +137,7 @@ def main() -> int:
     try:
         lengths = [int(each) for each in options.samples.split(",")]
         if min(lengths) < 1 or lengths != sorted(set(lengths)):
-            raise InputError(f"--samples must be rising whole numbers such as 25600,51200, got {options.samples}")
+            raise InputError(f"--samples must be increasing whole numbers such as 25600,51200, got {options.samples}")
         check_writable(options.output, (".json",))
         result = read_earlier(options.output, options.goal)
         for name in options.only or RECIPES:
@@ -148,7 +148,7 @@ def main() -> int:
                 print(f"{name:20}{samples:9,} samples: CSO-mAP {run['cso_map']:.2f}, error {run['squared_error']:.1f}")
                 if run["cso_map"] >= options.goal:
                     break
-    except ValueError as error:  # an InputError is one
+    except ValueError as error:  # includes InputError
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,12 +1,12 @@
-"""Time of a training step of DISTA-Net: as the trainer takes it, on windows, and in a plain loop.
+"""Time of a training step of DISTA-Net: in the trainer, on windows, and in a plain loop.
 
     python benchmarks/bench_training.py [--rounds 7] [--steps 3] [--batch 64]
 
-All rows train the same network by the same loss and optimiser on the same batches, which lie in memory as tensors.
-`plain` is an eager loop with tensors in torch's default layout; `trainer` is what `csist train` does: channels last,
-and the average of the weights on top; `compiled` the same with `--compile`, without the time of compiling; `window` as
-`trainer` on windows of 5 px (`--window 5`). The rows take turns, a few steps at a time, so that a slow spell of the
-machine does not hit one alone; the median over the rounds is compared.
+All rows train the same network with the same loss and optimiser on the same batches, held in memory as tensors. `plain`
+is an eager loop with tensors in torch's default layout; `trainer` does what `csist train` does: channels last, with an
+average of the weights; `compiled` is `trainer` with `--compile`, without the compile time; `window` is `trainer` on
+windows of 5 px (`--window 5`). The rows alternate, a few steps at a time, so that a slow phase of the machine does not
+affect a single row; the median over the rounds is compared.
 Writes docs/results/training_speed.json.
 """
 
@@ -52,15 +52,15 @@ def make_step(
     compiled: bool = False,
     **options: Any,
 ) -> Step:
-    """One training step of a new DISTA-Net, as a function of images and true maps; it answers with the loss.
+    """Return a function of images and true maps that does one training step of a new DISTA-Net and returns the loss.
 
     Args:
         ratio: sub-pixel grid ratio.
         memory_format: layout of the network's tensors.
         averaged: whether the average of the weights is kept, as the trainer does.
-        window: side in px of the windows that are trained on; None for whole images.
+        window: side in px of the training windows; None for whole images.
         compiled: whether the network is compiled.
-        **options: of the network.
+        **options: options of the network.
     """
     torch.manual_seed(0)
     method = create_method("dista-net", Sensor(), ratio, pretrained=False, **options)
@@ -85,7 +85,7 @@ def make_step(
 
 
 def make_batches(ratio: int, size: int, count: int) -> list[tuple[Tensor, Tensor]]:
-    """Benchmark images (size, 1, H, W) and true maps (size, 1, cH, cW), float32, `count` times."""
+    """Return `count` batches of benchmark images (size, 1, H, W) and true maps (size, 1, cH, cW), float32."""
     grid = create_method("ista", Sensor(), ratio, iterations=1, start="zero").grid
     images, targets = simulate(ScenePrior.csist_100k(), Sensor(), size * count, np.random.default_rng(0))
     pairs = (
@@ -96,22 +96,22 @@ def make_batches(ratio: int, size: int, count: int) -> list[tuple[Tensor, Tensor
 
 
 def measure(steps: dict[str, Step], batches: Sequence[tuple[Tensor, Tensor]], rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of each row in each round; the first step of each is not timed."""
+    """Return the seconds per step of each row in each round; the first step of each row is not timed."""
     for step in steps.values():
         step(*batches[0])
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds):
-        # The other way round each time: nobody always follows the same one.
+        # Reverse the order each time, so that no row always follows the same one.
         for name in list(steps)[:: 1 if number % 2 == 0 else -1]:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for batch in batches:
                 steps[name](*batch)
-            seconds[name].append((time.perf_counter() - begun) / len(batches))
+            seconds[name].append((time.perf_counter() - started) / len(batches))
     return seconds
 
 
 def compare(ratio: int, batch: int, steps: int, rounds: int, **options: Any) -> dict[str, Any]:
-    """Median seconds a step of each row, and how many times faster than the plain loop it is, JSON-ready."""
+    """Return the median seconds per step of each row, and its speed-up over the plain loop, JSON-ready."""
     rows = {
         "plain": make_step(ratio, torch.contiguous_format, averaged=False, **options),
         "trainer": make_step(ratio, torch.channels_last, averaged=True, **options),
@@ -161,7 +161,7 @@ def main() -> int:
         return 2
     result = compare(options.ratio, options.batch, options.steps, options.rounds)
     for name, row in result["rows"].items():
-        print(f"{name:10}{row['seconds_per_step']:9.3f} s a step{row['times_faster_than_plain']:8.2f} x plain")
+        print(f"{name:10}{row['seconds_per_step']:9.3f} s per step{row['times_faster_than_plain']:8.2f} x plain")
     write_json(result | {"machine": machine() | describe_machine()}, str(options.output))
     return 0
 

@@ -1,11 +1,11 @@
-"""What `continuous` makes of images that its model does not describe, and of denser groups than the benchmark's.
+"""Robustness of `continuous` to a wrong model, and its accuracy on groups denser than those of the benchmark.
 
     python benchmarks/bench_wrong_model.py [--number 1000] [--dense-number 200]
 
-Scenes of the benchmark's law are drawn anew, seen with a read noise of one count. The PSF is wider or narrower than the
-method believes, or a background is there that it does not know, knows, or has to find; `csist.calibrate` then gets the
-first 500 windows and the same wrong belief, and the method is run again with what it found. Dense groups are 6 to 10
-targets in 2 x 2 px. The written figures are those of scenes that nothing was chosen on.
+Benchmark scenes are newly sampled, with a read noise of one count. The PSF is wider or narrower than the method
+assumes, or there is a background that is unmodelled, known or fitted. `csist.calibrate` then gets the first 500 windows
+and the same wrong assumption, and the method runs again with the calibrated values. Dense groups are 6 to 10 targets in
+2 x 2 px. No option was chosen on these scenes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Images = Any
 
 
 def observe(scenes: list[Targets], sensor: Sensor) -> Images:
-    """Measured images (N, H, W)."""
+    """Simulate measured images (N, H, W)."""
     rng = np.random.default_rng(SEED)
     return np.stack([sensor.observe(scene, rng) for scene in scenes])
 
 
 def figures(found: list[Targets], truths: list[Targets]) -> dict[str, Any]:
-    """How well, how sure, and how often it says itself that the model does not fit."""
+    """Return accuracy, mean score, calibration and the fraction of images flagged as a poor fit."""
     scores = np.concatenate([targets.score for targets in found])
     poor = [bool((targets.flags & int(Flag.POOR_FIT)).any()) for targets in found]
     return {
@@ -57,7 +57,7 @@ def figures(found: list[Targets], truths: list[Targets]) -> dict[str, Any]:
 def row(
     believed: Sensor, prior: ScenePrior, images: Images, truths: list[Targets], calibrated: bool = False, **options: Any
 ) -> dict[str, Any]:
-    """The method's figures with a sensor that may be wrong, and those after self-calibration."""
+    """Return the figures with a possibly wrong sensor, and those after self-calibration."""
     found = Continuous(sensor=believed, prior=prior, noise_std=NOISE, **options).predict(images)
     result: dict[str, Any] = {"images": len(images), "as_believed": figures(found, truths)}
     if calibrated:
@@ -75,7 +75,7 @@ def row(
 
 
 def dense_scenes(count: int, number: int) -> list[Targets]:
-    """Groups of `count` targets of the benchmark's intensities and separation in 2 x 2 px, wholly inside a window."""
+    """Sample groups of `count` targets with the benchmark's intensities and separation in 2 x 2 px inside a window."""
     rng = np.random.default_rng([SEED, count])
     positions = np.empty((number, count, 2))
     separation = ScenePrior.csist_100k().min_separation_px
@@ -89,13 +89,13 @@ def dense_scenes(count: int, number: int) -> list[Targets]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=1000, help="images of a row")
-    parser.add_argument("--dense-number", type=int, default=200, help="images of a row of dense groups")
+    parser.add_argument("--dense-number", type=int, default=200, help="images per row of dense groups")
     arguments = parser.parse_args()
     prior, believed = ScenePrior.csist_100k(), Sensor(GaussianPSF(SIGMA_PX), read_noise=NOISE)
     truths = sample_scenes(prior, believed, arguments.number, SEED)
     sigma = {}
     for error in SIGMA_ERRORS:
-        # The belief is wrong by this much, the truth stays the benchmark's.
+        # The assumed width is wrong by this factor; the true one is that of the benchmark.
         belief = Sensor(GaussianPSF(SIGMA_PX * (1.0 + error)), read_noise=NOISE)
         images = observe(truths, believed)
         sigma[f"{error:+.0%}"] = {

@@ -1,10 +1,12 @@
-"""Maps of grid methods read out by YOLO11n, beside their own read-out by threshold, on the same images.
+"""Maps of grid methods read out by YOLO11n, compared with the read-out by threshold on the same images.
 
     python benchmarks/bench_yolo.py --data out/csist-100k.h5 [--method dista-net] [--weights srfbn=FILE] [--minutes 30]
 
-Needs the extra `yolo` in an environment of its own: `make yolo` makes it and runs this. For each method a detector is
-trained from nothing on the method's maps of the train split, for the minutes given, and kept under runs/yolo, where
-`NAME+yolo` finds it. Writes docs/results/yolo.json.
+Needs the extra `yolo` in a separate environment, which `make yolo` creates before it runs this script. For each method,
+a detector is trained from random weights on windows of the maps of the train split for the given minutes, and stored
+under runs/yolo, where `NAME+yolo` finds it; it reads whole maps of the test split. The last row is the exact map, the
+posterior mean, and shows the gain of a detector over the threshold on a map that no network can surpass.
+Writes docs/results/yolo.json.
 """
 
 from __future__ import annotations
@@ -17,36 +19,78 @@ from pathlib import Path
 from typing import Any
 
 from common import write_result
+from csist._types import FloatArray
 from csist.checks import InputError, check_positive
 from csist.create import create_method
-from csist.evaluation import SCORE_NAMES, LabelledImages, read_labelled, score_predictions
+from csist.evaluation import EXACT_MAP, SCORE_NAMES, LabelledImages, read_labelled, score_predictions
+from csist.methods.base import GridMethod
+from csist.methods.exact_map import check_has_exact_map, exact_maps
+from csist.physics.sensor import Sensor
 from csist.pipelines import boxes, yolo
+from csist.scenes import ScenePrior
 from csist.targets import Targets
 
-METHODS = ("dista-net", "srfbn")
+METHODS = ("dista-net", "srfbn", EXACT_MAP)
 SHOWN = (*SCORE_NAMES, "interval", "count_accuracy", "detections")
 PACKAGES = ("torch", "torchvision", "ultralytics")
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument("--data", type=Path, default=Path("out/csist-100k.h5"), help="store that csist generate made")
+    result.add_argument("--data", type=Path, default=Path("out/csist-100k.h5"), help="store written by csist generate")
     result.add_argument("--method", action="append", help="grid method; repeatable")
     result.add_argument("--weights", action="append", default=[], metavar="METHOD=FILE", help="repeatable")
+    result.add_argument(
+        "--window", type=int, default=boxes.WINDOW_PX, help="side in px of the training windows; 0 for whole maps"
+    )
     result.add_argument("--ratio", type=int, default=3, help="sub-pixel grid ratio")
-    result.add_argument("--minutes", type=float, default=30.0, help="training of each detector")
-    result.add_argument("--train-limit", type=int, default=4000, help="maps that it is trained on")
-    result.add_argument("--val-limit", type=int, default=500, help="maps that choose its best epoch")
+    result.add_argument("--minutes", type=float, default=30.0, help="training time per detector in minutes")
+    result.add_argument("--train-limit", type=int, default=40_000, help="number of training maps")
+    result.add_argument(
+        "--val-limit", type=int, default=500, help="number of validation maps, which select the best epoch"
+    )
     result.add_argument("--limit", type=int, default=2000, help="test images")
     result.add_argument("--device", default="cpu", help="hardware of the training")
     return result
 
 
-def given_weights(words: list[str], methods: list[str]) -> dict[str, str]:
-    """Weight file by method from METHOD=FILE.
+class ExactMap(GridMethod):
+    """Exact map as a grid method, for its read-outs.
+
+    Args:
+        sensor: sensor of the images.
+        ratio: sub-pixel grid ratio.
+        prior: prior of the scenes.
 
     Raises:
-        InputError: if a word has another form or names no method of this run.
+        InputError: if the prior has no exact map.
+    """
+
+    exportable = False
+
+    def __init__(self, sensor: Sensor, ratio: int, prior: ScenePrior) -> None:
+        super().__init__(sensor, ratio)
+        check_has_exact_map(prior)
+        self.prior = prior
+
+    def predict_maps(self, images: FloatArray) -> FloatArray:
+        """Compute the maps (N, cH, cW) in counts of images (N, H, W) in counts."""
+        return exact_maps(images, self.grid, self.sensor, self.prior)
+
+
+def make_method(name: str, data: LabelledImages, ratio: int, weights: str | None) -> GridMethod:
+    """Create a method by its name, or the exact map of the data."""
+    if name == EXACT_MAP:
+        return ExactMap(data.sensor, ratio, data.prior)
+    method: GridMethod = create_method(name, data.sensor, ratio, weights)
+    return method
+
+
+def given_weights(words: list[str], methods: list[str]) -> dict[str, str]:
+    """Parse METHOD=FILE options into weight files by method.
+
+    Raises:
+        InputError: if an option has another form or names no method of this run.
     """
     files = {}
     for word in words:
@@ -58,17 +102,18 @@ def given_weights(words: list[str], methods: list[str]) -> dict[str, str]:
 
 
 def figures(found: list[Targets], data: LabelledImages, seconds: float) -> dict[str, Any]:
-    """Scores in percent, and images a second of map and read-out together."""
+    """Return scores in percent, position errors in px, and images per second of map and read-out together."""
     scores = score_predictions(found, data.truths)
-    return {key: scores[key] for key in SHOWN} | {"images_per_second": len(data) / seconds}
+    errors = {key: scores["errors"][key] for key in ("distance_rms", "missed", "spurious")}
+    return {key: scores[key] for key in SHOWN} | errors | {"images_per_second": len(data) / seconds}
 
 
 def measured(method: Any, data: LabelledImages) -> dict[str, Any]:
-    """Figures of a method that is ready to use."""
+    """Run a method and return its figures."""
     method.predict(data.images[:2])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     found = method.predict(data.images)
-    return figures(found, data, time.perf_counter() - begun)
+    return figures(found, data, time.perf_counter() - started)
 
 
 def main() -> int:
@@ -80,14 +125,13 @@ def main() -> int:
         files = given_weights(options.weights, names)
         limits = {"train": options.train_limit, "val": options.val_limit, "test": options.limit}
         data = {split: read_labelled(options.data, split, limit) for split, limit in limits.items()}
-        sensor = data["test"].sensor
-        methods = {name: create_method(name, sensor, options.ratio, files.get(name)) for name in names}
+        methods = {name: make_method(name, data["test"], options.ratio, files.get(name)) for name in names}
         rows = []
         for name, method in methods.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             parts = {split: (data[split].images, data[split].truths) for split in boxes.SPLITS}
-            yolo.train_detector(method, parts, options.minutes, device=options.device)
-            took = (time.perf_counter() - begun) / 60.0
+            yolo.train_detector(method, parts, options.minutes, device=options.device, window_px=options.window or None)
+            took = (time.perf_counter() - started) / 60.0
             rows.append(
                 {
                     "name": name,
@@ -99,7 +143,11 @@ def main() -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    budget = {"minutes": options.minutes, **{f"{split}_maps": len(data[split]) for split in boxes.SPLITS}}
+    budget = {
+        "minutes": options.minutes,
+        "window_px": options.window or None,
+        **{f"{split}_maps": len(data[split]) for split in boxes.SPLITS},
+    }
     described = data["test"].describe() | {"path": options.data.name}
     packages = {name: version(name) for name in PACKAGES}
     write_result(

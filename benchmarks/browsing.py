@@ -1,4 +1,4 @@
-"""The app as a process and the browser that looks at it, for its tests and its benchmark."""
+"""Helpers that run the app in a process and a browser, for its tests and its benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-"""The browser installed here, None if there is none."""
+"""Path of the installed browser; None if there is none."""
 
 FLAGS = (
     "--headless",
@@ -23,7 +23,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # What should not be asked for must not be found either.
+    # Resolve no name, so that unexpected requests fail.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
@@ -31,14 +31,14 @@ SECONDS_TO_END = 60.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 @contextmanager
 def running_app(environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The command `csist app` as a process of its own; the address of its page. It must end well when told to."""
+    """Run `csist app` in a process and yield the address of its page; the process must end cleanly on request."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "csist", "app", "--port", str(port)],
@@ -46,10 +46,10 @@ def running_app(environment: Mapping[str, str] | None = None) -> Iterator[str]:
     )  # fmt: skip
     assert process.stdout is not None  # noqa: S101
     try:
-        said = process.stdout.readline()
+        line = process.stdout.readline()
         address = f"http://127.0.0.1:{port}"
-        if address not in said:
-            raise RuntimeError(f"the app did not start: {said!r}")
+        if address not in line:
+            raise RuntimeError(f"the app did not start: {line!r}")
         yield address
         process.send_signal(signal.SIGTERM)
         if process.wait(SECONDS_TO_END) != 0:

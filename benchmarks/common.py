@@ -1,4 +1,4 @@
-"""What the benchmarks share: where results go and which machine made them."""
+"""Helpers of the benchmarks: output of results, and description of the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions, for the record."""
+    """Return the processor, number of cores and versions."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),

@@ -1,6 +1,6 @@
-"""The methods of `bench_methods.py` and how each is run at its fastest on the same images.
+"""Methods of `bench_methods.py`, each run in its fastest configuration on the same images.
 
-Of a method on the sub-pixel grid only the way to its maps is timed, not the read-out: this favours it. The others are
+Methods on the sub-pixel grid are timed up to their maps, without the read-out, which favours them. Other methods are
 timed from images to targets.
 """
 
@@ -23,20 +23,20 @@ from csist.targets import Targets
 FloatArray = NDArray[np.float64]
 
 NO_WEIGHTS = "random"
-"""What a network's fact `weights` says where it was not trained; its detections mean nothing then."""
+"""Value of the fact `weights` of an untrained network, whose detections are meaningless."""
 
 LOOKED_AT = 256
-"""Images from which the mean number of ISTA's iterations is taken."""
+"""Number of images over which the iterations of ISTA are averaged."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all methods share.
+    """Conditions common to all methods.
 
     Args:
-        threads: threads or processes that a method may use.
+        threads: number of threads or processes that a method may use.
         ratio: sub-pixel grid ratio.
-        weights: weight file of DISTA-Net; None for those of the package, or random ones where it has none.
+        weights: weight file of DISTA-Net; None for those of the package, or random ones if it has none.
     """
 
     threads: int
@@ -46,13 +46,13 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Runner:
-    """A method that is built.
+    """Method ready to be timed.
 
     Args:
-        run: the timed part, from images (N, H, W) in counts.
-        read_out: what `run` gives as one `Targets` an image.
-        warm_up: images of the first call, which compiles and makes threads.
-        facts: what else is to be recorded, JSON-ready; called after the timing.
+        run: timed function of images (N, H, W) in counts.
+        read_out: function that converts the result of `run` to one `Targets` per image.
+        warm_up: number of images of the first call, which compiles code and starts threads.
+        facts: function that returns further figures, JSON-ready; called after the timing.
     """
 
     run: Callable[[FloatArray], Any]
@@ -63,14 +63,14 @@ class Runner:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A method of the comparison.
+    """Method of the comparison.
 
     Args:
-        prepare: builds it.
-        summary: what is run, in one line.
-        slow: whether it sees the first images only.
-        processes: whether it runs in several processes, each with one thread.
-        dista_net: whether it is a form of DISTA-Net, the fastest of which the others are compared with.
+        prepare: function that builds the method.
+        summary: description in one line.
+        slow: whether it runs on the first images only.
+        processes: whether it runs in several processes with one thread each.
+        dista_net: whether it is a variant of DISTA-Net; the fastest variant is the reference of the speed ratios.
     """
 
     prepare: Callable[[LabelledImages, Conditions], Runner]
@@ -81,7 +81,7 @@ class Contestant:
 
 
 def continuous(data: LabelledImages, conditions: Conditions, mode: str) -> Runner:
-    """`continuous` with what is known of the data, as `csist evaluate` runs it."""
+    """Prepare `continuous` with the sensor, noise and prior of the data, as `csist evaluate` does."""
     from csist.create import create_method
 
     method = create_method(
@@ -98,7 +98,7 @@ def continuous(data: LabelledImages, conditions: Conditions, mode: str) -> Runne
 def dista_net(
     data: LabelledImages, conditions: Conditions, batch: int, bfloat16: bool = False, compiled: bool = False
 ) -> Runner:
-    """DISTA-Net's forward pass, channels last and without gradient."""
+    """Prepare the forward pass of DISTA-Net, channels last and without gradient."""
     import torch
 
     from csist.create import create_method
@@ -116,7 +116,7 @@ def dista_net(
     method.eval()
     method.batch_size = batch
     if compiled:
-        # One graph for the batches and one for the rest of the images: graphs of any size are slower.
+        # One graph for full batches and one for the last batch: graphs with a dynamic batch size are slower.
         method.compile(dynamic=False)
 
     def precision() -> AbstractContextManager[Any]:
@@ -138,7 +138,7 @@ def dista_net(
 
 
 def ista(data: LabelledImages, conditions: Conditions) -> Runner:
-    """ISTA in its tuned setting."""
+    """Prepare ISTA in its tuned setting."""
     import torch
 
     from csist.create import create_method
@@ -159,7 +159,7 @@ def ista(data: LabelledImages, conditions: Conditions) -> Runner:
 
 
 def ista_multiply_adds(shape: tuple[int, int], ratio: int, iterations: float) -> float:
-    """Multiply-adds for an image of a separable G: the linear start, then G and G^T in each iteration."""
+    """Return the multiply-adds per image for a separable G: the linear start, then G and G^T in each iteration."""
     rows, columns = shape
     start = (rows * columns * ratio) ** 2
     one_way = rows * (ratio * rows) * (ratio * columns) + rows * (ratio * columns) * columns
@@ -171,7 +171,7 @@ def _decode(grid: Any, maps: FloatArray) -> list[Targets]:
 
 
 def peer(data: LabelledImages, conditions: Conditions, name: str) -> Runner:
-    """A rival of `peers.py`, one process a thread."""
+    """Prepare a peer of `peers.py` with one process per thread."""
     from peers import ParallelPeer
 
     pool = ParallelPeer(name, data.sensor, data.prior, conditions.threads, data.images[0])

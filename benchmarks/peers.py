@@ -1,8 +1,8 @@
-"""Rivals from other packages, given all that a competent user would give them: PSF, noise and scene prior.
+"""Methods of other packages, configured as by a competent user, with the PSF, noise and scene prior of the data.
 
-Their options were chosen by CSO-mAP on images of the benchmark's validation split, never on its test split. Both
-rank their detections by the standard error of the position, which served them better than the flux. Each runs on
-one core; `ParallelPeer` keeps all cores busy with one process a core.
+Their options were chosen by CSO-mAP on images of the benchmark's validation split, never on its test split. Both rank
+their detections by the standard error of the position, which scores better than the flux. Each runs on one core;
+`ParallelPeer` uses all cores with one process per core.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ FloatArray = NDArray[np.float64]
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 NO_ERROR_PX = 1e3
-"""Standard error of a detection that states none: it comes last."""
+"""Standard error assigned to a detection without one, which ranks it last."""
 
 START_SECONDS = 300.0
 
 
 def gaussian_psf(sensor: Sensor) -> GaussianPSF:
-    """The sensor's PSF.
+    """Return the PSF of a sensor.
 
     Raises:
         InputError: if it is not a Gaussian.
@@ -45,14 +45,14 @@ def gaussian_psf(sensor: Sensor) -> GaussianPSF:
 
 
 class PhotutilsPhotometry:
-    """DAOPHOT's way: find, group, fit, subtract, find again in the residual, then fit all together.
+    """DAOPHOT's scheme: find, group, fit, subtract, find again in the residual, then fit all sources together.
 
-    `photutils.psf.IterativePSFPhotometry` in its mode "all" with the pixel-integrated Gaussian of known width,
-    started by `DAOStarFinder` (Stetson, PASP 99, 1987). What a user has to change for blends that a finder sees
-    as one source: a low threshold, no selection by shape, and positions kept within 1 px of their start.
+    `photutils.psf.IterativePSFPhotometry` in mode "all" with the pixel-integrated Gaussian of known width, started by
+    `DAOStarFinder` (Stetson, PASP 99, 1987). Options changed for blends that the finder detects as one source: a low
+    threshold, no selection by shape, and positions kept within 1 px of their start.
 
     Args:
-        sensor: gives PSF and noise.
+        sensor: sensor with PSF and noise.
         prior: not used.
 
     Raises:
@@ -93,9 +93,9 @@ class PhotutilsPhotometry:
         )
 
     def predict_one(self, image: FloatArray) -> Targets:
-        """Detections of an image (H, W) in counts."""
+        """Return the detections of an image (H, W) in counts."""
         with warnings.catch_warnings():
-            # It warns of every fit that stops at a bound and of every image in which the last search finds nothing.
+            # photutils warns about every fit that ends at a bound and every image whose last search finds nothing.
             warnings.simplefilter("ignore")
             table = self.photometry(image - self.sensor.background, error=np.full(image.shape, self.noise))
         if table is None:
@@ -113,9 +113,9 @@ class Fit:
     """One fitted configuration.
 
     Args:
-        solution: SciPy's, parameters in the order x, y, flux.
+        solution: result of SciPy, with parameters in the order x, y, flux.
         chi_squared: sum of the squared residuals in units of the noise.
-        apart: whether all pairs keep the prior's distance.
+        apart: whether all pairs satisfy the prior's minimum separation.
     """
 
     solution: OptimizeResult
@@ -124,19 +124,19 @@ class Fit:
 
 
 class MultiStartFit:
-    """Bounded least squares from many starts, the count by the Bayesian information criterion.
+    """Bounded least squares from many starts, with the count by the Bayesian information criterion.
 
-    For each count, configurations are drawn from the prior in the 3 x 3 pixels around the brightest one; those that
-    explain the image best start `scipy.optimize.least_squares` (trust region reflective, Branch, Coleman & Li, SIAM
-    J. Sci. Comput. 21, 1999) with the analytic Jacobian and the prior's bounds. Fits whose targets come closer
-    than the prior allows lose against those whose targets do not. The count k is the first minimum of
-    chi^2 + 3 k ln(pixels) (Schwarz, Ann. Stat. 6, 1978).
+    For each count, configurations are drawn from the prior in the 3 x 3 pixels around the brightest one. Those that
+    explain the image best are the starts of `scipy.optimize.least_squares` (trust region reflective, Branch, Coleman &
+    Li, SIAM J. Sci. Comput. 21, 1999) with the analytic Jacobian and the bounds of the prior. Fits that satisfy the
+    minimum separation are preferred to fits that do not. The count k is the first minimum of chi^2 + 3 k ln(pixels)
+    (Schwarz, Ann. Stat. 6, 1978).
 
     Args:
-        sensor: gives PSF and noise.
-        prior: gives starts and bounds; targets within one pixel.
-        draws: configurations drawn for each count.
-        starts: how many of them are fitted.
+        sensor: sensor with PSF and noise.
+        prior: prior of the starts and bounds; targets within one pixel.
+        draws: number of configurations drawn for each count.
+        starts: number of configurations fitted for each count.
         seed: seed of the draws, which all images share.
 
     Raises:
@@ -146,7 +146,7 @@ class MultiStartFit:
     TOLERANCE = 1e-5
     EVALUATIONS = 100
     SEPARATION_SLACK = 0.9
-    """Share of the least distance that noise may take from a fitted pair."""
+    """Fraction of the minimum separation by which noise may shorten the distance of a fitted pair."""
 
     def __init__(self, sensor: Sensor, prior: ScenePrior, draws: int = 128, starts: int = 4, seed: int = 0) -> None:
         self.psf = gaussian_psf(sensor)
@@ -161,10 +161,10 @@ class MultiStartFit:
             count: sample_scene_arrays(replace(prior, count_range=(count, count)), one_pixel, draws, rng)[0]
             for count in range(prior.count_range[0], prior.count_range[1] + 1)
         }
-        """Scenes (draws, count, 3) with columns x, y, flux, around the pixel (0, 0)."""
+        """Draw scenes (draws, count, 3) with columns x, y, flux, around the pixel (0, 0)."""
 
     def predict_one(self, image: FloatArray) -> Targets:
-        """Detections of an image (H, W) in counts."""
+        """Return the detections of an image (H, W) in counts."""
         best, lowest = None, np.inf
         for count in self.drawn:
             fit = self.fit(image, count)
@@ -180,7 +180,7 @@ class MultiStartFit:
         return Targets(x=x, y=y, intensity=flux, score=-np.sqrt(variance[0] + variance[1]))
 
     def fit(self, image: FloatArray, count: int) -> Fit:
-        """The best fit of `count` targets to an image (H, W) in counts."""
+        """Return the best fit of `count` targets to an image (H, W) in counts."""
         scenes, pixels = self.candidates(image, count)
         clean = self.sensor.render_stack(scenes[..., 0], scenes[..., 1], scenes[..., 2])
         order = np.argsort(((clean - image) ** 2).sum(axis=(1, 2)))[: self.starts]
@@ -188,7 +188,7 @@ class MultiStartFit:
         return min(fits, key=lambda fit: (not fit.apart, fit.chi_squared))
 
     def candidates(self, image: FloatArray, count: int) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Scenes (n, count, 3) around the brightest pixel, and the pixel (x, y) that holds each, (n, 2)."""
+        """Return scenes (n, count, 3) around the brightest pixel, and the pixel (x, y) of each, (n, 2)."""
         row, column = np.unravel_index(int(image.argmax()), image.shape)
         near = [
             (x, y) for y in self.rows[max(row - 1, 0) : row + 2] for x in self.columns[max(column - 1, 0) : column + 2]
@@ -198,7 +198,7 @@ class MultiStartFit:
         return scenes, np.repeat(np.array(near), len(drawn), axis=0)
 
     def polish(self, image: FloatArray, scene: FloatArray, pixel: NDArray[np.int64]) -> Fit:
-        """The fit that starts at a scene (count, 3), its targets kept in a pixel (x, y)."""
+        """Fit from a start (count, 3), with the targets bounded to a pixel (x, y)."""
         count = len(scene)
         bounds = [
             np.repeat([pixel[0] + side, pixel[1] + side, flux], count)
@@ -222,12 +222,12 @@ class MultiStartFit:
         return Fit(solution, 2.0 * float(solution.cost), bool(apart))
 
     def residual(self, parameters: FloatArray, image: FloatArray) -> FloatArray:
-        """Model minus image in units of the noise, (pixels,)."""
+        """Return model minus image in units of the noise, (pixels,)."""
         x, y, flux = parameters.reshape(3, -1)
         return np.asarray((self.sensor.render_stack(x[None], y[None], flux[None])[0] - image).ravel() / self.noise)
 
     def jacobian(self, parameters: FloatArray) -> FloatArray:
-        """Derivatives of `residual`, (pixels, 3 count)."""
+        """Return the derivatives of `residual`, (pixels, 3 count)."""
         x, y, flux = parameters.reshape(3, -1)
         dx, dy = self.columns - x[:, None], self.rows - y[:, None]
         along_x, along_y = self.psf.profile(dx)[:, None, :], self.psf.profile(dy)[:, :, None]
@@ -245,7 +245,7 @@ _peer: Any = None
 
 
 def _start(name: str, sensor: Sensor, prior: ScenePrior, image: FloatArray, ready: Any) -> None:
-    """Build this process's peer, let it see an image, and wait for the other processes."""
+    """Build the peer of this process, run it on one image, and wait for the other processes."""
     global _peer
     _peer = PEERS[name](sensor, prior)
     _peer.predict_one(image)
@@ -258,26 +258,26 @@ def _predict_one(image: FloatArray) -> Targets:
 
 
 class ParallelPeer:
-    """A peer in several processes, each of which takes an image at a time.
+    """Peer in several processes, each of which processes one image at a time.
 
     Args:
         name: a key of `PEERS`.
         sensor: sensor of the images.
-        prior: law of the scenes.
+        prior: scene prior.
         workers: number of processes.
         image: (H, W) in counts, for the first call in each process.
 
     Raises:
-        InputError: if the peer does not take sensor or prior.
+        InputError: if the peer does not support the sensor or prior.
     """
 
     def __init__(self, name: str, sensor: Sensor, prior: ScenePrior, workers: int, image: FloatArray) -> None:
-        PEERS[name](sensor, prior)  # a pool whose processes fail to start would try for ever
+        PEERS[name](sensor, prior)  # raises here: a pool would restart failing processes without end
         context = multiprocessing.get_context("spawn")
         ready = context.Barrier(workers + 1)
         self.pool = context.Pool(workers, _start, (name, sensor, prior, image, ready))
         ready.wait(START_SECONDS)
 
     def predict(self, images: FloatArray) -> list[Targets]:
-        """One `Targets` for each image of a stack (N, H, W) in counts, in order."""
+        """Return one `Targets` per image of a stack (N, H, W) in counts, in order."""
         return self.pool.map(_predict_one, list(images), chunksize=1)

@@ -1,8 +1,7 @@
-"""One window, taken apart.
+"""Four targets in one window.
 
-Four targets inside one pixel make one blob. The solver is told the sensor and the law of the scenes, and answers with
-positions, intensities and their errors. What it explains (the model) is subtracted from the image; only rounding is
-left.
+Four targets inside one pixel merge into one blob. Given the sensor and the distribution of the scenes, the solver
+returns positions, intensities and their errors. Subtracting the model from the image leaves only rounding errors.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""A real frame, with nothing known but the image.
+"""A real frame without any settings.
 
-A thermal camera looks at a distant aeroplane. Background, noise and the width of the PSF are measured on the frame,
-blobs are found and unmixed. Nobody knows the truth here; the residual shows what two points do and do not explain.
+A thermal image of a distant aeroplane. Background, noise and the width of the PSF are measured on the frame, then
+blobs are detected and unmixed. The true structure is unknown; the residual shows how well two points fit the blob.
 """
 
 import sys

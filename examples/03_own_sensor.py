@@ -1,7 +1,7 @@
-"""Three cameras look at the same pair.
+"""Three cameras observe the same pair.
 
-A Gaussian blur, a diffraction pattern with shot noise, and a measured PSF on a converter that clips. Each window is
-unmixed with its own sensor; in the last one the brightest pixel only says "at least this much", and is used so.
+A Gaussian PSF, an Airy pattern with shot noise, and a measured PSF with a converter that clips. Each window is
+unmixed with its own sensor. In the last window the brightest pixel is clipped and enters the fit as a lower bound.
 """
 
 import sys

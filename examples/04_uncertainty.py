@@ -1,8 +1,8 @@
-"""The posterior of one blob, and how the count becomes unsure.
+"""Posterior of one blob, and probability of the count.
 
-Left: samples of where the four targets of a window can be, one colour a target. The clouds are not round, and they go
-together: if one target moves, the others follow. Right: two targets under the flat prior, ever closer together. Once
-they melt into one, the method says so by its probabilities.
+Left: posterior samples of the positions of four targets, one colour per target. The clouds are elongated and
+correlated: if one target moves, the others move too. Right: probability of the count for two targets under the flat
+prior, against their separation. When the two merge, the probabilities show that the count is uncertain.
 """
 
 import sys

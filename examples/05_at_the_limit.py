@@ -1,8 +1,8 @@
-"""Errors beside the smallest that physics allows.
+"""Errors compared with the Cramer-Rao bound.
 
-Pairs of known count at growing separations, unmixed many times. The line is the Cramer-Rao bound: no unbiased estimate
-has a smaller standard error. Close pairs lie below it, because the estimate is not unbiased there: it also knows the
-prior, which says that intensities lie between 200 and 300 counts.
+Many images of pairs with known count, for a range of separations. The line is the Cramer-Rao bound, the smallest
+standard error of an unbiased estimate. Close pairs lie below it, because the estimate is biased by the prior, which
+states that intensities lie between 200 and 300 counts.
 """
 
 import sys

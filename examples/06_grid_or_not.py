@@ -1,8 +1,8 @@
-"""One map, three read-outs, and no grid at all.
+"""One map with three read-outs, and the continuous method.
 
-FISTA's cells as the benchmark reads them out; the same cells merged by centroid; the same cells as the start of a climb
-in continuous coordinates; and the continuous method, which has no cells. Grey: an oracle that knows every target and
-must answer with cells. Few images, so the intervals are wide.
+The cells of FISTA as read out in the benchmark, the same cells merged by centroid, the same cells as the start of a
+fit in continuous coordinates, and the continuous method, which has no cells. Grey: an oracle that knows every target
+and reports cells. The number of images is small, so the intervals are wide.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""The width of the PSF, from images whose content nobody knows.
+"""Width of the PSF, measured on images with unknown targets.
 
-Cameras with different blur take benchmark scenes over an unknown background. Told only "about 0.5 px", `calibrate`
-finds width and background of each.
+Cameras with different blur record benchmark scenes over an unknown background. Starting from "about 0.5 px",
+`calibrate` estimates the width and the background of each camera.
 """
 
 import sys

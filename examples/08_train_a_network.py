@@ -1,7 +1,7 @@
 """A small ISTA-Net, trained for seconds.
 
-Three stages and small windows, so that it learns while you watch: its map of one image before and after, beside
-the true one. For a network that is good, train the full one for hours with `csist train`.
+Three stages and small windows, so that training takes seconds: the map of one image before and after training, beside
+the true map. For a useful network, train the full size for hours with `csist train`.
 """
 
 import sys

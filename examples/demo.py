@@ -31,7 +31,7 @@ FOUND_WITHIN_PX = 0.25
 SHOWN_COUNTS = (2, 3, 4, 5)
 ZOOM_PX = 8.0
 BRIGHTEST_GREY = 1.7
-"""White in units of the brightest pixel: that one is drawn grey, so that the marks stand out."""
+"""White level in units of the brightest pixel: above 1, so that the pixel is grey and the markers stand out."""
 
 Scenes = list[csist.Targets]
 
@@ -39,7 +39,7 @@ Scenes = list[csist.Targets]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", nargs="?", type=Path, default=Path("out/demo"), help="folder of the results")
-    parser.add_argument("--picture", type=Path, help="where the picture goes; default OUT/demo.png")
+    parser.add_argument("--picture", type=Path, help="file of the figure; default: OUT/demo.png")
     options = parser.parse_args()
     out: Path = options.out
     picture: Path = options.picture or out / "demo.png"
@@ -54,12 +54,12 @@ def main() -> None:
     windows = np.stack([sensor.observe(scene, rng) for scene in truth])
     console.print("Unmixing 100 benchmark windows and a frame; the first run compiles the solver, half a minute")
     with console.status("benchmark windows"):
-        csist.unmix(windows[:2], sensor, prior, noise_std=0.0)  # so that the time is that of the work
+        csist.unmix(windows[:2], sensor, prior, noise_std=0.0)  # exclude compilation from the timing
         start = time.perf_counter()
         found = csist.unmix(windows, sensor, prior, noise_std=0.0)
         seconds = time.perf_counter() - start
 
-    # 2. A real frame: nothing is known but the image.
+    # 2. A real frame, without further information.
     frame = read_image(Path(str(files("csist") / "data" / FRAME)))[0]
     with console.status("frame"):
         result = csist.unmix_frame(frame)
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def measure(truth: Scenes, found: Scenes) -> dict[str, float]:
-    """Figures of the benchmark windows."""
+    """Return the figures of the benchmark windows."""
     errors = match_errors(found, truth, FOUND_WITHIN_PX)
     return {
         "windows": len(truth),
@@ -97,18 +97,18 @@ def measure(truth: Scenes, found: Scenes) -> dict[str, float]:
 
 
 def group_counts(detections: csist.Targets) -> dict[str, int]:
-    """Number of blobs and targets of the frame."""
+    """Return the number of blobs and targets of the frame."""
     return {"frame_blobs": len(np.unique(detections.group)), "frame_targets": len(detections)}
 
 
 def found_in(detections: csist.Targets) -> str:
-    """What the frame holds, in words."""
+    """Describe the detections of the frame in words."""
     parts = {"target": len(detections), "blob": len(np.unique(detections.group))}
     return " in ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in parts.items())
 
 
 def report(console: Console, summary: dict[str, float], detections: csist.Targets) -> None:
-    """Print what was found."""
+    """Print a summary of the results."""
     table = Table("100 benchmark windows", "", title_justify="left")
     table.columns[1].justify = "right"
     table.add_row("targets hidden", f"{summary['hidden']}")
@@ -133,7 +133,7 @@ def report(console: Console, summary: dict[str, float], detections: csist.Target
 
 
 def with_error(value: float, error: float, digits: int) -> str:
-    """A value with its standard error where that is known."""
+    """Format a value with its standard error, if known."""
     return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if np.isfinite(error) else "")
 
 
@@ -141,7 +141,7 @@ def with_error(value: float, error: float, digits: int) -> str:
 
 
 def draw(frame: np.ndarray, detections: csist.Targets, windows: np.ndarray, truth: Scenes, found: Scenes) -> Figure:
-    """The frame with its targets on the left, benchmark windows of 2 to 5 targets on the right."""
+    """Draw the frame with its targets on the left, and benchmark windows of 2 to 5 targets on the right."""
     with rc_context(STYLE):
         figure = Figure(figsize=(13.0, 4.7), layout="constrained")
         left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.45), wspace=0.02)
@@ -151,7 +151,7 @@ def draw(frame: np.ndarray, detections: csist.Targets, windows: np.ndarray, trut
 
 
 def draw_frame(figure: SubFigure, frame: np.ndarray, detections: csist.Targets) -> None:
-    """The whole frame, and its brightest blob from close in a corner."""
+    """Draw the whole frame, with a close-up of its brightest blob in a corner."""
     figure.suptitle(f"A real infrared frame: {found_in(detections)} found", fontsize=12, fontweight="bold")
     axis = figure.subplots()
     low, high = np.nanpercentile(frame, [0.5, 99.9])
@@ -165,7 +165,7 @@ def draw_frame(figure: SubFigure, frame: np.ndarray, detections: csist.Targets) 
         blob = detections[detections.group == group]
         axis.add_patch(square(blob.x.mean(), blob.y.mean(), ZOOM_PX))
     x, y = detections[brightest].x.mean(), detections[brightest].y.mean()
-    # In the upper half, on the side where the blob is not: there is sky above the horizon.
+    # In the upper half, which shows sky, on the side away from the blob.
     inset = axis.inset_axes((0.03 if x > frame.shape[1] / 2 else 0.60, 0.46, 0.37, 0.50))
     half = ZOOM_PX / 2
     around = frame[max(int(y - half), 0) : int(y + half) + 2, max(int(x - half), 0) : int(x + half) + 2]
@@ -179,7 +179,7 @@ def draw_frame(figure: SubFigure, frame: np.ndarray, detections: csist.Targets) 
 
 
 def draw_windows(figure: SubFigure, windows: np.ndarray, truth: Scenes, found: Scenes) -> None:
-    """For each count the first window clear of the border: as measured, and its centre with what was found."""
+    """Draw the first window clear of the border for each count: the image, and its centre with the detections."""
     figure.suptitle("Benchmark windows", fontsize=12, fontweight="bold")
     axes = figure.subplots(2, len(SHOWN_COUNTS), gridspec_kw={"hspace": 0.0})
     for (above, below), count in zip(axes.T, SHOWN_COUNTS, strict=True):
@@ -204,18 +204,18 @@ def draw_windows(figure: SubFigure, windows: np.ndarray, truth: Scenes, found: S
 
 
 def clear_of_border(scene: csist.Targets, windows: np.ndarray) -> bool:
-    """Whether the picture of a window can show the whole blob."""
+    """Return whether the figure of a window shows the whole blob."""
     rows, columns = windows.shape[1:]
     return bool(np.all((scene.x > 2) & (scene.x < columns - 3) & (scene.y > 2) & (scene.y < rows - 3)))
 
 
 def square(x: float, y: float, side: float) -> Rectangle:
-    """A frame of the colour that zooms have, centred on (x, y)."""
+    """Return the outline of a close-up centred on (x, y)."""
     return Rectangle((x - side / 2, y - side / 2), side, side, fill=False, edgecolor=YELLOW, linewidth=1.0)
 
 
 def view(axis: Axes, x: float, y: float, side: float, colour: str) -> None:
-    """Show only a square around (x, y)."""
+    """Limit the axes to a square around (x, y)."""
     axis.set_xlim(x - side / 2, x + side / 2)
     axis.set_ylim(y + side / 2, y - side / 2)
     axis.set_xticks([])
@@ -225,7 +225,7 @@ def view(axis: Axes, x: float, y: float, side: float, colour: str) -> None:
 
 
 def mark(axis: Axes, found: csist.Targets, truth: csist.Targets | None) -> None:
-    """Crosses on the true targets, circles on the detections, ellipses of two standard errors."""
+    """Draw crosses at the true targets, circles at the detections, and ellipses of two standard errors."""
     axis.scatter(found.x, found.y, s=90, facecolors="none", edgecolors=DETECTION, linewidths=1.6)
     for target in found:
         width, height = 4 * target.x_std[0], 4 * target.y_std[0]

@@ -1,6 +1,6 @@
-"""The picture of docs/architecture.md: the rooms of the package and who imports whom, read from the code.
+"""Draw the figure of docs/architecture.md: the rooms of the package and their imports, read from the code.
 
-Layers come from the import contract in pyproject.toml, imports and first lines of docstrings from the source files.
+The layers are read from the import contract in pyproject.toml, imports and docstrings from the source files.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "csist"
 
 EVERYWHERE = ("checks", "files", "_types", "_version", "_compiled")
-"""Rooms that nearly every other one uses: no arcs lead to them."""
+"""Rooms that nearly every other room imports; the figure has no arcs to them."""
 
 ROW_IN = 0.24
-"""Height of a row of the picture in inches."""
+"""Height of a row of the figure in inches."""
 
 
 def layers() -> list[list[str]]:
-    """Rooms by layer, the top one first, as the import contract has them."""
+    """Return the rooms by layer, top layer first, from the import contract."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contract = settings["tool"]["importlinter"]["contracts"][0]
     return [[room.strip() for room in re.split("[:|]", layer)] for layer in contract["layers"]]
 
 
 def sources(room: str) -> list[Path]:
-    """Source files of a room."""
+    """Return the source files of a room."""
     folder = PACKAGE / room
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
 
 
 def summary(room: str) -> str:
-    """First line of a room's docstring."""
+    """Return the first line of the docstring of a room."""
     folder = PACKAGE / room
     text = (folder / "__init__.py" if folder.is_dir() else PACKAGE / f"{room}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].replace("\n", " ").replace("`", "")
 
 
 def imports(room: str) -> Counter[str]:
-    """How many import statements of a room, inside functions too, take something from each other room."""
+    """Count the import statements of a room, including those inside functions, by imported room."""
     found: Counter[str] = Counter()
     for path in sources(room):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -62,9 +62,9 @@ def imports(room: str) -> Counter[str]:
 
 
 def architecture() -> Figure:
-    """The rooms from top to ground, their size and purpose, and an arc from each room to those that it imports.
+    """Draw the rooms from top to bottom with size and purpose, and an arc from each room to the rooms it imports.
 
-    Every arc leads down: that is the import contract.
+    All arcs point down, as the import contract requires.
     """
     rows = [room for layer in layers() for room in layer if not room.startswith("__")]
     figure = Figure(figsize=(10.5, ROW_IN * (len(rows) + 2)), layout="constrained")

@@ -1,10 +1,10 @@
-"""How much wider than its samples the posterior of `continuous` is stated, so that intervals hold what they promise.
+"""Choose the factor by which `continuous` widens the sampled posterior, so that its intervals are calibrated.
 
     python scripts/choose_widening.py accurate|fast [SCENES]
 
-Scenes of the benchmark's law are drawn anew, of each count, without and with noise, and unmixed without widening. For
-each count the factor is printed at which the central 68 % and 95 % intervals of x, y and intensity are least off at
-their worst noise level, in units of 4 and 2 points. The factors go into `csist.methods.continuous.solvers`.
+Benchmark scenes of each count are sampled, without and with noise, and unmixed without widening. For each count the
+script prints the factor that minimises the largest coverage error of the central 68 % and 95 % intervals of x, y and
+intensity over the noise levels, in units of 4 and 2 points. The factors go into `csist.methods.continuous.solvers`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FACTORS = np.linspace(1.0, 4.0, 151)
 
 
 def coverages(mode: str, noise: float, count: int, scenes: int) -> np.ndarray:
-    """Coverage minus level in units of `ALLOWED`, (factors, levels, 3)."""
+    """Return coverage minus level in units of `ALLOWED`, (factors, levels, 3)."""
     prior, sensor = ScenePrior.csist_100k(), Sensor(read_noise=noise)
     truths = sample_scenes(replace(prior, count_range=(count, count)), sensor, scenes, SEED + count)
     images = np.stack([sensor.observe(truth, seed) for seed, truth in enumerate(truths)])

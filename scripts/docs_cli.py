@@ -1,10 +1,10 @@
-"""Reference of the command line, read from the signatures of the commands themselves."""
+"""Command line reference, generated from the signatures of the commands."""
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo
@@ -12,7 +12,7 @@ from typer.models import ArgumentInfo
 from csist.cli.entry import app
 
 WORDS = {int: "N", float: "X", str: "TEXT", bool: ""}
-"""What stands for a value of a type; a path is a FILE."""
+"""Placeholder for a value of each type; a path is a FILE."""
 
 
 class _Parameter(NamedTuple):
@@ -24,7 +24,7 @@ class _Parameter(NamedTuple):
 
 
 def command_line() -> str:
-    """Markdown with one section a command: usage, what it does, arguments and options."""
+    """Markdown with one section per command: usage, description, arguments and options."""
     return "\n\n".join(_section(each.callback) for each in app.registered_commands if each.callback is not None)
 
 
@@ -36,9 +36,10 @@ def _section(command: Callable[..., Any]) -> str:
     usage = " ".join(["csist", name, *map(_placeholder, arguments), "[OPTIONS]"])
     parts = [f"## csist {name}", f"```text\n{usage}\n```", inspect.getdoc(command) or ""]
     if arguments:
-        parts.append(_table("argument", [(f"`{_placeholder(each)}`", each.info.help or "", "") for each in arguments]))
+        rows = [(f"`{_placeholder(each)}`", each.info.help or "") for each in arguments]
+        parts.append(_table(("argument", "meaning"), rows))
     if options:
-        parts.append(_table("option", [_option(each) for each in options]))
+        parts.append(_table(("option", "meaning", "default"), [_option(each) for each in options]))
     return "\n\n".join(parts)
 
 
@@ -59,7 +60,7 @@ def _placeholder(argument: _Parameter) -> str:
 
 
 def _option(option: _Parameter) -> tuple[str, str, str]:
-    # Where an option stands in Annotated, Typer takes its first spelling for its default.
+    # For an option in Annotated, Typer stores the first spelling as the default.
     names = [each for each in (option.info.default, *(option.info.param_decls or ())) if isinstance(each, str)]
     switch = option.kind is bool and not names
     if switch:
@@ -74,7 +75,7 @@ def _option(option: _Parameter) -> tuple[str, str, str]:
     return f"`{', '.join(sorted(names, key=len))}{' ' * bool(value)}{value}`", f"{option.info.help}{many}", default
 
 
-def _table(heading: str, rows: list[tuple[str, str, str]]) -> str:
-    lines = [f"| {heading} | meaning | default |", "|---|---|---|"]
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The gallery: what each example is about, the picture it makes, and its source."""
+"""The gallery: description, picture and source of each example."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def gallery() -> str:
-    """Markdown with one section for each numbered script of examples/.
+    """Markdown with one section per numbered script in examples/.
 
     Raises:
-        FileNotFoundError: if the picture of one is missing.
+        FileNotFoundError: if the picture of an example is missing.
     """
     return "\n\n".join(_section(path) for path in sorted((ROOT / "examples").glob("[0-9]*_*.py")))
 

@@ -1,7 +1,7 @@
-"""MkDocs hook: a line or phrase `{{ name("argument") }}` of a page becomes what the function of that name answers.
+"""MkDocs hook: replaces `{{ name("argument") }}` in a page by the return value of the function of that name.
 
-Figures and tables come from docs/results, lists of methods, commands and classes from the package itself, so that a
-page never says what is no longer true. A name, file or key that does not exist stops the build.
+Figures and tables come from docs/results; lists of methods, commands and classes come from the package. A page can
+therefore not go out of date. An unknown name, file or key stops the build.
 """
 
 from __future__ import annotations
@@ -14,9 +14,18 @@ from typing import Any
 from docs_api import api, grid_methods
 from docs_cli import command_line
 from docs_gallery import gallery
+from docs_networks import (
+    budgets,
+    published,
+    published_beside,
+    recipes,
+    short_trainings,
+    training_steps,
+    yolo,
+    yolo_budget,
+)
 from docs_tables import (
     aims,
-    budgets,
     crowded_stars,
     figure,
     flags,
@@ -29,19 +38,13 @@ from docs_tables import (
     methods,
     metric_example,
     parts,
-    published,
-    published_beside,
-    recipes,
     results,
-    short_trainings,
     speed,
     speeds,
+    summary,
     table,
-    training_steps,
     weights,
     wrong_model,
-    yolo,
-    yolo_budget,
 )
 
 MACROS: dict[str, Callable[..., str]] = {
@@ -49,29 +52,29 @@ MACROS: dict[str, Callable[..., str]] = {
     for each in (
         aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, published_beside, recipes, results, short_trainings, speed, speeds, table, training_steps, weights,
-        wrong_model, yolo, yolo_budget,
+        published, published_beside, recipes, results, short_trainings, speed, speeds, summary, table, training_steps,
+        weights, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")
 
 
 def expanded(markdown: str) -> str:
-    """The page with every call replaced by its answer.
+    """The page with every call replaced by its result.
 
     Raises:
-        ValueError: if a function does not exist or its arguments are no literals.
+        ValueError: if a function does not exist or an argument is not a literal.
     """
 
     def answer(call: re.Match[str]) -> str:
         name, arguments = call.groups()
         if name not in MACROS:
-            raise ValueError(f"unknown macro {name!r}: these exist: {', '.join(MACROS)}")
+            raise ValueError(f"unknown macro {name!r}; choose one of: {', '.join(MACROS)}")
         return MACROS[name](*ast.literal_eval(f"({arguments},)" if arguments else "()"))
 
     return CALL.sub(answer, markdown)
 
 
 def on_page_markdown(markdown: str, **_kwargs: Any) -> str:
-    """Called by MkDocs with each page's source."""
+    """Called by MkDocs with the source of each page."""
     return expanded(markdown)

@@ -1,4 +1,4 @@
-"""MkDocs hook: formulas become MathML when the site is built, so that browsers show them without any script."""
+"""MkDocs hook: converts formulas to MathML when the site is built, so that browsers show them without a script."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FORMULA = re.compile(
 
 
 def with_mathml(content: str) -> str:
-    """A page's HTML with every formula in place of its LaTeX source.
+    """The HTML of a page with every LaTeX formula replaced by MathML.
 
     Raises:
-        ValueError: if a command of the formula is not understood, which would be printed as it is.
+        ValueError: if a formula holds an unknown command, which would otherwise be printed literally.
     """
 
     def formula(found: re.Match[str]) -> str:
@@ -26,12 +26,12 @@ def with_mathml(content: str) -> str:
         source = html.unescape(found["inline"] if inline else found["block"]).strip()
         written = convert(source, display="inline" if inline else "block")
         if "\\" in written:
-            raise ValueError(f"cannot write the formula {source!r}: it holds a command that is not known")
+            raise ValueError(f"cannot convert the formula {source!r}: it holds an unknown command")
         return written if inline else f'<div class="formula">{written}</div>'
 
     return FORMULA.sub(formula, content)
 
 
 def on_page_content(content: str, **_kwargs: Any) -> str:
-    """Called by MkDocs with each page's HTML."""
+    """Called by MkDocs with the HTML of each page."""
     return with_mathml(content)

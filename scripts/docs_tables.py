@@ -1,4 +1,4 @@
-"""Tables and figures of the site: measured ones from docs/results, the rest from the package itself."""
+"""Tables and figures of the site: measurements from docs/results, everything else from the package."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import json
 import re
 from contextlib import redirect_stdout
 from io import StringIO
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from csist import Flag, Targets
-from csist.methods.cost import COUNTED_BATCH
 from csist.methods.table import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.weights.cards import training_budget
@@ -28,27 +27,32 @@ SCORES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
 RATIOS = (3, 5, 7)
 
 PARTED = ("continuous", "continuous, fast", "dista-net+refine", "dista-net", "limit, annealed")
-"""Methods whose score is shown by parts."""
+"""Methods whose score is broken down by count, separation and border."""
 
 FALSE_ALARMS = ("5e-06", "1e-05", "2e-05", "0.0001")
-"""A pixel: where the detectors are compared."""
+"""False alarms per pixel at which the detectors are compared."""
 
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def read_result(name: str) -> Any:
-    """What a command wrote to docs/results, by the file's name without its suffix."""
+    """Content of docs/results/NAME.json."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def markdown_table(head: list[str], rows: list[list[str]], numbers_from: int = 1) -> str:
-    """A table in Markdown, columns from `numbers_from` on to the right."""
+    """A Markdown table; columns from `numbers_from` on are right-aligned."""
     rule = ["---:" if place >= numbers_from else "---" for place in range(len(head))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
+def folded(title: str, markdown: str) -> str:
+    """Markdown that is shown after a click on its title."""
+    return f'??? note "{title}"\n\n' + "\n".join(f"    {line}" for line in markdown.splitlines())
+
+
 def with_interval(value: float, low: float, high: float, form: str = ".1f", ends: str = ".1f") -> str:
-    """A score with the ends of its interval."""
+    """A score with its interval."""
     return f"{value:{form}} ({low:{ends}} to {high:{ends}})"
 
 
@@ -56,10 +60,10 @@ def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
     """One figure of an evaluation in docs/results.
 
     Args:
-        name: the file's, without its suffix.
+        name: file name without suffix.
         row: name of the method or oracle.
         key: name of the figure.
-        form: how it is printed.
+        form: format specification.
 
     Raises:
         ValueError: if there is no such row or figure.
@@ -71,112 +75,92 @@ def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
 
 
 def table(section: str) -> str:
-    """A table of the README, by the name of its section."""
+    """A table of the README, by the name of its marker."""
     return SECTIONS[section](RESULTS)
 
 
-def results() -> str:
-    """All rows of all evaluations."""
-    return results_table(RESULTS)
+def results(ratio: int | None = None) -> str:
+    """All rows of the evaluations at one grid ratio; without a ratio, those of the methods without a grid."""
+    return results_table(RESULTS, lambda row: row["grid"] == ratio)
 
 
-def _evaluations() -> list[dict[str, Any]]:
+def summary() -> str:
+    """One line per kind of method, one column per grid ratio, and one column for methods without a grid."""
+    by_ratio = {each["ratio"]: each["rows"] for each in evaluations()}
+    cells = {ratio: _summary_of_ratio(ratio, rows) for ratio, rows in by_ratio.items()}
+    limit = read_result("accuracy")["rows"]["rounding only"]["limit"]
+    ends = sorted(limit[which]["CSO-mAP"][0] for which in ("annealed", "from_truth"))
+    # As in the tables by ratio, the last evaluation of a method counts.
+    gridless = {row["name"]: row for rows in by_ratio.values() for row in rows}
+    no_ratio = [""] * len(RATIOS)
+    lines = [
+        ["exact posterior, the physical limit", f"{ends[0]:.2f} to {ends[1]:.2f}", *no_ratio],
+        *([f"`{name}`", f"{gridless[name]['CSO-mAP']:.2f}", *no_ratio] for name in ("continuous", "continuous, fast")),
+        *([label, "", *(cells[ratio][label] for ratio in RATIOS)] for label in cells[RATIOS[0]]),
+    ]
+    return markdown_table(["CSO-mAP in percent", "no grid", *(f"ratio {ratio}" for ratio in RATIOS)], lines)
+
+
+def _summary_of_ratio(ratio: int, rows: list[dict[str, Any]]) -> dict[str, str]:
+    by_name = {row["name"]: row for row in rows}
+    literature = {row["name"]: row["CSO-mAP"] for row in read_result("published")["rows"] if row["ratio"] == ratio}
+    on_grid = [row for row in rows if not row.get("reference") and "psnr" in row and "+" not in row["name"]]
+    refined = [row for row in rows if row["name"].endswith("+refine")]
+    return {
+        "best grid method with `+refine`": _best(refined),
+        "perfect grid method (oracle)": f"{by_name[f'oracle, ratio {ratio}, by closeness']['CSO-mAP']:.2f}",
+        "best grid method": _best(on_grid),
+        "`dista-net`": f"{by_name['dista-net']['CSO-mAP']:.2f}",
+        "DISTA-Net, as published": f"{literature['DISTA-Net']:.2f}",
+    }
+
+
+def _best(rows: list[dict[str, Any]]) -> str:
+    best = max(rows, key=lambda row: row["CSO-mAP"])
+    return f"{best['CSO-mAP']:.2f} (`{best['name'].removesuffix('+refine')}`)"
+
+
+def evaluations() -> list[dict[str, Any]]:
+    """Results of `csist benchmark`, by ratio."""
     return [read_result(f"csist-100k-ratio-{ratio}") for ratio in RATIOS]
 
 
-def budgets() -> str:
-    """What each trained network costs, how it was trained and how it scores, beside the literature."""
-    reported = read_result("published")
-    # The authors' own figures come last: they hold where others have run the same methods.
-    every = [row for part in [*reported["beside"], reported] for row in part["rows"] if "," not in row["name"]]
-    literature = {(_plain(row["name"]), row["ratio"]): row for row in every if " without " not in row["name"]}
-    rows = []
-    for each in _evaluations():
-        for row in each["rows"]:
-            if "training" not in row or "+" in row["name"]:
-                continue
-            known = literature.get((_plain(row["name"]), each["ratio"]), {})
-            cost, theirs = row["multiply_adds_per_image"] / 1e6, known.get("multiply_adds_G")
-            rows.append(
-                [
-                    f"`{row['name']}`", str(each["ratio"]), f"{row['parameters'] / 1e6:.3f}",
-                    f"{cost:.0f}", "" if theirs is None else f"{1000 * theirs / COUNTED_BATCH:.0f}",
-                    f"{row['training']['samples']:,}", f"{row['training']['minutes']:.0f}",
-                    with_interval(row["by_intensity"]["CSO-mAP"], *row["interval"], ".2f"),
-                    "" if known.get("CSO-mAP") is None else f"{known['CSO-mAP']:.2f}",
-                    _difference(row), f"{row['psnr']:.1f}", f"{row['ssim']:.4f}",
-                    *("" if row.get(key) is None else f"{row[key]:.1f}"
-                      for key in ("squared_error", "squared_error_ratio")),
-                ]
-            )  # fmt: skip
-    head = ["method", "ratio", "parameters, M", "multiply-adds, M an image", "published", "samples seen", "minutes"]
-    return markdown_table(
-        [*head, "CSO-mAP", "published", "minus DISTA-Net", "PSNR, dB", "SSIM", "squared error", "over the exact map's"],
-        rows,
-    )
-
-
-def recipes() -> str:
-    """Samples that DISTA-Net needs by the way it is trained."""
-    if not (RESULTS / "recipes.json").exists():
-        return "Not measured yet: run `python benchmarks/bench_recipes.py`"
-    result = read_result("recipes")
-    rows = [
-        [
-            name, seed, f"{needed['bound']} {needed['samples']:,}",
-            ", ".join(
-                f"{run['cso_map']:.2f} ({run['squared_error']:.1f}) after {run['samples']:,}"
-                for run in result["runs"] if (run["recipe"], str(run["seed"])) == (name, seed)
-            ),
-        ]
-        for name, by_seed in result["needed"].items()
-        for seed, needed in by_seed.items()
-    ]  # fmt: skip
-    return markdown_table(
-        ["recipe", "seed", f"samples to reach {result['goal']:g}", "CSO-mAP (squared error) of each training"], rows
-    )
-
-
-def _difference(row: dict[str, Any]) -> str:
-    """CSO-mAP of a row minus DISTA-Net's on the same images, with its interval; empty where it is unknown or itself."""
-    found = row.get("difference")
-    if found is None or found["to"] == row["name"]:
-        return ""
-    value, low, high = found["CSO-mAP"]
-    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _plain(name: str) -> str:
-    """A method's name in the registry's spelling, from the literature's."""
-    return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
-
-
 def parts() -> str:
-    """CSO-mAP by number of targets, smallest distance and place, at the first ratio."""
-    each = _evaluations()[0]
+    """CSO-mAP by number of targets, smallest separation and position in the image, at the first ratio."""
+    each = evaluations()[0]
     shown = [row for row in each["rows"] if row["name"] in PARTED and "breakdown" in row]
     if not shown:
         return "Not measured yet: run `make results`"
-    head, cells = ["images of", "images"], []
+    head, cells = ["images with", "images"], []
     for row in shown:
         head.append(row["name"] if row.get("reference") else f"`{row['name']}`")
     for kind, choices in shown[0]["breakdown"].items():
         for part, values in choices.items():
+            if part == "one target":  # the same images as "1 targets"
+                continue
             scores = [row["breakdown"][kind].get(part, {}).get("CSO-mAP") for row in shown]
-            label = f"{part} {kind}" if kind == "targets" else part if kind == "border" else f"{kind} {part}"
+            label = _part_label(kind, part)
             cells.append([label, f"{values['images']:,}", *("" if s is None else f"{s:.1f}" for s in scores)])
     return markdown_table(head, cells)
 
 
+def _part_label(kind: str, part: str) -> str:
+    if kind == "targets":
+        return f"{part} target{'s' * (part != '1')}"
+    if kind == "border":
+        return "the group in a border pixel" if part == "in a border pixel" else "the group further inside"
+    return f"{kind} {part}".replace("to inf px", "px and more")
+
+
 def wrong_model() -> str:
-    """What a wrong PSF, a background and dense groups do, and what self-calibration makes good."""
+    """Scores with a wrong PSF, an unmodelled background and dense groups, without and with calibration."""
     if not (RESULTS / "wrong_model.json").exists():
         return "Not measured yet: run `python benchmarks/bench_wrong_model.py`"
     result = read_result("wrong_model")
     rows = []
     for error, row in result["sigma"].items():
-        rows.append([f"sigma believed {error}", *_model_cells(row["as_believed"])])
-        rows.append([f"sigma believed {error}, then calibrated", *_model_cells(row["calibrated"])])
+        rows.append([f"assumed σ {error}", *_model_cells(row["as_believed"])])
+        rows.append([f"assumed σ {error}, calibrated", *_model_cells(row["calibrated"])])
     for name, row in result["backgrounds"].items():
         rows.append([f"background {result['background']:g} counts, {name}", *_model_cells(row["as_believed"])])
         if "calibrated" in row:
@@ -199,14 +183,14 @@ def wrong_model() -> str:
     return "\n\n".join(
         [
             markdown_table(["model", "CSO-mAP", "count right", "mean score", "score error", "flagged"], rows),
-            "What `csist.calibrate` finds:",
-            markdown_table(["sigma believed", "sigma found, px", "error", "windows of one target"], found),
+            "Results of `csist.calibrate`, started from each assumed σ:",
+            markdown_table(["assumed σ", "calibrated σ, px", "error", "windows with one target"], found),
         ]
     )
 
 
 def flat_prior() -> str:
-    """Pairs against the Cramer-Rao bound, and groups against their own limit, when next to nothing is known."""
+    """Pairs against the Cramer-Rao bound, and groups against their own limit, with the flat prior."""
     result = read_result("flat_prior")
     pairs = [
         [
@@ -222,11 +206,13 @@ def flat_prior() -> str:
         ]
         for row in result["groups"]
     ]  # fmt: skip
-    head = ["pairs apart", "pairs", "count right", "rms error, px", "Cramer-Rao bound, px", "ratio"]
+    head = ["separation", "pairs", "count right", "rms error, px", "Cramer-Rao bound, px", "error / bound"]
     return "\n\n".join(
         [
             markdown_table(head, pairs),
-            markdown_table(["noise", "count right", "CSO-mAP", "limit from the truth", "limit from modes"], groups),
+            markdown_table(
+                ["noise, counts", "count right", "CSO-mAP", "limit, from truth", "limit, from modes"], groups
+            ),
         ]
     )
 
@@ -238,49 +224,8 @@ def _model_cells(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def published() -> str:
-    """The figures that the benchmark's authors report."""
-    head = ["method", "ratio", "parameters, M", "multiply-adds, G", *SCORES, "PSNR, dB", "SSIM", "here"]
-    every = sorted(read_result("published")["rows"], key=lambda row: (row["ratio"], -row["CSO-mAP"]))
-    return markdown_table(head, [_published_cells(row, head) for row in every])
-
-
-def published_beside() -> str:
-    """What others report, and the authors with further parts."""
-    head = ["source", "method", "multiply-adds, G", *SCORES, "here"]
-    rows = [
-        [part["source"], *_published_cells(row, head[1:])]
-        for part in read_result("published")["beside"]
-        for row in sorted(part["rows"], key=lambda row: -(row["CSO-mAP"] or 0.0))
-    ]
-    return markdown_table(head, rows, 2)
-
-
-PUBLISHED_COLUMNS = {
-    "parameters, M": ("parameters_M", "g"),
-    "multiply-adds, G": ("multiply_adds_G", "g"),
-    "PSNR, dB": ("psnr", ".2f"),
-    "SSIM": ("ssim", ".4f"),
-    **{score: (score, ".2f") for score in SCORES},
-}
-"""Key and format of a column of the literature's figures."""
-
-
-def _published_cells(row: dict[str, Any], head: list[str]) -> list[str]:
-    """Cells of a row of the literature by the columns' names."""
-    name = _plain(row["name"].partition(",")[0])
-    cells = {
-        "method": row["name"] + (f" ({row['note']})" if "note" in row else ""),
-        "ratio": str(row["ratio"]),
-        "here": f"`{name}`" if name in METHODS else "no implementation",
-    }
-    for column, (key, form) in PUBLISHED_COLUMNS.items():
-        cells[column] = "" if row.get(key) is None else f"{row[key]:{form}}"
-    return [cells[column] for column in head]
-
-
 def frames() -> str:
-    """Detection in real frames: targets found where so many false alarms a pixel are allowed."""
+    """Detection in real frames: share of targets found at given rates of false alarms per pixel."""
     rows = [
         [
             group, name, f"{row['targets']}",
@@ -290,74 +235,50 @@ def frames() -> str:
         for group, by_name in read_result("real_sirst")["groups"].items()
         for name, row in by_name.items()
     ]  # fmt: skip
-    return markdown_table(["frames", "detector", "targets", *FALSE_ALARMS, "s a frame"], rows, 2)
+    return markdown_table(["frames", "detector", "targets", *FALSE_ALARMS, "s per frame"], rows, 2)
 
 
 def injected() -> str:
-    """Simulated groups in real frames, beside the same on a flat background."""
-    rows = []
-    for row in read_result("real_injected")["rows"]:
-        if row.get("aimed_at"):
-            label = "1 to 3 targets, 20 times the noise, at least 1 R apart"
-            label += f", {row['source']}" if "source" in row else ""
-            label += ", frames that options were chosen on" if row.get("chosen_on") else ""
-        else:
-            label = f"{row['snr']:g} times the noise"
-            label += f", {row['source']}" if "source" in row else ""
-            label += f", {row['count']} targets" if "count" in row else ""
-            label += f", {row['separation']:g} R apart" if "separation" in row else ""
-        real, flat = row["real"], row["flat"]
-        rows.append(
-            [
-                label, str(row["groups"]),
-                *(f"{100 * each['count_right']['value']:.1f} %" for each in (real, flat)),
-                *(f"{each['CSO-mAP']['value']:.1f}" for each in (real, flat)),
-                " / ".join(f"{100 * value:.0f}" for value in real["within_68"].values()),
-            ]
-        )  # fmt: skip
-    head = ["groups of", "groups", "count right", "flat", "CSO-mAP", "flat", "68 % holds, x / y / intensity"]
-    return markdown_table(head, rows)
+    """Simulated groups in real frames beside the same groups on a flat background; all parts in a fold."""
+    measured = read_result("real_injected")["rows"]
+    aimed = [_injected_row(row) for row in measured if row.get("aimed_at")]
+    head = ["groups", "number", "count right", "flat", "CSO-mAP", "flat", "68 % covers, x / y / intensity"]
+    parts = [
+        folded(
+            f"SNR {snr:g}, by source, count and separation", markdown_table(head, [_injected_row(row) for row in rows])
+        )
+        for snr, rows in groupby((row for row in measured if not row.get("aimed_at")), key=lambda row: row["snr"])
+    ]
+    return "\n\n".join([markdown_table(head, aimed), *parts])
+
+
+def _injected_row(row: dict[str, Any]) -> list[str]:
+    if row.get("aimed_at"):
+        label = "1 to 3 targets, SNR 20, at least 1 R apart"
+        label += f", {row['source']}" if "source" in row else ""
+        label += ", frames used to choose options" if row.get("chosen_on") else ""
+    else:
+        label = f"SNR {row['snr']:g}"
+        label += f", {row['source']}" if "source" in row else ""
+        label += f", {row['count']} target{'s' * (row['count'] > 1)}" if "count" in row else ""
+        label += f", {row['separation']:g} R apart" if "separation" in row else ""
+    real, flat = row["real"], row["flat"]
+    return [
+        label, str(row["groups"]),
+        *(f"{100 * each['count_right']['value']:.1f} %" for each in (real, flat)),
+        *(f"{each['CSO-mAP']['value']:.1f}" for each in (real, flat)),
+        " / ".join(f"{100 * value:.0f}" for value in real["within_68"].values()),
+    ]  # fmt: skip
 
 
 def injected_limit() -> str:
-    """What the exact posterior scores for some of the groups on a flat background."""
+    """The score of the exact posterior for some of the groups on a flat background."""
     limit = read_result("real_injected")["limit"]
     low, high = limit["bracket"]
     return (
-        f"On the first {limit['groups']} of the groups in the first row, on the flat background, the exact posterior "
-        f"scores {low:.1f} to {high:.1f} with the count known; `unmix_frame` scores {limit['flat_CSO-mAP']:.1f} there."
+        f"On the flat background, for the first {limit['groups']} groups of the first row, the exact posterior with "
+        f"known count scores {low:.1f} to {high:.1f}; `unmix_frame` scores {limit['flat_CSO-mAP']:.1f}."
     )
-
-
-def short_trainings(name: str) -> str:
-    """Trainings of a short budget.
-
-    Args:
-        name: of the file in docs/results.
-    """
-    rows = []
-    for row in read_result(name):
-        options = ", ".join(f"`{name}={value}`" for name, value in row["options"].items()) or "as published"
-        score = with_interval(row["CSO-mAP"]["value"], *row["CSO-mAP"]["interval"])
-        rows.append([
-            f"`{row['method']}`", options, f"{row['seed']}", f"{row['samples']:,}", f"{row['minutes']:.0f}", score,
-        ])  # fmt: skip
-    return markdown_table(["network", "options", "seed", "samples", "minutes", "CSO-mAP"], rows, 2)
-
-
-def training_steps() -> str:
-    """Seconds of a training step of DISTA-Net in the trainer's forms."""
-    result = read_result("training_speed")
-    forms = {
-        "plain": "plain eager loop, default layout", "trainer": "as `csist train` does",
-        "compiled": "with `--compile`",
-        "window": f"without it, on windows of {result['window_px']} px",
-    }  # fmt: skip
-    rows = [
-        [forms[name], f"{row['seconds_per_step']:.2f}", f"{row['times_faster_than_plain']:.2f}"]
-        for name, row in result["rows"].items()
-    ]
-    return markdown_table([f"step of {result['batch']} images", "s", "times as fast"], rows)
 
 
 def crowded_stars() -> str:
@@ -373,12 +294,12 @@ def crowded_stars() -> str:
             with_interval(error["median"], *error["interval"], ".2f", ".2f"), f"{row['flux_ratio']['median']:.2f}",
             f"{row['seconds']:.0f}",
         ])  # fmt: skip
-    head = ["", "best F1", "detections", "stars found, %", "purity, %", "position error, px", "flux ratio", "s"]
+    head = ["program", "best F1", "detections", "stars found, %", "purity, %", "position error, px", "flux ratio", "s"]
     return markdown_table(head, rows)
 
 
 def infrared_stars() -> str:
-    """Stars found, their positions and fluxes by either way to measure the PSF on the frame."""
+    """Stars found, their positions and fluxes, for both ways of measuring the PSF on the frame."""
     rows = [
         [
             f"`--psf {psf}`", f"{100 * row['found']['value']:.1f} %",
@@ -393,10 +314,10 @@ def infrared_stars() -> str:
 
 
 def aims(name: str) -> str:
-    """What a part of the benchmark on real data was to reach, and whether it does.
+    """The aims of one part of the benchmark on real data, and whether they are met.
 
     Args:
-        name: of the part.
+        name: name of the part.
     """
     if not (RESULTS / f"real_{name}.json").exists():
         return f"Not measured yet: run `python benchmarks/bench_real.py --data FOLDER --part {name}`"
@@ -408,11 +329,11 @@ def aims(name: str) -> str:
         ]
         for row in read_result(f"real_{name}")["targets"]
     ]
-    return markdown_table(["aim", "measured", ""], rows)
+    return markdown_table(["aim", "measured", "result"], rows)
 
 
 def speeds() -> str:
-    """Images a second of all contestants of one run."""
+    """Images per second of all contestants of one run."""
     result = read_result("methods_speed")
     rows = [
         [
@@ -421,60 +342,35 @@ def speeds() -> str:
         ]
         for row in result["methods"]
     ]  # fmt: skip
-    return markdown_table(["method", "", "images/s", "times DISTA-Net", "CSO-mAP", "count right"], rows, 2)
+    head = ["method", "what is timed", "images/s", "relative to DISTA-Net", "CSO-mAP", "count right"]
+    return markdown_table(head, rows, 2)
 
 
 def speed(name: str) -> str:
-    """Images a second of one contestant."""
+    """Images per second of one contestant."""
     (row,) = (each for each in read_result("methods_speed")["methods"] if each["name"] == name)
     return f"{row['images_per_second']['median']:,.0f}"
 
 
-def yolo() -> str:
-    """Maps read out by a detector, beside their own read-out."""
-    result = read_result("yolo")
-    rows = []
-    for each in result["methods"]:
-        for read_out, figures in (("threshold", each["threshold"]), ("YOLO11n", each["yolo"])):
-            rows.append(
-                [
-                    each["name"], read_out, with_interval(figures["CSO-mAP"], *figures["interval"], ".2f"),
-                    f"{figures['AP05']:.1f}", f"{figures['AP25']:.1f}", f"{figures['count_accuracy']:.1f} %",
-                ]
-            )  # fmt: skip
-    return markdown_table(["map", "read out by", "CSO-mAP", "AP05", "AP25", "count right"], rows, 2)
-
-
-def yolo_budget() -> str:
-    """How long the detectors were trained, and on what."""
-    result = read_result("yolo")
-    budget = result["budget"]
-    spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
-    return (
-        f"{budget['minutes']:g} minutes a method were given ({spent} with its maps and validation), "
-        f"{budget['train_maps']:,} maps to learn from, {result['data']['images']:,} test images"
-    )
-
-
 def ista_settings() -> str:
-    """CSO-mAP of ISTA by its settings, on validation images."""
+    """CSO-mAP of ISTA by setting, on validation images."""
     rows = [
         [row["start"], "yes" if row["nonnegative"] else "no", f"{row['penalty']:g}", f"{row['CSO-mAP']:.2f}"]
         for row in read_result("ista")["choice"]
     ]
-    return markdown_table(["start", "cells at least 0", "penalty", "CSO-mAP"], rows, 2)
+    return markdown_table(["start", "nonnegative cells", "penalty", "CSO-mAP"], rows, 2)
 
 
 def methods() -> str:
-    """All methods of the registry."""
+    """All methods."""
     rows = [
         [f"`{name}`", entry.summary, entry.source, "yes" if entry.trained else "no"] for name, entry in METHODS.items()
     ]
-    return markdown_table(["method", "what it is", "source", "needs training"], rows, 4)
+    return markdown_table(["method", "description", "source", "needs training"], rows, 4)
 
 
 def weights() -> str:
-    """The trained weights that come with the package."""
+    """The trained weights included in the package."""
     rows = [
         [
             f"`{card['method']}`", str(card["ratio"]), f"{training_budget(card)['samples']:,}",
@@ -483,12 +379,12 @@ def weights() -> str:
         for _, card in list_pretrained()
     ]  # fmt: skip
     if not rows:
-        return "None yet: train your own, as below."
-    return markdown_table(["method", "ratio", "samples seen", "CSO-mAP on validation images"], rows)
+        return "None yet: train your own, as described below."
+    return markdown_table(["method", "ratio", "training samples", "CSO-mAP on validation images"], rows)
 
 
 def flags() -> str:
-    """The bits of `Flag` and what each says, from the comments in its source."""
+    """The bits of `Flag` and their meaning, from the comments in its source."""
     body = ast.parse(inspect.getsource(Flag)).body[0].body  # type: ignore[attr-defined]
     told = {
         first.targets[0].id: second.value.value
@@ -500,7 +396,7 @@ def flags() -> str:
 
 
 def worked_example() -> tuple[list[Targets], list[Targets]]:
-    """Detections and true targets of the first code block of the metric's page."""
+    """Detections and true targets of the first code block on the metric page."""
     page = (ROOT / "docs" / "metric.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     with redirect_stdout(StringIO()):
@@ -509,7 +405,7 @@ def worked_example() -> tuple[list[Targets], list[Targets]]:
 
 
 def metric_example() -> str:
-    """What the metric makes of the worked example: hits, curve and score."""
+    """Hits, curve and score of the worked example."""
     found, truths = worked_example()
     matches = match_detections(found, truths)
     hits = {distance: matches.hits(distance) for distance in CSO_DISTANCES_PX}
@@ -526,7 +422,7 @@ def metric_example() -> str:
             ]
         )  # fmt: skip
     within = [f"{distance:.2f}" for distance in CSO_DISTANCES_PX]
-    head = ["rank", "score", "image", "(x, y) px", "nearest", "apart px", *within]
+    head = ["rank", "score", "image", "(x, y), px", "nearest", "distance, px", *within]
     curve = precision_recall_curve(matches, CSO_DISTANCES_PX[-1])
     steps = [
         [str(rank), f"{recall:.3f}", f"{precision:.3f}", f"{envelope:.3f}"]
@@ -538,9 +434,9 @@ def metric_example() -> str:
     return "\n\n".join(
         [
             markdown_table(head, ranked, 1),
-            f"The curve at {CSO_DISTANCES_PX[-1]:g} px, with {int(matches.truth_count.sum())} true targets in all:",
-            markdown_table(["rank", "recall", "precision", "highest precision from here on"], steps, 1),
-            "And the result, in percent:",
+            f"The curve at {CSO_DISTANCES_PX[-1]:g} px, with {int(matches.truth_count.sum())} true targets in total:",
+            markdown_table(["rank", "recall", "precision", "interpolated precision"], steps, 1),
+            "The result, in percent:",
             markdown_table(list(scores), [[f"{value:.2f}" for value in scores.values()]], 0),
         ]
     )

@@ -1,14 +1,15 @@
-"""Draw the pictures of docs/images that explain the problem; the gallery's are made by the examples themselves.
+"""Draw the pictures in docs/images, except those of the gallery, which the examples draw.
 
     python scripts/figures.py [NAME ...]
 
-Everything is computed here and now from the package, so a picture cannot disagree with it.
+All pictures are computed from the package or read from docs/results, so they agree with both.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,27 +36,28 @@ from docs_tables import ROOT, read_result, worked_example
 
 SENSOR, PRIOR = csist.Sensor(), csist.ScenePrior.csist_100k()
 RATIOS = range(1, 16)
+TRAINED_RATIOS = (3, 5, 7)
 SCENES = 1500
 NOISES = {"rounding only": 0.0, "noise of 1 count": 1.0, "noise of 5 counts": 5.0}
 
 
 def imaging() -> Figure:
-    """From the points of a scene to what the camera writes."""
+    """From the points of a scene to the recorded image."""
     scene = csist.Targets(x=[4.75, 5.35, 5.0], y=[4.8, 4.9, 5.4], intensity=[235, 225, 245])
     camera = csist.Sensor(read_noise=5.0)
     fine = 15
     offset = (np.arange(11 * fine) + 0.5) / fine - 0.5
-    # A pixel a fifteenth as wide, so that the light before the pixels can be seen.
+    # Pixels a fifteenth as wide show the light in front of the detector.
     narrow = csist.GaussianPSF(0.5 * fine)
     light = sum(
         intensity * narrow.response((offset[None, :] - x) * fine, (offset[:, None] - y) * fine)
         for x, y, intensity in zip(scene.x, scene.y, scene.intensity, strict=True)
     )
     shown = (
-        ("the scene", None),
-        ("what the lens makes of it", light),
-        ("what the pixels collect", camera.render(scene)),
-        ("what the camera writes", camera.observe(scene, rng=1)),
+        ("point targets", None),
+        ("blurred by the lens", light),
+        ("integrated over pixels", camera.render(scene)),
+        ("recorded with noise", camera.observe(scene, rng=1)),
     )
     figure = Figure(figsize=(9.6, 2.75), layout="constrained")
     for axis, (title, values) in zip(figure.subplots(1, 4), shown, strict=True):
@@ -71,7 +73,7 @@ def imaging() -> Figure:
 
 
 def ceiling() -> Figure:
-    """What a grid does to positions, and the score that is left to an oracle."""
+    """Rounding of positions to a grid, and the score of an oracle against the ratio."""
     figure = Figure(figsize=(9.0, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
     scene = csist.Targets(x=[4.72, 5.41, 5.06, 4.63], y=[4.64, 4.78, 5.11, 5.38], intensity=[240] * 4)
@@ -82,9 +84,11 @@ def ceiling() -> Figure:
         left.axvline(place, color=GREY, linewidth=0.6)
     for k in range(len(scene)):
         left.plot([scene.x[k], snapped.x[k]], [scene.y[k], snapped.y[k]], color=GREY, linewidth=1.2)
-    left.scatter(snapped.x, snapped.y, s=45, facecolors="none", edgecolors=DETECTION, linewidths=1.6, label="its cell")
+    left.scatter(
+        snapped.x, snapped.y, s=45, facecolors="none", edgecolors=DETECTION, linewidths=1.6, label="centre of its cell"
+    )
     left.scatter(scene.x, scene.y, s=40, marker="x", c=BLUE, label="target", zorder=3)
-    left.set(xlim=(4.42, 5.58), ylim=(5.58, 4.42), aspect="equal", title="one pixel and its 3 x 3 cells")
+    left.set(xlim=(4.42, 5.58), ylim=(5.58, 4.42), aspect="equal", title="one pixel with 3 x 3 cells")
     left.set(xlabel="x in px", ylabel="y in px")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
@@ -93,18 +97,18 @@ def ceiling() -> Figure:
     for ratio in RATIOS:
         for by, found in grid_oracles(truths, csist.SubPixelGrid(SENSOR.shape, ratio)).items():
             scores[by].append(cso_map(found, truths)["CSO-mAP"])
-    right.plot(RATIOS, scores["closeness"], color=BLUE, marker="o", label="ranked by their own error: the ceiling")
+    right.plot(RATIOS, scores["closeness"], color=BLUE, marker="o", label="ranked by own error: the ceiling")
     right.plot(RATIOS, scores["intensity"], color=VERMILION, marker="s", linestyle="--", label="ranked by intensity")
-    right.set(xlabel="ratio: cells a pixel along each axis", ylabel="CSO-mAP in percent", ylim=(0, 104))
+    right.set(xlabel="ratio: cells per pixel along each axis", ylabel="CSO-mAP in percent", ylim=(0, 104))
     right.set_xticks(list(RATIOS)[::2])
-    right.set_title("the best that cells can score")
+    right.set_title("best score with cells as positions")
     right.grid(linewidth=0.4, alpha=0.5)
     right.legend(loc="lower right")
     return figure
 
 
 def separation() -> Figure:
-    """The Cramer-Rao bound of one of two targets against their separation."""
+    """The Cramer-Rao bound for one of two targets against their separation."""
     figure = Figure(figsize=(6.4, 3.7), layout="constrained")
     axis = figure.subplots()
     apart = np.linspace(0.15, 2.0, 75)
@@ -116,11 +120,11 @@ def separation() -> Figure:
     axis.annotate("0.05 px", (apart[0], CSO_DISTANCES_PX[0]), xytext=(4, 3), textcoords="offset points")
     axis.axvline(PRIOR.min_separation_px, color=GREY, linewidth=0.8, linestyle="--")
     axis.annotate(
-        "closest pair of\nthe benchmark", (PRIOR.min_separation_px, 1e-3), xytext=(4, 6), textcoords="offset points",
+        "minimum in\nthe benchmark", (PRIOR.min_separation_px, 1e-3), xytext=(4, 6), textcoords="offset points",
     )  # fmt: skip
     axis.set_yscale("log")
     axis.set(ylim=(1e-3, 2.0), xlim=(apart[0], apart[-1]))
-    axis.set(xlabel="separation of two targets of 235 counts in px", ylabel="smallest standard error of x in px")
+    axis.set(xlabel="separation of two targets of 235 counts, px", ylabel="smallest standard error of x, px")
     axis.grid(linewidth=0.4, alpha=0.5)
     axis.legend(loc="upper right")
     return figure
@@ -151,7 +155,7 @@ def flux() -> Figure:
 
 
 def metric() -> Figure:
-    """The worked example of the metric's page."""
+    """The worked example of the metric page."""
     found, truths = worked_example()
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     figure.get_layout_engine().set(wspace=0.08)
@@ -165,7 +169,7 @@ def metric() -> Figure:
             np.append(recall, recall[-1]), np.append(envelope, 0.0), where="pre", color=colour,
             label=f"within {distance:.2f} px", linewidth=1.8,
         )  # fmt: skip
-    right.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="highest precision from here on")
+    right.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="interpolated precision")
     right.set_title("AP is the area under the curve")
     right.grid(linewidth=0.4, alpha=0.5)
     right.legend(loc="lower left")
@@ -188,12 +192,12 @@ def _draw_matches(axis: Axes, found: csist.Targets, truth: csist.Targets) -> Non
             fontsize=8,
         )
     axis.set(xlim=(4.68, 5.92), ylim=(5.32, 4.68), aspect="equal", xlabel="x in px", ylabel="y in px")
-    axis.set_title("the first image, detections with their scores")
+    axis.set_title("first image: detections with their scores")
     axis.legend(loc="lower right")
 
 
 def cost() -> Figure:
-    """CSO-mAP against multiply-adds as `csist benchmark` measured them, and the limit of `bench_accuracy.py`."""
+    """CSO-mAP against multiply-adds from `csist benchmark`, with the limit from `bench_accuracy.py`."""
     table = read_result("csist-100k-ratio-3")
     limit = next(row for row in read_result("accuracy")["rows"].values() if not row["sensor"]["read_noise"])["limit"]
     lines = [
@@ -204,7 +208,7 @@ def cost() -> Figure:
 
 
 def limits() -> Figure:
-    """CSO-mAP of both modes and the physical limit by noise, as `benchmarks/bench_accuracy.py` measured them."""
+    """CSO-mAP of both modes and the physical limit against the noise, from `benchmarks/bench_accuracy.py`."""
     rows = [
         {
             "noise_std": row["sensor"]["read_noise"],
@@ -228,21 +232,23 @@ def psf() -> Figure:
     return psf_fit(measured.profile, measured.sigma_px, measured.sigma_px_std)
 
 
-def training() -> Figure:
-    """How the networks that come along learned, as `scripts/training_logs.py` collected it."""
+def training(ratio: int) -> Figure:
+    """Training curves of the included networks at one ratio, collected by `scripts/training_logs.py`."""
     arrays = {
-        name: {key: np.array(values, dtype=float) for key, values in log.items()}
+        name.removesuffix(f", ratio {ratio}"): {key: np.array(values, dtype=float) for key, values in log.items()}
         for name, log in read_result("training").items()
+        if name.endswith(f"ratio {ratio}")
     }
-    return training_curves(arrays)
+    figure = training_curves(arrays, f"ratio {ratio}")
+    figure.axes[1].autoscale(axis="y")  # the differences between networks are small
+    return figure
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    each.__name__: each
-    for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, training, architecture)
-}
+    each.__name__: each for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, architecture)
+} | {f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS}
 DIAGRAMS = ("architecture",)
-"""Figures of lines and text alone."""
+"""Figures of lines and text only, written as SVG."""
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
-"""Fill the README's tables of results from docs/results/*.json, so that no figure is ever typed.
+"""Fill the README's result tables from docs/results/*.json, so that no figure is ever typed.
 
-The files are what `csist evaluate --json` and the scripts of benchmarks/ write; published.json holds the
-literature's figures. Run it with `make table` or `python scripts/results_table.py [--check]`.
+`csist evaluate --json` and the scripts in benchmarks/ write these files; published.json holds the figures from the
+literature. Run it with `make table` or `python scripts/results_table.py [--check]`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORES = ("CSO-mAP", "AP05", "AP15", "AP25")
-HEADER = ("method", "grid", *SCORES, "count right")
+HEADER = ("method", "ratio", *SCORES, "count right")
 PUBLISHED = "published.json"
 SHOWN_PUBLISHED = "DISTA-Net"
 SHORT_TOO = ("dista-net+refine",)
@@ -24,13 +25,13 @@ Row = dict[str, Any]
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Contents of the evaluations in a folder, by file name; JSON files of another kind are left out."""
+    """Evaluations in a folder, ordered by file name; other JSON files are ignored."""
     contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.name != PUBLISHED]
     return [each for each in contents if isinstance(each, dict) and {"data", "ratio", "rows"} <= each.keys()]
 
 
 def describe(data: dict[str, Any]) -> str:
-    """One line on the images of an evaluation."""
+    """One line that describes the images of an evaluation."""
     sensor = data["sensor"]
     noise = f"read noise {sensor['read_noise']:g} counts" if sensor["read_noise"] else "no noise but rounding"
     clipped = "" if sensor.get("bits") is None else f", {sensor['bits']} bit"
@@ -38,19 +39,22 @@ def describe(data: dict[str, Any]) -> str:
 
 
 def best_rows(rows: Iterable[Row]) -> list[Row]:
-    """One row for each method and grid, the last one given, best CSO-mAP first."""
+    """One row per method and grid (the last one given): methods without a grid first, then by ratio and CSO-mAP."""
     unique = {(row["name"], row.get("grid")): row for row in rows}
-    return sorted(unique.values(), key=lambda row: -row["CSO-mAP"])
+    return sorted(unique.values(), key=lambda row: (-(row.get("grid") or math.inf), -row["CSO-mAP"]))
 
 
 def grid_of(row: Row, ratio: int) -> int | None:
-    """Sub-pixel grid ratio of a row; None where the method has no grid (maps have a PSNR, a read-out a suffix)."""
+    """Sub-pixel grid ratio of a row; None for a method without a grid.
+
+    Rows of grid methods are recognised by their PSNR or by the suffix of their read-out.
+    """
     oracle = row.get("reference") and not row.get("limit")
     return ratio if oracle or "psnr" in row or "+" in row["name"] else None
 
 
 def line(row: Row) -> str:
-    """A row of the table."""
+    """One row as a line of Markdown."""
     name = f"*{row['name']}*" if row.get("reference") else f"`{row['name']}`"
     if row.get("published"):
         name = f"{row['name']}, as published"
@@ -62,17 +66,22 @@ def line(row: Row) -> str:
 
 
 def shown_in_short(row: Row) -> bool:
-    """Whether a row is in the README: read out by its own cells, or what comes closest to the limit."""
+    """Whether the README shows a row: cells read out directly, or the refined map closest to the limit."""
     return row["name"] in SHORT_TOO or not ("+" in row["name"] or "closeness" in row["name"])
 
 
 def short_results_table(folder: Path) -> str:
-    """The README's part of `results_table`."""
+    """The rows of `results_table` that the README shows."""
     return results_table(folder, shown_in_short)
 
 
 def results_table(folder: Path, shown: Callable[[Row], bool] = lambda row: True) -> str:
-    """Markdown of all evaluations in a folder, one table for each set of images, of the rows that are shown."""
+    """Markdown of all evaluations in a folder, one table per set of images.
+
+    Args:
+        folder: holds the JSON files.
+        shown: whether a row, with its ratio under "grid", is in the table.
+    """
     published = [
         row | {"published": True, "grid": row["ratio"]}
         for row in json.loads((folder / PUBLISHED).read_text())["rows"]
@@ -80,9 +89,9 @@ def results_table(folder: Path, shown: Callable[[Row], bool] = lambda row: True)
     ]
     tables: dict[str, list[Row]] = {}
     for each in read_evaluations(folder):
-        rows = [row | {"grid": grid_of(row, each["ratio"])} for row in each["rows"] if shown(row)]
+        rows = [row | {"grid": grid_of(row, each["ratio"])} for row in each["rows"]]
         sensor = each["data"]["sensor"]
-        # The published figures are for images without noise, so they stand beside no others.
+        # The published figures are for images without noise: they are comparable with no others.
         beside = published if sensor["read_noise"] == 0 and sensor.get("bits") is None else []
         tables.setdefault(describe(each["data"]), [*beside]).extend(rows)
     if not tables:
@@ -90,16 +99,16 @@ def results_table(folder: Path, shown: Callable[[Row], bool] = lambda row: True)
     parts = []
     for caption, rows in tables.items():
         head = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
-        parts.append("\n".join([f"{caption}:", "", *head, *map(line, best_rows(rows))]))
+        parts.append("\n".join([f"{caption}:", "", *head, *(line(row) for row in best_rows(rows) if shown(row))]))
     return "\n\n".join(parts)
 
 
 def accuracy_table(folder: Path) -> str:
-    """Markdown of the continuous method against the physical limit, one line for each noise."""
+    """Markdown of the continuous method against the physical limit, one line per noise level."""
     path = folder / "accuracy.json"
     if not path.exists():
         return "Not measured yet: run `python benchmarks/bench_accuracy.py`"
-    head = ("noise", "accurate", "limit, annealed", "limit, from truth", "count right", "68 % holds", "95 % holds")
+    head = ("noise", "accurate", "limit, annealed", "limit, from truth", "count right", "68 % covers", "95 % covers")
     lines = ["| " + " | ".join((*head, "score error", "fast")) + " |", "|---|" + "---:|" * (len(head) + 1)]
     for name, row in json.loads(path.read_text())["rows"].items():
         accurate, limit, calibration = row["accurate"], row["limit"], row["accurate"]["calibration"]
@@ -125,7 +134,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {"results": short_results_table, "a
 
 
 def filled(readme: str, name: str, table: str) -> str:
-    """The README with the table between the markers of a section.
+    """The README with the table filled in between the markers of a section.
 
     Raises:
         ValueError: if a marker is missing.
@@ -140,7 +149,7 @@ def filled(readme: str, name: str, table: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, fail if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if the README is out of date")
     options = parser.parse_args()
     path = ROOT / "README.md"
     readme = path.read_text(encoding="utf-8")

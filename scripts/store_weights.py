@@ -1,9 +1,9 @@
-"""Take weight files of `csist train` into the package, in half precision where that costs next to nothing.
+"""Add weight files of `csist train` to the package, in half precision if the loss of accuracy is negligible.
 
     python scripts/store_weights.py runs/dista-net/dista-net-c3.safetensors ...
 
-The cost is the loss of CSO-mAP on simulated validation images of the file's own sensor; above `MOST_LOST` points
-the file keeps its precision. The card goes along, with the score of what is stored.
+The loss is measured in CSO-mAP on simulated validation images of the file's own sensor; above `MOST_LOST` points the
+file keeps its precision. The card is stored with the score of the stored weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGES = 4000
 
 
 def store(path: Path, number: int) -> str:
-    """Store one file, scored on so many images; returns a line that says how."""
+    """Score a file on `number` images and store it; return a line that describes the result."""
     card = read_card(path)
     sensor = Sensor.from_card(card["sensor"])
     prior = ScenePrior.from_card(card["training"]["prior"])
@@ -58,7 +58,7 @@ def store(path: Path, number: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, nargs="+")
-    parser.add_argument("--images", type=int, default=IMAGES, help="simulated validation images")
+    parser.add_argument("--images", type=int, default=IMAGES, help="number of simulated validation images")
     options = parser.parse_args()
     for path in options.weights:
         print(store(path, options.images))

@@ -1,9 +1,9 @@
-"""Collect how networks learned, from the folders of their trainings, for the documentation's picture.
+"""Collect the training curves of networks from the folders of their trainings, for the figure of the documentation.
 
     python scripts/training_logs.py FOLDER ...
 
-Adds to docs/results/training.json: of each training samples, loss (mean of neighbouring steps) and CSO-mAP of the
-validations, with the exact map's where it was measured, by method and ratio. What is there of other trainings stays.
+For each training, by method and ratio, adds samples, loss (mean of neighbouring steps) and validation CSO-mAP to
+docs/results/training.json, with the figures of the exact map if they were measured. Other trainings in it are kept.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from csist.weights.cards import read_card
 
 RESULT = Path(__file__).resolve().parent.parent / "docs" / "results" / "training.json"
 POINTS = 60
-"""Losses kept of a training."""
+"""Number of losses stored per training."""
 
 
 def thinned(folder: Path) -> tuple[str, dict[str, list[float | None]]]:
-    """Name and log of a training."""
+    """Return the name and the thinned log of a training."""
     card = read_card(next(folder.glob("*.safetensors")))
     log = read_log(folder, card["training"]["batch_size"])
     steps = np.flatnonzero(np.isfinite(log["discrepancy"]))

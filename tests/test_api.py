@@ -140,7 +140,7 @@ BAD_IMAGES = {
     "complex": (np.zeros((5, 5), complex), "real numbers"),
     "infinite": (np.full((5, 5), np.inf), "infinite"),
     "NaN": (np.full((5, 5), np.nan), "NaN in 25 pixels"),
-    "frames that differ": ([np.zeros((5, 5)), np.zeros((5, 6))], "equally large"),
+    "frames that differ": ([np.zeros((5, 5)), np.zeros((5, 6))], "frames of equal size"),
     "nothing": (None, "real numbers"),
 }
 

@@ -99,7 +99,7 @@ def test_the_map_alone_and_without_a_word(
         ("continuous", {}, "cannot export 'continuous': it has no map"),
         ("ista", {}, "cannot export 'ista': its steps depend on the image"),
         ("dista-net", {"published_code": True, "weights": False, "stages": 1}, "depend on the image or the batch"),
-        ("dista-net+refine", {}, r"what follows the map is no part of the graph, export 'dista-net'"),
+        ("dista-net+refine", {}, r"the read-out is not part of the graph, export 'dista-net'"),
         ("ista-net", {"weights": "old.onnx"}, "old.onnx is an exported graph: give the weight file"),
         ("ista-net", {"weights": False, "stages": 1, "threshold": -1.0}, "threshold must be a finite number >= 0"),
     ],
@@ -199,7 +199,7 @@ def test_refuses_damaged_and_foreign_graphs(exported: Path, tmp_path: Path) -> N
 def test_a_runtime_must_suit() -> None:
     with pytest.raises(InputError, match="runtime must be torch or onnx, got 'tensorrt'"):
         create_method("ista-net", runtime="tensorrt")
-    with pytest.raises(InputError, match="the runtime onnx is for methods on the grid, 'continuous' has none"):
+    with pytest.raises(InputError, match="the runtime onnx is for grid methods, and 'continuous' is not one"):
         create_method("continuous", runtime="onnx")
 
 

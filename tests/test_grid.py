@@ -115,7 +115,7 @@ def test_the_brightest_cells_are_merged_where_there_are_too_many(monkeypatch: py
 
 def test_an_empty_map_has_no_centroid_and_another_shape_is_refused() -> None:
     assert len(GRID.centroids(np.zeros((15, 18)), threshold=0.0)) == 0
-    with pytest.raises(InputError, match="a map of shape"):
+    with pytest.raises(InputError, match="the map must have shape"):
         GRID.centroids(np.zeros((15, 15)))
 
 

@@ -15,12 +15,15 @@ import venv
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.caching import _CacheLocator
 
 import csist
 from conftest import BUSY
+from csist._types import FloatArray
 from csist.io import read_image
 from csist.methods.table import METHODS
 
@@ -100,10 +103,35 @@ def test_readme_markers_are_needed(results_table: ModuleType) -> None:
 
 
 def test_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    ((example, shown),) = re.findall(
+        r"```python\n(.*?)```\n\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
     assert len(example.strip().splitlines()) <= 7
-    exec(compile(example, "README.md", "exec"), {})  # noqa: S102
-    assert "CSO-mAP" in capsys.readouterr().out
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)  # noqa: S102
+    printed = capsys.readouterr().out
+    assert "CSO-mAP" in printed
+    assert words_of(printed) == words_of(shown)
+    # The samples of the posterior may differ between machines, so may the last digits and the order of equal scores.
+    told, found = rows_of(shown), rows_of(printed)
+    np.testing.assert_allclose(found[:, :2], told[:, :2], atol=0.01)  # x, y
+    np.testing.assert_allclose(found[:, 2], told[:, 2], atol=5.0)  # intensity
+    np.testing.assert_allclose(found[:, 3], told[:, 3], atol=0.02)  # score
+    np.testing.assert_allclose(found[:, 4], told[:, 4], rtol=0.5, atol=0.001)  # x_std
+    # A group at the border loses light, which a first example should not have to explain.
+    assert all(1.0 < place < size - 2.0 for place, size in zip(found[:, :2].mean(axis=0), (11, 11), strict=True))
+    assert len(names["truth"]) == 3
+
+
+def words_of(output: str) -> list[str]:
+    """Names of columns and of scores, and the number of rows."""
+    return re.findall(r"[A-Za-z_][\w-]*|^\d+(?= )", output, re.MULTILINE)
+
+
+def rows_of(output: str) -> FloatArray:
+    """Rows of the printed table without their index, by x."""
+    rows = [[float(cell) for cell in line.split()[1:]] for line in output.splitlines() if re.match(r"\d+ ", line)]
+    return np.array(sorted(rows))
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "src/csist/data/README.md"])
@@ -168,12 +196,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def share_compiled_code(package: Path) -> None:
-    """Give an installed package what Numba has compiled of the same files here: it takes code by a file's content."""
+    """Give an installed package the machine code of the same files here: Numba takes it by the content of a file.
+
+    A folder of machine code may be named after the place of the files, and then has its name there.
+    """
     here = ROOT / "src" / "csist"
-    for path in (*here.rglob("*.nbi"), *here.rglob("*.nbc")):
-        copy = package / path.relative_to(here)
-        copy.parent.mkdir(exist_ok=True)
+    folders = [here, *(path for path in here.rglob("*") if path.is_dir())]
+    names = {numba_name(folder): numba_name(package / folder.relative_to(here)) for folder in folders}
+    for path in here.rglob("*.nb[ic]"):
+        copy = package.joinpath(*(names.get(part, part) for part in path.relative_to(here).parts))
+        copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
+
+
+def numba_name(folder: Path) -> str:
+    """Numba's name for the machine code of the files of a folder, below its cache folder."""
+    return _CacheLocator.get_suitable_cache_subpath(str(folder / "any.py"))
 
 
 def test_wheel_unmixes_an_image_away_from_the_repository(installed: Path, tmp_path: Path) -> None:

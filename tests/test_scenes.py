@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import kstest
 
 from csist.checks import InputError
+from csist.io.cards import read_prior
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, draw_separated, flux_bounds, sample_scene_arrays, sample_scenes
@@ -90,13 +91,15 @@ def test_card_and_names(tmp_path: Path) -> None:
     prior = ScenePrior(count_range=(1, 3), intensity_range=(5.0, 9.0), intensity_law="uniform")
     path = tmp_path / "prior.json"
     path.write_text(json.dumps(prior.to_card()))
-    assert ScenePrior.named(str(path)) == prior
+    assert read_prior(str(path)) == prior
     assert ScenePrior.named("CSIST_100k") == ScenePrior.csist_100k()
     with pytest.raises(InputError, match="unknown prior 'nothing'"):
         ScenePrior.named("nothing")
+    with pytest.raises(InputError, match="unknown prior 'nothing': use flat, csist-100k or the path"):
+        read_prior("nothing")
     path.write_text('{"count": 1}')
     with pytest.raises(InputError, match="count"):
-        ScenePrior.named(str(path))
+        read_prior(str(path))
 
 
 @pytest.mark.parametrize(

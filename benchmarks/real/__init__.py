@@ -1,5 +1,5 @@
-"""Measured images whose truth is known in part, see `bench_real.py`.
+"""Benchmarks on measured images with partly known truth, see `bench_real.py`.
 
-Each module has `run`, from a folder of data to figures that JSON can hold, and `draw`, from these figures to a picture.
-What one compares, and where its truth comes from, stands at its top.
+Each module has `run`, which computes JSON-ready figures from a folder of data, and `draw`, which plots them. Its
+docstring states what is compared and where the truth comes from.
 """

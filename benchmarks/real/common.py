@@ -1,4 +1,4 @@
-"""What the parts share: folders, one-to-one matching, curves with their intervals."""
+"""Helpers of the parts: folders, one-to-one matching, bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 Progress = Callable[[str, float, float], None]
-"""Called with what is being done, the amount done and the amount in all."""
+"""Callback with a description, the amount done and the total amount."""
 
 RESAMPLES = 1000
 LEVEL = 0.95
 
 
 def folder_of(data: Path, name: str) -> Path:
-    """A sub-folder of the data.
+    """Return a sub-folder of the data.
 
     Raises:
         InputError: if it is missing.
@@ -41,16 +41,16 @@ def match(
     radius_px: float,
     flux_factor: float = np.inf,
 ) -> IntArray:
-    """Index of the true target (n,) that each detection takes, -1 for none; one to one, the highest rank first.
+    """Match detections to true targets one to one, highest rank first; return the index (n,) of each target, or -1.
 
-    A detection takes the nearest target within the radius that is still free and whose flux is within the factor.
+    A detection is matched to the nearest free target within the radius whose flux is within the factor.
 
     Args:
-        found: (n, 2 or 3) x, y in px and flux.
-        truth: (m, 2 or 3) likewise.
-        rank: (n,) detections choose in falling order of it.
-        radius_px: largest distance.
-        flux_factor: largest ratio of the fluxes, either way.
+        found: (n, 2 or 3) x, y in px and flux of the detections.
+        truth: (m, 2 or 3) the same for the true targets.
+        rank: (n,) rank of the detections, highest first.
+        radius_px: largest distance in px.
+        flux_factor: largest ratio of the fluxes, in either direction.
 
     >>> match(np.array([[0.0, 0.0], [0.4, 0.0]]), np.array([[0.3, 0.0]]), np.array([1.0, 2.0]), 0.5).tolist()
     [-1, 0]
@@ -72,7 +72,7 @@ def match(
 
 
 def interval(values: FloatArray, level: float = LEVEL) -> list[float]:
-    """Ends of the central interval of resampled values; NaN is left out."""
+    """Return the ends of the central interval of resampled values; NaN is left out."""
     values = values[np.isfinite(values)]
     if not values.size:
         return [float("nan")] * 2
@@ -82,7 +82,7 @@ def interval(values: FloatArray, level: float = LEVEL) -> list[float]:
 def with_interval(
     values: FloatArray, statistic: Callable[[FloatArray], Any], resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """A statistic of some values, with its bootstrap interval."""
+    """Return a statistic of some values with its bootstrap interval."""
     if not values.size:
         return {"value": float("nan"), "interval": interval(values)}
     rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def with_interval(
 
 
 def share(right: Sequence[bool] | NDArray[np.bool_], seed: int = 0) -> dict[str, Any]:
-    """A share from 0 to 1 of independent cases, with its bootstrap interval and the number of cases."""
+    """Return the fraction of true cases, 0 to 1, with its bootstrap interval and the number of cases."""
     cases = np.asarray(right, dtype=np.float64)
     if not cases.size:
         return {"value": float("nan"), "interval": [float("nan")] * 2, "cases": 0}

@@ -1,16 +1,17 @@
-"""Groups of simulated targets in real infrared frames, beside the same groups on a flat background.
+"""Groups of simulated targets in real infrared frames, compared with the same groups on a flat background.
 
-Real frames whose sub-pixel truth is known do not exist, so the truth is added: each group has 1 to 5 targets as bright
-as a stated multiple of the noise around them, every one at a stated distance from its next neighbour, anywhere in a
-frame. The same groups, in units of the noise, stand on a constant background with white noise of one count. What the
-exact posterior would score there, count known, is sampled for some of the groups that the aims are about.
+There are no real frames with known sub-pixel truth, so targets are injected. Each group has 1 to 5 targets at a random
+place in a frame, with a given brightness in units of the local noise and a given distance between nearest neighbours.
+The same groups, in units of the noise, are placed on a constant background with white noise of one count, where the
+score of the exact posterior with known count is sampled for some of the groups in the target figures.
 
-The noise is measured without our estimator: the robust spread about a plane, in a square of `NOISE_SIDE_PX` around
-the group. Clutter in that square counts, so the targets are as much brighter in it. Detections away from every group
-are not judged: what is in the frames themselves is not known. Intervals are bootstraps over groups.
+The noise is measured independently of csist's estimator, as the robust spread about a plane in a square of
+`NOISE_SIDE_PX` around the group. Clutter in the square adds to the noise, so that targets in clutter are brighter.
+Detections away from all groups are not scored, because the frames' own targets are unknown. Intervals are bootstraps
+over groups.
 
-Four frames of each set, evenly spread over their names, were looked at when the detector's ring, the noise of a window
-and the stated false-alarm rate were chosen; the figures are of the other frames, those of the four stand beside them.
+The detector's ring, the noise of a window and the stated false-alarm rate were chosen on four frames of each set,
+evenly spaced by name. The main figures are those of the other frames; those of the four frames are listed separately.
 """
 
 from __future__ import annotations
@@ -54,18 +55,18 @@ SIGMA_PX = 0.7
 PSF = GaussianPSF(SIGMA_PX)
 RAYLEIGH_PX = RAYLEIGH_PER_SIGMA * SIGMA_PX
 SNRS = (10.0, 20.0, 50.0)
-"""Brightest pixel of each target alone, in units of the noise around the group."""
+"""Brightest pixel of each isolated target, in units of the noise around the group."""
 COUNTS = (1, 2, 3, 4, 5)
 SEPARATIONS = (0.5, 1.0, 1.5, 2.0, 3.0)
-"""Distance of a target to its nearest neighbour, in Rayleigh lengths."""
+"""Distance between nearest neighbours in Rayleigh units."""
 
 GROUPS_A_FRAME = 30
 PLACE_TRIES = 40
 BORDER_PX = 8.0
 APART_PX = 16.0
-"""Least distance of two targets of different groups."""
+"""Smallest distance in px between targets of different groups."""
 REACH_PX = 3.0
-"""A detection this close to a target of a group is taken as one of the group."""
+"""Largest distance in px to a target of a group of a detection that is assigned to the group."""
 NOISE_SIDE_PX = 21
 LEAST_NOISE = 1.0
 FLAT_LEVEL = 100.0
@@ -74,7 +75,7 @@ LIMIT_SIDE_PX = 19
 LIMIT_STEPS = 100_000
 
 CHOSEN_FRAMES = 4
-"""Frames of each set on which options were chosen."""
+"""Number of frames of each set on which options were chosen."""
 OPTIONS: dict[str, Any] = {"psf": PSF, "false_alarm_rate": 1e-5}
 
 AIMED_SNR, AIMED_COUNTS, AIMED_SEPARATION = 20.0, (1, 2, 3), 1.0
@@ -82,17 +83,17 @@ AIMED_SNR, AIMED_COUNTS, AIMED_SEPARATION = 20.0, (1, 2, 3), 1.0
 
 @dataclass(frozen=True)
 class Injection:
-    """One group of targets, where it was put and what was found there.
+    """Injected group of targets and its detections.
 
     Args:
         source: name of the set of frames.
-        snr: brightest pixel of each target alone over the noise.
-        separation: distance of nearest neighbours in Rayleigh lengths; NaN for one target.
-        noise: around the group, in counts.
-        truth: the targets in frame coordinates, in counts.
-        chosen_on: whether options were chosen on its frame.
-        real: what was found in the frame.
-        flat: what was found on the flat background, intensities in units of the noise.
+        snr: brightest pixel of each isolated target over the noise.
+        separation: distance between nearest neighbours in Rayleigh units; NaN for one target.
+        noise: noise around the group in counts.
+        truth: true targets in frame coordinates, in counts.
+        chosen_on: whether options were chosen on this frame.
+        real: detections in the frame.
+        flat: detections on the flat background, intensities in units of the noise.
     """
 
     source: str
@@ -106,12 +107,12 @@ class Injection:
 
     @property
     def flat_truth(self) -> Targets:
-        """The targets in units of the noise."""
+        """True targets with intensities in units of the noise."""
         return self.truth.replace(intensity=self.truth.intensity / self.noise)
 
 
 def local_noise(frame: FloatArray, x: float, y: float) -> float:
-    """Robust spread about a plane in the square around a place, in counts, at least `LEAST_NOISE`."""
+    """Return the robust spread in counts about a plane in the square around a position, at least `LEAST_NOISE`."""
     half = NOISE_SIDE_PX // 2
     column, row = round(x), round(y)
     part = frame[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
@@ -122,9 +123,9 @@ def local_noise(frame: FloatArray, x: float, y: float) -> float:
 
 
 def draw_group(count: int, separation_px: float, rng: np.random.Generator) -> FloatArray:
-    """Offsets (count, 2) in px from the middle; every target after the first lies just so far from another one.
+    """Draw offsets (count, 2) in px from the centre, with each target at the separation from its nearest neighbour.
 
-    Each is put at a random angle around a random one before it, anew until no other is closer.
+    Each target is placed at a random angle around a random earlier one, and redrawn until no other target is closer.
     """
     places = np.zeros((1, 2))
     while len(places) < count:
@@ -137,7 +138,7 @@ def draw_group(count: int, separation_px: float, rng: np.random.Generator) -> Fl
 
 
 def peak_share(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Share of a target's light (n,) in its brightest pixel, by its place in px."""
+    """Return the fraction (n,) of a target's light in its brightest pixel, for positions in px."""
     share: FloatArray = PSF.response(x - np.rint(x), y - np.rint(y))
     return share
 
@@ -145,14 +146,14 @@ def peak_share(x: FloatArray, y: FloatArray) -> FloatArray:
 def place_groups(
     frame: FloatArray, source: str, snr: float, rng: np.random.Generator, number: int = GROUPS_A_FRAME
 ) -> list[Injection]:
-    """Groups of all counts and separations in turn, at random places of a frame away from each other and the border.
+    """Place groups of all counts and separations in turn at random positions, away from each other and the border.
 
     Args:
         frame: (H, W) in counts.
-        source: name of its set.
-        snr: brightest pixel of each target alone over the noise.
-        rng: of the places.
-        number: of groups; fewer where no room is found.
+        source: name of the set of the frame.
+        snr: brightest pixel of each isolated target over the noise.
+        rng: generator of the positions.
+        number: number of groups; fewer if there is no room.
     """
     groups: list[Injection] = []
     taken = np.empty((0, 2))
@@ -183,12 +184,12 @@ def place_groups(
 
 
 def add_targets(frame: FloatArray, targets: Targets) -> FloatArray:
-    """The frame and the light of some targets, (H, W) in counts."""
+    """Return a frame with the light of some targets added, (H, W) in counts."""
     return frame + Sensor(PSF, shape=(frame.shape[0], frame.shape[1])).render(targets)
 
 
 def of_group(found: Targets, truth: Targets) -> Targets:
-    """The detections near a group, in frame coordinates."""
+    """Select the detections near a group, in frame coordinates."""
     if not len(found):
         return found
     distance = np.hypot(found.x[:, None] - truth.x, found.y[:, None] - truth.y).min(axis=1)
@@ -196,14 +197,14 @@ def of_group(found: Targets, truth: Targets) -> Targets:
 
 
 def inject(frame: FloatArray, source: str, snr: float, finder: Finder, rng: np.random.Generator) -> list[Injection]:
-    """Put groups into a frame and on a flat background, and find them in both.
+    """Inject groups into a frame and a flat background, and detect them in both.
 
     Args:
-        frame: (H, W) in counts, rounded as its camera left it; so is the one with targets.
-        source: name of its set.
-        snr: brightest pixel of each target alone over the noise.
-        finder: unmixes a frame.
-        rng: of places and noise.
+        frame: (H, W) in counts, rounded by the camera; the frame with targets is rounded too.
+        source: name of the set of the frame.
+        snr: brightest pixel of each isolated target over the noise.
+        finder: function that unmixes a frame.
+        rng: generator of positions and noise.
     """
     groups = place_groups(frame, source, snr, rng)
     if not groups:
@@ -215,7 +216,7 @@ def inject(frame: FloatArray, source: str, snr: float, finder: Finder, rng: np.r
 
 
 def summarise(groups: list[Injection]) -> dict[str, Any]:
-    """Figures of some groups in the frames and on the flat background."""
+    """Return the figures of some groups in the frames and on the flat background."""
     result: dict[str, Any] = {"groups": len(groups), "noise_median": float(np.median([each.noise for each in groups]))}
     truths = [each.truth for each in groups]
     flat_truths = [each.flat_truth for each in groups]
@@ -238,13 +239,13 @@ def summarise(groups: list[Injection]) -> dict[str, Any]:
 
 
 def aimed_at(each: Injection) -> bool:
-    """Whether the aims are about this group."""
+    """Return whether a group belongs to the target figures."""
     apart = len(each.truth) == 1 or each.separation >= AIMED_SEPARATION
     return each.snr == AIMED_SNR and len(each.truth) in AIMED_COUNTS and apart
 
 
 def _belongs(each: Injection, labels: dict[str, Any]) -> bool:
-    """Whether a group is one of those that a row's labels name."""
+    """Return whether a group matches the labels of a row."""
     own = {
         "aimed_at": aimed_at(each), "chosen_on": each.chosen_on, "source": each.source, "snr": each.snr,
         "count": len(each.truth), "separation": each.separation,
@@ -253,9 +254,9 @@ def _belongs(each: Injection, labels: dict[str, Any]) -> bool:
 
 
 def rows(groups: list[Injection]) -> Iterator[dict[str, Any]]:
-    """Figures of what the aims are about, then by brightness, set, number of targets and separation.
+    """Return the row of the target figures, then rows by brightness, set, number of targets and separation.
 
-    Those of the frames on which options were chosen are the second row, and in no other.
+    The frames on which options were chosen form the second row and are in no other row.
     """
     cuts: list[dict[str, Any]] = [{"aimed_at": True}, {"aimed_at": True, "chosen_on": True}]
     cuts += [{"aimed_at": True, "source": name} for name in SETS]
@@ -270,7 +271,7 @@ def rows(groups: list[Injection]) -> Iterator[dict[str, Any]]:
 
 
 def limit_of(groups: list[Injection], progress: Progress, steps: int = LIMIT_STEPS) -> dict[str, Any]:
-    """What the exact posterior scores for some of the groups on the flat background, and what was scored there."""
+    """Return the scores of the exact posterior and of csist for some of the groups on the flat background."""
     half = LIMIT_SIDE_PX // 2
     sensor = Sensor(PSF, shape=(LIMIT_SIDE_PX, LIMIT_SIDE_PX), read_noise=1.0, quantised=False)
     chosen = [each for each in groups if np.ptp(each.truth.x) < half and np.ptp(each.truth.y) < half][:LIMIT_GROUPS]
@@ -309,11 +310,11 @@ def ours(frame: FloatArray) -> Targets:
 
 
 def run(data: Path, progress: Progress) -> dict[str, Any]:
-    """Figures of all groups.
+    """Compute the figures of all groups.
 
     Args:
-        data: folder that holds the sub-folders sirst_backgrounds, thermal16_flir and drone_ir_cc0.
-        progress: told of every frame.
+        data: folder with the sub-folders sirst_backgrounds, thermal16_flir and drone_ir_cc0.
+        progress: called for every frame.
 
     Raises:
         InputError: if the data are missing or cannot be read.
@@ -344,7 +345,7 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
 
 
 def targets_met(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The aims of this part and whether they are met."""
+    """Return the target figures of this part and whether they are met."""
     row = next(each for each in figures if each.get("aimed_at") and not {"source", "chosen_on"} & set(each))
     right, gain = row["real"]["count_right"]["value"], row["real"]["CSO-mAP"]["value"] / row["flat"]["CSO-mAP"]["value"]
     within = row["real"]["within_68"]
@@ -362,7 +363,7 @@ def targets_met(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Count accuracy and CSO-mAP against the separation, in the frames and on the flat background."""
+    """Draw count accuracy and CSO-mAP against the separation, in the frames and on the flat background."""
     from matplotlib.figure import Figure
 
     from csist.plots.style import LINE_COLOURS, styled

@@ -1,13 +1,13 @@
-"""A crowded star field against what a sharper telescope sees: the globular cluster M2 from SDSS, the truth from HST.
+"""Crowded star field with truth from a sharper telescope: the globular cluster M2 from SDSS, with truth from HST.
 
 The image is 100 x 100 px of an SDSS r-band frame with stars much closer than its FWHM of 2.2 px; positions and fluxes
 of 6,048 stars come from the Hubble Space Telescope (Sarajedini et al., AJ 133, 1658, 2007). The image and the 5-fold
 oversampled PSF are those of Portillo et al. (AJ 154, 132, 2017) and Feder et al. (AJ 159, 163, 2020).
 
-A detection is right if a true star lies within 0.75 px whose flux is within a factor of 2 and that no detection of a
-higher score has taken; true stars fainter than those asked for count there too. A border of 5 px is left out. Both
-csist and photutils (DAOStarFinder with IterativePSFPhotometry, the same PSF) have their options chosen on the left
-half of the image; the right half is reported.
+A detection is correct if there is a true star within 0.75 px, with a flux within a factor of 2, that no detection of a
+higher score has taken; true stars below the brightness limit count here too. A border of 5 px is left out. The options
+of both csist and photutils (DAOStarFinder with IterativePSFPhotometry, the same PSF) are chosen on the left half of the
+image; the right half is reported.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ BoolArray = NDArray[np.bool_]
 FOLDERS = ("m2_sdss_hst",)
 
 BIAS, GAIN = 1044.0, 4.62
-"""In counts, and in electrons per count."""
+"""Bias in counts, and gain in electrons per count."""
 PSF_CENTRE, OVERSAMPLING = 60, 5
-"""Index of the middle of the sampled PSF, along both axes."""
+"""Index of the centre of the sampled PSF along both axes."""
 FWHM_PX = 2.2
 
 RADIUS_PX, FLUX_FACTOR, BORDER_PX = 0.75, 2.0, 5
 FAINTEST, BRIGHT = 250.0, 500.0
-"""Counts: detections from here on are judged, and stars from there on are to be found."""
+"""Smallest flux in counts of scored detections, and of the stars to be found."""
 EDGES = (250.0, 500.0, 1000.0, 2000.0, 4000.0, np.inf)
-"""Counts, of the bins by brightness."""
+"""Edges in counts of the bins by brightness."""
 
 CSIST_GRID = tuple(
     {"psf_error": error, "false_alarm_rate": rate} for error, rate in product((0.01, 0.02), (2e-4, 2e-3, 1e-2))
@@ -61,12 +61,12 @@ PHOTUTILS_GRID = tuple(
     {"threshold": threshold, "group_px": group, "fit_px": fit}
     for threshold, group, fit in product((8.0, 16.0), (3.0, 4.0, 5.0), (3, 5))
 )
-"""Thresholds in units of the noise of the sky."""
+"""Detection thresholds in units of the sky noise."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The image and the truth.
+    """Image and true stars.
 
     Args:
         image: (100, 100) counts without the bias.
@@ -84,7 +84,7 @@ class Field:
         return float(np.sqrt(np.quantile(self.image, 0.05) / GAIN))
 
     def inside(self, x: FloatArray, y: FloatArray, left: bool) -> BoolArray:
-        """Which places lie in one half, without the border."""
+        """Return which positions lie in one half, without the border."""
         rows, columns = self.image.shape
         low, high = BORDER_PX - 0.5, BORDER_PX + 0.5
         within = (x >= low) & (x < columns - high) & (y >= low) & (y < rows - high)
@@ -92,7 +92,7 @@ class Field:
 
 
 def load(folder: Path) -> Field:
-    """The image, its PSF and the registered truth."""
+    """Read the image, its PSF and the registered true stars."""
     with reading(folder / "truth_hst.csv"):
         truth = pd.read_csv(folder / "truth_hst.csv")[["x_r_reg", "y_r_reg", "flux_r_counts"]].to_numpy(np.float64)
     with reading(folder / "psf_r_5x_125.npy"):
@@ -103,7 +103,7 @@ def load(folder: Path) -> Field:
 
 
 def csist_finder(field: Field, psf_error: float, false_alarm_rate: float) -> Targets:
-    """What `unmix_frame` finds when it fits the whole frame together."""
+    """Return the detections of `unmix_frame` with a joint fit of the whole frame."""
     sensor = Sensor(psf=field.psf, shape=(field.image.shape[0], field.image.shape[1]), gain=GAIN)
     return unmix_frame(
         field.image, sensor, noise_std=field.sky_noise, detector="crowded", psf_error=psf_error,
@@ -112,10 +112,10 @@ def csist_finder(field: Field, psf_error: float, false_alarm_rate: float) -> Tar
 
 
 def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: int) -> Targets:
-    """What photutils finds: DAOStarFinder, groups fitted together, again in the residual, three times.
+    """Return the detections of photutils: DAOStarFinder and joint fits of groups, repeated three times on the residual.
 
-    No selection by shape, because blends are no round stars, and no least distance of two stars; ranked by flux over
-    its standard error.
+    There is no selection by shape, because blends are not round, and no minimum separation of stars. Detections are
+    ranked by flux over its standard error.
     """
     from photutils.detection import DAOStarFinder
     from photutils.psf import ImagePSF, IterativePSFPhotometry, SourceGrouper
@@ -138,7 +138,7 @@ def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: in
         sub_shape=(side, side),
     )
     with warnings.catch_warnings():
-        # It warns of every fit that stops at a bound.
+        # photutils warns about every fit that ends at a bound.
         warnings.simplefilter("ignore")
         table = photometry(
             field.image - np.quantile(field.image, 0.05), error=np.sqrt(np.maximum(field.image, 1.0) / GAIN)
@@ -155,13 +155,13 @@ def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: in
 
 @dataclass(frozen=True)
 class Judgement:
-    """Detections of one half, the best score first, and the stars that they are.
+    """Detections of one half, best score first, and their matched stars.
 
     Args:
-        found: (n, 3) x, y, flux.
-        star: (n,) index of the star, -1 for a false alarm.
+        found: (n, 3) x, y, flux of the detections.
+        star: (n,) index of the matched star, -1 for a false alarm.
         truth: (m, 3) all true stars.
-        asked: (m,) those of this half.
+        asked: (m,) whether a star is to be found in this half.
     """
 
     found: FloatArray
@@ -171,17 +171,17 @@ class Judgement:
 
     @property
     def purity(self) -> FloatArray:
-        """Share (n,) of right ones among the first detections."""
+        """Fraction (n,) of correct ones among the first detections."""
         return np.cumsum(self.star >= 0) / np.arange(1, len(self.star) + 1)
 
     @property
     def completeness(self) -> FloatArray:
-        """Share (n,) of this half's bright stars among the first detections."""
+        """Fraction (n,) of the bright stars of this half found by the first detections."""
         wanted = self.asked & (self.truth[:, 2] >= BRIGHT)
         return np.cumsum((self.star >= 0) & wanted[self.star]) / max(int(wanted.sum()), 1)
 
     def best(self) -> tuple[float, int]:
-        """Best harmonic mean of purity and completeness, and the number of detections at which it is reached."""
+        """Return the best harmonic mean of purity and completeness, and its number of detections."""
         purity, completeness = self.purity, self.completeness
         if not len(purity):
             return 0.0, 0
@@ -189,13 +189,13 @@ class Judgement:
         return float(f1.max()), int(f1.argmax()) + 1
 
     def at_purity(self, least: float) -> int:
-        """Largest number of first detections of at least this purity."""
+        """Return the largest number of first detections with at least this purity."""
         places = np.flatnonzero(self.purity >= least)
         return int(places[-1]) + 1 if places.size else 0
 
 
 def judge(field: Field, found: Targets, left: bool) -> Judgement:
-    """Match the detections of one half with the truth."""
+    """Match the detections of one half with the true stars."""
     kept = found[np.flatnonzero(field.inside(found.x, found.y, left) & (found.intensity >= FAINTEST))]
     kept = kept[np.argsort(-kept.score, kind="stable")]
     places = np.stack([kept.x, kept.y, kept.intensity], axis=1)
@@ -204,7 +204,7 @@ def judge(field: Field, found: Targets, left: bool) -> Judgement:
 
 
 def report(judged: Judgement, number: int, seconds: float) -> dict[str, Any]:
-    """Figures of the first `number` detections."""
+    """Return the figures of the first `number` detections."""
     found, star = judged.found[:number], judged.star[:number]
     right = star >= 0
     seen = np.zeros(len(judged.truth), dtype=bool)
@@ -237,7 +237,7 @@ def report(judged: Judgement, number: int, seconds: float) -> dict[str, Any]:
 def choose(
     field: Field, finder: Callable[..., Targets], grid: Iterable[dict[str, Any]]
 ) -> tuple[dict[str, Any], Targets, float]:
-    """The options with the best F1 on the left half, what they find, and the seconds they take."""
+    """Return the options with the best F1 on the left half, their detections and the seconds they take."""
     best: tuple[float, dict[str, Any], Targets, float] | None = None
     for options in grid:
         start = time.process_time()
@@ -251,11 +251,11 @@ def choose(
 
 
 def run(data: Path, progress: Progress) -> dict[str, Any]:
-    """Figures of csist and photutils on the right half.
+    """Compute the figures of csist and photutils on the right half.
 
     Args:
-        data: folder that holds the sub-folder m2_sdss_hst.
-        progress: told of the steps.
+        data: folder with the sub-folder m2_sdss_hst.
+        progress: called for every step.
 
     Raises:
         InputError: if the data or photutils are missing.
@@ -290,7 +290,7 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
 
 
 def targets_met(rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """The aims of this part and whether they are met."""
+    """Return the target figures of this part and whether they are met."""
     missed = {name: 1.0 - row["completeness"]["value"] for name, row in rows.items()}
     ratio = missed["csist"] / max(missed["photutils"], 1e-9)
     error = {name: row["position_error_px"]["median"] for name, row in rows.items()}
@@ -309,7 +309,7 @@ def targets_met(rows: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Completeness against purity, and completeness by brightness."""
+    """Draw completeness against purity, and completeness by brightness."""
     from matplotlib.figure import Figure
 
     from csist.plots.style import LINE_COLOURS, styled

@@ -1,14 +1,15 @@
-"""How well targets are detected in the real infrared frames of SIRST (Dai et al., WACV 2021 and TGRS 2023).
+"""Detection of targets in the real infrared frames of SIRST (Dai et al., WACV 2021 and TGRS 2023).
 
-A detection is right if it lies within 3 px of a labelled mask centroid that no stronger detection has taken; every
-other one is false, also a second one on the same target. Unlabelled targets exist, so false-alarm figures are upper
-bounds. Nobody knows sub-pixel positions there, so only detection is measured. Intervals are bootstraps over frames.
+A detection is correct if it lies within 3 px of a labelled mask centroid that no stronger detection has taken; every
+other one is a false alarm, including a second detection of the same target. There are unlabelled targets, so that
+false-alarm rates are upper bounds. Sub-pixel positions are unknown, so that only detection is measured. Intervals are
+bootstraps over frames.
 
 Options were chosen on the group v1, with one exception: the default false-alarm rate was lowered from 1e-7 to 1e-9
-after a first look at v2 and close (4.9e-5 and 3.9e-5 false alarms a pixel at 1e-7), at a value that v1 allows.
+after a first look at v2 and close (4.9e-5 and 3.9e-5 false alarms per pixel at 1e-7), to a value that v1 allows.
 
-The baselines are the top-hat (Tom et al., 1993) and max-median filters (Deshpande et al., SPIE 3809, 1999), each as it
-is, and in units of its local upper quantile, which is ours and no part of the published filters.
+The baselines are the top-hat (Tom et al., 1993) and max-median filters (Deshpande et al., SPIE 3809, 1999), each as
+published and in units of its local upper quantile, which is an addition of this benchmark.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ FOLDERS = ("sirst",)
 
 TOLERANCE_PX = 3.0
 RATES = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4)
-"""False alarms a pixel at which detectors are compared."""
+"""False alarms per pixel at which detectors are compared."""
 CURVE_RATES = tuple(float(rate) for rate in np.geomspace(1e-6, 1e-4, 41))
 GROUPS = {"v1": ("v1",), "v2+close": ("v2", "close"), "v2": ("v2",), "close": ("close",)}
 CHOSEN_ON, REPORTED_ON = "v1", "v2+close"
@@ -55,7 +56,7 @@ TARGET = {"rate": 2e-5, "probability": 0.85}
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame and what is labelled in it.
+    """Frame with its labels.
 
     Args:
         group: v1, v2 or close.
@@ -70,12 +71,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a detector did on one frame.
+    """Detections of one frame.
 
     Args:
-        score: (n,) of its detections.
-        right: (n,) whether they are targets.
-        seconds: that it took.
+        score: (n,) scores of the detections.
+        right: (n,) whether the detections are correct.
+        seconds: run time in seconds.
     """
 
     score: FloatArray
@@ -84,7 +85,7 @@ class Outcome:
 
 
 def load(folder: Path) -> list[Frame]:
-    """All frames of a folder with frames.csv, targets.csv and images/."""
+    """Read all frames of a folder with frames.csv, targets.csv and images/."""
     with reading(folder / "frames.csv"):
         frames = pd.read_csv(folder / "frames.csv")
     with reading(folder / "targets.csv"):
@@ -100,7 +101,7 @@ def load(folder: Path) -> list[Frame]:
 
 
 def judge(frame: Frame, finder: Finder) -> Outcome:
-    """Find the targets of a frame and say which detections are right."""
+    """Detect the targets of a frame and mark the correct detections."""
     start = time.perf_counter()
     found = finder(frame.image)
     seconds = time.perf_counter() - start
@@ -109,14 +110,14 @@ def judge(frame: Frame, finder: Finder) -> Outcome:
 
 
 def summarise(frames: list[Frame], outcomes: list[Outcome], seed: int = 0) -> dict[str, Any]:
-    """Detection probability against false alarms a pixel, with bootstrap intervals over frames."""
+    """Return the detection probability against false alarms per pixel, with bootstrap intervals over frames."""
     score = np.concatenate([each.score for each in outcomes])
     order = np.argsort(-score, kind="stable")
     right = np.concatenate([each.right for each in outcomes])[order]
     origin = np.repeat(np.arange(len(frames)), [len(each.score) for each in outcomes])[order]
     targets = np.array([len(frame.truth) for frame in frames], dtype=np.float64)
     pixels = np.array([frame.image.size for frame in frames], dtype=np.float64)
-    # What lies far beyond the curve costs time in every resample and changes nothing in it.
+    # Detections far beyond the range of the curve do not change it, but cost time in every resample.
     within = np.cumsum(~right) / pixels.sum() <= 5.0 * CURVE_RATES[-1]
     rates = np.array([*RATES, *CURVE_RATES])
 
@@ -154,12 +155,12 @@ def _draw(rng: np.random.Generator, number: int) -> FloatArray:
 
 
 def top_hat(frame: FloatArray) -> FloatArray:
-    """The frame without what a square of 5 px fits into."""
+    """Subtract the morphological opening with a square of 5 px from a frame."""
     return np.asarray(frame - ndimage.grey_opening(frame, size=(5, 5)))
 
 
 def max_median(frame: FloatArray) -> FloatArray:
-    """The frame without the largest of the medians along four lines of 9 px."""
+    """Subtract the largest of the medians along four lines of 9 px from a frame."""
     side = 9
     lines = [np.eye(side, dtype=bool), np.eye(side, dtype=bool)[::-1]]
     lines += [np.ones((1, side), dtype=bool), np.ones((side, 1), dtype=bool)]
@@ -167,14 +168,14 @@ def max_median(frame: FloatArray) -> FloatArray:
 
 
 def by_quantile(transform: Callable[[FloatArray], FloatArray]) -> Callable[[FloatArray], FloatArray]:
-    """The same measure in units of its local upper quantile; a one-sided filter allows no fit of the tail."""
+    """Normalise a measure by its local upper quantile; the tail of a one-sided filter cannot be fitted."""
     return lambda frame: tail_significance(
         transform(frame), np.ones(frame.shape, dtype=bool), 0.1, smallest_exponent=1.0
     )
 
 
 def peaks_of(transform: Callable[[FloatArray], FloatArray]) -> Finder:
-    """The detector that takes the peaks of a measure."""
+    """Return the detector of the peaks of a measure."""
 
     def find(frame: FloatArray) -> Targets:
         peaks = keep_strongest(find_peaks(transform(frame), 1.0, reach_px=2), 4.0)
@@ -193,11 +194,11 @@ DETECTORS: dict[str, Finder] = {
 
 
 def run(data: Path, progress: Progress) -> dict[str, Any]:
-    """Figures of all detectors by group of frames.
+    """Compute the figures of all detectors by group of frames.
 
     Args:
-        data: folder that holds the sub-folder sirst.
-        progress: told of every frame.
+        data: folder with the sub-folder sirst.
+        progress: called for every frame.
 
     Raises:
         InputError: if the data are missing or cannot be read.
@@ -226,7 +227,7 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
 
 
 def targets_met(rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """The aims of this part and whether they are met."""
+    """Return the target figures of this part and whether they are met."""
     if not rows:
         return []
     at = {name: {rate: each["value"] for rate, each in row["probability_at_false_per_pixel"].items()}
@@ -248,7 +249,7 @@ def targets_met(rows: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Detection probability against false alarms a pixel, with 95 % bands."""
+    """Draw the detection probability against false alarms per pixel, with 95 % bands."""
     from matplotlib.figure import Figure
 
     from csist.plots.style import LINE_COLOURS, styled

@@ -1,11 +1,11 @@
-"""Positions and fluxes of catalogued stars in an infrared frame from space: Spitzer IRAC at 4.5 um, undersampled.
+"""Positions and fluxes of catalogued stars in an undersampled infrared frame from space: Spitzer IRAC at 4.5 um.
 
-The frame is a part of the GLIMPSE survey's mosaic, the PSF is measured on it; the truth are the 224 stars of at
-least 50 mJy that the survey's catalogue holds there (Churchwell et al., PASP 121, 213, 2009; Benjamin et al., PASP 115,
-953, 2003; NASA/JPL-Caltech). Its positions are registered to the frame by one constant offset. The catalogue is far
-from complete: it says how many stars are found and how well they are measured, nothing of false alarms.
+The frame is part of the mosaic of the GLIMPSE survey, and the PSF is measured on it. The truth is the 224 stars of at
+least 50 mJy in the catalogue of the survey (Churchwell et al., PASP 121, 213, 2009; Benjamin et al., PASP 115, 953,
+2003; NASA/JPL-Caltech), whose positions are registered to the frame by a constant offset. The catalogue is far from
+complete, so that it tests the number of stars found and their errors, but not false alarms.
 
-Fluxes are compared with the catalogue; an aperture of 4 px without a correction for what it loses has 0.95 of it.
+Fluxes are compared with the catalogue; an aperture of 4 px without aperture correction gives 0.95 of its flux.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ FloatArray = NDArray[np.float64]
 FOLDERS = ("spitzer_glimpse",)
 
 MILLIJANSKY_PER_COUNT = 0.03385
-"""Of 1 MJy/sr in one pixel."""
+"""Flux of 1 MJy/sr in one pixel."""
 RADIUS_PX = 0.5
 APERTURE_RATIO = 0.95
 PSFS = ("auto", "empirical")
-"""Both are measured on the frame; the aims are about the last."""
+"""PSF options, both measured on the frame; the target figures refer to the last one."""
 OPTIONS: dict[str, Any] = {"false_alarm_rate": 1e-6, "mode": "fast"}
 
 
@@ -47,11 +47,11 @@ def scatter(values: FloatArray) -> float:
 
 
 def run(data: Path, progress: Progress) -> dict[str, Any]:
-    """Figures of the catalogued stars, by each way to measure the PSF.
+    """Compute the figures of the catalogued stars for each PSF option.
 
     Args:
-        data: folder that holds the sub-folder spitzer_glimpse.
-        progress: told of the steps.
+        data: folder with the sub-folder spitzer_glimpse.
+        progress: called for every step.
 
     Raises:
         InputError: if the data are missing or cannot be read.
@@ -77,7 +77,7 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
 
 
 def judge(found: FloatArray, truth: FloatArray) -> dict[str, Any]:
-    """Share of the stars found, scatter of their positions and ratio of their fluxes.
+    """Return the fraction of stars found, the scatter of their positions and the ratio of their fluxes.
 
     Args:
         found: (n, 3) x, y in px and flux in counts.
@@ -103,7 +103,7 @@ def judge(found: FloatArray, truth: FloatArray) -> dict[str, Any]:
 
 
 def targets_met(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The aims of this part and whether they are met."""
+    """Return the target figures of this part and whether they are met."""
     found, ratio = row["found"]["value"], row["flux_ratio"]["value"]
     worst = max(each["value"] for each in row["scatter_px"].values())
     return [
@@ -118,7 +118,7 @@ def targets_met(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Position errors of the stars, and flux ratios against their brightness, by the empirical PSF."""
+    """Draw the position errors of the stars, and flux ratios against brightness, for the empirical PSF."""
     from matplotlib.figure import Figure
 
     from csist.plots.style import BLUE, GREY, styled

@@ -1,4 +1,4 @@
-"""csist: how many point targets hide in a blurred blob, where, how bright, and how sure."""
+"""csist: the number, positions and fluxes of the point targets in a blurred blob, with their uncertainties."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ __all__ = [
     "unmix_frame",
 ]
 
-# Loaded when first used: `import csist` costs nothing, and a command loads only what it needs.
+# Loaded on first use: `import csist` stays cheap, and a command loads only what it needs.
 _HOMES = {
     "AiryPSF": "physics.psf",
     "EllipticalGaussianPSF": "physics.psf",

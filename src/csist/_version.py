@@ -1,4 +1,4 @@
-"""The version of csist, looked up once."""
+"""Version of the installed package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def package_version() -> str:
-    """Version of csist, or "unknown" where it is not installed."""
+    """Return the version of csist, or "unknown" if it is not installed."""
     try:
         return version("csist")
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Every method on one dataset, with what it costs and how it was trained, and what no method can beat.
+"""Benchmark of all methods on one dataset, with their cost and training budget, grid oracles and posterior limit.
 
-Detections are kept in a folder and used again as long as data, weights and version are the same, so that a table can
-be made anew, or one method added, without running the others.
+Detections are cached in a folder and reused while data, weights and version are the same, so that a table can be
+recomputed, or a method added, without running the others.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from csist.weights.pretrained import find_pretrained
 
 Report = Callable[[str, int, int], None]
 Row = tuple[list[Targets], dict[str, Any]]
-"""Detections of each image, and further figures."""
+"""Detections of each image, and further figures of the row."""
 
 READ_OUTS = ("", "+centroid", "+refine")
-"""How the map of a grid method is read out."""
+"""Suffixes of a grid method, one per read-out of its map."""
 
 FAST = "continuous, fast"
-"""Row of the continuous method in its faster mode."""
+"""Name of the row of the continuous method in its fast mode."""
 
 LIMITS = ("limit, from the truth", "limit, annealed")
-"""Rows of the posterior limit, by the start of its chains."""
+"""Names of the rows of the posterior limit, by the start of the chains."""
 LIMIT_STEPS = 2_000_000
 
 MEASURED = ("images_per_second", "psnr", "ssim", "squared_error")
-"""Further figures of a row that are kept with its detections."""
+"""Further figures of a row that are cached with its detections."""
 
 COMPARED_WITH = "dista-net"
-"""Trained methods are compared with it, image by image."""
+"""Method with which the trained methods are compared, image by image."""
 
 SEPARATIONS_PX = (0.6, 0.7, 0.85)
-"""Edges of the breakdown by the smallest distance in an image; 0.95 px is one Rayleigh unit of the benchmark."""
+"""Bin edges in px of the breakdown by smallest separation; one Rayleigh unit of the benchmark is 0.95 px."""
 
 
 def every_method(ratio: int, data: LabelledImages) -> list[str]:
-    """Rows of the table: methods that need no training or have weights for data and ratio, with each read-out."""
+    """Return the rows of the table: methods without training or with weights for data and ratio, per read-out."""
     names: list[str] = []
     for name, entry in METHODS.items():
         if not entry.grid:
@@ -85,20 +85,20 @@ def benchmark(
     resamples: int = 1000,
     progress: Report | None = None,
 ) -> dict[str, Any]:
-    """Figures of all methods at one ratio, as `Evaluation.to_dict`, with more of each.
+    """Compute the figures of all methods at one ratio, in the form of `Evaluation.to_dict`.
 
-    Besides the keys of `score_predictions` and `evaluate` a row has `breakdown`, and for a trained method
-    `parameters`, `multiply_adds_per_image`, `training` (samples, minutes, seed, machine) and, where DISTA-Net is one of
-    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples. Rows of maps have
-    their `squared_error`, and where the exact map is a row, `squared_error_ratio`, over the exact map's.
+    In addition to the keys of `score_predictions` and `evaluate`, a row has `breakdown`. A trained method also has
+    `parameters`, `multiply_adds_per_image`, `training` (samples, minutes, seed, machine) and, if DISTA-Net is one of
+    the rows, the `difference` to it in CSO-mAP by intensity, with its interval on the same resamples. Rows with maps
+    have a `squared_error` and, if the exact map is one of the rows, `squared_error_ratio`, relative to the exact map.
 
     Args:
-        data: images with their truth.
-        folder: where detections are kept.
+        data: images with their true targets.
+        folder: folder of the cached detections.
         ratio: sub-pixel grid ratio.
-        methods: rows, `EXACT_MAP` among them or not; None for `every_method`, and the exact map where there is one.
-        limit_images: first images whose posterior limit is sampled; 0 for no limit.
-        resamples: resamples of the bootstrap intervals; 0 for none.
+        methods: rows, which may include `EXACT_MAP`; None for `every_method` and, if there is one, the exact map.
+        limit_images: number of images, from the first, whose posterior limit is sampled; 0 for none.
+        resamples: number of resamples of the bootstrap intervals; 0 for none.
         progress: called with (name, images done, images in all).
 
     Raises:
@@ -147,11 +147,11 @@ def benchmark(
 
 
 def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """The result and what an earlier one of the same data has besides, reference rows last.
+    """Add to a result the rows that only an earlier result on the same data has, reference rows last.
 
     Args:
-        result: of `benchmark`.
-        earlier: of `benchmark` too; of other data it adds nothing.
+        result: result of `benchmark`.
+        earlier: earlier result of `benchmark`; ignored if its data or ratio differ.
     """
     if (earlier.get("data"), earlier.get("ratio")) != (result["data"], result["ratio"]):
         return result
@@ -161,24 +161,24 @@ def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[s
 
 
 def _method(name: str) -> str:
-    """The registry's name of a row's method, with its suffix."""
+    """Return the registry name of the method of a row, with its suffix."""
     return canonical_name("continuous" if name == FAST else name)
 
 
 def _weights(name: str, data: LabelledImages, ratio: int) -> Path | None:
-    """Weight file of a row's method; None where it needs none."""
+    """Return the weight file of the method of a row; None for methods without weights."""
     key = split_name(_method(name))[0]
     return find_pretrained(key, data.sensor, ratio) if METHODS[key].trained else None
 
 
 def _key(data: LabelledImages, **more: Any) -> dict[str, Any]:
-    """What kept detections belong to."""
+    """Return the key under which detections are cached."""
     content = hashlib.sha256(data.images.tobytes()).hexdigest()
     return {"images": content, "split": data.split, "version": package_version(), "figures": list(MEASURED), **more}
 
 
 def _read_kept(stem: Path, key: dict[str, Any], data: LabelledImages) -> Row | None:
-    """Detections and further figures of a row, if the folder has them."""
+    """Read the detections and further figures of a row from the cache; None if they are not there."""
     table, note = stem.with_suffix(".parquet"), stem.with_suffix(".json")
     if table.is_file() and note.is_file():
         kept = json.loads(note.read_text(encoding="utf-8"))
@@ -188,11 +188,11 @@ def _read_kept(stem: Path, key: dict[str, Any], data: LabelledImages) -> Row | N
 
 
 def _keep(stem: Path, key: dict[str, Any], data: LabelledImages, row: Row) -> None:
-    """Write what `_read_kept` reads."""
+    """Write the detections and further figures of a row to the cache."""
     found, extra = row
     table, note = stem.with_suffix(".parquet"), stem.with_suffix(".json")
     stem.parent.mkdir(parents=True, exist_ok=True)
-    note.unlink(missing_ok=True)  # the table alone belongs to nothing
+    note.unlink(missing_ok=True)  # a table without its note is ignored
     named = zip(data.names, found, strict=False)
     write_table(targets_table([(image, frame, targets) for (image, frame), targets in named]), table)
     write_text(json.dumps({"key": key, "extra": extra}) + "\n", note)
@@ -201,7 +201,7 @@ def _keep(stem: Path, key: dict[str, Any], data: LabelledImages, row: Row) -> No
 def _detections(
     family: Sequence[str], data: LabelledImages, folder: Path, ratio: int, progress: Report | None
 ) -> dict[str, Row]:
-    """Detections and further figures of the rows of one method, which share its maps."""
+    """Return the detections and further figures of the rows of one method, which share its maps."""
     name = family[0]
     weights, mode = _weights(name, data, ratio), "fast" if name == FAST else None
     state = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -229,7 +229,7 @@ def _detections(
 
 
 def _exact_map(data: LabelledImages, grid: SubPixelGrid, folder: Path, progress: Report | None) -> Row:
-    """Detections of the exact maps, and their squared error."""
+    """Return the detections of the exact maps, and the squared error of the maps."""
     place = folder / f"exact-map-ratio-{grid.ratio}", _key(data, method=EXACT_MAP, ratio=grid.ratio)
     row = _read_kept(*place, data)
     if row is None:
@@ -239,7 +239,7 @@ def _exact_map(data: LabelledImages, grid: SubPixelGrid, folder: Path, progress:
 
 
 def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | None) -> list[list[Targets]]:
-    """Detections of the posterior on the first images, by both sets of chains."""
+    """Return the detections of the posterior on the first images, for both sets of chains."""
     from csist.methods.continuous.limit import posterior_limit
 
     def report(done: int, total: int) -> None:
@@ -261,7 +261,7 @@ def _limit(data: LabelledImages, part: int, folder: Path, progress: Report | Non
 
 
 def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
-    """Parameters, multiply-adds an image and training budget of a trained method; empty for others."""
+    """Return the parameters, multiply-adds per image and training budget of a trained method; empty for others."""
     path = _weights(name, data, ratio)
     if path is None:
         return {}
@@ -275,15 +275,16 @@ def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
 
 
 def breakdown(found: Sequence[Targets], truths: Sequence[Targets], shape: tuple[int, int]) -> dict[str, Any]:
-    """CSO-mAP in percent of parts of the images, by number of targets, smallest distance, and at the border.
+    """Compute CSO-mAP in percent on subsets of the images: by number of targets, smallest separation and border.
 
     Args:
-        found: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
-        shape: of the images in px.
+        found: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
+        shape: (rows, columns) of the images.
 
     Returns:
-        for each kind of part a dictionary from its name to images and CSO-mAP; parts without an image are left out.
+        For each kind of subset, a dictionary from its name to the number of images and CSO-mAP; empty subsets are left
+        out.
     """
     closest = np.array([_smallest_distance(truth) for truth in truths])
     rows, columns = shape
@@ -315,7 +316,7 @@ def breakdown(found: Sequence[Targets], truths: Sequence[Targets], shape: tuple[
 
 
 def _smallest_distance(targets: Targets) -> float:
-    """Between two targets of an image in px; infinite for fewer than two."""
+    """Return the smallest distance in px between two targets of an image; infinite for fewer than two."""
     if len(targets) < 2:
         return float("inf")
     first, second = np.triu_indices(len(targets), 1)

@@ -1,4 +1,4 @@
-"""Checks at the door: each raises one line that names the argument, the value and the way out."""
+"""Input checks: each raises a one-line error that names the argument and states the bad value and the fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class InputError(ValueError):
-    """A value or file that the user gave cannot be used; the message is one line fit to be shown as it is."""
+    """Invalid value or file given by the user; the message is a single line that can be shown as it is."""
 
 
 def check_positive(name: str, value: float) -> float:
@@ -39,16 +39,16 @@ def check_packages(what: str, names: Sequence[str], extra: str) -> None:
     """Check that the packages of an extra are installed.
 
     Args:
-        what: that needs them, the first words of the message.
-        names: packages.
-        extra: of csist, that brings them.
+        what: feature that needs the packages; opens the error message.
+        names: import names of the packages.
+        extra: extra of csist that installs them.
 
     Raises:
         InputError: if one is missing.
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{what} needs {' and '.join(missing)}, of the extra `{extra}`: pip install 'csist[{extra}]'")
+        raise InputError(f"{what} needs {' and '.join(missing)} (extra `{extra}`): pip install 'csist[{extra}]'")
 
 
 def check_ratio(ratio: int) -> int:
@@ -90,9 +90,9 @@ SMALLEST_SIDE_PX = 3
 
 
 def check_stack(image: ArrayLike, name: str = "image") -> NDArray[np.float64]:
-    """Return a float64 copy or view, shape (N, H, W), of one image (H, W) or a stack (N, H, W).
+    """Return an image (H, W) or a stack (N, H, W) as a float64 array (N, H, W), a copy or a view.
 
-    NaN is let through (masking is the caller's decision), infinities are not.
+    NaN is accepted (masking is the caller's decision); infinities are rejected.
 
     Raises:
         InputError: for other dimensions, sides below 3 px, infinities or values that are not real numbers.

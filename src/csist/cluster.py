@@ -1,7 +1,7 @@
-"""Work spread over a Dask cluster: a connection, and tasks begun ahead whose results come back in order.
+"""Distribution of work over a Dask cluster: a connection, and tasks submitted ahead with results in order.
 
-Dask places the tasks, watches the workers and gives a task whose worker died to another one. That changes nothing
-in the result, because a task is a pure function of its few small arguments.
+Dask schedules the tasks, monitors the workers and reassigns the tasks of a worker that died. The result does not
+depend on this, because a task is a pure function of a few small arguments.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
 CONNECT_S = 5.0
-"""Seconds that a scheduler has to answer, and then to have a worker."""
+"""Timeout in seconds for the scheduler to answer, and then for its first worker."""
 
 PATIENCE_S = 60.0
-"""Seconds without a result after which it is looked whether there is any worker left."""
+"""Seconds without a result after which the cluster is checked for remaining workers."""
 
-TASKS_A_THREAD = 2
-"""Tasks in flight for each thread of the workers: one that runs, one that waits, so that no worker idles."""
+TASKS_PER_THREAD = 2
+"""Tasks in flight per worker thread: one that runs and one that waits, so that no worker idles."""
 
 LOST = "the connection to the Dask scheduler is lost"
 
 
 class ClusterError(ConnectionError):
-    """The cluster cannot do the work, whatever the task; the message is one line fit to be shown as it is."""
+    """Failure of the cluster, independent of the task; the message is a single line that can be shown as it is."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A call to be made on a worker: a function of a module that the workers have too, and its arguments."""
+    """Call to run on a worker: a module-level function that the workers can import, and its arguments."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -49,16 +49,16 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a task that has begun will return."""
+    """Result of a submitted task."""
 
     client: Client
     future: Future[Any]
 
     def result(self) -> Any:
-        """What the task returned; waits for it, and raises what the task raised.
+        """Wait for the task and return its result; exceptions of the task are re-raised.
 
         Raises:
-            InputError: if every worker that took the task died of it.
+            InputError: if every worker that ran the task died.
             ClusterError: if the scheduler or the last worker is gone.
         """
         from distributed import CancelledError
@@ -70,21 +70,23 @@ class Answer:
                 try:
                     return self.future.result(timeout=PATIENCE_S)
                 except TimeoutError:
-                    if self.future.status == "error":  # the task's own
+                    if self.future.status == "error":  # a TimeoutError raised by the task itself
                         raise
                     if not _threads(self.client):
-                        raise ClusterError("no worker is left in the cluster: start some and run it again") from None
+                        raise ClusterError(
+                            "the cluster has no workers left: start some and run the command again"
+                        ) from None
         except KilledWorker as error:
             raise InputError(
-                f"{error.allowed_failures + 1} workers died while they had the same part: "
-                "it may need more memory than a worker may take"
+                f"{error.allowed_failures + 1} workers died on the same task: "
+                "it may need more memory than a worker is allowed"
             ) from error
         except (CommClosedError, CancelledError) as error:
             raise ClusterError(LOST) from error
 
 
 def _threads(client: Client) -> int:
-    """Threads of all workers together.
+    """Return the total number of threads of all workers.
 
     Raises:
         ClusterError: if the scheduler does not answer.
@@ -97,31 +99,32 @@ def _threads(client: Client) -> int:
 
 @contextmanager
 def connected(address: str | None = None, workers: int | None = None) -> Iterator[Client]:
-    """A connection to a cluster whose workers can do the work.
+    """Connect to a cluster and check its workers.
 
     Args:
-        address: of the scheduler, tcp://HOST:PORT; None starts processes on this machine and ends them afterwards.
-        workers: number of these, of one thread each; None for one a core.
+        address: address of the scheduler, tcp://HOST:PORT; None starts processes on this machine and ends them
+            afterwards.
+        workers: number of local processes with one thread each; None for one per core.
 
     Raises:
         InputError: if the extra `cluster` is not installed.
-        ClusterError: if no scheduler answers, it has no worker, or a worker has another csist or Python.
+        ClusterError: if no scheduler answers, it has no worker, or the csist or Python version of a worker differs.
     """
     try:
         import distributed
     except ImportError as error:
         raise InputError("a Dask cluster needs the extra `cluster`: pip install 'csist[cluster]'") from error
     with ExitStack() as ends, _quiet():
-        place: Any = address
+        cluster: Any = address
         timeout = CONNECT_S
         if address is None:
             timeout = PATIENCE_S
-            place = ends.enter_context(local_cluster(workers or os.cpu_count() or 1))
+            cluster = ends.enter_context(local_cluster(workers or os.cpu_count() or 1))
         try:
             with warnings.catch_warnings():
-                # Of every package that differs; those that matter are checked below.
+                # Dask warns about every package whose version differs; the relevant ones are checked below.
                 warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
-                client = ends.enter_context(distributed.Client(place, timeout=timeout, set_as_default=False))
+                client = ends.enter_context(distributed.Client(cluster, timeout=timeout, set_as_default=False))
             client.wait_for_workers(1, timeout=timeout)
         except TimeoutError as error:
             raise ClusterError(
@@ -137,18 +140,19 @@ def connected(address: str | None = None, workers: int | None = None) -> Iterato
 
 
 def local_cluster(workers: int) -> LocalCluster:
-    """A cluster of processes on this machine, of one thread each; nothing outside the machine can reach it.
+    """Start single-threaded worker processes on this machine, not reachable from outside it.
 
-    Ctrl-C of a terminal goes to every process in it, but only this one knows what is to be kept.
+    A terminal sends Ctrl-C to every process of the group. The workers ignore it, because only this process knows which
+    results to save.
     """
     from distributed import LocalCluster
 
-    # The thread that starts the workers, and restarts them, is made here and inherits what is blocked.
+    # The thread that starts and restarts the workers is created here and inherits the signal mask.
     with _without_interrupts():
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            # Dask opens its port for figures even without a dashboard, otherwise at one fixed number.
+            # Dask opens its metrics port even without a dashboard; port 0 avoids the fixed default.
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
         )
@@ -156,11 +160,11 @@ def local_cluster(workers: int) -> LocalCluster:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits for the end of this context; threads and processes that are started in it never get it."""
+    """Defer Ctrl-C to the end of this context; threads and processes started in it never receive it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # started with the first worker, it would let Ctrl-C through again
+    resource_tracker.ensure_running()  # if it started with the first worker, it would unblock SIGINT again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -170,7 +174,7 @@ def _without_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No log lines of Dask: a worker that comes or goes is its business, what matters is raised."""
+    """Suppress Dask's log messages about workers that join or leave; relevant failures are raised."""
     loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -183,19 +187,19 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_workers(client: Client) -> None:
-    """Check that the workers' csist and Python are those of this process.
+    """Check that the workers run the csist and Python versions of this process.
 
     Raises:
-        ClusterError: if a worker has others: it would compute other bytes, or not understand its tasks.
+        ClusterError: if a worker has another version: its results could differ, or it could not unpickle its tasks.
     """
     found: Any = client.get_versions(packages=["csist"])
     here = found["client"]["packages"]["csist"]
-    for address, said in found["workers"].items():
-        there = said["packages"]["csist"]
+    for address, versions in found["workers"].items():
+        there = versions["packages"]["csist"]
         if there != here:
             stated = "no csist" if there is None else f"csist {there}"
             raise ClusterError(f"the worker {address} has {stated}, this is csist {here}: install the same on both")
-        version = ".".join(said["host"]["python"].split(".")[:2])
+        version = ".".join(versions["host"]["python"].split(".")[:2])
         if version != ".".join(platform.python_version_tuple()[:2]):
             raise ClusterError(
                 f"the worker {address} has Python {version}, this is {platform.python_version()}: "
@@ -203,33 +207,33 @@ def _check_workers(client: Client) -> None:
             )
 
 
-def begun(client: Client, steps: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """The steps, (label, what), in order; where that is a `Task`, the `Answer` of its call, which has begun before.
+def submit_ahead(client: Client, steps: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Submit the tasks among `steps`, (label, value), and yield all steps in order, each `Task` as its `Answer`.
 
-    Only so many tasks are in flight as keep the workers busy, and no further step is asked for before.
+    Tasks are submitted ahead, but no more than keep the workers busy; further steps are not requested before that.
 
     Raises:
         ClusterError: if the scheduler is gone.
     """
     waiting: deque[tuple[Any, Any]] = deque()
-    most = TASKS_A_THREAD
-    for label, what in steps:
-        if isinstance(what, Task):
-            # Not pure in Dask's sense: the file behind a path may be another one in the next run.
-            waiting.append((label, Answer(client, client.submit(what.function, *what.arguments, pure=False))))
-            most = max(TASKS_A_THREAD * _threads(client), 1)
+    most = TASKS_PER_THREAD
+    for label, value in steps:
+        if isinstance(value, Task):
+            # Not pure in Dask's sense: the file at a path may have changed by the next run.
+            waiting.append((label, Answer(client, client.submit(value.function, *value.arguments, pure=False))))
+            most = max(TASKS_PER_THREAD * _threads(client), 1)
         else:
-            waiting.append((label, what))
+            waiting.append((label, value))
         while len(waiting) > most:
             yield waiting.popleft()
     yield from waiting
 
 
 def starmap(client: Client, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-    """As `itertools.starmap`: what the function returns for each tuple of arguments, in order.
+    """Yield the results of the function for each tuple of arguments, in order, as `itertools.starmap` does.
 
     Raises:
         ClusterError: if the scheduler or the last worker is gone.
     """
     tasks = ((None, Task(function, each)) for each in arguments)
-    return (answer.result() for _, answer in begun(client, tasks))
+    return (answer.result() for _, answer in submit_ahead(client, tasks))

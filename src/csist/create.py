@@ -1,6 +1,6 @@
-"""From a method's name to a method that is ready to use: the table, the weights and the runtimes put together.
+"""Build a ready-to-use method from its name, with its weights and runtime.
 
-Nothing is imported before it is needed: the continuous method works without torch.
+Modules are imported only when they are needed: the continuous method works without torch.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def create_method(
 
     Args:
         name: a name of `list_methods`, or NAME+SUFFIX with a grid method and a suffix of `SUFFIXES`.
-        sensor: default: Gaussian PSF of 0.5 px, 11 x 11 px.
+        sensor: sensor of the images; None for a Gaussian PSF of 0.5 px and 11 x 11 px.
         ratio: sub-pixel grid ratio; continuous methods ignore it.
-        pretrained: None loads the trained weights that belong to sensor and ratio, False builds the method
-            untrained, a path loads that weight file.
-        runtime: what computes the map of a grid method: "torch", or "onnx" for onnxruntime, which also takes the
-            path of a file that `csist export` wrote.
-        **options: the method's own options, and the suffix's.
+        pretrained: None loads the trained weights for the sensor and ratio, False builds the method untrained, a path
+            loads that weight file.
+        runtime: library that computes the map of a grid method: "torch", or "onnx" for onnxruntime, which also
+            accepts the path of a file written by `csist export`.
+        **options: options of the method and of the suffix.
 
     Raises:
-        InputError: if the name, an option or the runtime is unknown, or weights are asked for that do not exist.
+        InputError: if the name, an option or the runtime is unknown, or the requested weights do not exist.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
@@ -72,18 +72,18 @@ def create_method(
 
 
 def follow(suffix: str, method: Any, **options: Any) -> Any:
-    """The grid method with what a suffix of `SUFFIXES` stands for behind it; options are the suffix's own."""
+    """Return the grid method followed by the read-out of a suffix of `SUFFIXES`, built with its own options."""
     return _class(f"csist.{SUFFIXES[suffix].target}")(method, **options)
 
 
 def _class(target: str) -> Any:
-    """The class at "module:class"."""
+    """Import the class at "module:class"."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def _with_options(key: str, options: dict[str, Any], build: Callable[[], Any]) -> Any:
-    """What `build` gives, with an unknown option named in one line."""
+    """Return `build()`, turning the error of an unknown option into a one-line `InputError`."""
     try:
         return build()
     except TypeError as error:
@@ -95,24 +95,26 @@ def _with_options(key: str, options: dict[str, Any], build: Callable[[], Any]) -
 def onnx_method(
     key: str, sensor: Sensor | None, ratio: int, weights: bool | str | Path | None, options: Mapping[str, Any]
 ) -> OnnxMethod:
-    """A grid method by onnxruntime: from an ONNX file, or exported on the spot, once for the same weights.
+    """Build a grid method that runs in onnxruntime, from an ONNX file or exported in memory.
+
+    The session of an in-memory export is cached for the same weights, sensor and options.
 
     Args:
         key: registry name, without suffix.
         sensor: as in `create_method`.
         ratio: sub-pixel grid ratio.
         weights: an .onnx file, or as `pretrained` of `create_method`.
-        options: the method's own.
+        options: options of the method.
 
     Raises:
-        InputError: if the method has no graph, or file and method do not fit.
+        InputError: if the method has no graph, or the file does not match the method.
     """
     from csist.onnx.graph import to_onnx
     from csist.onnx.runtime import OnnxMethod, open_session, read_onnx
     from csist.weights.pretrained import find_pretrained
 
     if not METHODS[key].grid:
-        raise InputError(f"the runtime onnx is for methods on the grid, {key!r} has none: leave it out")
+        raise InputError(f"the runtime onnx is for grid methods, and {key!r} is not one: leave it out")
     if isinstance(weights, str | Path) and Path(weights).suffix == ONNX_SUFFIX:
         if options:
             raise InputError(f"{weights} is a finished graph and takes no options, got {', '.join(options)}")
@@ -124,7 +126,7 @@ def onnx_method(
     path = find_pretrained(key, sensor or Sensor(), ratio) if weights is None else Path(weights)
     if sensor is None:
         sensor = create_method(key, None, ratio, path, **options).sensor
-    # Neither noise nor background is in the weights: one graph serves files that differ in them.
+    # The graph depends on neither noise nor background: one graph serves files that differ in them.
     optics = Sensor(psf=sensor.psf, shape=sensor.shape)
     written = path.stat().st_mtime_ns if path.is_file() else 0
     session = _exported(key, json.dumps(optics.to_card()), ratio, path, written, tuple(sorted(options.items())))
@@ -135,7 +137,7 @@ def onnx_method(
 def _exported(
     key: str, sensor_card: str, ratio: int, weights: Path, written: int, options: tuple[tuple[str, Any], ...]
 ) -> Any:
-    """Session of a method exported in memory; `written` tells a weight file from an older one of its name."""
+    """Return the session of a method exported in memory; `written` distinguishes versions of a weight file."""
     from csist.onnx.graph import to_onnx
     from csist.onnx.runtime import open_session
 
@@ -146,7 +148,7 @@ def _exported(
 def build_with_card(
     key: str, sensor: Sensor | None, ratio: int, weights: bool | str | Path | None, options: Mapping[str, Any]
 ) -> tuple[GridMethod, dict[str, Any]]:
-    """The method in torch, and its card with what the weight file says of training and score."""
+    """Build the method in torch, and its card with the training and score stated in the weight file."""
     from csist.weights.cards import SUFFIX, make_card, read_card
     from csist.weights.pretrained import find_pretrained
 

@@ -1,8 +1,8 @@
-"""What `csist evaluate` computes: one row of figures a method, and reference rows that no method can beat.
+"""Evaluation of methods on labelled images: one row of figures per method, with grid oracles as reference rows.
 
-Reference rows are grid oracles: they know every target and are wrong only by the grid, since a read-out can
-report nothing but cell centres. Ranked by intensity they are what a perfect map would score, ranked by
-closeness (score = - distance to the truth) what no ranking of a grid read-out can exceed.
+Grid oracles know every target; their only error is the grid, because a read-out reports cell centres. Ranked by
+intensity, they score what a perfect map would. Ranked by closeness (score = - distance to the truth), they score the
+maximum of any ranking of a grid read-out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from csist import metrics
 from csist._types import FloatArray
 from csist.checks import InputError, check_ratio
 from csist.create import create_method, follow
-from csist.datasets.grokcso import IMAGE_FOLDER, is_grokcso, read_grokcso
+from csist.datasets.grokcso import image_folder, is_grokcso, read_grokcso
 from csist.files import natural_key
 from csist.grid import SubPixelGrid
 from csist.io import read_targets_table
@@ -33,28 +33,28 @@ from csist.targets import Targets
 Progress = Callable[[int, int], None]
 
 BLOCK = 512
-"""Images whose maps are held in memory at a time."""
+"""Number of images whose maps are held in memory at a time."""
 
 EXACT_MAP = "exact map"
 REFERENCES = ("oracle", EXACT_MAP)
-"""Rows that no method can beat."""
+"""Names of the reference rows that no method can beat."""
 
 SCORE_NAMES = ("CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images of one split with their truth.
+    """Images of one split with their true targets.
 
     Args:
-        path: where they are from.
+        path: file or folder of the images.
         split: train, val or test.
         images: (N, H, W) in counts.
         truths: true targets of each image.
-        sensor: the sensor that took them.
-        prior: law of the scenes.
+        sensor: sensor of the images.
+        prior: prior of the scenes.
         names: name of each image in a table of targets, (image, frame).
-        total: images in the whole split.
+        total: number of images in the whole split.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class LabelledImages:
         return len(self.images)
 
     def describe(self) -> dict[str, Any]:
-        """A JSON-ready description."""
+        """Return a JSON-ready description."""
         return {
             "path": str(self.path),
             "split": self.split,
@@ -90,7 +90,7 @@ def read_labelled(
     Args:
         path: the store or folder.
         split: train, val or test.
-        limit: read the first images only.
+        limit: number of images to read from the start of the split; None for all.
         progress: called with (files read, files in all) for a folder.
 
     Raises:
@@ -101,7 +101,7 @@ def read_labelled(
         raise InputError(f"limit must be a whole number >= 1, got {limit}")
     if path.is_dir():
         if not is_grokcso(path):
-            raise InputError(f"cannot evaluate on {path}: neither a store (.h5) nor a GrokCSO dataset's folder")
+            raise InputError(f"cannot evaluate on {path}: neither a store (.h5) nor the folder of a GrokCSO dataset")
         return _read_folder(path, split, limit, progress)
     if path.exists() and path.suffix.lower() not in STORE_SUFFIXES:
         raise InputError(f"cannot evaluate on {path}: give a store (.h5) or the folder of a GrokCSO dataset")
@@ -121,8 +121,7 @@ def _read_folder(path: Path, split: str, limit: int | None, progress: Progress |
     total = len(arrays.images)
     if not total:
         raise InputError(f"the split {split} of {path} holds no image")
-    folder = path / split / IMAGE_FOLDER
-    folder = folder if folder.is_dir() else path / IMAGE_FOLDER
+    folder = image_folder(path / split) or image_folder(path) or path
     files = sorted((file.name for file in folder.glob("image_*.png")), key=natural_key)
     images = arrays.images[:limit].astype(np.float64)
     truths = targets_from_arrays(arrays.targets[:limit], arrays.count[:limit])
@@ -131,13 +130,13 @@ def _read_folder(path: Path, split: str, limit: int | None, progress: Progress |
 
 
 def read_predictions(path: str | Path, data: LabelledImages) -> list[Targets]:
-    """Detections of each image from a table that `csist unmix` wrote; an image without a row has none.
+    """Read the detections of each image from a table written by `csist unmix`; an image without a row has none.
 
-    Images are known by (image, frame). Folders before an image's name are ignored, and where all rows are of
-    one image file its name is: a renamed store still fits.
+    Images are identified by (image, frame). Folders in the image name are ignored. If the data is a single file, the
+    name is ignored as well, so that a renamed store still matches.
 
     Raises:
-        InputError: if the table cannot be read or has rows of images that the data does not have.
+        InputError: if the table cannot be read, or has rows for images that are not in the data.
     """
     table = read_targets_table(path)
     single = len({name for name, _ in data.names}) == 1
@@ -164,8 +163,8 @@ class Evaluation:
     Args:
         data: description of the images.
         ratio: sub-pixel grid ratio.
-        rows: one dictionary a method, JSON-ready but for NaN; see `score_predictions` for the keys.
-        predictions: detections of each image by the row's name.
+        rows: one dictionary per method, JSON-ready except for NaN; see `score_predictions` for the keys.
+        predictions: detections of each image, by name of the row.
     """
 
     data: dict[str, Any]
@@ -174,7 +173,7 @@ class Evaluation:
     predictions: dict[str, list[Targets]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures alone."""
+        """Return the figures without the detections."""
         return {"data": self.data, "ratio": self.ratio, "rows": self.rows}
 
 
@@ -193,28 +192,28 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Run methods on labelled images and score them, and detections that exist already.
+    """Run methods on labelled images and score them together with existing detections.
 
-    Sensor, noise and (for the continuous method and `NAME+refine`) prior are the data's own: this is what a
-    method is worth when it knows what can be known.
+    Sensor, noise and (for the continuous method and `NAME+refine`) prior are those of the data, so that the score is
+    not limited by a wrong model.
 
     Args:
-        data: images with their truth.
-        methods: registry names, with a suffix or without.
+        data: images with their true targets.
+        methods: registry names, with or without a suffix.
         ratio: sub-pixel grid ratio of grid methods and oracle.
-        prior: for the continuous method and `NAME+refine`; None for the data's.
-        mode: effort of the continuous method; None for its default.
-        weights: weight file, for a single trained method; None for those that come with the package.
-        runtime: what computes the maps of grid methods, see `create_method`.
-        predictions: further detections, one `Targets` an image, by the name of their row.
-        references: rows to add that no method can beat, of `REFERENCES`: the oracles of the grid, and the exact map
-            (see `csist.methods.exact_map`), which takes as long as the continuous method.
-        resamples: resamples of the bootstrap intervals; 0 for none.
+        prior: prior of the continuous method and `NAME+refine`; None for that of the data.
+        mode: mode of the continuous method; None for its default.
+        weights: weight file, for a single trained method; None for the weights in the package.
+        runtime: library that computes the maps of grid methods, see `create_method`.
+        predictions: existing detections, one `Targets` per image, by name of the row.
+        references: reference rows to add, from `REFERENCES`: the grid oracles, and the exact map (see
+            `csist.methods.exact_map`), which takes as long as the continuous method.
+        resamples: number of resamples of the bootstrap intervals; 0 for none.
         seed: seed of the bootstrap.
         progress: called with (name, images done, images in all).
 
     Raises:
-        InputError: if a method, an option or a batch does not fit.
+        InputError: if a method or an option is invalid, or a batch has the wrong length.
     """
     check_ratio(ratio)
     grid = SubPixelGrid(data.sensor.shape, ratio)
@@ -244,11 +243,11 @@ def evaluate(
 
 
 class Family(NamedTuple):
-    """Methods that read the maps of one grid method, so that these are made once.
+    """Methods that share the maps of one grid method, which are computed once.
 
     Args:
-        grid: the grid method; None for a single method without a map.
-        members: ready methods by name.
+        grid: grid method; None for a single method without a map.
+        members: methods by name.
     """
 
     grid: Any
@@ -265,16 +264,16 @@ def _prepare(
     weights: str | Path | None,
     runtime: str,
 ) -> list[Family]:
-    """Families of ready methods, those of a family reading the maps of one grid method.
+    """Build all methods, grouped into families that share the maps of one grid method.
 
-    All of them are built before the first one runs, so that a mistake shows at once.
+    All methods are built before the first one runs, so that errors show immediately.
     """
     families: dict[str, Family] = {}
     for name in names:
         key, suffix = split_name(name)
         if not abilities(name).grid:
             options: dict[str, Any] = {} if mode is None else {"mode": mode}
-            noise = data.sensor.read_noise  # stated, so 0 means none and nothing is estimated
+            noise = data.sensor.read_noise  # given explicitly: 0 means no noise instead of "estimate it"
             method = create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
             families[key] = Family(None, {key: method})
         else:
@@ -290,29 +289,29 @@ def _prepare(
 def _run(
     family: Family, data: LabelledImages, progress: Callable[[str, int, int], None] | None
 ) -> dict[str, tuple[list[Targets], dict[str, Any]]]:
-    """Detections, images per second and, for a grid method, fidelity of its maps, of each method of a family."""
+    """Return the detections, images per second and, for a grid method, map fidelity of each method of a family."""
     grid, members = family.grid, family.members
     for method in members.values():
-        method.predict(data.images[:2])  # compiled code and thread pools are made at the first call
+        method.predict(data.images[:2])  # warm-up: the first call compiles code and starts thread pools
     found: dict[str, list[Targets]] = {name: [] for name in members}
     spent = dict.fromkeys(members, 0.0)
     fidelity: list[tuple[int, dict[str, float]]] = []
     start, size = 0, 32
     while start < len(data):
         block = data.images[start : start + (BLOCK if grid else size)]
-        begun = time.perf_counter()
+        start_time = time.perf_counter()
         maps = None if grid is None else grid.predict_maps(block)
-        shared = time.perf_counter() - begun  # a method alone would have had to make the maps
+        shared = time.perf_counter() - start_time  # counted for each method: run alone, it would compute the maps
         for name, method in members.items():
-            begun = time.perf_counter()
+            start_time = time.perf_counter()
             found[name] += method.predict(block) if maps is None else method.read(block, maps)
-            took = shared + time.perf_counter() - begun
-            spent[name] += took
+            elapsed = shared + time.perf_counter() - start_time
+            spent[name] += elapsed
         if maps is not None and grid in members.values():
             fidelity.append((len(block), _map_fidelity(grid.grid, maps, data.truths[start : start + len(block)])))
         start += len(block)
-        # Blocks of about a second: long enough for all threads, short enough for progress and Ctrl-C.
-        size = int(np.clip(size * 2 if took < 0.5 else size, 32, 4096))
+        # Blocks of about a second: long enough to use all threads, short enough for progress and Ctrl-C.
+        size = int(np.clip(size * 2 if elapsed < 0.5 else size, 32, 4096))
         if progress is not None:
             progress(", ".join(members), start, len(data))
     extra: dict[str, dict[str, Any]] = {
@@ -327,7 +326,7 @@ def _run(
 
 
 def _map_fidelity(grid: SubPixelGrid, maps: FloatArray, truths: Sequence[Targets]) -> dict[str, float]:
-    """PSNR in dB, SSIM and mean squared error of a cell in counts^2."""
+    """Return the PSNR in dB, SSIM and mean squared error per cell in counts^2."""
     true = np.stack([grid.encode(targets) for targets in truths])
     fits = min(true.shape[1:]) >= metrics.functional.SSIM_WINDOW_PX
     return {
@@ -340,14 +339,14 @@ def _map_fidelity(grid: SubPixelGrid, maps: FloatArray, truths: Sequence[Targets
 def exact_map_row(
     data: LabelledImages, grid: SubPixelGrid, prior: ScenePrior | None, progress: Callable[[str, int, int], None] | None
 ) -> tuple[list[Targets], dict[str, Any]]:
-    """What the read-out finds in the exact maps, and their mean squared error.
+    """Return the detections read out from the exact maps, and the mean squared error of the maps.
 
     Raises:
         InputError: if the prior has no exact map.
     """
     found: list[Targets] = []
     squared = 0.0
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for start in range(0, len(data), BLOCK):
         truths = data.truths[start : start + BLOCK]
         maps = exact_maps(data.images[start : start + BLOCK], grid, data.sensor, prior or data.prior)
@@ -356,12 +355,12 @@ def exact_map_row(
         squared += float(((maps - true) ** 2).mean(axis=(1, 2)).sum())
         if progress is not None:
             progress(EXACT_MAP, len(found), len(data))
-    speed = len(data) / max(time.perf_counter() - begun, 1e-9)
+    speed = len(data) / max(time.perf_counter() - started, 1e-9)
     return found, {"images_per_second": speed, "squared_error": squared / len(data)}
 
 
 def add_error_ratios(rows: Sequence[dict[str, Any]]) -> None:
-    """Set `squared_error_ratio`, the squared error over the exact map's, in the rows that have one, in place."""
+    """Set `squared_error_ratio`, the squared error relative to the exact map, in place in rows with a squared error."""
     exact = [row["squared_error"] for row in rows if row["name"] == EXACT_MAP]
     for row in rows:
         if exact and "squared_error" in row:
@@ -369,7 +368,7 @@ def add_error_ratios(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def grid_oracles(truths: Sequence[Targets], grid: SubPixelGrid) -> dict[str, list[Targets]]:
-    """What a grid read-out would report that knows the truth, by ranking: "intensity" and "closeness"."""
+    """Return the detections of a grid read-out that knows the truth, by ranking: "intensity" and "closeness"."""
     snapped = [grid.snap(truth) for truth in truths]
     return {
         "intensity": [targets.replace(score=targets.intensity) for targets in snapped],
@@ -381,7 +380,7 @@ def grid_oracles(truths: Sequence[Targets], grid: SubPixelGrid) -> dict[str, lis
 
 
 def states_probabilities(predictions: Sequence[Targets]) -> bool:
-    """Whether all scores lie in [0, 1], as probabilities do and cell values in counts do not."""
+    """Return whether all scores lie in [0, 1], as probabilities do and cell values in counts do not."""
     score = np.concatenate([np.zeros(0), *[targets.score for targets in predictions]])
     return bool(score.size) and bool(np.all((score >= 0) & (score <= 1)))
 
@@ -389,22 +388,22 @@ def states_probabilities(predictions: Sequence[Targets]) -> bool:
 def score_predictions(
     predictions: Sequence[Targets], truths: Sequence[Targets], resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """All figures of one method.
+    """Compute all figures of one method.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
-        resamples: resamples of the bootstrap; 0 for no interval.
+        predictions: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
+        resamples: number of bootstrap resamples; 0 for no interval.
         seed: seed of the bootstrap.
 
     Returns:
         CSO-mAP and AP05 to AP25 in percent, ranked by score; interval, the 95 % interval of CSO-mAP (or None);
         by_intensity, the six values ranked by intensity; count_accuracy in percent; detections; errors, see
         `csist.metrics.error_summary` (pairs within 0.5 px); calibration, with expected_calibration_error
-        within 0.25 px, and coverage of the stated standard errors, where a method states them (else None).
+        within 0.25 px, and coverage of the stated standard errors, for methods that state them (else None).
 
     Raises:
-        InputError: if the batches do not fit.
+        InputError: if the batches differ in length.
     """
     figures: dict[str, Any] = dict(metrics.cso_map(predictions, truths))
     figures["interval"] = None

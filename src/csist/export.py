@@ -1,4 +1,4 @@
-"""`csist export`: a grid method as an ONNX file, complete and checked or not at all."""
+"""Export of grid methods as ONNX files, checked against torch before they are written."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ def export_method(
     threshold: float | None = READ_OUT_THRESHOLD,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write a grid method as an ONNX file, complete and checked or not at all.
+    """Write a grid method as an ONNX file, checked against torch; a failed export leaves no file.
 
     Args:
         name: registry name.
         path: file ending in .onnx.
-        sensor: whose images are unmixed; None for that of the weights.
+        sensor: sensor of the images; None for that of the weights.
         ratio: sub-pixel grid ratio.
         weights: as `pretrained` of `create_method`.
-        threshold: cells below are no detections, in counts; None exports the map alone.
-        **options: the method's own.
+        threshold: smallest value in counts of a cell that counts as a detection; None exports only the map.
+        **options: options of the method.
 
     Returns:
-        The card that the file carries.
+        The card stored in the file.
 
     Raises:
-        InputError: if the method is no fixed graph, has no weights, or the file cannot be written.
-        RuntimeError: if onnxruntime and torch differ.
+        InputError: if the method is not a fixed graph or has no weights, or the file cannot be written.
+        RuntimeError: if the outputs of onnxruntime and torch differ.
     """
     key, suffix = split_name(name)
     if suffix is not None:
-        raise InputError(f"cannot export {name!r}: what follows the map is no part of the graph, export {key!r}")
+        raise InputError(f"cannot export {name!r}: the read-out is not part of the graph, export {key!r} instead")
     if not METHODS[key].grid:
-        raise InputError(f"cannot export {key!r}: it has no map, only networks on the grid such as 'dista-net' have")
+        raise InputError(f"cannot export {key!r}: it has no map; choose a network on the grid such as 'dista-net'")
     check_packages("export", PACKAGES, "export")
     check_writable(path, (ONNX_SUFFIX,))
     method, card = build_with_card(key, sensor, ratio, weights, options)

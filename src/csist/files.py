@@ -1,32 +1,34 @@
-"""Files without loss: errors that name the file, outputs that appear under their name only when complete."""
+"""Safe file access: read errors that name the file, and outputs that appear only once they are complete."""
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from csist.checks import InputError
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, as one line."""
-    # A KeyError puts its message in quotes.
-    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(said.split()) or type(error).__name__
+    """Return the message of an exception as a single line."""
+    # str() of a KeyError puts the message in quotes.
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(message.split()) or type(error).__name__
 
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn whatever a parser raises inside the block into one `InputError` that names the file.
+    """Turn any exception raised by a parser inside the block into an `InputError` that names the file.
 
-    Readers of foreign formats answer a damaged file with almost any exception (struct, zlib, index, syntax),
-    so this is the one place that catches them all; an `InputError` passes unchanged.
+    Third-party readers raise almost any exception on a damaged file (struct, zlib, index, syntax), so this is the
+    only place that catches them all. An `InputError` passes unchanged.
     """
     try:
         yield
@@ -35,15 +37,16 @@ def reading(path: str | Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"cannot read {path}: there is no such file") from error
     except MemoryError as error:
-        raise InputError(f"cannot read {path}: it does not fit into the memory") from error
+        raise InputError(f"cannot read {path}: it does not fit into memory") from error
     except Exception as error:
-        said = one_line(error)
-        # A parser's own message is often about itself: say first what that means for the user.
-        raise InputError(f"cannot read {path}, it is damaged or not what its suffix says: {said[:200]}") from error
+        # The message of a parser is often about its internals: state first what it means for the user.
+        raise InputError(
+            f"cannot read {path}, it is damaged or not what its suffix says: {one_line(error)[:200]}"
+        ) from error
 
 
 def is_special(path: Path) -> bool:
-    """Whether the path is a device or pipe (/dev/null, /dev/stdout): written in place, never replaced."""
+    """Return whether the path is a device or pipe (/dev/null, /dev/stdout), to be written in place."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -51,28 +54,76 @@ def is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _partial_name(path: Path) -> Path:
+def _owner(pid: int | str) -> str:
+    """A process of this machine, as it stands in a name."""
+    return f"{zlib.crc32(platform.node().encode()):08x}-{pid}"
+
+
+def _partial_name(path: Path, kind: str = "partial") -> Path:
     # Hidden, in the same folder (a rename must not cross file systems), with the suffix kept, because some
     # writers choose their format by it.
-    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    return path.with_name(f".{path.stem}.{_owner(os.getpid())}.{kind}{path.suffix}")
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # it is somebody else's, or nobody knows
+    return True
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what killed runs on this machine have left of the same output; that of runs alive stays."""
+    name = re.compile(
+        re.escape(f".{path.stem}.{_owner('')}") + r"(\d{1,9})\.(partial|scratch)" + re.escape(path.suffix)
+    )
+    with suppress(OSError):
+        for left in list(path.parent.iterdir()):
+            found = name.fullmatch(left.name)
+            if found is not None and int(found[1]) != os.getpid() and not _is_alive(int(found[1])):
+                _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside an output for what is only needed while it is made; it is gone afterwards."""
+    remove_stale(path)
+    folder = _partial_name(path, "scratch")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
-    """Return the path if a file can be written there; call it before the work begins.
+    """Return the path if a file can be written there; call this before any expensive work.
 
     Args:
-        path: file to be written; it may exist.
-        suffixes: endings allowed, lower case with the dot; none for any.
+        path: file to write; it may exist.
+        suffixes: allowed suffixes in lower case with the dot; empty to allow any.
 
     Raises:
-        InputError: if its folder is missing, it is a folder itself, it cannot be written or ends otherwise.
+        InputError: if the folder is missing, the path is a folder, is not writable or has another suffix.
     """
     path = Path(path)
     try:
         path.stat()
     except FileNotFoundError:
         pass
-    except OSError as error:  # a name too long, a file where a folder is meant, a folder that is closed
+    except OSError as error:  # a name that is too long, a file in place of a folder, a folder without permission
         raise InputError(f"cannot write {path}: {error.strerror or one_line(error)}") from error
     if suffixes and path.suffix.lower() not in suffixes:
         raise InputError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
@@ -84,7 +135,7 @@ def check_writable(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist, create it first")
     probe = _partial_name(path)
     try:
-        # Permission bits do not tell of read-only disks or over-long names: try it.
+        # Permission bits do not show read-only disks or over-long names: try it.
         probe.open("xb").close()
         probe.unlink()
     except FileExistsError:
@@ -95,16 +146,16 @@ def check_writable(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """Return the path if a folder can be made there.
+    """Return the path if a folder can be created there.
 
     Raises:
-        InputError: if there is something already (an empty folder is fine) or it cannot be written.
+        InputError: if the path exists and is not an empty folder, or cannot be written.
     """
     path = Path(path)
     if path.is_dir() and not any(path.iterdir()):
         return path
     if path.exists():
-        raise InputError(f"cannot write {path}: it exists already, give another name or remove it")
+        raise InputError(f"cannot write {path}: it already exists, give another name or remove it")
     return check_writable(path)
 
 
@@ -113,13 +164,13 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextmanager
 def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path` to write to, renamed to `path` when the block ends without an error.
+    """Yield a temporary path beside `path`, renamed to `path` when the block ends without an error.
 
-    After an error or Ctrl-C nothing is left behind and an older file of that name is untouched.
+    After an error or Ctrl-C the temporary file is removed and an existing file at `path` is unchanged.
 
     Args:
-        path: the final name.
-        folder: whether a folder is written (made here, empty) instead of a file.
+        path: final path.
+        folder: whether to write a folder (created here, empty) instead of a file.
 
     Raises:
         InputError: if the path cannot be written or the disk is full.
@@ -131,6 +182,7 @@ def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
         return
     final = Path(os.path.realpath(path))
     partial = _partial_name(final)
+    remove_stale(final)
     try:
         if folder:
             shutil.rmtree(partial, ignore_errors=True)
@@ -138,17 +190,14 @@ def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
         yield partial
         partial.replace(final)
     except BaseException as error:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise InputError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
         raise
 
 
 def write_text(text: str, path: str | Path) -> None:
-    """Write a text file (UTF-8), complete or not at all.
+    """Write a text file (UTF-8) atomically.
 
     Raises:
         InputError: if the path cannot be written.
@@ -158,7 +207,7 @@ def write_text(text: str, path: str | Path) -> None:
 
 
 def natural_key(text: str) -> tuple[object, ...]:
-    """Sort key under which image_2 comes before image_10."""
+    """Return a sort key that puts image_2 before image_10."""
     parts: list[object] = list(re.split(r"(\d+)", text.lower()))
     parts[1::2] = [int(str(digits)) for digits in parts[1::2]]
     return tuple(parts), text

@@ -1,7 +1,7 @@
-"""The sub-pixel grid: the only place that converts between pixel positions and grid cells.
+"""Sub-pixel grid: the only module that converts between pixel positions and grid cells.
 
-Each pixel becomes ratio x ratio cells. A coordinate x lies in cell floor(ratio * (x + 1/2)), whose centre
-is (i + 1/2) / ratio - 1/2; for odd ratios this equals the published rule round(c x + (c - 1) // 2).
+Each pixel is divided into ratio x ratio cells. A coordinate x lies in cell i = floor(ratio * (x + 1/2)), whose centre
+is (i + 1/2) / ratio - 1/2. For odd ratios this equals the published rule round(c x + (c - 1) // 2).
 """
 
 from __future__ import annotations
@@ -19,27 +19,33 @@ from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
 READ_OUT_THRESHOLD = 50.0
-"""Cells below this intensity in counts are dropped by the published read-out."""
+"""Intensity in counts below which the published read-out drops a cell."""
 
 SPREAD_CELLS2 = 0.4
-"""Squared distance from their centroid, in cells^2 and summed with the flux in units of the brightest cell, up to which
-two groups of cells are one target: two halves of a target in neighbouring cells have 1/4, two whole targets 1/2."""
+"""Largest spread of two groups of cells that are merged into one target.
+
+The spread is the sum of flux times squared distance from the common centroid, in cells^2, with the flux in units of the
+brightest cell. Two halves of one target in neighbouring cells have 1/4, two whole targets 1/2."""
 
 TOUCHING_CELLS2 = 2.0
-"""Squared distance in cells^2 of two cells that touch at a corner."""
+"""Squared distance in cells^2 between the centres of two cells that touch at a corner."""
 
 MOST_CELLS = 512
-"""Cells of one map that are merged, brightest first: bounds the time where a map is nothing but noise."""
+"""Number of cells of a map, brightest first, that are merged: bounds the run time on maps of pure noise."""
 
 
 @compiled_exactly
 def merge_cells(cells: FloatArray, fewest: int, most: int) -> int:
-    """Merge `cells` (n, 3), rows of column, row and flux, in place; the first so many rows that it returns remain.
+    """Merge groups of cells in place and return their number.
 
-    Of all pairs that may merge, the one whose merging adds least to the sum of flux times squared distance from
-    the centroid is taken (Ward, J. Am. Stat. Assoc. 58, 1963), until none is left. A pair may merge if it
-    touches and adds at most `SPREAD_CELLS2` times the brightest cell, or while more than `most` remain; never
-    below `fewest`.
+    Each step merges the pair that adds least to the sum of flux times squared distance from the centroid (Ward,
+    J. Am. Stat. Assoc. 58, 1963). A pair may merge if its cells touch and it adds at most `SPREAD_CELLS2` times the
+    flux of the brightest cell, or while more than `most` groups remain. Merging stops at `fewest` groups.
+
+    Args:
+        cells: (n, 3) with columns column, row and flux; on return the first rows hold the merged groups.
+        fewest: number of groups at which merging stops.
+        most: number of groups above which cells are merged at any distance.
     """
     number: int = cells.shape[0]
     allowed = SPREAD_CELLS2 * cells[:, 2].max() if number else 0.0
@@ -65,7 +71,7 @@ def merge_cells(cells: FloatArray, fewest: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class SubPixelGrid:
-    """Grid of `ratio` x `ratio` cells a pixel over an image of `shape` (rows, columns).
+    """Grid of `ratio` x `ratio` cells per pixel over an image of `shape` (rows, columns).
 
     Raises:
         InputError: if ratio or shape is out of range.
@@ -84,23 +90,23 @@ class SubPixelGrid:
 
     @property
     def map_shape(self) -> tuple[int, int]:
-        """(rows, columns) of the map."""
+        """Shape (rows, columns) of the map."""
         return self.shape[0] * self.ratio, self.shape[1] * self.ratio
 
     def cell_of(self, position: ArrayLike) -> NDArray[np.int64]:
-        """Cell index of a coordinate in px, along one axis."""
+        """Return the cell index of a coordinate in px along one axis."""
         return np.floor(self.ratio * (np.asarray(position, dtype=np.float64) + 0.5)).astype(np.int64)
 
     def position_of(self, cell: ArrayLike) -> FloatArray:
-        """Coordinate in px of the centre of a cell, along one axis; between centres, of a fraction of a cell."""
+        """Return the coordinate in px of the centre of a cell along one axis; the cell index may be fractional."""
         return (np.asarray(cell, dtype=np.float64) + 0.5) / self.ratio - 0.5
 
     def coordinate_of(self, position: ArrayLike) -> FloatArray:
-        """Position on the map, in cells and fractions, of a coordinate in px, along one axis: undoes `position_of`."""
+        """Return the fractional cell index of a coordinate in px along one axis, the inverse of `position_of`."""
         return (np.asarray(position, dtype=np.float64) + 0.5) * self.ratio - 0.5
 
     def encode(self, targets: Targets) -> FloatArray:
-        """Map [row, column] of intensities, shape `map_shape`; targets in one cell add up.
+        """Return the intensity map [row, column] of the targets, shape `map_shape`; targets in one cell add up.
 
         Raises:
             InputError: if a target lies outside the image.
@@ -118,7 +124,7 @@ class SubPixelGrid:
         return cells
 
     def decode(self, cells: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> Targets:
-        """One detection a cell of at least `threshold` counts, in row-major order; the score is the cell's value.
+        """Return one detection per cell of at least `threshold` counts, in row-major order, scored by its value.
 
         Raises:
             InputError: if the map has another shape.
@@ -131,16 +137,16 @@ class SubPixelGrid:
     def centroids(
         self, cells: FloatArray, threshold: float = READ_OUT_THRESHOLD, fewest: int = 1, most: int | None = None
     ) -> Targets:
-        """One detection a group of cells that one target explains, brightest first; the score is its intensity.
+        """Return one detection per group of cells explained by one target, brightest first, scored by its intensity.
 
-        Cells of at least `threshold` counts (and above 0) are merged as in `merge_cells`; the position is the
-        centroid, weighted by flux, the intensity the sum. Of more than `MOST_CELLS` the brightest are used.
+        Cells of at least `threshold` counts (and above 0) are merged by `merge_cells`. The position of a group is its
+        flux-weighted centroid, the intensity its sum. Only the brightest `MOST_CELLS` cells are used.
 
         Args:
             cells: map (cH, cW) in counts.
-            threshold: in counts.
-            fewest: groups below which nothing is merged further.
-            most: groups above which cells are merged however far apart they are; None for no limit.
+            threshold: smallest value of a cell in counts.
+            fewest: number of groups at which merging stops.
+            most: number of groups above which cells are merged at any distance; None for no limit.
 
         Raises:
             InputError: if the map has another shape.
@@ -156,14 +162,14 @@ class SubPixelGrid:
 
     def _check_map(self, cells: FloatArray) -> None:
         if cells.shape != self.map_shape:
-            raise InputError(f"a map of shape {self.map_shape} is needed for {self}, got {cells.shape}")
+            raise InputError(f"the map must have shape {self.map_shape} for {self}, got {cells.shape}")
 
     def snap(self, targets: Targets) -> Targets:
-        """The targets moved to the centres of their cells, as the best grid read-out would report them."""
+        """Move the targets to the centres of their cells, as an ideal grid read-out would report them."""
         return targets.replace(x=self.position_of(self.cell_of(targets.x)), y=self.position_of(self.cell_of(targets.y)))
 
     def steering_factors(self, psf: PSF) -> tuple[FloatArray, FloatArray]:
-        """(A, B) with image = A @ map @ B.T for a separable PSF: A is (H, cH), B is (W, cW).
+        """Return A (H, cH) and B (W, cW) with image = A @ map @ B.T for a separable PSF.
 
         Raises:
             InputError: if the PSF is not separable.
@@ -177,7 +183,7 @@ class SubPixelGrid:
         return rows, columns
 
     def steering_matrix(self, psf: PSF) -> FloatArray:
-        """Dense G, (H W, cH cW), row-major on both sides: image.ravel() = G @ map.ravel()."""
+        """Return the dense matrix G (H W, cH cW) with image.ravel() = G @ map.ravel(), row-major on both sides."""
         if isinstance(psf, GaussianPSF):
             return np.asarray(np.kron(*self.steering_factors(psf)), dtype=np.float64)
         rows, columns = self.map_shape
@@ -187,7 +193,7 @@ class SubPixelGrid:
 
 
 def least_squares_start(images: FloatArray, maps: FloatArray) -> FloatArray:
-    """Q (cells, pixels) with map ~ Q image, least squares over training pairs: Q = S Z^T (Z Z^T)^-1.
+    """Return Q (cells, pixels) with map ~ Q image, by least squares over training pairs: Q = S Z^T (Z Z^T)^-1.
 
     Args:
         images: (N, H, W), N at least H W.
@@ -201,14 +207,14 @@ def least_squares_start(images: FloatArray, maps: FloatArray) -> FloatArray:
     z = images.reshape(len(images), -1)
     s = maps.reshape(len(maps), -1)
     if len(z) < z.shape[1]:
-        raise InputError(f"a least-squares start needs at least {z.shape[1]} pairs (one a pixel), got {len(z)}")
+        raise InputError(f"a least-squares start needs at least {z.shape[1]} pairs (one per pixel), got {len(z)}")
     return np.asarray(np.linalg.lstsq(z, s, rcond=None)[0].T)
 
 
 def encode_arrays(grid: SubPixelGrid, targets: FloatArray) -> NDArray[np.float32]:
-    """Maps (N, cH, cW) of scenes given as padded arrays (N, K, 3) of x, y, intensity; NaN is padding.
+    """Return the maps (N, cH, cW) of scenes given as arrays (N, K, 3) of x, y, intensity, padded with NaN.
 
-    Two targets in one cell add up.
+    Targets in one cell add up.
     """
     rows, columns = grid.map_shape
     present = ~np.isnan(targets[:, :, 0])

@@ -1,9 +1,9 @@
-"""What physics allows on labelled images, as `csist limits` prints it: a ceiling for every method.
+"""Physical limits on labelled images: the posterior limit and the Cramer-Rao bound, printed by `csist limits`.
 
-Two answers that need each other. The posterior limit is what the exact posterior would score by the benchmark's
-own metric, count known, between two sets of Markov chains (`csist.methods.continuous.limit`). The
-Cramer-Rao bound is the smallest standard error of each target (`csist.physics.bounds`): it holds for unbiased
-estimates only, and where targets melt together the prior says more than the bound.
+The posterior limit is the score of the exact posterior in the benchmark's metric, count known, bracketed by two sets of
+Markov chains (`csist.methods.continuous.limit`). The Cramer-Rao bound is the smallest standard error of each target
+(`csist.physics.bounds`). It holds only for unbiased estimates, and where targets overlap strongly the prior constrains
+them more than the bound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 BLOCK = 64
-"""Images given to the chains at a time: Ctrl-C is heard when a block ends."""
+"""Number of images sampled at a time: Ctrl-C takes effect at the end of a block."""
 
 BOUND_FIELDS = ("x", "y", "intensity")
 QUARTILES = (0.25, 0.5, 0.75)
@@ -34,12 +34,12 @@ QUARTILES = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class PosteriorLimit:
-    """CSO-mAP and AP05 to AP25 in percent that the exact posterior scores, by two sets of chains.
+    """CSO-mAP and AP05 to AP25 in percent of the exact posterior, sampled by two sets of chains.
 
     Args:
-        from_truth: by chains that start at the truth, value and interval by the names of `cso_map`.
-        from_modes: by chains that find their own start.
-        difference: CSO-mAP of the first minus that of the second, on the same resamples.
+        from_truth: values and intervals of the chains that start at the truth, with the names of `cso_map`.
+        from_modes: the same for the chains that find their own start.
+        difference: CSO-mAP of the first set minus that of the second, on the same resamples.
     """
 
     from_truth: dict[str, Interval]
@@ -54,16 +54,16 @@ class PosteriorLimit:
 
     @property
     def agree(self) -> bool:
-        """Whether the interval of the difference holds 0: chains that disagree have not found the posterior."""
+        """Whether the interval of the difference contains 0; chains that disagree have not converged."""
         return self.difference.low <= 0.0 <= self.difference.high
 
 
 @dataclass(frozen=True)
 class BoundSummary:
-    """Quartiles of the Cramer-Rao bound over all targets of the images with so many.
+    """Quartiles of the Cramer-Rao bound over the targets of all images with a given number of targets.
 
     Args:
-        count: targets in an image; None for all images.
+        count: number of targets per image; None for all images.
         images: number of images.
         targets: number of targets.
         unresolved: targets with an infinite bound.
@@ -83,13 +83,13 @@ class BoundSummary:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """The limits of a set of labelled images.
+    """Physical limits on a set of labelled images.
 
     Args:
         data: description of the images.
-        steps: sampling steps for each image and set of chains.
-        posterior: the posterior limit; None where there is none.
-        posterior_missing: why there is none.
+        steps: sampling steps per image and set of chains.
+        posterior: posterior limit; None if there is none.
+        posterior_missing: reason why there is no posterior limit.
         bounds: Cramer-Rao bound of the targets of each image.
         summary: quartiles of the bounds by number of targets, those of all images last.
     """
@@ -102,7 +102,7 @@ class Limits:
     summary: list[BoundSummary]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures alone, JSON-ready but for NaN and infinity; an interval is value, low, high."""
+        """Return the figures, JSON-ready except for NaN and infinity; an interval is value, low, high."""
         found = self.posterior
         posterior = None if found is None else {
             "from_truth": found.from_truth,
@@ -128,15 +128,15 @@ def measure_limits(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Limits:
-    """The posterior limit and the Cramer-Rao bound of labelled images.
+    """Compute the posterior limit and the Cramer-Rao bound of labelled images.
 
     Args:
-        data: images with their truth; sensor and prior are theirs.
-        steps: sampling steps for each image and set of chains.
-        workers: threads; None for one a core.
-        resamples: resamples of the bootstrap intervals.
+        data: images with their true targets, sensor and prior.
+        steps: sampling steps per image and set of chains.
+        workers: number of threads; None for one per core.
+        resamples: number of resamples of the bootstrap intervals.
         seed: seed of the bootstrap.
-        progress: called with (what is computed, images done, images in all).
+        progress: called with (name of the limit, images done, images in all).
 
     Raises:
         InputError: if a number is below 1, or the sensor has neither noise nor rounding.
@@ -145,7 +145,7 @@ def measure_limits(
         if value is not None and value < 1:
             raise InputError(f"{name} must be a whole number >= 1, got {value}")
     if not float(data.sensor.noise_variance(max(data.sensor.background, 0.0))) > 0:
-        raise InputError(f"the sensor of {data.path} has neither noise nor rounding, so that nothing limits a method")
+        raise InputError(f"the sensor of {data.path} has neither noise nor rounding: there is no limit to compute")
     bounds = []
     for done, truth in enumerate(data.truths, 1):
         bounds.append(_bound(truth, data))
@@ -165,7 +165,7 @@ def _bound(truth: Targets, data: LabelledImages) -> Bound:
 def _posterior(
     data: LabelledImages, steps: int, workers: int | None, resamples: int, seed: int, progress: Progress | None
 ) -> PosteriorLimit:
-    # Imported here: it compiles, and is not needed for the bound.
+    # Imported here: it compiles code that the bound does not need.
     from csist.methods.continuous.limit import posterior_limit
 
     from_truth: list[Targets] = []
@@ -190,10 +190,10 @@ def _posterior(
 
 
 def summarise_bounds(bounds: Sequence[Bound]) -> list[BoundSummary]:
-    """Quartiles of the bounds by number of targets in the image, then those of all images.
+    """Return the quartiles of the bounds by number of targets per image, then those of all images.
 
     Args:
-        bounds: one `Bound` an image.
+        bounds: one `Bound` per image.
     """
     counts = np.array([bound.x.size for bound in bounds], dtype=np.int64)
     return [
@@ -214,25 +214,25 @@ def _quartiles(values: FloatArray) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     with np.errstate(invalid="ignore"):
         low, middle, high = np.quantile(values, QUARTILES)
-    # Between two infinities NumPy interpolates to NaN.
+    # NumPy interpolates to NaN between two infinities.
     low, middle, high = (float(value) if value == value else float("inf") for value in (low, middle, high))
     return low, middle, high
 
 
 def bound_table(data: LabelledImages, bounds: Sequence[Bound]) -> pd.DataFrame:
-    """One row a true target: image and frame as in a table of targets, x, y, intensity and the bound of each.
+    """Return a table with one row per true target: image, frame, x, y, intensity and their bounds.
 
     An infinite bound is a missing value.
 
     Args:
-        data: images with their truth.
-        bounds: one `Bound` an image.
+        data: images with their true targets.
+        bounds: one `Bound` per image.
     """
     import pandas as pd
 
     from csist.io import targets_table
 
-    named = zip(data.names, data.truths, strict=False)  # a limited set has more names than images
+    named = zip(data.names, data.truths, strict=False)  # with a limit there are more names than images
     table = targets_table([(image, frame, truth) for (image, frame), truth in named])
     table = table[["image", "frame", *BOUND_FIELDS]]
     columns = {

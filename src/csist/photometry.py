@@ -74,8 +74,7 @@ def forced_photometry(
         raise InputError(f"x and y must be positions of equal number, got shapes {columns.shape} and {rows.shape}")
     if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
         raise InputError("positions must be finite: leave out those that are NaN or infinite")
-    rules = FrameRules(settled.ceiling, settled.stated_noise_std, settled.box_sides_px)
-    frame = measure_frame(check_frame(image), rules, kernel)
+    frame = measure_frame(check_frame(image), FrameRules.of(settled), kernel)
     return measure_fluxes(frame, columns, rows, kernel, settled.gain)
 
 

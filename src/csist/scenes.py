@@ -1,10 +1,8 @@
-"""Scenes: where targets may lie, how bright and how many, and how to draw them."""
+"""Scenes: priors on the number, positions and fluxes of targets, and exact sampling from them."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,19 +20,19 @@ INTENSITY_LAWS = ("uniform", "log-uniform")
 
 @dataclass(frozen=True)
 class ScenePrior:
-    """What is known of a group of targets before the image is seen.
+    """Prior distribution of a group of targets.
 
     Args:
         count_range: smallest and largest number of targets in a group, all equally probable.
         intensity_range: bounds of the flux in counts; None ties them to the noise through `snr_range`.
-        snr_range: bounds of the flux in units of its own standard error for a single target in white noise
-            (matched filter); used where `intensity_range` is None.
-        intensity_law: "uniform" or "log-uniform" between the bounds.
-        min_separation_px: smallest distance of two targets of a group.
-        single_pixel: the whole group lies inside one pixel, itself anywhere in the image; else anywhere.
+        snr_range: bounds of the flux in units of the standard error of the flux of a single target in white noise
+            (matched filter); used if `intensity_range` is None.
+        intensity_law: distribution between the bounds, "uniform" or "log-uniform".
+        min_separation_px: smallest distance between two targets of a group in px.
+        single_pixel: whether all targets of a group lie inside one pixel, which may be any pixel of the image.
 
     Raises:
-        InputError: if a bound is out of order.
+        InputError: if a bound or the law is invalid.
 
     >>> ScenePrior.csist_100k().intensity_range
     (220.0, 250.0)
@@ -64,7 +62,7 @@ class ScenePrior:
 
     @classmethod
     def csist_100k(cls) -> ScenePrior:
-        """The benchmark's own law: 1-5 targets of 220-250 counts in one pixel, at least 0.52 R apart (sigma 0.5 px)."""
+        """Return the benchmark's prior: 1-5 targets of 220-250 counts in one pixel, 0.52 R apart (sigma 0.5 px)."""
         return cls(
             count_range=(1, 5),
             intensity_range=(220.0, 250.0),
@@ -75,60 +73,55 @@ class ScenePrior:
 
     @classmethod
     def flat(cls) -> ScenePrior:
-        """Next to no knowledge: 1-10 targets anywhere, flux log-uniform between 4 and 100,000 standard errors."""
+        """Return a weak prior: 1-10 targets anywhere, flux log-uniform between 4 and 100,000 standard errors."""
         return cls()
 
     @classmethod
     def named(cls, name: str) -> ScenePrior:
-        """The prior called `flat` or `csist-100k`, or the one that a JSON file holds.
+        """The prior called `flat` or `csist-100k`; `csist.io.cards.read_prior` takes files, too.
 
         Raises:
-            InputError: if it is neither.
+            InputError: if there is none of that name.
         """
         known = {"flat": cls.flat, "csist-100k": cls.csist_100k}
         key = name.lower().replace("_", "-")
-        if key in known:
-            return known[key]()
-        if not Path(name).is_file():
-            raise InputError(f"unknown prior {name!r}: use flat, csist-100k or the path of a JSON file")
-        try:
-            return cls.from_card(json.loads(Path(name).read_text()))
-        except ValueError as error:
-            raise InputError(f"cannot read the prior {name}: {error}") from error
+        if key not in known:
+            raise InputError(f"unknown prior {name!r}: use flat or csist-100k")
+        return known[key]()
 
     def to_card(self) -> dict[str, Any]:
-        """A JSON-ready description."""
+        """Return a JSON-ready description."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> ScenePrior:
-        """The prior that a card describes; a field that is left out takes its default.
+        """Build the prior that a card describes; fields that are left out take their defaults.
 
         Raises:
             InputError: if a field is unknown or has a wrong value.
         """
         known = set(cls.__dataclass_fields__)
         if not isinstance(card, dict) or set(card) - known:
-            odd = sorted(set(card) - known) if isinstance(card, dict) else card
-            raise InputError(f"a prior card may hold {', '.join(sorted(known))}; got {odd}")
+            unknown = sorted(set(card) - known) if isinstance(card, dict) else card
+            raise InputError(f"a prior card may hold {', '.join(sorted(known))}; got {unknown}")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.items()}
         return cls(**fields)
 
 
 MOST_ATTEMPTS = 50_000_000
-"""Candidates tried for one group before the separation is called impossible."""
+"""Configurations tried for one group before the separation is considered impossible."""
 
 
 @compiled_exactly
 def draw_separated(
     positions: FloatArray, extent: FloatArray, min_separation_px: float, rng: np.random.Generator
 ) -> int:
-    """Fill positions (groups, count, 2) uniformly on the part of [0, extent)^count where all pairs keep apart.
+    """Fill positions (groups, count, 2) uniformly on the part of [0, extent)^count where all pairs are separated.
 
-    Points are added one at a time and the candidate is thrown away WHOLE as soon as a pair is too close. That
-    is plain rejection sampling (take a uniform configuration or draw a new one), only stopped early, so the
-    accepted ones are exactly uniform on the allowed set; re-drawing just the last point would not be.
-    Returns the number of candidates thrown away, or -1 if a group was given up.
+    Points are added one at a time, and the whole configuration is rejected as soon as a pair is too close. This is
+    rejection sampling of configurations with early stopping, so that the accepted ones are exactly uniform on the
+    allowed set; redrawing only the last point would bias them. Returns the number of rejected configurations, or -1 if
+    no valid one was found for a group.
     """
     groups, count, _ = positions.shape
     limit = min_separation_px**2
@@ -161,10 +154,10 @@ def sample_scene_arrays(
     """Draw n scenes as one padded array.
 
     Returns:
-        targets (n, Kmax, 3) with columns x, y, intensity, padded with NaN, and count (n,).
+        Targets (n, Kmax, 3) with columns x, y, intensity, padded with NaN, and counts (n,).
 
     Raises:
-        InputError: if the prior's separation cannot be kept.
+        InputError: if the prior's minimum separation is impossible.
     """
     intensity_range = prior.intensity_range or flux_bounds(prior, sensor)
     low, high = prior.count_range
@@ -177,9 +170,8 @@ def sample_scene_arrays(
         positions = np.empty((len(chosen), k, 2))
         if draw_separated(positions, extent, prior.min_separation_px, rng) < 0:
             raise InputError(
-                f"{k} targets at least {prior.min_separation_px} px apart do not fit into {extent[0]} x {extent[1]} px:"
-                " "
-                "lower count_range or min_separation_px"
+                f"{k} targets at least {prior.min_separation_px} px apart do not fit into "
+                f"{extent[0]} x {extent[1]} px: lower count_range or min_separation_px"
             )
         targets[chosen, :k, :2] = positions - 0.5
     if prior.single_pixel:
@@ -195,27 +187,31 @@ def sample_scene_arrays(
 
 
 def flux_bounds(prior: ScenePrior, sensor: Sensor, noise_std: float | None = None) -> tuple[float, float]:
-    """Bounds of the flux in counts: the prior's own, or its `snr_range` times the error of a lone target's flux.
+    """Return the bounds of the flux in counts.
+
+    They are the prior's `intensity_range`, or its `snr_range` times the standard error of the flux of a single target.
 
     Args:
         prior: scene prior.
-        sensor: gives the PSF, and the noise where `noise_std` is None.
-        noise_std: noise of a pixel in counts.
+        sensor: sensor with the PSF, and with the noise if `noise_std` is None.
+        noise_std: standard deviation of the pixel noise in counts.
 
     Raises:
-        InputError: if the noise is needed and zero.
+        InputError: if the bounds depend on the noise and the noise is 0.
     """
     if prior.intensity_range is not None:
         return prior.intensity_range
     noise = float(np.sqrt(sensor.noise_variance())) if noise_std is None else noise_std
     if noise <= 0:
-        raise InputError("the noise is 0, so a prior tied to it is undefined: give noise_std or intensity_range")
+        raise InputError(
+            "the noise is 0, so that a prior in units of the noise is undefined: give noise_std or intensity_range"
+        )
     error = noise / np.sqrt((pixel_kernel(sensor.psf) ** 2).sum())
     return prior.snr_range[0] * error, prior.snr_range[1] * error
 
 
 def targets_from_arrays(targets: FloatArray, count: NDArray[np.int64]) -> list[Targets]:
-    """One `Targets` an image from padded arrays (n, Kmax, 3) and counts (n,)."""
+    """Return one `Targets` per image from padded arrays (n, Kmax, 3) and counts (n,)."""
     return [Targets(x=t[:k, 0], y=t[:k, 1], intensity=t[:k, 2]) for t, k in zip(targets, count, strict=True)]
 
 
@@ -223,22 +219,22 @@ def sample_scenes(prior: ScenePrior, sensor: Sensor, n: int, seed: int | np.rand
     """Draw n scenes; the same seed gives the same scenes.
 
     Args:
-        prior: law of the scenes.
-        sensor: gives the shape of the image in px, and the noise where the prior's intensities are tied to it.
+        prior: scene prior.
+        sensor: sensor with the image shape in px, and with the noise if the prior's intensities depend on it.
         n: number of scenes.
         seed: seed or generator.
 
     Returns:
-        The true targets of each scene, one `Targets` an image.
+        The true targets, one `Targets` per image.
 
     Raises:
-        InputError: if the prior's separation cannot be kept.
+        InputError: if the prior's minimum separation is impossible.
     """
     return targets_from_arrays(*sample_scene_arrays(prior, sensor, n, np.random.default_rng(seed)))
 
 
 def simulate(prior: ScenePrior, sensor: Sensor, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Measured images (n, H, W) and the padded targets (n, Kmax, 3) behind them."""
+    """Return simulated images (n, H, W) and their padded true targets (n, Kmax, 3)."""
     targets, _ = sample_scene_arrays(prior, sensor, n, rng)
     x, y, intensity = np.moveaxis(np.nan_to_num(targets), 2, 0)
     return sensor.measure(sensor.render_stack(x, y, intensity), rng), targets

@@ -1,7 +1,7 @@
-"""The one container for point targets, true or detected; a batch of images is a list of them.
+"""Container of the point targets of one image, true or detected; a batch of images is a list of containers.
 
-Positions are in pixels: x is the column, to the right, y the row, downwards; pixel centres lie at
-integers and the top-left pixel centre is (0, 0). Intensity is the total flux in image counts.
+Positions are in pixels: x is the column and points right, y is the row and points down. Pixel centres lie at
+integers, and the centre of the top-left pixel is (0, 0). Intensity is the total flux in image counts.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ COLUMNS = FLOAT_COLUMNS + INT_COLUMNS
 
 
 class Flag(IntFlag):
-    """Bits of `Targets.flags`: what to know before trusting a detection."""
+    """Bits of `Targets.flags`: reasons to treat a detection with caution."""
 
     AT_BOUND = 1
     """The fit ended at a bound of the prior (intensity or position)."""
     NOT_CONVERGED = 2
     """The fit was stopped before it converged."""
     SATURATED = 4
-    """A pixel of the group is saturated: it only says "at least this much"."""
+    """A pixel of the group is saturated, so that its value is only a lower bound."""
     AMBIGUOUS_COUNT = 8
     """Another number of targets in this group has a probability above 10 %."""
     POOR_FIT = 16
-    """The residual is far above the noise: the model cannot explain this group."""
+    """The residual is far above the noise: the model does not explain this group."""
     MASKED = 32
     """Pixels of the group are masked (NaN, dead, hot)."""
     UPPER_LIMIT = 64
@@ -53,14 +53,14 @@ class Targets:
         x: columns in px, shape (n,).
         y: rows in px, shape (n,).
         intensity: total fluxes in counts, shape (n,).
-        score: detections are ranked by it; the probability of being right where a method knows it.
+        score: rank of the detections, highest first; the probability of being correct where the method states one.
         x_std: standard errors of x in px.
         y_std: standard errors of y in px.
         intensity_std: standard errors of the intensity in counts.
         flags: bits of `Flag`.
-        group: number of the blob, within the image, that the target belongs to; -1 for none.
+        group: number of the blob in the image to which the target belongs; -1 for none.
 
-    Every argument but the first three may be None: NaN (0 for flags, -1 for group) then says "not estimated".
+    All arguments except the first three may be None; NaN (0 for flags, -1 for group) then means "not estimated".
 
     Raises:
         InputError: if the arguments are not one-dimensional and equally long, or a position is not finite.
@@ -111,12 +111,12 @@ class Targets:
 
     @classmethod
     def empty(cls) -> Targets:
-        """No target at all."""
+        """Return a container without targets."""
         return cls(x=[], y=[], intensity=[])
 
     @classmethod
     def concatenate(cls, parts: Iterable[Targets]) -> Targets:
-        """All targets of `parts`, in order, in one container."""
+        """Return all targets of `parts`, in order, in one container."""
         parts = list(parts)
         if not parts:
             return cls.empty()
@@ -129,7 +129,7 @@ class Targets:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: int | slice | ArrayLike) -> Targets:
-        """The chosen targets (an index, slice, index array or boolean mask), always as Targets."""
+        """Return the selected targets (index, slice, index array or boolean mask), always as `Targets`."""
         index = [key] if isinstance(key, int | np.integer) else key
         return Targets(**{name: getattr(self, name)[index] for name in COLUMNS})
 
@@ -141,25 +141,25 @@ class Targets:
     __hash__ = None  # type: ignore[assignment]
 
     def replace(self, **columns: ArrayLike | None) -> Targets:
-        """A copy with the given columns replaced."""
+        """Return a copy with the given columns replaced."""
         return Targets(**({field.name: getattr(self, field.name) for field in fields(self)} | columns))
 
     def shifted(self, dx: float, dy: float) -> Targets:
-        """A copy moved by (dx, dy) px."""
+        """Return a copy shifted by (dx, dy) px."""
         return self.replace(x=self.x + dx, y=self.y + dy)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with one row a target and the columns of this class."""
+        """Return a data frame with one row per target and the columns of this class."""
         import pandas as pd
 
         return pd.DataFrame({name: getattr(self, name) for name in COLUMNS})
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame) -> Targets:
-        """Targets from a data frame that has at least the columns x, y and intensity.
+        """Read targets from a data frame with at least the columns x, y and intensity.
 
         Raises:
-            InputError: if one of these is missing.
+            InputError: if one of these columns is missing.
         """
         missing = [name for name in ("x", "y", "intensity") if name not in frame.columns]
         if missing:
@@ -171,12 +171,12 @@ class Targets:
         return cls(**columns)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write a CSV file, blank where not estimated."""
+        """Write a CSV file; values that were not estimated are blank."""
         self.to_pandas().to_csv(path, index=False)
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Targets:
-        """Read what `to_csv` (or any program with these column names) wrote."""
+        """Read a CSV file written by `to_csv`, or by any program that uses these column names."""
         import pandas as pd
 
         return cls.from_pandas(pd.read_csv(path))
@@ -187,13 +187,13 @@ class Targets:
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Targets:
-        """Read what `to_parquet` wrote."""
+        """Read a Parquet file written by `to_parquet`."""
         import pandas as pd
 
         return cls.from_pandas(pd.read_parquet(path))
 
     def to_astropy(self) -> Table:
-        """An Astropy table with units (needs the extra `astro`)."""
+        """Return an Astropy table with units (needs the extra `astro`)."""
         from astropy import units
         from astropy.table import Table
 
@@ -206,5 +206,5 @@ class Targets:
 
     @classmethod
     def from_astropy(cls, table: Table) -> Targets:
-        """Targets from an Astropy table that has at least the columns x, y and intensity."""
+        """Read targets from an Astropy table with at least the columns x, y and intensity."""
         return cls.from_pandas(table.to_pandas())

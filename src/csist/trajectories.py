@@ -1,8 +1,8 @@
-"""Trajectories: how the targets of a group move and flicker from frame to frame, and how to draw them.
+"""Trajectories: a motion model of the targets of a group with scintillation, and sampling from it.
 
-The law is this project's own: no generator of the published set of sequences (Zhai et al., SeqCSIST, IEEE TGRS 2025) is
-public. Its group sizes, lengths and image size are kept; speeds and scintillation are chosen so that a group crosses
-several pixels in a sequence while its targets drift by less than their separation.
+The motion model is this project's own, because no generator of the published sequences (Zhai et al., SeqCSIST, IEEE
+TGRS 2025) is public. Group sizes, lengths and image size are the published ones. Speeds and scintillation are chosen so
+that a group crosses several pixels in a sequence while its targets drift by less than their separation.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from csist.scenes import ScenePrior, sample_scene_arrays, targets_from_arrays
 from csist.targets import Targets
 
 MOST_ROUNDS = 1000
-"""Rounds of redrawing before a law whose groups leave the window is called impossible."""
+"""Rounds of redrawing before a motion prior whose groups leave the window is considered impossible."""
 
 
 @dataclass(frozen=True)
 class MotionPrior:
-    """Law of a group's motion: straight paths, nearly in parallel.
+    """Prior of the motion of a group: straight, nearly parallel paths.
 
     Args:
         start: prior of the first frame.
@@ -56,20 +56,20 @@ class MotionPrior:
         check_positive("inner_side_px", self.inner_side_px)
 
     def to_card(self) -> dict[str, Any]:
-        """A JSON-ready description."""
+        """Return a JSON-ready description."""
         return {**asdict(self), "start": self.start.to_card()}
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> MotionPrior:
-        """Build the law that a card describes; a field that is left out takes its default.
+        """Build the prior that a card describes; fields that are left out take their defaults.
 
         Raises:
             InputError: if a field is unknown or has a wrong value.
         """
         known = set(cls.__dataclass_fields__)
         if not isinstance(card, dict) or set(card) - known:
-            odd = sorted(set(card) - known) if isinstance(card, dict) else card
-            raise InputError(f"a motion card may hold {', '.join(sorted(known))}; got {odd}")
+            unknown = sorted(set(card) - known) if isinstance(card, dict) else card
+            raise InputError(f"a motion card may hold {', '.join(sorted(known))}; got {unknown}")
         values = dict(card)
         if "start" in values:
             values["start"] = ScenePrior.from_card(values["start"])
@@ -79,17 +79,17 @@ class MotionPrior:
 def sample_trajectory_arrays(
     motion: MotionPrior, sensor: Sensor, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
-    """Draw n sequences of one group each; a group that would leave the inner square is drawn anew as a whole.
+    """Draw n sequences of one group each; a group that would leave the inner square is redrawn as a whole.
 
     Args:
-        motion: law of the motion.
-        sensor: gives the window's shape in px.
+        motion: motion prior.
+        sensor: sensor with the shape of the window in px.
         n: number of sequences.
         rng: generator.
 
     Returns:
-        targets (n, frames, Kmax, 3) with columns x, y, intensity, padded with NaN, the targets of a group in one order
-        throughout, and count (n,).
+        Targets (n, frames, Kmax, 3) with columns x, y, intensity, padded with NaN, in the same order in all frames, and
+        counts (n,).
 
     Raises:
         InputError: if the inner square does not fit into the window, or hardly any group stays in it.
@@ -124,7 +124,7 @@ def sample_trajectory_arrays(
 
 
 def _disc(radius: float, shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
-    """Vectors (*shape, 2) uniform in a disc."""
+    """Draw vectors (*shape, 2) uniformly in a disc."""
     angle = rng.uniform(0.0, 2.0 * np.pi, shape)
     distance = radius * np.sqrt(rng.random(shape))
     return np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=-1)
@@ -136,13 +136,13 @@ def sample_trajectories(
     """Draw n sequences; the same seed gives the same ones.
 
     Args:
-        motion: law of the motion.
-        sensor: gives the window's shape in px.
+        motion: motion prior.
+        sensor: sensor with the shape of the window in px.
         n: number of sequences.
         seed: seed or generator.
 
     Returns:
-        For each sequence the true targets of each frame, in one order throughout.
+        For each sequence, the true targets of each frame, in the same order in all frames.
 
     Raises:
         InputError: as `sample_trajectory_arrays`.

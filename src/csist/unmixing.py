@@ -23,20 +23,20 @@ def unmix(
     method: str = "continuous",
     **options: Any,
 ) -> Targets | list[Targets]:
-    """Find the point targets of an image: how many, where, how bright, and how sure.
+    """Find the point targets of an image: their number, positions and fluxes, with uncertainties.
 
     Args:
-        image: counts, (H, W), or a stack (N, H, W). A masked array's masked pixels are NaN.
-        sensor: what took it; its shape does not matter. None for a Gaussian PSF of 0.5 px without background
-            in windows, and for what `csist.frames` finds out in frames.
-        prior: what is known of a group; None for `ScenePrior.flat()`.
+        image: counts, (H, W), or a stack (N, H, W). The masked pixels of a masked array count as NaN.
+        sensor: sensor of the image; its shape is ignored. None for a Gaussian PSF of 0.5 px without background
+            in windows, and for a PSF and background measured by `csist.frames` in frames.
+        prior: prior of a group of targets; None for `ScenePrior.flat()`.
         method: a name of `csist.list_methods`; frames need "continuous".
         **options: for windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise
             in counts; None: the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained`
-            and the method's own; for frames those of `csist.unmix_frame`.
+            and those of the method; for frames, those of `csist.unmix_frame`.
 
     Returns:
-        `Targets` for an image, a list with one for each image of a stack.
+        `Targets` for an image, or a list of `Targets`, one per image, for a stack.
 
     Raises:
         InputError: if the image cannot be used (other dimensions, below 3 px, infinities, NaN in a window),
@@ -60,7 +60,7 @@ def unmix(
         from csist.frames.solve import unmix_frame
 
         check_frame_method(method)
-        options.pop("mask_nan", None)  # masked without being asked: a frame has blobs elsewhere
+        options.pop("mask_nan", None)  # frames always mask NaN
         found = [unmix_frame(frame, sensor, prior, **options).targets for frame in stack]
     return found[0] if array.ndim == 2 else found
 
@@ -76,9 +76,9 @@ def window_recipe(
     noise_std: float | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The arguments of `create_method` for the method of these windows, all that depends on the whole stack settled.
+    """Return the arguments of `create_method` for these windows, with all values that depend on the whole stack.
 
-    Parts of the stack can then be given to the method one after the other: the answers are the same.
+    Parts of the stack can then be passed to the method one after the other with the same results.
 
     Args:
         stack: windows (N, H, W), NaN allowed with `mask_nan`.
@@ -87,11 +87,11 @@ def window_recipe(
         prior: scene prior, for the continuous method and `NAME+refine`.
         method: registry name.
         mask_nan: whether NaN pixels are left out.
-        noise_std: noise of a pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
+        noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
         **options: further arguments of `create_method`.
 
     Raises:
-        InputError: if a value or option is out of range or does not suit the method.
+        InputError: if a value or option is out of range or not supported by the method.
     """
     from csist.methods.table import abilities, canonical_name
 
@@ -107,7 +107,7 @@ def window_recipe(
         return {"name": key, "sensor": sensor, **known, **options}
     if "mode" in options or (prior is not None and not can.prior):
         name = "mode" if "mode" in options else "prior"
-        raise InputError(f"{name} is for the method 'continuous', {key!r} takes none: leave it out")
+        raise InputError(f"{name} is for the method 'continuous', {key!r} does not use it: leave it out")
     if np.isnan(stack).any():
         raise InputError(f"method {key!r} cannot leave pixels out (NaN): use the method 'continuous'")
     if can.prior:

@@ -1,7 +1,7 @@
-"""An array as a stack of windows: its values checked, its sensor and its noise settled.
+"""Preparation of windows: checks of their values, default sensor and noise.
 
-An image of at most 16 px a side is a window: it holds one group of targets and goes to a method as it is.
-Anything larger is a frame: blobs are looked for first and every one is cut out, see `csist.frames`.
+An image of at most 16 px per side is a window: it holds one group of targets and is passed to a method as it is. A
+larger image is a frame, in which blobs are detected and cut out first, see `csist.frames`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from csist.checks import InputError
 from csist.physics.sensor import Sensor
 
 WINDOW_SIDE_PX = 16
-"""An image with no side longer than this is a window, any other one a frame."""
+"""Largest side of a window; any larger image is a frame."""
 
 
 def is_window(shape: tuple[int, ...]) -> bool:
-    """Whether the last two numbers of an array's shape are those of a window.
+    """Return whether the last two dimensions of an array's shape are those of a window.
 
     >>> is_window((11, 11)), is_window((500, 16, 16)), is_window((16, 17))
     (True, True, False)
@@ -30,10 +30,10 @@ def is_window(shape: tuple[int, ...]) -> bool:
 
 
 def as_array(image: ArrayLike) -> NDArray[Any]:
-    """The image as a plain array; masked pixels become NaN.
+    """Convert an image to a plain array; masked pixels become NaN.
 
     Raises:
-        InputError: if it is no array, for example because its frames differ in size.
+        InputError: if it cannot be converted, for example because its frames differ in size.
     """
     if isinstance(image, np.ma.MaskedArray):
         return np.asarray(np.ma.filled(image.astype(np.float64), np.nan))
@@ -41,16 +41,16 @@ def as_array(image: ArrayLike) -> NDArray[Any]:
         return np.asarray(image)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "image must be an array (H, W) or (N, H, W) whose frames are equally large, "
+            "image must be an array (H, W) or (N, H, W) with frames of equal size, "
             f"got {type(image).__name__}: {' '.join(str(error).split())[:120]}"
         ) from error
 
 
 def default_sensor(stack: FloatArray, dtype: np.dtype[Any]) -> Sensor:
-    """The sensor assumed for windows of unknown origin: Gaussian PSF of 0.5 px, no background.
+    """Return the sensor assumed for windows of unknown origin: Gaussian PSF of 0.5 px, no background.
 
-    Whole numbers were rounded, anything else was not; an unsigned integer type cannot show more than its
-    highest value, so a pixel that has it is saturated.
+    The sensor is quantised if all values are whole numbers. For unsigned integer types of up to 16 bits, the
+    saturation level is the highest value of the type.
     """
     whole = bool(np.all((stack == np.rint(stack)) | np.isnan(stack)))
     saturation = float(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize <= 2 else None
@@ -58,10 +58,10 @@ def default_sensor(stack: FloatArray, dtype: np.dtype[Any]) -> Sensor:
 
 
 def check_window_values(stack: FloatArray, mask_nan: bool) -> None:
-    """Check that windows hold no NaN, or that NaN may be left out.
+    """Check that windows hold no NaN, or that NaN pixels are to be masked.
 
     Raises:
-        InputError: if not, or if a window holds nothing but NaN.
+        InputError: if there are NaN without masking, or all pixels of a window are NaN.
     """
     missing = np.isnan(stack)
     if not missing.any():
@@ -77,15 +77,18 @@ def check_window_values(stack: FloatArray, mask_nan: bool) -> None:
 
 
 def window_noise(stack: FloatArray, sensor: Sensor) -> float:
-    """Noise of a pixel in counts: the sensor's, or if that is 0 an estimate from the whole stack, never 0."""
+    """Return the noise per pixel in counts: that of the sensor, or if 0 an estimate from the stack.
+
+    It can be 0 only for a quantised sensor.
+    """
     noise = sensor.read_noise or (estimate_noise(stack - sensor.background) if len(stack) else 0.0)
     if noise == 0.0 and not sensor.quantised:
-        # Exact numbers without noise: a thousandth of the brightest stands for what the model leaves out.
+        # Noise-free values that are not rounded: allow for a model error of a thousandth of the brightest pixel.
         noise = 1e-3 * max(float(np.nanmax(np.abs(stack), initial=0.0)), 1.0)
     return noise
 
 
 def estimate_noise(images: FloatArray) -> float:
-    """Standard deviation in counts of the pixels of a stack that hold no target, by clipping at three sigma."""
+    """Estimate the standard deviation in counts of the pixels without targets, by clipping at three sigma."""
     values = images[np.isfinite(images)]
     return float(np.std(sigmaclip(values, 3.0, 3.0).clipped)) if values.size else 0.0

@@ -207,7 +207,7 @@ def test_garbage_is_refused_in_a_sentence(visit: Callable[..., sync_api.Page], t
     assert said.startswith("Cannot read garbage.png") and said.endswith(".")
     assert "Traceback" not in page.content() and "/session-" not in page.content()
     page.locator("#run").click()
-    page.get_by_role("alert").filter(has_text="drop one on the page").wait_for()
+    page.get_by_role("alert").filter(has_text="upload one").wait_for()
 
 
 def test_a_method_that_does_not_fit_is_told_in_a_sentence(visit: Callable[..., sync_api.Page]) -> None:
@@ -245,7 +245,7 @@ def test_keys_are_enough(visit: Callable[..., sync_api.Page]) -> None:
     page.get_by_text("Separation of neighbours").wait_for()
     tab_to("run")
     page.keyboard.press("Enter")
-    assert "what was put in" in finished(page)
+    assert "simulated truth" in finished(page)
     tab_to("Link to these settings")
 
 

@@ -56,12 +56,12 @@ def test_a_window_of_a_users_stack(tmp_path: Path) -> None:
     assert scene.first == 2 and scene.images[0, 0, 0] == 2 * 12 * 9
     assert scene.sensor is not None and (scene.sensor.background, scene.sensor.shape) == (7.0, (12, 9))
     assert describe_upload(open_upload(path)) == "stack.tif: 3 images of 9 x 12 px"
-    with pytest.raises(InputError, match="there is no image 3"):
+    with pytest.raises(InputError, match="has no image 3"):
         make_scene(Settings(source="upload", frame=3), path)
 
 
 def test_without_a_file_the_page_says_what_to_do() -> None:
-    with pytest.raises(InputError, match="drop one"):
+    with pytest.raises(InputError, match="upload one"):
         make_scene(Settings(source="upload"))
 
 
@@ -75,8 +75,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "garbage.png": (b"nothing of the kind", "cannot read garbage.png"),
         "empty.tiff": (b"", "cannot read empty.tiff"),
         "huge.png": (png_header(60_000, 60_000), "huge.png holds 3600 million pixels"),
-        "script.svg": (b"<svg/>", "PNG, TIFF, FITS and NPY"),
-        "bomb.npz": (b"PK", "PNG, TIFF, FITS and NPY"),
+        "script.svg": (b"<svg/>", "PNG, TIFF, FITS or NPY"),
+        "bomb.npz": (b"PK", "PNG, TIFF, FITS or NPY"),
         "pickle.npy": (b"\x80\x04N.", "cannot read pickle.npy"),
     }
     for name, (content, _) in files.items():

@@ -40,7 +40,7 @@ def downloads(html: str) -> dict[str, bytes]:
 
 
 def test_a_page_shows_each_method_and_the_truth(window_page: str) -> None:
-    assert re.findall(r"<h3>(.*?)</h3>", window_page) == ["continuous", "ista+refine", "what was put in"]
+    assert re.findall(r"<h3>(.*?)</h3>", window_page) == ["continuous", "ista+refine", "simulated truth"]
     assert window_page.count("<figure>") == 2
     assert all(len(text) > 20 for text in re.findall(r'<img [^>]*alt="([^"]*)"', window_page))
     assert "2 targets reported; of 2 true ones, 2 found within 0.25 px" in window_page

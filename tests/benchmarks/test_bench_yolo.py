@@ -33,7 +33,16 @@ def test_figures_are_scores_and_speed(labelled: LabelledImages) -> None:
     row = bench_yolo.figures(labelled.truths, labelled, seconds=2.0)
     assert row["CSO-mAP"] == pytest.approx(100.0) and row["count_accuracy"] == 100.0
     assert row["images_per_second"] == len(labelled) / 2.0 and set(bench_yolo.SHOWN) <= set(row)
-    assert np.isfinite(row["interval"]).all()
+    assert np.isfinite(row["interval"]).all() and row["missed"] == row["spurious"] == row["distance_rms"] == 0
+
+
+def test_the_exact_map_is_read_like_a_method_s(labelled: LabelledImages) -> None:
+    method = bench_yolo.make_method("exact map", labelled, 3, None)
+    maps = method.predict_maps(labelled.images)
+    assert maps.shape == (len(labelled), *method.grid.map_shape)
+    assert [len(found) > 0 for found in method.predict(labelled.images)] == [len(t) > 0 for t in labelled.truths]
+    assert yolo.detector_path(method).name == "ExactMap-c3.pt"
+    assert type(bench_yolo.make_method("fista", labelled, 3, None)).__name__ == "FISTA"
 
 
 @pytest.fixture

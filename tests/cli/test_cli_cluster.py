@@ -24,6 +24,7 @@ from csist.cli.unmix import cluster as unmix_cluster
 from csist.cli.unmix.cluster import Slice
 from csist.cli.unmix.windows import whole_batches
 from csist.cluster import ClusterError, Task
+from csist.io import ReadOptions
 
 distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
 
@@ -200,7 +201,7 @@ def test_a_worker_that_sees_another_file(
 ) -> None:
     windows(tmp_path / "a.npy")
     path, size = tmp_path / "a.npy", (tmp_path / "a.npy").stat().st_size
-    parts = [Slice(path, size, 0, 3), Slice(path, size + 1, 3, 5)]
+    parts = [Slice(path, size, 0, 3, ReadOptions()), Slice(path, size + 1, 3, 5, ReadOptions())]
     monkeypatch.setattr(unmix_cluster, "_slices", lambda *_: iter(parts))
     said = f"a.npy has {size} bytes, not {size + 1}"
     refused(run("unmix", "a.npy", *QUICK, *dask), said, "the 3 images done so far are in targets.csv.partial", code=1)
@@ -241,7 +242,7 @@ def test_generate_has_no_processes_of_its_own(run: Run) -> None:
 @pytest.mark.parametrize("option", [["--sequence"], ["--temporal", "5"], ["--tracks", "t.csv"]])
 def test_what_needs_the_frames_before(run: Run, tmp_path: Path, option: list[str]) -> None:
     np.save(tmp_path / "frames.npy", np.stack([frame(0), frame(1)]))
-    refused(run("unmix", "frames.npy", "--engine", "dask", *option), f"{option[0]} takes frames one after the other")
+    refused(run("unmix", "frames.npy", "--engine", "dask", *option), f"{option[0]} processes frames sequentially")
     assert [path.name for path in tmp_path.iterdir()] == ["frames.npy"]
 
 
@@ -288,11 +289,11 @@ def test_other_versions_on_a_worker(said: dict[str, Any], message: str) -> None:
 def test_tasks_in_flight_are_few_and_keep_their_order() -> None:
     client = FakeClient()
     steps = ((number, Task(abs, (number,)) if number % 10 else "no task") for number in range(200))
-    for place, (number, what) in enumerate(cluster.begun(client, steps)):
+    for place, (number, what) in enumerate(cluster.submit_ahead(client, steps)):
         assert number == place
         assert what == "no task" if number % 10 == 0 else what.future == number
         assert len([each for each in client.submitted if each > number]) <= 2 * 3
-    assert list(cluster.begun(client, [])) == []
+    assert list(cluster.submit_ahead(client, [])) == []
 
 
 @pytest.mark.usefixtures("ctrl_c")

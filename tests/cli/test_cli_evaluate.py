@@ -140,6 +140,6 @@ def test_benchmark_writes_figures_and_a_picture(run: Run, tmp_path: Path) -> Non
     assert run(*arguments[:5], *again, "--limit-images", "0")[0] == 0
     names = [row["name"] for row in json.loads(Path("results/csist-100k-ratio-3.json").read_text())["rows"]]
     assert names[:2] == ["ista-net", "fista"] and len(names) == 4
-    refused(run("benchmark"), "give the images by --data: `csist generate")
+    refused(run("benchmark"), "no images: give --data; `csist generate")
     refused(run(*arguments[:3], "--limit-images", "-1"), "--limit-images must be a whole number >= 0, got -1")
     refused(run("benchmark", "--data", "nothing.h5"), "nothing.h5")

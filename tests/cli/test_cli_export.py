@@ -59,7 +59,10 @@ def test_what_cannot_be_done_is_one_line(run: Run, weights: Path, tmp_path: Path
     refused(run("export", "dista-net+refine", "out.onnx"), "export 'dista-net'")
     refused(run("export", "dista-net", "out.pt"), "must end in .onnx")
     refused(run("export", "dista-net", "out.onnx", "--weights", weights), "trained for ratio 2, got 3: give ratio=2")
-    refused(run("unmix", "images.npy", "--runtime", "onnx"), "--runtime onnx is for methods on the grid, 'continuous'")
+    refused(
+        run("unmix", "images.npy", "--runtime", "onnx"),
+        "--runtime onnx is for grid methods, and 'continuous' is not one",
+    )
     refused(run("unmix", "images.npy", "--method", "ista", "--runtime", "cuda"), "torch or onnx, got 'cuda'")
     refused(run("unmix", "images.npy", "--method", "ista", "--runtime", "onnx"), "cannot export 'ista'")
     assert not list(tmp_path.glob("*.onnx"))

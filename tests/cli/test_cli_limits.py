@@ -69,7 +69,7 @@ def test_targets_anywhere_have_both_limits(run: Run) -> None:
         (["DATA", "--resamples", "0"], "resamples must be a whole number >= 1, got 0"),
         (["DATA", "-o", "bounds.txt"], "bounds.txt"),
         (["DATA", "-o", "missing/bounds.csv"], "missing/bounds.csv"),
-        (["DATA", "-o", "a.csv", "--json", "a.csv"], "a.csv: it is the name of two outputs"),
+        (["DATA", "-o", "a.csv", "--json", "a.csv"], "a.csv: two outputs have this name"),
         (["perfect.h5"], "neither noise nor rounding"),
     ],
 )

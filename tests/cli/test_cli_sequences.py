@@ -219,6 +219,6 @@ def test_bad_sequences_get_one_line(run: Run, tmp_path: Path) -> None:
     refused(run("unmix", "a.npy", "--workers", "0"), "workers must be a whole number >= 1, got 0")
     refused(run("unmix", "a.npy", "--temporal", "2"), "temporal must be a whole number of frames >= 3, got 2")
     refused(run("unmix", "a.npy", "--tracks", "t.txt"), "t.txt")
-    refused(run("unmix", "a.npy", "--tracks", "targets.csv"), "the name of two outputs")
+    refused(run("unmix", "a.npy", "--tracks", "targets.csv"), "two outputs have this name")
     refused(run("unmix", "mixed", "--sequence", "--method", "ista"), "method 'ista' unmixes windows")
     assert run("unmix", "mixed", *FAST)[0] == 0  # as a set of images their sizes may differ

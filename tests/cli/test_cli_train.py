@@ -101,10 +101,10 @@ def test_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     assert signal.getsignal(signal.SIGINT) is before
     last = err.splitlines()[-1]
     if times == 2:  # at once, before anything was kept
-        assert last == "csist: interrupted: out holds no checkpoint yet, begin anew"
+        assert last == "csist: interrupted: out holds no checkpoint yet, start again"
         return
     assert last.startswith("csist: interrupted: all ")
-    assert "out/last.ckpt, go on by the same command with --resume" in last
+    assert "out/last.ckpt, continue with the same command and --resume" in last
     done = int(last.split()[3])
     assert done < 100
     monkeypatch.setattr(UnmixingModule, "on_train_batch_end", ends)
@@ -163,7 +163,7 @@ def test_one_process_speaks_for_all(run: Run, called: dict[str, Any]) -> None:
 def test_a_missing_extra_says_how_to_install_it(run: Run, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     result = run("train", "ista-net", "--max-samples", 128)
-    refused(result, f"training needs {package}, of the extra `train`: pip install 'csist[train]'")
+    refused(result, f"training needs {package} (extra `train`): pip install 'csist[train]'")
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_frames(run: Run, tmp_path: Path) -> None:
     code, out, err = run("unmix", "sky.npy", *options, "--plot", "sky.png", "--groups", "groups.csv")
     assert (code, err) == (0, "")
     assert "masked pixels  10" in out
-    assert "note: sky.npy: --background is for windows" in out
+    assert "note: sky.npy: --background applies to windows only" in out
     found = read_targets_table("targets.csv")
     for index in range(2):
         targets = found["sky.npy", index]
@@ -259,14 +259,13 @@ def test_windows_and_frames_in_one_batch(run: Run, tmp_path: Path) -> None:
 
 
 def test_bad_frames_get_one_line(run: Run, tmp_path: Path) -> None:
-    infinite, empty = np.stack([frame(), frame()]), np.stack([frame(), frame()])
+    infinite, nothing = np.stack([frame(), frame()]), np.full((2, 40, 40), np.nan)
     infinite[1, 4, 4] = -np.inf
-    empty[1] = np.nan
-    for name, array in (("sky", frame()), ("infinite", infinite), ("empty", empty)):
+    for name, array in (("sky", frame()), ("infinite", infinite), ("nothing", nothing)):
         np.save(tmp_path / f"{name}.npy", array)
     before = sorted(tmp_path.iterdir())
     refused(run("unmix", "infinite.npy"), "infinite.npy holds 1 infinite values")
     refused(run("unmix", "sky.npy", "--method", "ista"), "sky.npy: method 'ista' unmixes windows of at most 16 px")
     refused(run("unmix", "sky.npy", "--prior", "csist-100k"), "sky.npy: a frame needs a prior")
-    refused(run("unmix", "empty.npy", "--mode", "fast"), "empty.npy: frame 1 holds nothing but NaN")
+    refused(run("unmix", "nothing.npy", "--mode", "fast"), "nothing.npy holds nothing but NaN")
     assert sorted(tmp_path.iterdir()) == before

@@ -41,7 +41,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     infinite = STACK[:2].copy()
     infinite[1, 3, 3] = np.inf
     return {
-        "NaN": (npy("nan.npy", np.full((2, 11, 11), np.nan)), "holds NaN in 121 pixels"),
+        "NaN": (npy("nan.npy", np.full((2, 11, 11), np.nan)), "holds nothing but NaN"),
         "infinity": (npy("inf.npy", infinite), "1 infinite values"),
         "empty": (npy("empty.npy", np.zeros((0, 11, 11))), "holds no image"),
         "1-D": (npy("one.npy", np.zeros(11)), "must be (H, W) or a stack (N, H, W), got shape (11,)"),
@@ -99,7 +99,7 @@ def test_in_a_batch_the_others_are_done(run: Run, tmp_path: Path) -> None:
         (["a.npy", "--plot", "a.jpg"], "cannot write a.jpg: its name must end in .png or .svg or .pdf"),
         (["a.npy", "--plot", "missing/a.png"], "cannot write missing/a.png"),
         (["a.npy", "--groups", "g.txt"], "g.txt"),
-        (["a.npy", "--groups", "targets.csv"], "targets.csv: it is the name of two outputs"),
+        (["a.npy", "--groups", "targets.csv"], "targets.csv: two outputs have this name"),
         (["a.npy", "--json", "missing/a.json"], "cannot write missing/a.json"),
         (["a.npy", "--method", "continous"], "unknown method 'continous': did you mean 'continuous'?"),
         (["a.npy", "--method", "lista"], "no trained weights of lista"),
@@ -112,7 +112,7 @@ def test_in_a_batch_the_others_are_done(run: Run, tmp_path: Path) -> None:
         (["a.npy", "--prior", "broken.json"], "broken.json"),
         (["a.npy", "--sensor", "none.json"], "none.json"),
         (["a.npy", "--sensor", "broken.json"], "broken.json"),
-        (["a.npy", "--sensor", "odd.json"], "odd.json: a sensor card may hold"),
+        (["a.npy", "--sensor", "odd.json"], "odd.json: it may hold psf, shape, background"),
         (["a.npy", "--psf-sigma", "0"], "sigma_px must be a finite number > 0, got 0.0"),
         (["a.npy", "--psf-sigma", "-1"], "got -1.0"),
         (["a.npy", "--psf-sigma", "nan"], "got nan"),

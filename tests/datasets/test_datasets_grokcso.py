@@ -224,7 +224,7 @@ def test_missing_and_odd_files(folder: Path, tmp_path: Path) -> None:
     (folder / "Annotations").mkdir()
     with pytest.raises(InputError, match="holds no image"):
         read_grokcso(folder)
-    with pytest.raises(InputError, match="neither cso_img nor"):
+    with pytest.raises(InputError, match="neither cso_img with Annotations nor image with annotation"):
         read_grokcso(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         read_grokcso(tmp_path / "none")
@@ -272,5 +272,84 @@ def test_convert_says_what_it_needs(canonical: Path, tmp_path: Path) -> None:
         convert(tmp_path / "none", tmp_path / "t")
     with pytest.raises(InputError, match="there is no such file"):
         convert(tmp_path / "none.h5", tmp_path / "t")
-    with pytest.raises(InputError, match="it exists already"):
+    with pytest.raises(InputError, match="it already exists"):
         convert(canonical / "s.h5", canonical / "g")
+
+
+def shift(folder: Path, split: str, first: int) -> int:
+    """Give the images of a split from that place on the annotation of the image before; returns how many."""
+    paths = sorted((folder / split / "Annotations").iterdir())[first:]
+    texts = [path.read_bytes() for path in paths]
+    for path, text in zip(paths, [texts[-1], *texts[:-1]], strict=True):
+        path.write_bytes(text)
+    return len(paths)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("many") / "g", count=300, layout="grokcso", noise_std=2.0, clip=True)
+
+
+def test_labels_of_other_images_late_in_a_split_are_found(many: Path, tmp_path: Path) -> None:
+    shutil.copytree(many, tmp_path / "g")
+    count = shift(tmp_path / "g", "train", 160)
+    said = r"(\d+) of 240 annotations do not explain their images, first that of .*image_0016\d\.png: are they numbered"
+    with pytest.raises(InputError, match=said) as caught:
+        read_grokcso(tmp_path / "g")
+    found = int(str(caught.value).split(" of 240")[0].rpartition(" ")[2])
+    assert 0.9 * count < found <= count  # two neighbours may be alike
+    with pytest.raises(InputError, match="do not explain"):
+        convert(tmp_path / "g", tmp_path / "g.h5")
+    assert not (tmp_path / "g.h5").exists()
+
+
+def test_labels_are_checked_in_every_split(many: Path, tmp_path: Path) -> None:
+    shutil.copytree(many, tmp_path / "g")
+    shift(tmp_path / "g", "test", 0)
+    with pytest.raises(InputError, match=r"of 30 annotations do not explain .*test"):
+        read_grokcso(tmp_path / "g")
+
+
+def test_a_single_wrong_label_of_many_is_told_of(many: Path, tmp_path: Path) -> None:
+    shutil.copytree(many, tmp_path / "g")
+    folder = tmp_path / "g" / "train" / "Annotations"
+    first, *_, last = sorted(folder.iterdir())
+    shutil.copy(first, last)
+    notes: list[str] = []
+    convert(tmp_path / "g", tmp_path / "g.h5", notes=notes)
+    assert len(notes) == 1
+    assert notes[0].startswith("1 of 240 annotations do not explain their images, first that of ")
+    assert read_grokcso(many).notes == ()
+
+
+@pytest.mark.parametrize("prefix", ["CSO", "COS"])
+def test_the_layout_of_seqcsist(many: Path, tmp_path: Path, prefix: str) -> None:
+    root = tmp_path / "track"
+    for split in ("train", "val", "test"):
+        shutil.copytree(many / split / "cso_img", root / split / "image")
+        (root / split / "annotation").mkdir()
+        for path in (many / split / "Annotations").iterdir():
+            shutil.copy(path, root / split / "annotation" / path.name.replace("CSO", prefix))
+    (root / "train" / "qinit.mat").write_bytes(b"")
+    (root / "phi_0.5.mat").write_bytes(b"")
+    assert is_grokcso(root)
+    found, expected = read_grokcso(root), read_grokcso(many)
+    assert found.convention == expected.convention
+    assert found.notes == ("phi_0.5.mat, train/qinit.mat not needed: the operator follows from sigma, size and ratio",)
+    for split in expected.splits:
+        np.testing.assert_array_equal(found.splits[split].images, expected.splits[split].images)
+        np.testing.assert_array_equal(found.splits[split].targets, expected.splits[split].targets)
+    assert is_grokcso(root / "test")
+    shutil.rmtree(root / "test" / "annotation")
+    assert not is_grokcso(root / "test")  # a folder called image alone may hold anything
+
+
+def test_images_of_seqcsist_keep_their_names_in_an_evaluation(many: Path, tmp_path: Path) -> None:
+    from csist.evaluation import read_labelled
+
+    root = tmp_path / "track"
+    shutil.copytree(many / "test" / "cso_img", root / "test" / "image")
+    shutil.copytree(many / "test" / "Annotations", root / "test" / "annotation")
+    expected, found = (read_labelled(path, "test") for path in (many, root))
+    assert found.names == expected.names
+    assert len(found.names) == 30

@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, no link of it leads nowhere, and it loads nothing from elsewhere."""
+"""The documentation builds without a warning, has no dead link, loads nothing from elsewhere, and can be searched."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import csist
+from browsing import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -81,6 +82,32 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[Path, Page]) -
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", style.read_text(encoding="utf-8")), style
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser Chromium (Debian: apt-get install chromium)")
+def test_opened_from_a_folder_it_can_be_searched_and_fits_a_phone(site: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright, in the extra `dev`")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        asked: list[str] = []
+        errors: list[object] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(error))
+        for opened in ("index.html", "howto/frames.html"):
+            page.goto((site / opened).as_uri())
+            page.fill("[data-md-component=search-query]", "Levenberg", force=True)
+            page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
+            found = page.eval_on_selector_all(".md-search-result__item a", "links => links.map(each => each.href)")
+            assert found[0].startswith((site / "methods" / "continuous.html").as_uri())
+        for path in ("results.html", "gallery.html", "comparison.html", "api/index.html"):
+            page.goto((site / path).as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            wrapped = "cells => cells.filter(each => getComputedStyle(each).whiteSpace !== 'nowrap').length"
+            assert page.eval_on_selector_all("td[style*=right]", wrapped) == 0, path
+        browser.close()
+    assert all(each.startswith("file:") for each in asked)
+    assert not errors
+
+
 def test_pages_are_complete(site: Path, pages: dict[Path, Page]) -> None:
     for path, page in pages.items():
         text = path.read_text(encoding="utf-8")
@@ -101,7 +128,7 @@ def test_every_public_name_is_described(site: Path, pages: dict[Path, Page]) -> 
 
 def test_every_picture_is_shown_and_every_page_reachable(site: Path, pages: dict[Path, Page]) -> None:
     shown = {(path.parent / each).resolve() for path, page in pages.items() for each in page.loaded}
-    for picture in (site / "images").rglob("*.png"):
+    for picture in (*(site / "images").rglob("*.png"), *(site / "results").rglob("*.png")):
         assert picture.resolve() in shown, picture
     reached = {
         (path.parent / urlsplit(link).path).resolve() for path, page in pages.items() for link in page.links

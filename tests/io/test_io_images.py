@@ -108,7 +108,10 @@ def test_png_decompression_bomb(tmp_path: Path) -> None:
 def test_tiff_stack(tmp_path: Path, options: dict[str, Any]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", STACK, **options)
     stack = only(tmp_path / "a.tif")
-    assert (stack.kind, stack.shape, stack.notes) == ("tiff", (5, 20, 30), ())
+    # Without axes of their own, images written for ImageJ are called channels.
+    channels = ("its 5 channels are taken as images, one after the other; --channel chooses one",)
+    assert (stack.kind, stack.shape) == ("tiff", (5, 20, 30))
+    assert stack.notes == (channels if options == {"imagej": True} else ())
     np.testing.assert_array_equal(stack[:], STACK)
     np.testing.assert_array_equal(stack[1:3], STACK[1:3])
 
@@ -174,7 +177,9 @@ def test_fits(tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"a{suffix}"
         fits.HDUList(units).writeto(path, overwrite=True)
         stack = only(path)
-        assert (stack.kind, stack.notes) == ("fits", ())
+        assert stack.kind == "fits"
+        left_out = f"unit 2 is read, other images are left out (3): choose one with --hdu or a{suffix}[3]"
+        assert stack.notes == ((left_out,) if len(units) == 4 else ())
         np.testing.assert_array_equal(stack[:], expected)
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(path, overwrite=True)
     fails(path, "holds no image: none of its 2 units")
@@ -293,9 +298,9 @@ def test_bad_arrays(tmp_path: Path) -> None:
 
 def test_missing_unknown_and_empty_inputs(tmp_path: Path) -> None:
     fails(tmp_path / "none.png", "there is no file or folder")
-    fails(tmp_path, "holds no image: PNG, TIFF, FITS, NPY, NPZ, HDF5 stores and video")
+    fails(tmp_path, "holds no image: PNG, TIFF, FITS, JPEG, BMP, NPY, NPZ, HDF5 stores and video")
     for name, said in (
-        ("a.jpg", "unknown suffix '.jpg'"),
+        ("a.gif", "unknown suffix '.gif'"),
         ("a", "unknown suffix ''"),
         ("a.mp4", "frame by frame"),
     ):

@@ -68,7 +68,7 @@ def test_a_video_is_streamed(tmp_path, monkeypatch):
     sequence, decoded = sequence_of_video(path), []
     real = av.VideoFrame.planes
 
-    monkeypatch.setattr("csist.io.sequences._luma", lambda frame: decoded.append(1) or np.zeros((34, 50)))
+    monkeypatch.setattr("csist.io.sequences.luma", lambda frame: decoded.append(1) or np.zeros((34, 50)))
     frames = iter(sequence)
     for _ in range(3):
         next(frames)
@@ -118,7 +118,9 @@ def test_a_folder_is_one_sequence_read_as_it_goes(tmp_path, monkeypatch):
     assert sequence.shape == (12, 34, 50)
     opened = []
     real = read_image
-    monkeypatch.setattr("csist.io.folders.read_image", lambda path, name: opened.append(name) or real(path, name))
+    monkeypatch.setattr(
+        "csist.io.folders.read_image", lambda path, name, options: opened.append(name) or real(path, name, options)
+    )
     reader = iter(sequence)
     assert [next(reader)[0] for _ in range(3)] == ["f0.png", "f1.png", "f2.png"]
     assert opened == ["f0.png", "f1.png", "f2.png"]

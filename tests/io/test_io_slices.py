@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from csist.checks import InputError
-from csist.io import read_image
+from csist.datasets import generate
+from csist.io import ReadOptions, read_image
 from csist.io.slices import read_slice
 
 STACK = np.random.default_rng(0).integers(0, 1000, (7, 5, 6)).astype(np.uint16)
@@ -62,3 +63,15 @@ def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
         read_slice(path, 0, 1)
     with pytest.raises(InputError, match="no such file"):
         read_slice(tmp_path / "none.npz", 0, 1)
+
+
+def test_a_slice_of_what_the_options_take(tmp_path: Path) -> None:
+    stack = np.random.default_rng(3).normal(size=(6, 20, 24))
+    options = ReadOptions(frames=(1, 5), roi=((2, 20), (3, 17)))
+    np.save(tmp_path / "a.npy", stack)
+    np.savez(tmp_path / "a.npz", stack)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    for name in ("a.npy", "a.npz", "a.tif"):
+        np.testing.assert_array_equal(read_slice(tmp_path / name, 1, 3, options), stack[2:4, 3:17, 2:20])
+    store = generate(tmp_path / "s.h5", count=50)
+    np.testing.assert_array_equal(read_slice(store, 1, 3, ReadOptions(frames=(1, 4))), read_image(store)[2:4])

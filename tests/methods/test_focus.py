@@ -88,11 +88,12 @@ def test_the_loss_is_error_flux_and_sparsity_of_noisy_images(monkeypatch: pytest
     with torch.no_grad():
         discrepancy, constraint = method.loss_terms(image, truth)
         found, clean = enlarge(noisy[0]), (image - 30.0) / INPUT_SCALE
-    spread = (noisy[0] - clean).std(dim=(1, 2, 3))
+    spread = (noisy[0] - clean).std(dim=(1, 2, 3)) * INPUT_SCALE
     assert bool((spread > 0.5 * NOISE_RANGE[0]).all() and (spread < 1.5 * NOISE_RANGE[1]).all()) and spread.std() > 1e-3
-    torch.testing.assert_close(discrepancy, ((found * INPUT_SCALE - truth) ** 2).mean())
+    found, clean = found * INPUT_SCALE, clean * INPUT_SCALE
+    torch.testing.assert_close(discrepancy, ((found - truth) ** 2).mean())
     flux = (found.sum((1, 2, 3)) - clean.sum((1, 2, 3))).abs().mean()
-    torch.testing.assert_close(constraint, INPUT_SCALE**2 * (0.1 * flux + 0.01 * found.abs().mean()))
+    torch.testing.assert_close(constraint, 0.1 * flux + 0.01 * found.abs().mean())
 
 
 def test_windows_teach_it_and_it_learns_to_the_same_bits() -> None:

@@ -258,7 +258,7 @@ def test_suffixes_in_the_registry() -> None:
         ("ista+", {}, "unknown suffix ''"),
         ("ista+refine+refine", {}, "unknown suffix 'refine[+]refine'"),
         ("istaa+refine", {}, "did you mean 'ista[+]refine'"),
-        ("continuous+refine", {}, "has no grid, so nothing can follow it: leave out '[+]refine'"),
+        ("continuous+refine", {}, "has no map to read out: leave out '[+]refine'"),
         ("continuous+centroid", {}, "leave out '[+]centroid'"),
         ("ista+centroid", {"prior": ScenePrior.flat()}, "does not take prior"),
         ("ista+refine", {"colour": 3}, "does not take colour"),

@@ -187,7 +187,7 @@ def test_bad_samples(array: np.ndarray, oversampling: int, message: str) -> None
 
 
 def test_bad_cards() -> None:
-    with pytest.raises(InputError, match=f"unknown PSF kind 'bessel': {', '.join(KINDS)} exist"):
+    with pytest.raises(InputError, match=f"unknown PSF kind 'bessel': use one of {', '.join(KINDS)}"):
         psf_from_card({"kind": "bessel"})
     with pytest.raises(InputError, match="lacks the field 'beta'"):
         psf_from_card({"kind": "moffat", "fwhm_px": 2.0})

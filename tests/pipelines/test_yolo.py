@@ -26,10 +26,13 @@ from csist.pipelines import yolo
 from csist.pipelines.boxes import (
     BOX_CELLS,
     CELL_PX,
+    PHASES,
     STRIDE_PX,
     WHITE_COUNTS,
+    WINDOW_PX,
     Canvas,
     label_text,
+    windows_around,
     write_detection_set,
 )
 from csist.scenes import ScenePrior, sample_scenes
@@ -64,13 +67,14 @@ def numbered(n: int, first: int = 0) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("shape", "ratio"), SHAPES)
 def test_a_picture_has_strides_and_room_for_whole_boxes(shape: tuple[int, int], ratio: int) -> None:
-    canvas = Canvas(SubPixelGrid(shape, ratio))
-    rows, columns = canvas.grid.map_shape
-    u, v = canvas.corner
-    assert canvas.side % STRIDE_PX == 0
-    for start, cells in ((u, columns), (v, rows)):
-        assert min(start, canvas.side - start - CELL_PX * cells) >= BOX_CELLS * CELL_PX // 2
-    assert Canvas(SubPixelGrid((11, 11), 3)).side == 288
+    for phase in ((0, 0), (PHASES - 1, 1)):
+        canvas = Canvas(SubPixelGrid(shape, ratio), phase)
+        rows, columns = canvas.grid.map_shape
+        u, v = canvas.corner
+        assert canvas.side % STRIDE_PX == u % CELL_PX == v % CELL_PX == 0
+        for start, cells in ((u, columns), (v, rows)):
+            assert min(start, canvas.side - start - CELL_PX * cells) >= BOX_CELLS * CELL_PX // 2
+    assert [Canvas(SubPixelGrid((side, side), 3)).side for side in (11, WINDOW_PX)] == [320, 128]
 
 
 @pytest.mark.parametrize(("shape", "ratio"), SHAPES)
@@ -112,7 +116,7 @@ def test_levels_are_clipped_and_other_maps_refused() -> None:
 
 def test_a_box_beside_the_map_is_moved_to_its_edge() -> None:
     canvas = Canvas(SubPixelGrid((11, 11), 3))
-    found = canvas.targets(np.array([[0.0, 288.0]]), np.array([0.5]), np.zeros((33, 33)))
+    found = canvas.targets(np.array([[0.0, 320.0]]), np.array([0.5]), np.zeros((33, 33)))
     assert (found.x[0], found.y[0]) == pytest.approx((-0.5, 10.5))
 
 
@@ -168,6 +172,59 @@ def test_a_detection_set_needs_both_parts(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             write_detection_set(tmp_path / "set", grid, parts)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("shape", "ratio", "side_px"), [((11, 11), 3, WINDOW_PX), ((11, 11), 7, 3), ((7, 9), 4, 5)])
+def test_windows_hold_the_group_as_it_lies(shape: tuple[int, int], ratio: int, side_px: int) -> None:
+    grid, truths = SubPixelGrid(shape, ratio), [*scenes(40, shape), Targets.empty()]
+    maps = np.stack([grid.encode(truth) for truth in truths])
+    maps[-1, -1, -1] = 60.0  # a false target in the last cell
+    cut, moved = windows_around(grid, (maps, truths), side_px)
+    small = SubPixelGrid((side_px, side_px), ratio)
+    assert cut.shape == (41, *small.map_shape)
+    np.testing.assert_allclose(cut[:-1].sum((1, 2)), maps[:-1].sum((1, 2)))
+    for cells, truth, inside in zip(cut[:-1], truths, moved, strict=False):
+        np.testing.assert_array_equal(cells, small.encode(inside))
+        shift = {float(round(value, 9)) for value in (truth.x - inside.x)}
+        assert len(shift) == 1 and shift.pop().is_integer()
+    assert cut[-1, -1, -1] == 60.0 and moved[-1] == Targets.empty()
+    nothing, nobody = windows_around(grid, (maps[:0], []), side_px)
+    assert nothing.shape == (0, *small.map_shape) and nobody == []
+
+
+def test_windows_that_do_not_fit_are_refused() -> None:
+    grid = SubPixelGrid((11, 11), 3)
+    wide = [Targets(x=[2.0, 6.0], y=[5.0, 5.0], intensity=[230.0, 230.0])]
+    for side_px, message in (
+        (3, "windows of 3 px do not hold the group of map 0"),
+        (12, "between 1 and 11, .* got 12"),
+    ):
+        with pytest.raises(InputError, match=message):
+            windows_around(grid, (np.stack([grid.encode(wide[0])]), wide), side_px)
+
+
+def test_windows_are_drawn_in_all_phases(tmp_path: Path) -> None:
+    grid, truths = SubPixelGrid((3, 3), 3), scenes(60, (3, 3))
+    maps = np.stack([grid.encode(truth) for truth in truths])
+    parts = {"train": (maps, truths), "val": (maps[:2], truths[:2])}
+    for name in ("one", "two"):
+        write_detection_set(tmp_path / name, grid, parts, seed=4)
+    places = set()
+    for number, (cells, truth) in enumerate(zip(maps, truths, strict=True)):
+        image, label = (
+            tmp_path / "one" / kind / "train" / f"{number:06d}.{end}"
+            for kind, end in (("images", "png"), ("labels", "txt"))
+        )
+        drawn = np.asarray(Image.open(image))
+        phase = next(
+            (u, v) for u in range(PHASES) for v in range(PHASES)
+            if (drawn == Canvas(grid, (u, v)).draw(cells)).all()
+        )  # fmt: skip
+        rows = np.array([line.split() for line in label.read_text().splitlines()], dtype=float)[:, 1:]
+        np.testing.assert_allclose(rows, Canvas(grid, phase).boxes(truth), atol=1e-8)
+        places.add(phase)
+        assert image.read_bytes() == (tmp_path / "two" / image.relative_to(tmp_path / "one")).read_bytes()
+    assert len(places) == PHASES**2
 
 
 # --- the suffix -------------------------------------------------------------------------------------------

@@ -82,6 +82,14 @@ def test_a_method_stands_at_its_speed_and_accuracy_with_both_bars() -> None:
     assert upright.get_segments()[0][:, 1].tolist() == [91.0, 94.0]
 
 
+def test_no_two_reference_lines_look_the_same() -> None:
+    references = [{"name": f"oracle {n}", "CSO-mAP": 10.0 * n, "reference": True} for n in range(1, 5)]
+    axis = plots.accuracy_against_multiply_adds([*COSTS, *references]).axes[0]
+    named = [line for line in axis.lines if str(line.get_label()).startswith(("oracle", "continuous"))]
+    assert len(named) == 6
+    assert len({(to_rgba(line.get_color()), line.get_linestyle()) for line in named}) == 6
+
+
 def test_a_published_accuracy_is_hollow_and_says_so() -> None:
     axis = plots.accuracy_against_speed(SPEEDS).axes[0]
     fills = [container.lines[0].get_markerfacecolor() for container in axis.containers]

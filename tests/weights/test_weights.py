@@ -215,7 +215,7 @@ def test_the_authors_file_loads_from_a_framework_s_wrapper(
         ("dista-net", Sensor(shape=(5, 6)), 3, {}, "for maps of 225 cells, this method's have 15 x 18: .* shape"),
         ("dista-net", SENSOR, 3, {"stages": 3}, "weights are of 2 stages, got stages=3"),
         ("dista-net", SENSOR, 3, {"published_code": False}, "build the method with published_code=True"),
-        ("ista-net", SENSOR, 3, {}, r"does not fit this method: it holds 'fcs.0.lambda_step' and it lacks"),
+        ("ista-net", SENSOR, 3, {}, r"not a published ISTA-Net weight file: it holds 'fcs\.0\.w1"),
     ],
 )
 def test_the_authors_file_must_fit(

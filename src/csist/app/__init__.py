@@ -1,7 +1,8 @@
-"""`csist app`: the toolkit in a browser, on this machine alone.
+"""`csist app`: the toolkit in a browser, served on this machine.
 
-`settings` says what a user has chosen, `scene` makes images of it, `work` unmixes them and `page` shows the answer:
-pure functions, all of them. `sessions` keeps users apart, `layout` is the page's form, `server` puts it on a port.
+`settings` holds the user's choices, `scene` makes images from them, `work` unmixes the images and `page` renders the
+results; all of these are pure functions. `sessions` separates users, `layout` is the form of the page, and `server`
+serves it on a port.
 """
 
 from csist.app.server import DEFAULT_PORT, LOCAL_HOST, serve

@@ -1,4 +1,4 @@
-"""The form of the page: controls on the left, answers on the right, and what happens when something is pressed."""
+"""Form of the page: controls on the left, results on the right, and the event handlers."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from csist.files import one_line
 
 logger = logging.getLogger(__name__)
 
-TITLE = "csist: what is hidden in one infrared blob"
+TITLE = "csist: point targets in a blurred infrared blob"
 
 SIMULTANEOUS = 4
-"""Users whose images are unmixed at the same time; others wait in line."""
+"""Number of users whose images are unmixed at the same time; others wait in a queue."""
 
 STYLE_SHEET = """
 .gradio-container { max-width: 1500px !important; }
@@ -75,9 +75,9 @@ MONOSPACE_FONTS = ("ui-monospace", "Consolas", "Menlo", "monospace")
 
 
 def make_theme() -> gr.themes.Base:
-    """A theme with fonts that the user's machine has: nothing is loaded."""
+    """Return a theme that uses fonts of the user's machine, so that none is loaded."""
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="zinc", font=FONTS, font_mono=MONOSPACE_FONTS)
-    # The defaults are too faint to read.
+    # The contrast of the defaults is too low.
     dark = "*primary_700"
     return theme.set(
         button_primary_background_fill=dark,
@@ -88,16 +88,16 @@ def make_theme() -> gr.themes.Base:
 
 
 def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.Blocks:
-    """The page, with its events.
+    """Build the page with its event handlers.
 
     Args:
-        sessions: the users.
-        opened: called each time a page is complete.
+        sessions: sessions of the users.
+        opened: called each time a page has loaded.
     """
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600))
     with blocks:
         gr.Markdown(
-            f"# {TITLE}\nHow many point targets a blurred blob hides, where each is and how bright, with errors. "
+            f"# {TITLE}\nNumber, positions and fluxes of the point targets in a blurred blob, with standard errors. "
             "Images stay on this machine.",
             elem_id="intro",
         )
@@ -106,7 +106,7 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
                 controls, groups, drop, held = _controls()
             with gr.Column(scale=3, min_width=350):
                 with gr.Row(elem_id="action"):
-                    # Not before the link's settings are there: it would unmix something else.
+                    # Wait until the settings of the link are restored, so that the right images are unmixed.
                     run = gr.Button("Unmix", variant="primary", interactive=False, min_width=120, elem_id="run")
                     cancel = gr.Button("Cancel", interactive=False, min_width=120, elem_id="cancel")
                 status = gr.HTML(page.notice("Loading."), elem_id="status")
@@ -134,7 +134,7 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
             unmix, chosen, outputs, concurrency_limit=SIMULTANEOUS, show_progress="hidden", api_visibility="private"
         )
         run.click(None, None, None, js=_SHOW_STATUS, api_visibility="private")
-        # The address becomes the link that restores the settings.
+        # Set the address of the page to the link that restores the settings.
         running.then(None, None, None, js=_KEEP_LINK, api_visibility="private")
         cancel.click(stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
         drop.upload(
@@ -144,7 +144,7 @@ def build(sessions: Sessions, opened: Callable[[], None] = lambda: None) -> gr.B
         controls["source"].input(
             _show_source, controls["source"], [*groups.values(), controls["prior"]], show_progress="hidden",
             api_visibility="private",
-            trigger_mode="always_last",  # else a choice made while the last one is answered would show nothing
+            trigger_mode="always_last",  # otherwise a choice made while the last one is processed would be lost
         )  # fmt: skip
         blocks.load(
             restore, None, [*chosen, *groups.values(), status, run], show_progress="hidden", api_visibility="private"
@@ -165,13 +165,13 @@ _KEEP_LINK = """() => {
 
 
 def _controls() -> tuple[dict[str, Any], dict[str, gr.Group], gr.File, gr.HTML]:
-    """Components by setting, groups by source, the drop zone, and the line on the file that was dropped."""
+    """Return the components by setting, groups by source, the upload area, and the line that describes the upload."""
     start = Settings()
     controls: dict[str, Any] = {}
     groups: dict[str, gr.Group] = {}
 
     def number(name: str, label: str, info: str, whole: bool = False) -> None:
-        # Without limits of its own: `Settings` says in a sentence what is wrong.
+        # No limits here: `Settings` reports invalid values in a sentence.
         precision = 0 if whole else None
         controls[name] = gr.Number(getattr(start, name), label=label, info=info, precision=precision, min_width=130)
 
@@ -202,22 +202,22 @@ def _controls() -> tuple[dict[str, Any], dict[str, gr.Group], gr.File, gr.HTML]:
         number("seed", "Seed", "The same seed gives the same image.", whole=True)
     controls["methods"] = gr.Dropdown(
         working_methods(), value=list(start.methods), multiselect=True, max_choices=MOST_METHODS, label="Methods",
-        info="Several are shown side by side. Frames need continuous.",
+        info="Several methods are shown side by side. Frames need continuous.",
     )  # fmt: skip
     with gr.Row():
         controls["prior"] = gr.Radio(list(PRIORS), value=start.prior, label="Prior", min_width=150)
         controls["mode"] = gr.Radio(list(MODES), value=start.mode, label="Mode", min_width=150)
     with gr.Accordion("Sensor", open=False):
         with gr.Row():
-            number("psf_sigma", "PSF sigma in px", "Blank: 0.5, in frames measured.")
-            number("noise_std", "Noise in counts", "Blank: as simulated, or estimated.")
-            number("background", "Background in counts", "Blank: 0, in frames measured.")
+            number("psf_sigma", "PSF sigma in px", "Leave blank: 0.5 px for windows, measured for frames.")
+            number("noise_std", "Noise in counts", "Leave blank: as simulated, or estimated.")
+            number("background", "Background in counts", "Leave blank: 0 for windows, measured for frames.")
         controls["ratio"] = gr.Radio(list(RATIOS), value=start.ratio, label="Grid ratio of grid methods")
     return controls, groups, drop, held
 
 
 def _visible(source: str) -> list[Any]:
-    """The groups of controls in their order, shown or hidden."""
+    """Return updates that show or hide the groups of controls, in their order."""
     shown = {
         "example": source == "example",
         "upload": source == "upload",
@@ -233,39 +233,39 @@ def _show_source(source: str) -> list[Any]:
 
 
 def _restore(parameters: dict[str, str]) -> list[Any]:
-    """The settings that the link states."""
-    told = page.notice("Ready.")
+    """Restore the settings of the link."""
+    status = page.notice("Ready.")
     try:
         settings = from_query(parameters)
         if settings.query():
-            told = page.notice("Settings restored from the link.")
+            status = page.notice("Settings restored from the link.")
     except InputError as error:
-        settings, told = Settings(), page.complaint(f"The link cannot be used: {error}")
+        settings, status = Settings(), page.complaint(f"The link cannot be used: {error}")
     values = [getattr(settings, name) for name in Settings.__dataclass_fields__]
     return [
         *(list(each) if isinstance(each, tuple) else each for each in values),
         *_visible(settings.source),
-        told,
+        status,
         gr.update(interactive=True),
     ]
 
 
 def _receive(sessions: Sessions, session: str, received: str) -> list[Any]:
-    """Take the file that was dropped; the drop zone is empty again for the next one."""
+    """Accept an uploaded file, and clear the upload area for the next one."""
     path = sessions.keep(session, Path(received))
     try:
         stack = open_upload(path)
     except InputError as error:
         sessions.forget(session)
-        held, told, frame = page.notice("No file yet."), page.complaint(_sentence(error)), gr.update()
+        held, status, frame = page.notice("No file yet."), page.complaint(_sentence(error)), gr.update()
     else:
         notes = "".join(page.notice(note) for note in stack.notes)
-        held, told, frame = page.notice(describe_upload(stack)) + notes, page.notice("Ready."), gr.update(value=0)
-    return [None, held, frame, "upload", *_visible("upload"), told]
+        held, status, frame = page.notice(describe_upload(stack)) + notes, page.notice("Ready."), gr.update(value=0)
+    return [None, held, frame, "upload", *_visible("upload"), status]
 
 
 def _unmix(sessions: Sessions, session: str, values: tuple[Any, ...]) -> Iterator[list[Any]]:
-    """What the page shows while it works: status, results, the two buttons."""
+    """Yield updates of the page during the work: status, results, the two buttons."""
     busy = [gr.update(interactive=False), gr.update(interactive=True)]
     idle = [gr.update(interactive=True), gr.update(interactive=False)]
     signal = sessions.begin(session)
@@ -287,10 +287,10 @@ def _unmix(sessions: Sessions, session: str, values: tuple[Any, ...]) -> Iterato
     except InputError as error:
         yield [page.complaint(_sentence(error)), gr.update(), *idle]
     except MemoryError:
-        yield [page.complaint("The memory is full: use a smaller image."), gr.update(), *idle]
+        yield [page.complaint("Out of memory: use a smaller image."), gr.update(), *idle]
     except Exception as error:
         logger.exception("unmixing failed")
-        text = f"Internal error, please report it with what the server printed: {type(error).__name__}"
+        text = f"Internal error, please report it with the output of the server: {type(error).__name__}"
         yield [page.complaint(text), gr.update(), *idle]
     else:
         yield [page.notice("Done."), gr.update(), *idle]

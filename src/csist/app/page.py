@@ -1,6 +1,6 @@
-"""What the app shows of its answers, as HTML: pictures, tables, downloads. Nothing in it is loaded from elsewhere.
+"""Results as HTML: figures, tables and downloads, without external resources.
 
-Pictures and files are part of the page itself (data URLs), so none of them lies on the server's disk.
+Figures and files are embedded in the page (data URLs), so that none is stored on the disk of the server.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from csist.metrics import match_errors
 from csist.targets import Flag, Targets
 
 MOST_PICTURES = 12
-"""Beyond this many, answers are in the tables only."""
+"""Largest number of results with figures; further results appear only in the tables."""
 MOST_GROUPS, MOST_ROWS = 5, 100
-"""Groups of a frame that are shown from close, and rows of a table on the page; the file has all."""
+"""Number of close-ups per frame and of table rows on the page; the downloaded file has all rows."""
 
 REMARKS = "remarks"
-"""Heading of the column that holds words."""
+"""Heading of the text column."""
 
 FOUND_WITHIN_PX = 0.25
-"""A true target counts as found if a detection lies this near."""
+"""Largest distance in px of a detection to a true target that counts as found."""
 
 _DRAWING = threading.Lock()
-"""Matplotlib's settings are those of the whole process, and two users must not draw with each other's."""
+"""Matplotlib's settings are global to the process, so that figures of different users are drawn one at a time."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page.
+    """Figure on the page.
 
     Args:
-        png: content of the file.
-        caption: under it.
-        text: what it shows, for those who do not see it.
+        png: bytes of the PNG file.
+        caption: caption of the figure.
+        text: alternative text.
     """
 
     png: bytes = field(repr=False)
@@ -59,7 +59,7 @@ def _title(answer: Answer, scene: Scene) -> str:
 
 
 def draw(answer: Answer, scene: Scene) -> Iterator[Picture]:
-    """The pictures of an answer: a window is one group, a frame comes whole and then by group."""
+    """Draw the figures of a result: one for a window; for a frame, the whole frame and then its groups."""
     title = _title(answer, scene)
     if scene.windows:
         with _DRAWING:
@@ -78,11 +78,11 @@ def draw(answer: Answer, scene: Scene) -> Iterator[Picture]:
 
 
 def pages(scene: Scene, settings: Settings, report: Report) -> Iterator[str]:
-    """The page as it grows: tables as soon as an answer is there, then its pictures, in the end the downloads.
+    """Yield the page as it grows: the table of each result, then its figures, and finally the downloads.
 
     Raises:
         InputError: if a method cannot unmix these images.
-        StoppedError: what `report` raises.
+        StoppedError: if `report` raises it.
     """
     answers: list[Answer] = []
     pictures: list[Picture] = []
@@ -104,7 +104,7 @@ def render(
     pictures: Sequence[Picture],
     downloads: bool = False,
 ) -> str:
-    """The answers so far as HTML."""
+    """Render the results so far as HTML."""
     parts = [f'<p class="csist-note">{escape(note)}</p>' for note in scene.notes]
     if pictures:
         parts.append('<div class="csist-grid">' + "".join(map(_figure, pictures)) + "</div>")
@@ -147,7 +147,7 @@ def _truth_section(scene: Scene) -> str:
         for target in truth
     ]
     heads = (*_place_heads(scene), "x in px", "y in px", "intensity")
-    return f"<section><h3>what was put in</h3><p>The true targets.</p>{_table(heads, rows)}</section>"
+    return f"<section><h3>simulated truth</h3><p>The true targets.</p>{_table(heads, rows)}</section>"
 
 
 def _place_heads(scene: Scene) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows[:MOST_ROWS]
     )
     more = f"<p>The file has all {len(rows)} targets.</p>" if len(rows) > MOST_ROWS else ""
-    # Focusable, so that the keyboard can scroll a table that is wider than the screen.
+    # Focusable, so that wide tables can be scrolled with the keyboard.
     return (
         '<div class="csist-scroll" tabindex="0" role="region" aria-label="table of targets">'
         f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>{more}"
@@ -197,7 +197,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def summary(scene: Scene, answers: Sequence[Answer]) -> str:
-    """What a method found, and how much of it is true where that is known."""
+    """Summarise the detections of a method, and the true targets found if the truth is known."""
     found = [answer.targets for answer in answers]
     total = sum(map(len, found))
     if scene.truths is None:
@@ -213,7 +213,7 @@ def summary(scene: Scene, answers: Sequence[Answer]) -> str:
 
 
 def table_csv(scene: Scene, answers: Sequence[Answer]) -> bytes:
-    """The targets of one method as the file that `csist unmix` writes."""
+    """Return the targets of one method as a CSV file in the format of `csist unmix`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "targets.csv"
         with TableWriter(path) as table:
@@ -239,16 +239,16 @@ def _downloads(
 
 
 def progress_bar(progress: Progress) -> str:
-    """How far the work is, as HTML."""
+    """Render the progress as HTML."""
     share = f' value="{progress.done:g}" max="{progress.total:g}"' if progress.done else ""
     return f'<p role="status"><progress{share} aria-label="progress"></progress> {escape(progress.what)}</p>'
 
 
 def notice(text: str) -> str:
-    """A line on how things stand, as HTML."""
+    """Render a status line as HTML."""
     return f'<p role="status">{escape(text)}</p>'
 
 
 def complaint(text: str) -> str:
-    """A line that says what is wrong and what to do, as HTML."""
+    """Render an error message as HTML."""
     return f'<p role="alert" class="csist-error">{escape(text)}</p>'

@@ -1,4 +1,4 @@
-"""The images that settings stand for: a sample frame, simulated windows, or one image of a user's file."""
+"""Images selected by the settings: a sample frame, simulated windows, or one image of an uploaded file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from csist.targets import Targets
 from csist.windows import default_sensor, is_window
 
 UPLOAD_SUFFIXES = (".png", ".tif", ".tiff", ".fits", ".fit", ".fts", ".npy")
-"""What can be dropped on the page: formats whose header tells how much memory the file takes."""
+"""Accepted upload formats, whose headers state the memory that the file needs."""
 LARGEST_UPLOAD_MB, LARGEST_UPLOAD_MPX = 64, 32
 
 WINDOW_SHAPE = (11, 11)
@@ -29,16 +29,16 @@ WINDOW_SHAPE = (11, 11)
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Images to be unmixed, and what is known of them.
+    """Images to unmix, and their metadata.
 
     Args:
-        name: of the file, or what stands for one in the table.
+        name: name of the file, or of the simulation, in the table.
         images: (N, H, W) in counts.
-        first: number of the first image in its file.
-        sensor: None where it is found from the image.
-        noise_std: noise of a pixel in counts; None where it is estimated.
-        truths: true targets of each image, where they are known.
-        notes: what the user should know about the file, one line each.
+        first: index of the first image in its file.
+        sensor: sensor of the images; None if it is measured on the image.
+        noise_std: noise per pixel in counts; None if it is estimated.
+        truths: true targets of each image, if known.
+        notes: notes for the user about the file, one line each.
     """
 
     name: str
@@ -51,16 +51,16 @@ class Scene:
 
     @property
     def windows(self) -> bool:
-        """Whether the images are windows, not frames."""
+        """Whether the images are windows rather than frames."""
         return is_window(self.images.shape)
 
 
 def make_scene(settings: Settings, upload: Path | None = None) -> Scene:
-    """The images of some settings.
+    """Read or simulate the images selected by the settings.
 
     Args:
-        settings: what was chosen.
-        upload: the user's file, for the source "upload".
+        settings: choices of the user.
+        upload: uploaded file, for the source "upload".
 
     Raises:
         InputError: if there is no such file or image.
@@ -75,7 +75,7 @@ def make_scene(settings: Settings, upload: Path | None = None) -> Scene:
         with resources.as_file(resources.files("csist") / "data" / f"{settings.example}.png") as path:
             return _taken(read_image(path), settings)
     if upload is None:
-        raise InputError("there is no file yet: drop one on the page, or choose another source")
+        raise InputError("there is no file yet: upload one, or choose another source")
     return _taken(open_upload(upload), settings)
 
 
@@ -89,14 +89,14 @@ def _simulated(settings: Settings) -> Sensor:
 
 
 def _observed(name: str, truths: list[Targets], sensor: Sensor, settings: Settings) -> Scene:
-    generator = np.random.default_rng([settings.seed, 1])  # another stream than that of the positions
+    generator = np.random.default_rng([settings.seed, 1])  # independent of the stream for the positions
     images = np.stack([sensor.observe(truth, generator) for truth in truths])
     noise = settings.scene_noise if settings.noise_std is None else settings.noise_std
     return Scene(name, images, sensor=sensor, noise_std=noise, truths=tuple(truths))
 
 
 def build_group(settings: Settings) -> Targets:
-    """A regular polygon of targets, neighbours `separation_px` apart, turned and moved by chance.
+    """Build a regular polygon of targets, neighbours `separation_px` apart, with random rotation and offset.
 
     >>> pair = build_group(Settings(count=2, separation_px=0.6, seed=4))
     >>> round(float(np.hypot(*np.diff([pair.x, pair.y]).ravel())), 6)
@@ -113,9 +113,9 @@ def build_group(settings: Settings) -> Targets:
 
 
 def _taken(stack: ImageStack, settings: Settings) -> Scene:
-    """One image of a file, with the sensor that windows are taken to have; a frame's is found from the frame."""
+    """Select one image of a file; windows get the default sensor, that of a frame is measured on the frame."""
     if settings.frame >= len(stack):
-        raise InputError(f"{stack.name} holds the images 0 to {len(stack) - 1}, there is no image {settings.frame}")
+        raise InputError(f"{stack.name} has no image {settings.frame}: choose one from 0 to {len(stack) - 1}")
     images = stack[settings.frame : settings.frame + 1]
     if np.isnan(images).all():
         raise InputError(f"image {settings.frame} of {stack.name} holds nothing but NaN: choose another one")
@@ -130,23 +130,23 @@ def _taken(stack: ImageStack, settings: Settings) -> Scene:
 
 
 def open_upload(path: Path) -> ImageStack:
-    """The images of a user's file; what they would take in memory is checked before they are read.
+    """Open an uploaded file, after checking the memory that its images need.
 
     Raises:
-        InputError: if the file is of another format, too large, damaged or not an image; names the file, but not
-            the folder, which is none of the user's.
+        InputError: if the file has another format, is too large, damaged or not an image. The message names the file
+            without the folder, which belongs to the server.
     """
     try:
         if path.suffix.lower() not in UPLOAD_SUFFIXES:
-            raise InputError(f"cannot read {path}: PNG, TIFF, FITS and NPY files can be dropped here")
+            raise InputError(f"cannot read {path}: upload a PNG, TIFF, FITS or NPY file")
         if path.stat().st_size > LARGEST_UPLOAD_MB * 2**20:
             raise InputError(f"{path} is larger than {LARGEST_UPLOAD_MB} MB: use the command csist unmix")
         with reading(path):
             pixels = _COUNTERS[path.suffix.lower()](path)
         if pixels > LARGEST_UPLOAD_MPX * 10**6:
             raise InputError(
-                f"{path} holds {pixels / 1e6:.0f} million pixels, {LARGEST_UPLOAD_MPX} million are the most that the "
-                "app takes: use the command csist unmix"
+                f"{path} holds {pixels / 1e6:.0f} million pixels, above the limit of {LARGEST_UPLOAD_MPX} million: "
+                "use the command csist unmix"
             )
         return read_image(path)
     except InputError as error:
@@ -156,7 +156,7 @@ def open_upload(path: Path) -> ImageStack:
 def _png_pixels(path: Path) -> int:
     from PIL import UnidentifiedImageError
 
-    # The header alone: Pillow's own check would speak of bombs, and of a limit that is not ours.
+    # Read only the header: Pillow's own check would report a decompression bomb, with a limit that is not the app's.
     header = path.read_bytes()[:24]
     if header[12:16] != b"IHDR":
         raise UnidentifiedImageError("not a PNG file")
@@ -176,10 +176,10 @@ def _fits_pixels(path: Path) -> int:
     try:
         from astropy.io import fits
     except ImportError:
-        return 0  # reading says what to install
+        return 0  # reading the file reports the missing package
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # reading tells of them
+        warnings.simplefilter("ignore")  # reading the file reports them
         with path.open("rb") as file, fits.open(file, memmap=False) as units:
             return max((int(np.prod(unit.shape)) for unit in units if unit.is_image), default=0)
 
@@ -200,7 +200,7 @@ _COUNTERS: dict[str, Callable[[Path], int]] = {
 
 
 def describe_upload(stack: ImageStack) -> str:
-    """What a file holds, in words."""
+    """Describe the content of a file in words."""
     count, rows, columns = stack.shape
     images = "one image" if count == 1 else f"{count} images"
     return f"{stack.name}: {images} of {columns} x {rows} px"

@@ -1,4 +1,4 @@
-"""Puts the page on a port of this machine and takes it off again, with nothing left behind."""
+"""Web server of the app: serves the page on a port, and removes all temporary files at the end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from csist.checks import InputError
 DEFAULT_PORT, LOCAL_HOST = 7860, "127.0.0.1"
 
 HEAD_START_S = 5.0
-"""How long the first page has the machine to itself."""
+"""Seconds after the first page has loaded before the warm-up starts."""
 
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'none'"
 )
-"""Tells the browser to load nothing from elsewhere, whatever the page may ask for (W3C Content Security Policy)."""
+"""Policy that forbids the browser to load anything from another origin (W3C Content Security Policy)."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,13 +31,13 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class ContentPolicy:
-    """Adds `CONTENT_POLICY` to every answer of a web application (ASGI)."""
+    """ASGI middleware that adds `CONTENT_POLICY` to every response."""
 
     def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
         self.app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request."""
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -69,16 +69,16 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
     """Serve the app until Ctrl-C or a request to terminate.
 
     Args:
-        host: address to listen on; the default lets only this machine in.
+        host: address to listen on; the default accepts only this machine.
         port: port to listen on.
-        ready: called with the address once the page can be opened.
+        ready: called with the address when the server accepts requests.
 
     Raises:
         InputError: if the address cannot be used or Gradio is not installed.
     """
     check_address(host, port)
     with TemporaryDirectory(prefix="csist-app-") as folder:
-        # Before Gradio is imported: it reads both then.
+        # Set before Gradio is imported, because it reads both at import.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "received")
         try:
@@ -112,7 +112,7 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
 
 
 def warm_up(opened: threading.Event) -> None:
-    """Load the compiled solver and the drawing once the first page is open, or nobody comes: nobody waits for it."""
+    """Load the compiled solver and Matplotlib in the background, after the first page has loaded or a timeout."""
     opened.wait(HEAD_START_S)
     from csist.app.page import pages
     from csist.app.scene import make_scene

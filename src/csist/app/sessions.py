@@ -1,4 +1,4 @@
-"""The users of the app, kept apart: each has a folder for the file he dropped and a way to stop his work."""
+"""Sessions of the app: each user has a separate folder for the uploaded file, and a signal that stops the work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Sessions:
     """Folders and stop signals by session.
 
     Args:
-        root: folder in which those of the sessions are made.
+        root: parent folder of the session folders.
     """
 
     def __init__(self, root: Path) -> None:
@@ -22,31 +22,31 @@ class Sessions:
         self._stops: dict[str, threading.Event] = {}
 
     def _folder(self, session: str) -> Path:
-        # A session's name comes from the browser: it must not become a path.
+        # The name of a session comes from the browser and must not be used as a path.
         return self.root / f"session-{hashlib.sha256(session.encode()).hexdigest()[:24]}"
 
     def upload(self, session: str) -> Path | None:
-        """The file that a user has dropped, None if there is none."""
+        """Return the uploaded file of a session; None if there is none."""
         folder = self._folder(session)
         return next(iter(folder.iterdir()), None) if folder.is_dir() else None
 
     def keep(self, session: str, received: Path) -> Path:
-        """Take a file that was received in place of an earlier one; returns where it is now."""
+        """Store a received file in place of an earlier one, and return its new path."""
         folder = self._folder(session)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         kept = folder / received.name
         shutil.move(received, kept)
-        with suppress(OSError):  # it had a folder to itself
+        with suppress(OSError):  # the received file had its own folder
             received.parent.rmdir()
         return kept
 
     def forget(self, session: str) -> None:
-        """Remove the file of a user."""
+        """Remove the file of a session."""
         shutil.rmtree(self._folder(session), ignore_errors=True)
 
     def begin(self, session: str) -> threading.Event:
-        """A signal for new work, which stops what the session is still doing."""
+        """Stop the current work of a session and return the stop signal for new work."""
         signal = threading.Event()
         with self._lock:
             earlier = self._stops.get(session)
@@ -56,13 +56,13 @@ class Sessions:
         return signal
 
     def stop(self, session: str) -> None:
-        """Stop what a session is doing."""
+        """Stop the current work of a session."""
         with self._lock:
             signal = self._stops.pop(session, None)
         if signal is not None:
             signal.set()
 
     def end(self, session: str) -> None:
-        """The user is gone: stop his work and remove his file."""
+        """End a session: stop its work and remove its file."""
         self.stop(session)
         self.forget(session)

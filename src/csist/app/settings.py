@@ -1,4 +1,4 @@
-"""What a user of the app has chosen, and how a link says it."""
+"""Settings chosen by a user of the app, and their encoding in a link."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SOURCES = {
     "build": "Build a group",
     "upload": "Your own file",
 }
-"""Where images come from, and what the page calls it."""
+"""Sources of images, and their labels on the page."""
 
 PRIORS = ("flat", "csist-100k")
 MODES = ("accurate", "fast")
 RATIOS = (3, 5, 7)
 MOST_METHODS = 4
-"""Most methods side by side."""
+"""Largest number of methods side by side."""
 
 LIMITS: dict[str, tuple[float, float]] = {
     "frame": (0, 1e6),
@@ -42,11 +42,11 @@ LIMITS: dict[str, tuple[float, float]] = {
 """Smallest and largest value of each number."""
 
 SEPARATOR = " "
-"""Between the methods of a link; a method's name holds none."""
+"""Separator of the methods in a link, which occurs in no method name."""
 
 
 def example_names() -> list[str]:
-    """Names of the frames that come with the package, without suffix."""
+    """Return the names of the package's sample frames, without file suffix."""
     return sorted(item.name.removesuffix(".png") for item in _samples().iterdir() if item.name.endswith(".png"))
 
 
@@ -55,12 +55,12 @@ def _samples() -> Any:
 
 
 def working_methods() -> list[str]:
-    """Names of the methods that need no training or come with trained weights, each grid method's variants behind it.
+    """Return the names of the methods without training or with trained weights, each followed by its variants.
 
     >>> working_methods()[:4]
     ['continuous', 'ista', 'ista+centroid', 'ista+refine']
     """
-    # Imported here: the settings themselves need neither.
+    # Imported here, because the settings themselves do not need them.
     from csist.methods.table import METHODS, SUFFIXES
     from csist.weights.pretrained import list_pretrained
 
@@ -75,28 +75,28 @@ def working_methods() -> list[str]:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be chosen, checked.
+    """Checked settings of the app.
 
     Args:
         source: a key of `SOURCES`.
         example: one of `example_names`.
-        frame: which image of an uploaded stack, from 0.
+        frame: index of the image in an uploaded stack, from 0.
         windows: number of benchmark windows.
-        count: targets of a group that is built.
-        separation_px: distance of neighbours in it.
-        intensity: flux of each in counts.
-        scene_noise: noise of a pixel of simulated images in counts.
-        seed: of simulated images.
+        count: number of targets in a simulated group.
+        separation_px: distance between neighbours in the simulated group in px.
+        intensity: flux of each target in counts.
+        scene_noise: noise per pixel of simulated images in counts.
+        seed: seed of simulated images.
         methods: names of methods, shown side by side.
         prior: "flat" or "csist-100k".
         mode: "accurate" or "fast".
         ratio: sub-pixel grid ratio of grid methods.
-        psf_sigma: of a Gaussian PSF in px; None: 0.5 in windows, found from the image in frames.
-        noise_std: noise of a pixel in counts; None: what is known of simulated images, else estimated.
-        background: of windows in counts; None: 0. That of a frame is measured.
+        psf_sigma: sigma of a Gaussian PSF in px; None for 0.5 in windows and a measured PSF in frames.
+        noise_std: noise per pixel in counts; None for the true noise of simulated images, else an estimate.
+        background: background of windows in counts; None for 0. The background of a frame is measured.
 
     Raises:
-        InputError: if a value is none of those offered or out of range.
+        InputError: if a value is not one of the choices or out of range.
     """
 
     source: str = "example"
@@ -145,16 +145,18 @@ class Settings:
     def _check_methods(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
         if not 1 <= len(self.methods) <= MOST_METHODS:
-            raise InputError(f"choose one method, or up to {MOST_METHODS} side by side; {len(self.methods)} are chosen")
+            raise InputError(f"choose 1 to {MOST_METHODS} methods, got {len(self.methods)}")
         if self.methods == Settings.methods:
             return
         working = working_methods()
         for name in self.methods:
             if name not in working:
-                raise InputError(f"method {name!r} does not exist or has no trained weights: {', '.join(working)} work")
+                raise InputError(
+                    f"method {name!r} does not exist or has no trained weights: use one of {', '.join(working)}"
+                )
 
     def query(self) -> str:
-        """The settings as the query of a link, without those that are as by default.
+        """Encode the settings as the query of a link, without default values.
 
         >>> Settings(source="build", count=3, methods=("continuous", "ista+refine")).query()
         'source=build&count=3&methods=continuous+ista%2Brefine'
@@ -182,11 +184,11 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "background": float,
     "methods": lambda text: tuple(text.split(SEPARATOR)),
 }
-"""How the values of a link are read; the others are text."""
+"""Converters of the values in a link; other values are text."""
 
 
 def from_query(parameters: Mapping[str, str]) -> Settings:
-    """The settings that a link states; one that it leaves out is as by default, an unknown one is left alone.
+    """Read the settings from a link; missing settings take their defaults, unknown ones are ignored.
 
     Raises:
         InputError: if a value cannot be used.

@@ -1,4 +1,4 @@
-"""Unmixes the images of a scene with the methods chosen, in the background of a page that watches."""
+"""Unmixing of the images of a scene with the chosen methods, in a background thread."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from csist.unmixing import check_frame_method, window_recipe
 Result = TypeVar("Result")
 
 Report = Callable[[str, float, float], None]
-"""Told what is being done, the amount done and the amount in all; it raises `StoppedError` to end the work."""
+"""Callback with a description, the amount done and the total amount; it raises `StoppedError` to end the work."""
 
 PATIENCE_S = 0.1
-"""How long a watcher waits before it looks whether to stop."""
+"""Interval in seconds at which the watching thread checks the stop signal."""
 UPDATE_S = 0.2
-"""Shortest time between two reports of progress that are passed on."""
+"""Shortest time in seconds between two progress reports that are passed on."""
 
 
 class StoppedError(Exception):
-    """The user has cancelled the work, or is gone."""
+    """The user has cancelled the work or left the page."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the work is."""
+    """Progress of the work."""
 
     what: str
     done: float
@@ -45,12 +45,12 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What one method says of one image.
+    """Result of one method on one image.
 
     Args:
-        method: its name.
-        place: of the image in the scene.
-        view: image, model, detections and truth, and posterior samples where a method has them.
+        method: name of the method.
+        place: index of the image in the scene.
+        view: image, model, detections and truth, and posterior samples if the method has them.
     """
 
     method: str
@@ -59,12 +59,12 @@ class Answer:
 
     @property
     def targets(self) -> Targets:
-        """The detections."""
+        """Detections of the view."""
         return self.view.targets
 
 
 def count_text(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     >>> count_text(1, "target"), count_text(0, "target")
     ('1 target', '0 targets')
@@ -73,7 +73,7 @@ def count_text(number: int, noun: str) -> str:
 
 
 def unmix_scene(scene: Scene, settings: Settings, report: Report) -> Iterator[Answer]:
-    """The answers to all images, image by image; what does not fit shows before the first one.
+    """Yield the results of all images, image by image; unsuitable settings fail before the first one.
 
     Raises:
         InputError: if a method cannot unmix these images.
@@ -91,7 +91,7 @@ def _prior(settings: Settings) -> ScenePrior | None:
 
 
 def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Callable[[int], Answer]:
-    # Imported here: the solver is compiled, or its compiled form loaded, at its first use.
+    # Imported here, because the first use compiles the solver or loads its compiled form.
     from csist.create import create_method
     from csist.methods.table import abilities
 
@@ -134,43 +134,43 @@ def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -
 
 
 def _cloud(samples: list[FloatArray]) -> FloatArray:
-    """Positions (n, 2) of posterior samples (m, count, 3)."""
+    """Return the positions (n, 2) of posterior samples (m, count, 3)."""
     return np.concatenate([np.empty((0, 2)), *(each[..., :2].reshape(-1, 2) for each in samples)])
 
 
 def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -> Iterator[Result | Progress]:
-    """What `work` yields, done in a thread, and how far it is in between.
+    """Run `work` in a thread, and yield its results and the progress between them.
 
     Args:
-        work: given a `Report`, yields results.
-        stop: set from outside to end the work; set here when the watcher goes away.
+        work: function that takes a `Report` and yields results.
+        stop: signal that ends the work; also set when the caller stops iterating.
 
     Raises:
-        StoppedError: soon after `stop` is set, while the thread may still end its step.
-        Exception: what `work` raises.
+        StoppedError: soon after `stop` is set; the thread may still finish its step.
+        Exception: any exception raised by `work`.
     """
-    told: SimpleQueue[Any] = SimpleQueue()
+    items: SimpleQueue[Any] = SimpleQueue()
     ended = object()
 
     def report(what: str, done: float, total: float) -> None:
         if stop.is_set():
             raise StoppedError
-        told.put(Progress(what, done, total))
+        items.put(Progress(what, done, total))
 
     def run() -> None:
         try:
             for result in work(report):
-                told.put(result)
+                items.put(result)
                 if stop.is_set():
                     return
-            told.put(ended)
-        except Exception as error:  # raised again where it is watched
-            told.put(error)
+            items.put(ended)
+        except Exception as error:  # re-raised in the watching thread
+            items.put(error)
 
     threading.Thread(target=run, daemon=True, name="csist-unmix").start()
     last = -UPDATE_S
     try:
-        while (item := _next_item(told, stop)) is not ended:
+        while (item := _next_item(items, stop)) is not ended:
             if isinstance(item, Progress):
                 now = time.monotonic()
                 if now - last < UPDATE_S:
@@ -181,15 +181,15 @@ def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -
         stop.set()
 
 
-def _next_item(told: SimpleQueue[Any], stop: threading.Event) -> Any:
-    """What the thread tells next; an exception that it passes on is raised.
+def _next_item(items: SimpleQueue[Any], stop: threading.Event) -> Any:
+    """Return the next item from the thread; an exception in place of an item is raised.
 
     Raises:
         StoppedError: once `stop` is set.
     """
     while not stop.is_set():
         try:
-            item = told.get(timeout=PATIENCE_S)
+            item = items.get(timeout=PATIENCE_S)
         except Empty:
             continue
         if isinstance(item, Exception):

@@ -1,8 +1,8 @@
-"""The command `csist`. Exit codes: 0 done, 1 failure, 2 bad use, 130 interrupted; an error is one line.
+"""The command `csist`. Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted; an error is one line.
 
-A new command is one file with one function, and its name in `entry`: it raises `InputError` for what the user
-can mend, and `main` turns every exception into its line and code. Heavy imports belong inside the functions, so
-that `csist --help` answers at once.
+To add a command, write one file with one function and register it in `entry`. It raises `InputError` for errors that
+the user can fix, and `main` turns every exception into one line and an exit code. Heavy imports belong inside the
+functions, so that `csist --help` responds immediately.
 """
 
 from csist.cli.entry import app, main

@@ -1,4 +1,4 @@
-"""`csist app`: the toolkit in a browser."""
+"""`csist app`: run the toolkit in a browser."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from csist.cli.output import make_console
 def app(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = DEFAULT_PORT,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default lets only this machine in.")
+        str, typer.Option("--host", help="Address to listen on; the default accepts only this machine.")
     ] = LOCAL_HOST,
 ) -> None:
-    """Open the toolkit in a browser: drop an image or build a group, and see what is hidden in it.
+    """Run the toolkit in a browser: upload an image or build a group, and unmix it.
 
-    Nothing leaves the machine: no outside fonts or scripts, no usage figures, no public link. Needs the extra `app`.
+    Nothing leaves the machine: no external fonts or scripts, no telemetry, no public link. Needs the extra `app`.
     """
 
     def ready(address: str) -> None:
-        make_console().print(f"csist app: {address} (Ctrl-C ends it)", soft_wrap=True)
+        make_console().print(f"csist app: {address} (Ctrl-C to quit)", soft_wrap=True)
 
     serve(host, port, ready)

@@ -1,4 +1,4 @@
-"""`csist benchmark`: the tables of the documentation, measured anew."""
+"""`csist benchmark`: measure the result tables of the documentation."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ def benchmark(
     ] = None,
     split: SplitOption = "test",
     ratio: Annotated[
-        list[int] | None, typer.Option("--ratio", help="May be given several times.", show_default="3, 5 and 7")
+        list[int] | None,
+        typer.Option("--ratio", help="Sub-pixel grid ratio; may be given several times.", show_default="3, 5 and 7"),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="Only this one; may be given several times.", show_default="all"),
+        typer.Option("--method", help="Run only this method; may be given several times.", show_default="all"),
     ] = None,
     limit: LimitOption = None,
     limit_images: Annotated[
-        int, typer.Option("--limit-images", help="Images whose physical limit is sampled; 0 for none.")
+        int, typer.Option("--limit-images", help="Number of images whose physical limit is sampled; 0 for none.")
     ] = 1000,
-    kept: Annotated[Path, typer.Option("--kept", help="Folder of detections that are used again.")] = Path(
-        "out/benchmark"
-    ),
+    kept: Annotated[Path, typer.Option("--kept", help="Folder of cached detections.")] = Path("out/benchmark"),
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path("out/results"),
 ) -> None:
-    """Run every method on a dataset: figures, cost, training budget, breakdown, and what no method can beat.
+    """Run every method on a dataset: scores, cost, training budget, breakdown, grid oracles and the physical limit.
 
-    Writes csist-100k-ratio-R.json for each ratio, and beside it a picture of CSO-mAP against multiply-adds. Detections
-    are kept, so that the same command soon ends when it is given again, also after Ctrl-C. With --method the other rows
-    stay as they are in the results' folder.
+    Writes csist-100k-ratio-R.json for each ratio, and a figure of CSO-mAP against multiply-adds beside it. Detections
+    are cached, so that running the command again is fast, also after Ctrl-C. With --method, the other rows in the
+    results folder are kept.
     """
     from csist.benchmark import FAST, with_earlier_rows
     from csist.benchmark import benchmark as run
@@ -47,7 +46,7 @@ def benchmark(
     from csist.methods.table import canonical_name
 
     if data is None:
-        raise InputError("give the images by --data: `csist generate out/csist-100k.h5` makes the benchmark's")
+        raise InputError("no images: give --data; `csist generate out/csist-100k.h5` makes the benchmark dataset")
     if limit_images < 0:
         raise InputError(f"--limit-images must be a whole number >= 0, got {limit_images}")
     ratios = ratio or [3, 5, 7]
@@ -61,7 +60,7 @@ def benchmark(
         images = read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
     for each, target in targets.items():
         with progress() as report:
-            # The limit knows no grid: it stands beside one ratio.
+            # The limit does not depend on the grid: compute it for one ratio only.
             part = limit_images if each == ratios[0] else 0
             result = run(images, kept, each, names, limit_images=part, progress=report)
         result = with_earlier_rows(result, earlier[each])
@@ -71,7 +70,7 @@ def benchmark(
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """The result that a folder has, read before the work begins; empty without one."""
+    """Read an earlier result from a folder; empty if there is none."""
     from csist.files import reading
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""`csist convert`: datasets and tables from one form into another."""
+"""`csist convert`: convert datasets and tables between formats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def convert(
     from csist.datasets import convert as convert_dataset
     from csist.datasets import load
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
+    notes: list[str] = []
     with progress() as report:
-        convert_dataset(source, out, lambda done, total: report("converting", done, total))
-    report_written(out, load(source if out.is_dir() else out).splits, time.perf_counter() - begun)
+        convert_dataset(source, out, lambda done, total: report("converting", done, total), notes)
+    report_written(out, load(source if out.is_dir() else out).splits, time.perf_counter() - started)
+    for note in notes:
+        make_console().print(f"note: {note}", soft_wrap=True)

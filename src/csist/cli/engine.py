@@ -1,4 +1,4 @@
-"""The options that say where the work is done: in this process, or on a Dask cluster."""
+"""Options that select where the work runs: in this process or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("local", "dask")
 
-EngineOption = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or dask for a cluster.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="Where the work runs: local, or dask for a cluster.")]
 SchedulerOption = Annotated[
     str | None,
     typer.Option("--scheduler", help="Dask scheduler, tcp://HOST:PORT.", show_default="processes on this machine"),
@@ -24,12 +24,12 @@ SchedulerOption = Annotated[
 
 @contextmanager
 def cluster_client(engine: str, scheduler: str | None, workers: int | None) -> Iterator[Client | None]:
-    """The connection to the cluster that the options name; None where the work is done in this process.
+    """Connect to the cluster selected by the options; yields None if the work runs in this process.
 
     Args:
         engine: one of `ENGINES`.
-        scheduler: address of a cluster; None for one on this machine, which ends with the work.
-        workers: processes of the latter; None for one a core.
+        scheduler: address of a cluster; None for a temporary one on this machine.
+        workers: number of processes of the temporary cluster; None for one per core.
 
     Raises:
         InputError: if the options are out of range or contradict each other.
@@ -45,7 +45,7 @@ def cluster_client(engine: str, scheduler: str | None, workers: int | None) -> I
         yield None
         return
     if scheduler is not None and workers is not None:
-        raise InputError(f"the cluster at {scheduler} has workers of its own: leave out --workers {workers}")
+        raise InputError(f"the cluster at {scheduler} has its own workers: leave out --workers {workers}")
     from csist.cluster import connected
 
     with connected(scheduler, workers) as client:

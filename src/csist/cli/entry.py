@@ -1,4 +1,4 @@
-"""The command's parts put together, and every exception turned into its line and exit code."""
+"""Entry point of the command line: registers the commands, and turns exceptions into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from csist.cli.unmix import unmix
 
 app = typer.Typer(
     name="csist",
-    help="Find the point targets hidden in one blurred infrared blob: how many, where, how bright, how sure.",
+    help="Find the point targets in blurred infrared blobs: their number, positions and fluxes, with uncertainties.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -67,7 +67,7 @@ for command in (unmix, evaluate, train, limits, methods, generate, app_command, 
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:
-    """The message with the value that an option was given, where the library names the option only."""
+    """Add the value of an option to a message of the library that names only the option."""
     named = re.search(r"'(?:-\w / )?(--[\w-]+)'", message)
     if named is None or "nvalid value" not in message:
         return message
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: what follows the command's name; None for those of the process.
+        arguments: command line after the program name; None for that of the process.
 
     Returns:
         The exit code.
@@ -101,26 +101,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has had enough (`| head`): no reason to complain, and none to flush again.
+        # The reader of the output has closed the pipe (`| head`): report nothing, and do not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted: nothing was written")
         return INTERRUPTED
     except MemoryError:
-        complain("the memory is full: use smaller images, or fewer at a time")
+        complain("out of memory: use smaller images, or fewer at a time")
         return FAILURE
     except OSError as error:
         show_traceback()
         complain(str(error) or type(error).__name__)
         return FAILURE
     except Exception as error:
-        if hasattr(error, "format_message"):  # bad use, told by the library that reads the options
+        if hasattr(error, "format_message"):  # usage error reported by the option parser
             context = getattr(error, "ctx", None)
             see = f" (see {context.command_path} --help)" if context is not None else ""
             complain(f"{_with_value(error.format_message(), arguments)}{see}")
             return BAD_USE
-        if INTERNAL_ERROR in str(error):  # of a file, told with its name
+        if INTERNAL_ERROR in str(error):  # from a batch; the message already names the file
             complain(error)
         else:
             show_traceback()

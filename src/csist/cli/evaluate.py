@@ -1,4 +1,4 @@
-"""`csist evaluate`: methods and tables of targets, scored on a dataset."""
+"""`csist evaluate`: score methods and tables of targets on a dataset."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def evaluate(
     ] = None,
     predictions: Annotated[
         list[Path] | None,
-        typer.Option("--predictions", help="Table that `csist unmix` wrote, to be scored as well."),
+        typer.Option("--predictions", help="Table written by `csist unmix`, to be scored as well."),
     ] = None,
     ratio: RatioOption = 3,
     limit: LimitOption = None,
@@ -46,22 +46,24 @@ def evaluate(
     prior: PriorOption = None,
     weights: WeightsOption = None,
     runtime: RuntimeOption = "torch",
-    oracle: Annotated[bool, typer.Option(help="Add what no read-out of the grid can exceed.")] = True,
+    oracle: Annotated[bool, typer.Option(help="Add the scores of an ideal read-out on the grid.")] = True,
     exact_map: Annotated[
         bool, typer.Option("--exact-map", help="Add the posterior-mean map, which no map of a network can exceed.")
     ] = False,
-    resamples: Annotated[int, typer.Option("--resamples", help="Resamples of the intervals; 0 for none.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option("--resamples", help="Bootstrap resamples of the intervals; 0 for none.")
+    ] = 1000,
     json_target: JsonOption = None,
     plot: PlotOption = None,
 ) -> None:
     """Score methods on a dataset: CSO-mAP, counts, errors, calibration, speed.
 
-    Sensor, noise and prior are the dataset's own. Without --method and --predictions, `continuous` is scored.
+    Sensor, noise and prior are those of the dataset. Without --method and --predictions, `continuous` is scored.
     """
     from csist import evaluation
     from csist.checks import check_ratio
+    from csist.io.cards import read_prior
     from csist.methods.table import canonical_name
-    from csist.scenes import ScenePrior
 
     names = [canonical_name(name) for name in (method or ([] if predictions else ["continuous"]))]
     if len(set(names)) < len(names):
@@ -73,7 +75,7 @@ def evaluate(
     check_mode(mode)
     check_runtime(runtime, names)
     check_ratio(ratio)
-    chosen = None if prior is None else ScenePrior.named(prior)
+    chosen = None if prior is None else read_prior(prior)
     sources = [data, *(predictions or [])]
     check_outputs(sources, json_target, plot)
     if plot is not None:
@@ -100,7 +102,7 @@ def _draw_evaluation(result: Any, truths: list[Targets], path: Path) -> None:
     from csist.metrics import match_detections, precision_recall_curve, reliability_curve
     from csist.plots import evaluation_panel, save_figure
 
-    distance_px = 0.15  # the middle one of the five
+    distance_px = 0.15  # the middle one of the five matching distances
     shown = {row["name"]: result.predictions[row["name"]] for row in result.rows}
     curves = {
         name: precision_recall_curve(match_detections(found, truths), distance_px) for name, found in shown.items()

@@ -1,4 +1,4 @@
-"""`csist export`: a trained method as a file that runs without csist."""
+"""`csist export`: write a trained method as a file that runs without csist."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ def export(
     ratio: RatioOption = 3,
     weights: WeightsOption = None,
     sensor: SensorOption = None,
-    threshold: Annotated[float, typer.Option("--threshold", help="Cells below are no detections, in counts.")] = 50.0,
-    map_only: Annotated[bool, typer.Option("--map-only", help="Leave the read-out of detections out.")] = False,
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Smallest value of a detected cell, in counts.")
+    ] = 50.0,
+    map_only: Annotated[
+        bool, typer.Option("--map-only", help="Export the map without the read-out of detections.")
+    ] = False,
 ) -> None:
-    """Write a method as an ONNX file, which any ONNX runtime can use on batches of any size.
+    """Write a method as an ONNX file, which any ONNX runtime can run on batches of any size.
 
-    Input: `image`, float32 (batch, 1, H, W) in counts. Outputs: `map`, float32 (batch, 1, cH, cW) in counts, and of
-    its cells at or above the threshold `index`, int64 (K,), the place of the image in the batch, and `targets`,
-    float32 (K, 3): x, y, intensity in px and counts. Method, ratio, sensor, threshold and csist's version are in the
-    file's metadata. It is compared with torch before it is written.
+    Input: `image`, float32 (batch, 1, H, W) in counts. Outputs: `map`, float32 (batch, 1, cH, cW) in counts, and for
+    its cells at or above the threshold `index`, int64 (K,), the index of the image in the batch, and `targets`,
+    float32 (K, 3): x, y, intensity in px and counts. The metadata of the file hold method, ratio, sensor, threshold and
+    the version of csist. The graph is compared with torch before it is written.
     """
     from csist.export import export_method
 

@@ -1,4 +1,4 @@
-"""`csist generate`: a dataset from a prior, a sensor and a seed."""
+"""`csist generate`: generate a dataset from a prior, a sensor and a seed."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ def generate(
         int | None,
         typer.Option(
             "--count",
-            help="Images in all: 80 % train, 10 % val, 10 % test; with --sequence trajectories, 70, 15 and 15 %.",
+            help="Number of images (80 % train, 10 % val, 10 % test); with --sequence, of trajectories (70, 15, 15 %).",
             show_default="100000, with --sequence 5000",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same bytes.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same bytes.")] = 0,
     noise_std: Annotated[float | None, typer.Option("--noise-std", help="Read noise in counts.")] = None,
     bits: Annotated[
-        str | None, typer.Option("--bits", help="Width of a pixel: 8, 16 or float.", show_default="16")
+        str | None, typer.Option("--bits", help="Bits per pixel: 8, 16 or float.", show_default="16")
     ] = None,
-    clip: Annotated[bool, typer.Option("--clip", help="Clip at what the bits hold instead of refusing.")] = False,
+    clip: Annotated[
+        bool, typer.Option("--clip", help="Clip values that exceed the bit depth instead of refusing them.")
+    ] = False,
     layout: Annotated[str, typer.Option("--layout", help="store or grokcso (PNG and XML).")] = "store",
     sequence: Annotated[
         bool, typer.Option("--sequence", help="Sequences of 20 frames of groups of 2 to 4 targets that move together.")
@@ -46,14 +48,14 @@ def generate(
     scheduler: SchedulerOption = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes, with --engine dask.")] = None,
 ) -> None:
-    """Make a dataset; the default is the benchmark CSIST-100K.
+    """Generate a dataset; the default is the benchmark CSIST-100K.
 
     With --sequence its images are the frames of trajectories: 20 frames in which a group of 2 to 4 targets moves along
     straight, nearly parallel paths.
     """
     from csist.datasets import generate as make
     from csist.datasets import load, split_sizes
-    from csist.scenes import ScenePrior
+    from csist.io.cards import read_prior
 
     if engine == "local" and workers is not None:
         raise InputError(f"--workers {workers} is for a cluster: add --engine dask, or leave it out")
@@ -65,23 +67,23 @@ def generate(
         )
         return
     count = 100_000 if count is None else count
-    law = ScenePrior.named(prior or "csist-100k")
-    begun = time.perf_counter()
+    scene_prior = read_prior(prior or "csist-100k")
+    started = time.perf_counter()
     with cluster_client(engine, scheduler, workers) as client, progress() as report:
         path = make(
-            out, count, seed, sensor=card, prior=law, bits=bits, clip=clip, noise_std=noise_std, layout=layout,
+            out, count, seed, sensor=card, prior=scene_prior, bits=bits, clip=clip, noise_std=noise_std, layout=layout,
             progress=lambda done, total: report("generating", done, total),
             starmap=itertools.starmap if client is None else partial(cluster.starmap, client),
         )  # fmt: skip
     sizes = load(path).splits if layout == "store" else split_sizes(count)
-    report_written(path, sizes, time.perf_counter() - begun)
+    report_written(path, sizes, time.perf_counter() - started)
 
 
 def _check_sequence(engine: str, layout: str, prior: str | None) -> None:
-    """Check that the other options go with --sequence.
+    """Check that the other options are compatible with --sequence.
 
     Raises:
-        InputError: if one does not.
+        InputError: if one is not.
     """
     for given, option in ((engine != "local", f"--engine {engine}"), (layout != "store", f"--layout {layout}"),
                           (prior is not None, f"--prior {prior}")):  # fmt: skip

@@ -1,4 +1,4 @@
-"""`csist limits`: what no method can beat on a dataset."""
+"""`csist limits`: measure the physical limits on a dataset."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def limits(
     data: DataArgument,
     split: SplitOption = "test",
     limit: LimitOption = None,
-    steps: Annotated[int, typer.Option("--steps", help="Sampling steps of each image and set of chains.")] = 100_000,
+    steps: Annotated[int, typer.Option("--steps", help="Sampling steps per image and set of chains.")] = 100_000,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Threads of the chains.", show_default="one a core")
+        int | None, typer.Option("--workers", help="Number of threads.", show_default="one per core")
     ] = None,
-    resamples: Annotated[int, typer.Option("--resamples", help="Resamples of the intervals.")] = 1000,
+    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples of the intervals.")] = 1000,
     json_target: JsonOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Table of the true targets with their bounds (.csv, .parquet)."),
     ] = None,
 ) -> None:
-    """Measure what no method can beat: the score of the exact posterior, and the smallest possible errors.
+    """Measure the physical limits: the score of the exact posterior, and the smallest possible standard errors.
 
-    The posterior is sampled twice, by chains that start at the truth and by chains that find their own start,
-    count and pixel known: the limit on CSO-mAP lies between the two scores. The Cramer-Rao bound is the smallest
+    The posterior is sampled twice, with chains that start at the truth and with chains that find their own start,
+    count and pixel known. The limit on CSO-mAP lies between the two scores. The Cramer-Rao bound is the smallest
     standard error of an unbiased estimate of each target.
     """
     from csist.evaluation import read_labelled
@@ -86,14 +86,14 @@ def _verdict(posterior: PosteriorLimit) -> str:
     low, high = (number(end, ".2f") for end in posterior.bracket)
     value, *ends = posterior.difference
     apart = f"{number(value, '.2f')} ({' to '.join(number(end, '.2f') for end in ends)})"
-    verdict = "they agree" if posterior.agree else "they do not agree, so take more --steps"
+    verdict = "they agree" if posterior.agree else "they do not agree, increase --steps"
     return f"CSO-mAP limit {low} to {high}; the two sets of chains differ by {apart}: {verdict}"
 
 
 def _bound_table(summary: list[BoundSummary]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in (
-        "targets an image", "images", "targets", "unresolved",
+        "targets per image", "images", "targets", "unresolved",
         "x px", "quartiles", "y px", "quartiles", "intensity counts", "quartiles",
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""`csist methods`: what there is to choose from."""
+"""`csist methods`: list the available methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from csist.cli.output import check_outputs, make_console, write_json
 
 
 def methods(json_target: JsonOption = None) -> None:
-    """List the methods, and for which ratios trained weights exist."""
+    """List the methods and the grid ratios with trained weights."""
     from csist.methods.table import METHODS
     from csist.weights.pretrained import list_pretrained
 

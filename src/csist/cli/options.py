@@ -1,8 +1,7 @@
-"""Options that several commands share, and how their values are read."""
+"""Options shared by several commands, and functions that read their values."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
 
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Store (.h5) or folder of a GrokCSO dataset.")]
 SplitOption = Annotated[str, typer.Option("--split", help="train, val or test.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first images only.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Number of images to use, from the first.")]
 RatioOption = Annotated[int, typer.Option("--ratio", help="Sub-pixel grid ratio of grid methods, 3, 5 or 7.")]
 ModeOption = Annotated[
     str | None,
     typer.Option("--mode", help=option_help("mode"), show_default=FrameOptions.mode),
 ]
 PriorOption = Annotated[
-    str | None, typer.Option("--prior", help="What is known of a group: flat, csist-100k or a JSON file.")
+    str | None, typer.Option("--prior", help="Prior of a group of targets: flat, csist-100k or a JSON file.")
 ]
 SensorOption = Annotated[Path | None, typer.Option("--sensor", help="Sensor card (JSON file).")]
 NoiseOption = Annotated[float | None, typer.Option("--noise-std", help=option_help("noise_std"))]
@@ -32,24 +31,39 @@ DetectorOption = Annotated[str, typer.Option("--detector", help=option_help("det
 FalseAlarmOption = Annotated[float, typer.Option("--false-alarm-rate", help=option_help("false_alarm_rate"))]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option("--weights", help="Weight file of a trained method, instead of the package's own."),
+    typer.Option("--weights", help="Weight file of a trained method instead of the one in the package."),
 ]
 RuntimeOption = Annotated[
     str,
-    typer.Option("--runtime", help="What computes the maps of a grid method: torch, or onnx (onnxruntime)."),
+    typer.Option("--runtime", help="Library that computes the maps of a grid method: torch, or onnx (onnxruntime)."),
 ]
 JsonOption = Annotated[
     str | None,
     typer.Option("--json", help="Write the figures as JSON to this file, or - for standard output."),
 ]
-PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw a picture (.png, .svg or .pdf).")]
+HduOption = Annotated[
+    str | None, typer.Option("--hdu", help="FITS: name or number of the unit, as in file.fits[SCI] and file.fits[2].")
+]
+ChannelOption = Annotated[int | None, typer.Option("--channel", help="TIFF: channel, from 0.")]
+PlaneOption = Annotated[int | None, typer.Option("--plane", help="TIFF: z plane, from 0.")]
+PageOption = Annotated[int | None, typer.Option("--page", help="TIFF: page, from 0, instead of all.")]
+FramesOption = Annotated[
+    str | None, typer.Option("--frames", help="Images a:b of a stack, video or sequence, from 0, b left out.")
+]
+RoiOption = Annotated[
+    str | None, typer.Option("--roi", help="Region x0:x1,y0:y1 in px, ends left out; positions stay the image's.")
+]
+MaxPixelsOption = Annotated[
+    int | None, typer.Option("--max-pixels", help="Pixels that a file may bring into memory.", show_default="2^28")
+]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a figure (.png, .svg or .pdf).")]
 
 
 def check_mode(mode: str | None) -> None:
-    """Check the effort of the continuous method.
+    """Check the mode of the continuous method.
 
     Raises:
-        InputError: if there is no such effort.
+        InputError: if there is no such mode.
     """
     from csist.methods.table import METHODS
 
@@ -59,10 +73,10 @@ def check_mode(mode: str | None) -> None:
 
 
 def check_runtime(runtime: str, methods: Sequence[str]) -> None:
-    """Check what computes the maps of these methods, given by their registry names.
+    """Check the runtime of methods given by their registry names.
 
     Raises:
-        InputError: if there is no such runtime, or a method has no map and another than the usual one is asked for.
+        InputError: if there is no such runtime, or a method has no map and the runtime is not the default.
     """
     from csist.methods.table import RUNTIMES, abilities
 
@@ -70,22 +84,16 @@ def check_runtime(runtime: str, methods: Sequence[str]) -> None:
         raise InputError(f"runtime must be {' or '.join(RUNTIMES)}, got {runtime!r}")
     for name in methods:
         if runtime != RUNTIMES[0] and not abilities(name).grid:
-            raise InputError(f"--runtime {runtime} is for methods on the grid, {name!r} has none: leave it out")
+            raise InputError(f"--runtime {runtime} is for grid methods, and {name!r} is not one: leave it out")
 
 
 def read_sensor(path: Path) -> tuple[Sensor, float | None]:
-    """The sensor of a card, and its noise in counts if the card states one.
+    """Read a sensor card; return the sensor, and its noise in counts if the card states it.
 
     Raises:
-        InputError: if the file cannot be read or is no sensor card.
+        InputError: if the file cannot be read or is not a sensor card.
     """
-    from csist.files import reading
-    from csist.physics.sensor import Sensor
+    from csist.io import cards
 
-    with reading(path):
-        card = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        sensor = Sensor.from_card(card)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"cannot use the sensor card {path}: {error}") from error
-    return sensor, sensor.read_noise if "read_noise" in card else None
+    sensor, stated = cards.read_sensor(path)
+    return sensor, sensor.read_noise if stated else None

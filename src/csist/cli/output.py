@@ -1,4 +1,4 @@
-"""What every command prints and writes: console, bar, JSON, checks of outputs, errors in one line."""
+"""Output of the commands: console, progress bar, JSON, checks of output paths, one-line errors."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from types import FrameType
 
 DEBUG_VARIABLE = "CSIST_DEBUG"
-"""Set to anything, the traceback of an error is shown as well."""
+"""Environment variable that, if set to anything, makes errors show a traceback."""
 
-INTERNAL_ERROR = f"internal error, please report it with the traceback that {DEBUG_VARIABLE}=1 shows"
+INTERNAL_ERROR = f"internal error, please report it with the traceback shown by {DEBUG_VARIABLE}=1"
 
 FAILURE, BAD_USE, INTERRUPTED = 1, 2, 130
 
 PIPE_WIDTH = 132
-"""Columns of a table that goes to a file or pipe."""
+"""Width in columns of a table written to a file or pipe."""
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C, with a message that says what is left of the work."""
+    """Interruption by Ctrl-C; the message states what was saved."""
 
 
 def make_console(stderr: bool = False) -> Console:
-    """A console for tables, as wide as the terminal; `PIPE_WIDTH` columns where there is none."""
+    """Return a console as wide as the terminal, or `PIPE_WIDTH` columns wide without a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def complain(message: object) -> None:
-    """Write one line to standard error."""
+    """Write a message as one line to standard error."""
     typer.echo(f"csist: {' '.join(str(message).split())}", err=True)
 
 
@@ -67,10 +67,10 @@ def tell_of_compilation() -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, float, float], None]]:
-    """A bar on standard error, gone when the work is done; nothing at all where nobody watches.
+    """Show a progress bar on standard error until the block ends, if standard error is a terminal.
 
     Yields:
-        A function to be called with (what is being done, amount done, amount in all).
+        A function to call with (description, amount done, total amount).
     """
     console = Console(stderr=True, markup=False)
     columns = (
@@ -87,7 +87,7 @@ def progress() -> Iterator[Callable[[str, float, float], None]]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of this context, so that what belongs together is done together."""
+    """Defer Ctrl-C to the end of this context, so that its steps are completed together."""
     pressed = False
 
     def note(_number: int, _frame: FrameType | None) -> None:
@@ -105,7 +105,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _json_ready(value: Any) -> Any:
-    """The value with NaN and infinities, which JSON does not have, as null."""
+    """Return the value with NaN and infinities, which JSON lacks, replaced by None."""
     if isinstance(value, dict):
         return {str(key): _json_ready(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -116,7 +116,7 @@ def _json_ready(value: Any) -> Any:
 
 
 def write_json(value: Any, target: str) -> None:
-    """Write figures as JSON to a file, or to standard output where the target is "-"; NaN becomes null.
+    """Write figures as JSON to a file, or to standard output if the target is "-"; NaN becomes null.
 
     Raises:
         InputError: if the file cannot be written.
@@ -131,10 +131,10 @@ def write_json(value: Any, target: str) -> None:
 
 
 def check_outputs(inputs: Sequence[Path], json_target: str | None, *others: Path | None) -> None:
-    """Check before the work begins that outputs can be written, are different, and are no input.
+    """Check in advance that outputs can be written, differ from each other, and are not inputs.
 
     Raises:
-        InputError: if one is not.
+        InputError: if this is not the case.
     """
     from csist.files import check_writable
 
@@ -145,37 +145,37 @@ def check_outputs(inputs: Sequence[Path], json_target: str | None, *others: Path
         if any(same_file(path, source) for source in inputs):
             raise InputError(f"cannot write {path}: it is an input, give another name")
         if any(same_file(path, other) for other in given[:place]) and not path.is_char_device():
-            raise InputError(f"cannot write {path}: it is the name of two outputs, give different ones")
+            raise InputError(f"cannot write {path}: two outputs have this name, give different ones")
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file; neither needs to exist."""
+    """Return whether two paths lead to the same file; neither needs to exist."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def number(value: float | None, form: str) -> str:
-    """A cell of a table: the value in that format, "-" for None and NaN."""
+    """Format a value for a table cell, with "-" for None and NaN."""
     return "-" if value is None or value != value else format(value, form)
 
 
 def interval_cell(ends: Sequence[float], form: str) -> str:
-    """A cell of a table: both ends of an interval."""
+    """Format the ends of an interval for a table cell."""
     return " - ".join(number(end, form) for end in ends)
 
 
 def data_line(data: Mapping[str, Any]) -> str:
-    """One line on labelled images, from their description."""
+    """Return one line that summarises labelled images, from their description."""
     return f"{data['path']}, {data['split']}: {data['images']} images, {data['targets']} targets"
 
 
 def report_written(path: Path, sizes: dict[str, int], seconds: float) -> None:
-    """Print what dataset was written: images by split, and the seconds it took."""
+    """Print a summary of a written dataset: images by split, and the time in seconds."""
     parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
     make_console().print(f"{path}: {sum(sizes.values())} images ({parts}) in {seconds:.1f} s", soft_wrap=True)
 
 
 def show_traceback() -> None:
-    """Print the traceback of the error at hand where the user has asked for it."""
+    """Print the traceback of the current exception if the user asked for it."""
     if os.environ.get(DEBUG_VARIABLE):
         import traceback
 

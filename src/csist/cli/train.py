@@ -1,4 +1,4 @@
-"""`csist train`: from a method's name to a weight file, in sessions that can be cut off and resumed."""
+"""`csist train`: train a method and write its weights, in sessions that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ NEEDED = ("lightning", "tensorboard")
 """Packages of the extra `train`."""
 
 OWN_OPTIONS = ("name", "sensor", "ratio", "pretrained")
-"""Names that --option may not set, because the command does."""
+"""Names that --option may not set, because the command sets them."""
 
 MethodArgument = Annotated[str, typer.Argument(metavar="METHOD", help="See `csist methods`; one that needs training.")]
 PlotCurvesOption = Annotated[
-    Path | None, typer.Option("--plot", help="Picture of loss and CSO-mAP by samples, with the exact map.")
+    Path | None, typer.Option("--plot", help="Figure of loss and CSO-mAP against samples, with the exact map.")
 ]
 
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
 
 
 def _method_options(given: Sequence[str]) -> dict[str, Any]:
-    """Options of the method from NAME=VALUE; a value is read as JSON or as one of Python's words, else as text."""
+    """Parse NAME=VALUE options; a value is read as JSON or as True, False or None, else as text."""
     options: dict[str, Any] = {}
     for each in given:
         name, sign, text = each.partition("=")
@@ -58,7 +58,7 @@ def _method_options(given: Sequence[str]) -> dict[str, Any]:
         if not sign or not name.isidentifier():
             raise InputError(f"--option must be NAME=VALUE, such as stages=2, got {each!r}")
         if name in OWN_OPTIONS:
-            raise InputError(f"--option cannot set {name}, got {each!r}: see csist train --help for its own option")
+            raise InputError(f"--option cannot set {name}, got {each!r}: use its own option, see csist train --help")
         if name in options:
             raise InputError(f"--option {name} is given twice: leave one out")
         try:
@@ -73,13 +73,13 @@ def _read_card(path: str) -> Sensor:
 
 
 def _read_prior(name: str) -> ScenePrior:
-    from csist.scenes import ScenePrior
+    from csist.io.cards import read_prior
 
-    return ScenePrior.named(name)
+    return read_prior(name)
 
 
 def _read_clip(text: str) -> str | float:
-    """A number, or a word that `TrainingConfig` checks."""
+    """Read a number, or a word that `TrainingConfig` checks."""
     try:
         return float(text)
     except ValueError:
@@ -100,7 +100,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "sensor": _read_card,
     "prior": _read_prior,
 }
-"""How the words of the command line become what these fields hold."""
+"""Functions that convert values of the command line to the types of these fields."""
 
 METAVARS = {
     "options": "NAME=VALUE", "gradient_clip": "running|X|none", "grow": "N,N,...", "sensor": "FILE",
@@ -109,12 +109,12 @@ METAVARS = {
 
 
 def _parameters() -> list[inspect.Parameter]:
-    """The command's parameters: the method, an option for each field of `TrainingConfig`, picture and figures."""
+    """Return the parameters of the command: the method, an option per field of `TrainingConfig`, --plot and --json."""
     hints = get_type_hints(TrainingConfig, localns={"Sensor": Any, "ScenePrior": Any})
-    told = descriptions()
+    helps = descriptions()
     found = {
         "method": (MethodArgument, inspect.Parameter.empty),
-        **{each.name: _option(each, hints[each.name], told[each.name]) for each in fields(TrainingConfig)},
+        **{each.name: _option(each, hints[each.name], helps[each.name]) for each in fields(TrainingConfig)},
         "plot": (PlotCurvesOption, None),
         "json_target": (JsonOption, None),
     }
@@ -122,8 +122,8 @@ def _parameters() -> list[inspect.Parameter]:
     return [inspect.Parameter(name, kind, default=default, annotation=hint) for name, (hint, default) in found.items()]
 
 
-def _option(setting: Field[Any], hint: Any, told: str) -> tuple[Any, Any]:
-    """Annotation and default of the option that sets a field."""
+def _option(setting: Field[Any], hint: Any, text: str) -> tuple[Any, Any]:
+    """Return the annotation and default of the option that sets a field."""
     if setting.name in READ:
         hint = list[str] | None if setting.name == "options" else str | None
         default = None
@@ -132,7 +132,7 @@ def _option(setting: Field[Any], hint: Any, told: str) -> tuple[Any, Any]:
         default = setting.default
     option = typer.Option(
         *FLAGS.get(setting.name, (f"--{setting.name.replace('_', '-')}",)),
-        help=f"{told[0].upper()}{told[1:]}",
+        help=f"{text[0].upper()}{text[1:]}",
         show_default=SHOWN.get(setting.name, True),
         metavar=METAVARS.get(setting.name),
     )
@@ -140,7 +140,7 @@ def _option(setting: Field[Any], hint: Any, told: str) -> tuple[Any, Any]:
 
 
 def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the parameters of `_parameters`, which is what Typer reads."""
+    """Give the command the signature of `_parameters`, which Typer reads."""
     described: Any = command
     parameters = _parameters()
     described.__signature__ = inspect.Signature(parameters)
@@ -150,11 +150,11 @@ def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
 
 @_with_parameters
 def train(method: str, plot: Path | None, json_target: str | None, **given: Any) -> None:
-    """Train a method that learns, and write its weights, checkpoint and logs to a folder.
+    """Train a method and write its weights, checkpoint and logs to a folder.
 
-    Without --data, new scenes are simulated for ever, by --sensor and --prior or as in the benchmark. Give
-    --max-samples or --max-minutes, or both. Ctrl-C ends the session with a checkpoint; the same command with
-    --resume goes on from there.
+    Without --data, scenes are generated on the fly from --sensor and --prior, by default those of the benchmark. Give
+    --max-samples, --max-minutes or both. Ctrl-C ends the session with a checkpoint; the same command with --resume
+    continues from it.
     """
     name = trainable_name(method)
     settings = {key: READ[key](value) if key in READ and value else value for key, value in given.items()}
@@ -170,7 +170,7 @@ def train(method: str, plot: Path | None, json_target: str | None, **given: Any)
     from csist.training import train as run
 
     folder = config.folder(name)
-    with _lines_of_log(), _interruptible(folder) as stop_asked:
+    with _log_to_stderr(), _interruptible(folder) as stop_asked:
         result = run(name, config, progress_bar=True, stop_asked=stop_asked)
     if not result.first_process:
         return
@@ -185,7 +185,7 @@ def train(method: str, plot: Path | None, json_target: str | None, **given: Any)
 
 
 def _has_exact_map(config: TrainingConfig) -> bool:
-    """Whether the exact map of the training's scenes can be measured, for the picture."""
+    """Return whether the exact map of the training scenes can be computed for the figure."""
     prior = config.prior
     if config.data is not None:
         from csist.io.store import load
@@ -195,12 +195,12 @@ def _has_exact_map(config: TrainingConfig) -> bool:
 
 
 @contextmanager
-def _lines_of_log() -> Iterator[None]:
-    """What the training logs (a line a validation), on standard error."""
+def _log_to_stderr() -> Iterator[None]:
+    """Write the log of the training (one line per validation) to standard error."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            # Looked up anew each time: the bar puts its own stream there, which keeps the lines above it.
+            # Look up sys.stderr each time: the progress bar replaces it to keep log lines above the bar.
             typer.echo(record.getMessage(), err=True)
 
     logger, handler = logging.getLogger("csist.training"), Lines()
@@ -216,13 +216,13 @@ def _lines_of_log() -> Iterator[None]:
 
 @contextmanager
 def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into an answer to be asked for after a step; the second one ends at once.
+    """Let the first Ctrl-C request a stop after the current step; the second one interrupts immediately.
 
     Yields:
-        Whether there was one.
+        A function that returns whether a stop was requested.
     """
     before = signal.getsignal(signal.SIGINT)
-    pressed = told = False
+    pressed = reported = False
 
     def note(_number: int, _frame: FrameType | None) -> None:
         nonlocal pressed
@@ -230,10 +230,10 @@ def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop_asked() -> bool:
-        nonlocal told
-        if pressed and not told:
-            told = True
-            complain("ending this session with a checkpoint and a score; Ctrl-C again ends it at once")
+        nonlocal reported
+        if pressed and not reported:
+            reported = True
+            complain("ending this session with a checkpoint and a score; press Ctrl-C again to stop immediately")
         return pressed
 
     signal.signal(signal.SIGINT, note)
@@ -249,9 +249,9 @@ def _how_to_resume(folder: Path, samples: int | None) -> str:
     from csist.training.callback import CHECKPOINT
 
     if not (folder / CHECKPOINT).is_file():
-        return f"interrupted: {folder} holds no checkpoint yet, begin anew"
+        return f"interrupted: {folder} holds no checkpoint yet, start again"
     done = "the work up to the last checkpoint is" if samples is None else f"all {samples} samples are"
-    return f"interrupted: {done} in {folder / CHECKPOINT}, go on by the same command with --resume"
+    return f"interrupted: {done} in {folder / CHECKPOINT}, continue with the same command and --resume"
 
 
 def _draw_curves(result: TrainingResult, folder: Path, path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The benchmark's datasets: drawn, and in the published layout."""
+"""Benchmark datasets: generation, and reading and writing of the published layout."""
 
 from csist.datasets.generate import generate, split_sizes
-from csist.datasets.grokcso import Convention, GrokCSOData, convert, is_grokcso, read_grokcso, write_grokcso
+from csist.datasets.grokcso import GrokCSOData, convert, is_grokcso, read_grokcso, write_grokcso
+from csist.datasets.labels import Convention
 from csist.datasets.pairs import WindowDataset
 from csist.datasets.sequences import generate_sequences, sequence_split_sizes
 from csist.io.store import Split, SplitArrays, Store, check_store_path, load, write_store

@@ -1,4 +1,4 @@
-"""Make the benchmark's datasets: draw scenes, render them, write a store or the published layout."""
+"""Generation of the benchmark datasets: sample scenes, render them, write a store or the published layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,26 +13,27 @@ from numpy.typing import NDArray
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.files import check_new_folder
+from csist.files import check_new_folder, scratch_folder
 from csist.io.store import SPLITS, Progress, check_store_path, create_split, load, new_store
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scene_arrays
 
 Starmap = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
-"""Calls a function with each tuple of arguments and gives the results in order, as `itertools.starmap` does."""
+"""Function that applies another one to each tuple of arguments and yields the results in order, like
+`itertools.starmap`."""
 
 
 LAYOUTS = ("store", "grokcso")
 
 
 CHUNK = 2000
-"""Images drawn from one child seed; changing it changes every dataset, so it is part of the format."""
+"""Number of images generated from one child seed; part of the format, because changing it changes every dataset."""
 
 
 def split_sizes(count: int) -> dict[str, int]:
-    """Images in train, val and test: a tenth each for val and test, at least one where there are three.
+    """Return the number of images in train, val and test: a tenth each in val and test, at least one from 3 on.
 
-    One image alone goes to test, the second one to train.
+    A single image goes to test, a second one to train.
 
     Args:
         count: number of images in all.
@@ -47,12 +47,12 @@ def split_sizes(count: int) -> dict[str, int]:
 
 
 def storage_type(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
-    """Smallest type that holds the sensor's values; `bits` is the width asked for."""
+    """Return the smallest type that holds the sensor's values; `bits` is the requested width."""
     if not sensor.quantised:
         return np.dtype(np.float32)
     width = bits or sensor.bits or 16
     width = next(size for size in (8, 16, 32) if width <= size)
-    # Without clipping at 0, read noise or a background below 0 gives negative counts.
+    # Without clipping at 0, read noise or a negative background leads to negative counts.
     signed = sensor.bits is None and (sensor.read_noise > 0 or sensor.background < 0)
     return np.dtype(f"{'i' if signed else 'u'}{width // 8}")
 
@@ -60,7 +60,7 @@ def storage_type(sensor: Sensor, bits: int | None) -> np.dtype[Any]:
 def resolve_sensor(
     sensor: Sensor | None, bits: int | str | None, clip: bool, noise_std: float | None
 ) -> tuple[Sensor, int | None]:
-    """The sensor that the options describe, and the storage width asked for."""
+    """Return the sensor described by the options, and the requested storage width."""
     if isinstance(bits, str) and bits.isdecimal():
         bits = int(bits)
     if bits not in (None, 8, 16, 32, "float"):
@@ -81,7 +81,11 @@ def resolve_sensor(
 
 
 def check_fit(images: FloatArray, dtype: np.dtype[Any]) -> None:
-    """Raise `InputError` where whole counts do not fit the storage type."""
+    """Check that whole counts fit the storage type.
+
+    Raises:
+        InputError: if they do not.
+    """
     if dtype.kind == "f" or not images.size:
         return
     limits, low, high = np.iinfo(dtype), images.min(), images.max()
@@ -108,25 +112,25 @@ def generate(
     progress: Progress | None = None,
     starmap: Starmap = itertools.starmap,
 ) -> Path:
-    """Draw scenes, render them and write a dataset with the splits of `split_sizes`.
+    """Sample scenes, render them and write a dataset with the splits of `split_sizes`.
 
-    The splits, and every 2000 images of one, have child seeds of `seed` of their own: the same arguments give
-    the same bytes, and options of the sensor (noise, bits, clip) change the images but not the scenes.
+    Each split, and each block of 2000 images in it, has its own child seed of `seed`. The same arguments give the same
+    bytes, and options of the sensor (noise, bits, clip) change the images but not the scenes.
 
     Args:
         path: file to write (.h5), or folder for the layout "grokcso".
         count: number of images in all.
         seed: whole number >= 0.
         sensor: camera; None for the benchmark's (Gaussian sigma 0.5 px, 11 x 11 px, no noise).
-        prior: law of the scenes; None for `ScenePrior.csist_100k()`.
-        bits: 8, 16 or 32 for whole counts of that width, "float" for unrounded float32, None for what the
-            sensor says (16 where it has no limit).
-        clip: clip at 0 and 2^bits - 1 instead of refusing values that do not fit.
+        prior: scene prior; None for `ScenePrior.csist_100k()`.
+        bits: 8, 16 or 32 for whole counts of that width, "float" for unrounded float32, None for the bit depth of the
+            sensor (16 if it has none).
+        clip: clip at 0 and 2^bits - 1 instead of rejecting values that do not fit.
         noise_std: read noise in counts; None for the sensor's own.
         layout: "store" (HDF5) or "grokcso" (the published PNG + XML).
         progress: called with (images done, images in all).
-        starmap: how every 2000 images are drawn; `functools.partial(csist.cluster.starmap, client)` draws them on a
-            Dask cluster, with the same result.
+        starmap: function that generates the blocks of 2000 images; `functools.partial(csist.cluster.starmap, client)`
+            generates them on a Dask cluster, with the same result.
 
     Returns:
         The path.
@@ -148,8 +152,8 @@ def generate(
 
         check_new_folder(path)
         grokcso.check_storable(sensor)
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            scratch = Path(folder) / "scratch.h5"
+        with scratch_folder(path) as folder:
+            scratch = folder / "scratch.h5"
             first = _part(progress, 0.0, 0.2)
             _generate_store(scratch, int(count), int(seed), sensor, prior, width=width, progress=first, starmap=starmap)
             grokcso.write_grokcso(load(scratch), path, progress=_part(progress, 0.2, 1.0))
@@ -201,7 +205,7 @@ def _generate_store(
 def _draw_chunk(
     prior: ScenePrior, sensor: Sensor, dtype: np.dtype[Any], count: int, seed: np.random.SeedSequence
 ) -> tuple[NDArray[Any], FloatArray, NDArray[np.int64]]:
-    """Images as stored, targets and count of so many scenes, see `SplitArrays`.
+    """Return stored images, targets and counts of `count` scenes, see `SplitArrays`.
 
     Raises:
         InputError: if values do not fit the storage type.
@@ -215,7 +219,7 @@ def _draw_chunk(
 
 
 def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:
-    """A progress callback for one part of a longer work, in units of the whole."""
+    """Return a progress callback for one part of a longer task, in units of the whole task."""
     if progress is None:
         return None
     whole = progress

@@ -1,12 +1,10 @@
-"""The published dataset's files: PNG images and XML annotations, read, checked against physics, and written.
+"""Files of the published dataset: PNG images and XML annotations, read, checked against the forward model, and written.
 
-Layout of one split: `cso_img/image_{id}.png` and `Annotations/CSO{id}.xml`; a dataset is one such folder or
-has the sub-folders train, val and test. An annotation holds size{width, height}, sigma and any number of
-object{coordinate{xc, yc, brightness}}.
+Layout of one split: `cso_img/image_{id}.png` and `Annotations/CSO{id}.xml`, or, in SeqCSIST, `image/image_{id}.png`
+and `annotation/COS{id}.xml`; a dataset is one such folder or has the sub-folders train, val and test. An annotation
+holds size{width, height}, sigma and any number of object{coordinate{xc, yc, brightness}}.
 
-The files do not say whether coordinates count from 0 or 1, nor whether xc is the column or the row (the
-published code reads them one way for images and the other way for labels). So the annotations are rendered
-in all four ways and compared with the images: the way that explains them is the right one.
+How the coordinates are meant, and whether they belong to the images, is found out in `csist.datasets.labels`.
 
 Source for the layout: GrokCSO, https://github.com/GrokCV/GrokCSO (Han et al., ICCV 2025, arXiv 2505.19148).
 """
@@ -16,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +22,20 @@ import numpy as np
 from defusedxml import ElementTree
 from numpy.typing import NDArray
 
-from csist._types import FloatArray
 from csist.checks import InputError
+from csist.datasets.labels import (
+    Annotation,
+    Convention,
+    check_labels,
+    find_convention,
+    follows,
+    measure_sensor,
+    misfit,
+    targets_of,
+)
 from csist.files import atomic_path, check_new_folder, natural_key, reading
 from csist.io import read_image
+from csist.io.cards import prior_of_card, read_json, sensor_of_card
 from csist.io.store import (
     SPLITS,
     STORE_SUFFIXES,
@@ -40,7 +48,7 @@ from csist.io.store import (
     write_store,
 )
 from csist.physics.psf import GaussianPSF
-from csist.physics.sensor import ROUNDING_VARIANCE, Sensor
+from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
 
@@ -48,42 +56,18 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 IMAGE_FOLDER, ANNOTATION_FOLDER = "cso_img", "Annotations"
+IMAGE_FOLDERS, ANNOTATION_FOLDERS = (IMAGE_FOLDER, "image"), (ANNOTATION_FOLDER, "annotation")
+"""Of GrokCSO and of SeqCSIST; what csist writes has the first."""
 PREFIXES = ("CSO", "COS", "CSO_", "COS_")
-"""What annotations have been seen to be called, before the id."""
+"""File name prefixes of annotations found in practice, before the id."""
 
 CARD_NAME = "csist.json"
-"""Our addition: sensor, prior and seed, which the published files cannot hold; other readers ignore it."""
-
-PROBE = 64
-"""Images on which the convention of the coordinates is decided."""
-
-LEAST_EXPLAINED = 0.5
-"""Share of the images' variance that the annotations must explain. The right convention explains over 0.9
-even with read noise of 5 counts; a wrong one puts the light elsewhere and is worse than an empty image."""
-
-
-@dataclass(frozen=True)
-class Convention:
-    """How the coordinates of a dataset are meant.
-
-    Args:
-        x_is_column: whether xc is the column (else the row).
-        first: number of the first pixel, 0 or 1.
-        explained: share of the images' variance that the annotations, so read, explain; NaN without targets.
-    """
-
-    x_is_column: bool
-    first: int
-    explained: float
-
-    def __str__(self) -> str:
-        axis = "column" if self.x_is_column else "row"
-        return f"xc is the {axis}, pixels count from {self.first} ({100 * self.explained:.2f} % explained)"
+"""File with sensor, prior and seed, which the published layout cannot hold; other readers ignore it."""
 
 
 @dataclass(frozen=True, eq=False)
 class GrokCSOData:
-    """What `read_grokcso` found: arrays by split, and what all of them have in common.
+    """Result of `read_grokcso`: arrays by split, and their common metadata.
 
     Args:
         splits: images and targets by the split's name.
@@ -91,6 +75,7 @@ class GrokCSOData:
         sensor: the sensor that made the images.
         prior: law of the scenes.
         seed: the seed that made them; None where the files do not say.
+        notes: what the user should know, one line each.
     """
 
     splits: dict[str, SplitArrays]
@@ -98,17 +83,11 @@ class GrokCSOData:
     sensor: Sensor
     prior: ScenePrior
     seed: int | None
-
-
-@dataclass(frozen=True)
-class _Annotation:
-    shape: tuple[int, int]
-    sigma_px: float
-    points: tuple[tuple[float, float, float], ...]
+    notes: tuple[str, ...] = ()
 
 
 def is_grokcso(path: str | Path) -> bool:
-    """Whether a folder has the published layout.
+    """Return whether a folder has the published layout.
 
     Args:
         path: the folder.
@@ -117,8 +96,25 @@ def is_grokcso(path: str | Path) -> bool:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    found = {name: root / name for name in SPLITS if (root / name / IMAGE_FOLDER).is_dir()}
-    return found or ({"": root} if (root / IMAGE_FOLDER).is_dir() else {})
+    found = {name: root / name for name in SPLITS if image_folder(root / name)}
+    return found or ({"": root} if image_folder(root) else {})
+
+
+def image_folder(folder: Path) -> Path | None:
+    """Where the images of a split are; None if it is no split."""
+    for images, labels in zip(IMAGE_FOLDERS, ANNOTATION_FOLDERS, strict=True):
+        # A folder "image" alone may hold anything.
+        if (folder / images).is_dir() and (images == IMAGE_FOLDER or (folder / labels).is_dir()):
+            return folder / images
+    return None
+
+
+def _annotation_folder(folder: Path) -> Path:
+    for name in ANNOTATION_FOLDERS:
+        if (folder / name).is_dir():
+            return folder / name
+    images = image_folder(folder) or folder
+    raise InputError(f"{folder} has {images.name} but no folder {ANNOTATION_FOLDER}")
 
 
 def _number(element: Element, name: str, path: Path) -> float:
@@ -141,9 +137,9 @@ def _child(element: Element, name: str, path: Path) -> Element:
     return child
 
 
-def _read_annotation(path: Path) -> _Annotation:
+def _read_annotation(path: Path) -> Annotation:
     with reading(path):
-        # Entities and document types are refused: a file of 1 KB can otherwise expand to gigabytes.
+        # Entities and document types are rejected: a file of 1 KB could otherwise expand to gigabytes.
         root = ElementTree.parse(path, forbid_dtd=True).getroot()
     size = _child(root, "size", path)
     shape = _number(size, "height", path), _number(size, "width", path)
@@ -157,7 +153,7 @@ def _read_annotation(path: Path) -> _Annotation:
                 _number(coordinate, "brightness", path),
             )
         )
-    return _Annotation((int(shape[0]), int(shape[1])), _number(root, "sigma", path), tuple(points))
+    return Annotation((int(shape[0]), int(shape[1])), _number(root, "sigma", path), tuple(points))
 
 
 def _annotation_path(folder: Path, number: str, image: Path) -> Path:
@@ -168,22 +164,16 @@ def _annotation_path(folder: Path, number: str, image: Path) -> Path:
     raise InputError(f"{image} has no annotation: {folder / f'{PREFIXES[0]}{number}.xml'} is missing")
 
 
-def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], list[_Annotation], list[Path]]:
+def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], list[Annotation], list[Path]]:
     """Images (N, H, W), annotations and image paths of one split, in natural order of the ids."""
-    annotations = folder / ANNOTATION_FOLDER
-    if not annotations.is_dir():
-        raise InputError(f"{folder} has {IMAGE_FOLDER} but no folder {ANNOTATION_FOLDER}")
-    numbered = {
-        match[1]: path
-        for path in (folder / IMAGE_FOLDER).iterdir()
-        if (match := re.fullmatch(r"image_(.+)\.png", path.name))
-    }
+    annotations, images = _annotation_folder(folder), image_folder(folder) or folder
+    numbered = {match[1]: path for path in images.iterdir() if (match := re.fullmatch(r"image_(.+)\.png", path.name))}
     for path in annotations.glob("*.xml"):
         match = re.fullmatch(r"(?:CSO|COS)_?(.+)\.xml", path.name)
         if match and match[1] not in numbered:
-            raise InputError(f"{path} has no image: {folder / IMAGE_FOLDER / f'image_{match[1]}.png'} is missing")
+            raise InputError(f"{path} has no image: {images / f'image_{match[1]}.png'} is missing")
     frames: list[NDArray[Any]] = []
-    truths: list[_Annotation] = []
+    truths: list[Annotation] = []
     paths: list[Path] = []
     for number in sorted(numbered, key=natural_key):
         path = numbered[number]
@@ -206,121 +196,39 @@ def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], l
     return (np.stack(frames) if frames else np.empty((0, 0, 0), np.uint8)), truths, paths
 
 
-def _targets(truth: _Annotation, convention: Convention) -> Targets:
-    points = np.array(truth.points, dtype=np.float64).reshape(-1, 3)
-    x, y = (0, 1) if convention.x_is_column else (1, 0)
-    return Targets(x=points[:, x] - convention.first, y=points[:, y] - convention.first, intensity=points[:, 2])
-
-
-def _render(sensor: Sensor, truths: list[_Annotation], convention: Convention) -> FloatArray:
-    arrays = SplitArrays.from_targets(np.empty(len(truths)), [_targets(truth, convention) for truth in truths])
-    x, y, intensity = np.nan_to_num(arrays.targets, nan=0.0).transpose(2, 0, 1)
-    return sensor.render_stack(x, y, intensity)
-
-
-def _find_convention(
-    root: Path, images: NDArray[Any], truths: list[_Annotation], sensor: Sensor
-) -> tuple[Convention, Sensor]:
-    """The convention that explains the images best, and the sensor with the background found on the way."""
-    seen = [i for i, truth in enumerate(truths) if truth.points][:PROBE]
-    candidates = [Convention(column, first, np.nan) for first in (0, 1) for column in (True, False)]
-    if not seen:
-        return candidates[0], sensor
-    limits = np.iinfo(images.dtype) if images.dtype.kind in "ui" else np.finfo(np.float64)
-    observed = images[seen].astype(np.float64)
-    spread = ((observed - np.median(observed)) ** 2).sum()
-    best, best_background = candidates[0], 0.0
-    for candidate in candidates:
-        clean = _render(sensor, [truths[i] for i in seen], candidate)
-        # Most pixels are dark, so the median difference is the background; below half a count it is rounding.
-        background = float(np.median(observed - clean))
-        background = background if abs(background) > 0.5 else 0.0
-        # A file cannot hold more than its type: saturated images are compared as such.
-        model = np.clip(np.rint(clean + background), float(limits.min), float(limits.max))
-        explained = float(1.0 - ((observed - model) ** 2).sum() / spread) if spread > 0 else -np.inf
-        if np.isnan(best.explained) or explained > best.explained + 1e-12:
-            best, best_background = replace(candidate, explained=explained), background
-    if best.explained < LEAST_EXPLAINED:
-        raise InputError(
-            f"{root}: the annotations do not explain the images with sigma {truths[0].sigma_px}, neither "
-            "with xc as column nor as row, counted from 0 or 1 (at best "
-            f"{100 * best.explained:.0f} % of the variance): do they belong together?"
-        )
-    return best, replace(sensor, background=best_background)
-
-
-def _measure_sensor(images: NDArray[Any], truths: list[_Annotation], convention: Convention, sensor: Sensor) -> Sensor:
-    """The sensor with clipping and read noise as the first images show them."""
-    seen = [i for i, truth in enumerate(truths) if truth.points][: 8 * PROBE]
-    if not seen or images.dtype.kind != "u":
-        return sensor
-    depth, top = 8 * images.dtype.itemsize, float(np.iinfo(images.dtype).max)
-    observed, clean = images[seen].astype(np.float64), _render(sensor, [truths[i] for i in seen], convention)
-    clipped = bool(((observed == top) & (clean > top + 1.0)).any())
-    # Bright but unsaturated pixels only: dark ones may have been clipped at 0.
-    lit = (clean > 10.0) & (clean < 0.9 * top) & (observed < top)
-    variance = float(np.mean((observed - clean)[lit] ** 2)) if lit.any() else 0.0
-    # Printed coordinates are rounded too, which costs a few hundredths of a count^2.
-    noise = float(np.sqrt(variance - ROUNDING_VARIANCE)) if variance > ROUNDING_VARIANCE + 0.05 else 0.0
-    return replace(sensor, read_noise=noise, bits=depth if clipped or noise > 0 else None)
-
-
-def _follows(prior: ScenePrior, splits: dict[str, SplitArrays]) -> bool:
-    """Whether all scenes obey the law of the benchmark (to the precision of printed coordinates)."""
-    low, high = prior.intensity_range or (0.0, np.inf)
-    for arrays in splits.values():
-        held = np.isfinite(arrays.targets[..., 2])
-        flux = arrays.targets[..., 2][held]
-        if arrays.count.min(initial=1) < prior.count_range[0] or arrays.count.max(initial=1) > prior.count_range[1]:
-            return False
-        if flux.size and (flux.min() < low - 0.5 or flux.max() > high + 0.5):
-            return False
-        x, y = arrays.targets[..., 0], arrays.targets[..., 1]
-        distance = np.hypot(x[:, :, None] - x[:, None, :], y[:, :, None] - y[:, None, :])
-        pairs = distance[:, *np.triu_indices(x.shape[1], 1)]
-        if (pairs < prior.min_separation_px - 0.02).any():
-            return False
-        if prior.single_pixel:
-            spans = [v[held.any(axis=1)] for v in (x, y)]
-            if any((np.nanmax(v, axis=1) - np.nanmin(v, axis=1) > 1.02).any() for v in spans if v.size):
-                return False
-    return True
-
-
 def _read_card(root: Path) -> tuple[Sensor, ScenePrior, int | None] | None:
     path = root / CARD_NAME
     if not path.is_file():
         return None
-    with reading(path):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        seed = card["seed"]
-        return (
-            Sensor.from_card(card["sensor"]),
-            ScenePrior.from_card(card["prior"]),
-            None if seed is None else int(seed),
-        )
+    card = read_json(path, "the card")
+    if not isinstance(card, dict) or not {"sensor", "prior", "seed"} <= set(card):
+        raise InputError(f"cannot use the card {path}: it lacks sensor, prior or seed")
+    seed = card["seed"]
+    if not (seed is None or type(seed) is int):
+        raise InputError(f"cannot use the card {path}: seed must be a whole number or null, got {str(seed)[:40]!r}")
+    return sensor_of_card(card["sensor"], f"the card {path}"), prior_of_card(card["prior"], f"the card {path}"), seed
 
 
 def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOData:
-    """Read a dataset in the published layout; coordinates come out as ours (x the column, from 0).
+    """Read a dataset in the published layout and convert its coordinates (x is the column, from 0).
 
-    A folder without the sub-folders train, val and test becomes the split test. Background, clipping and
-    noise are taken from the images, unless we wrote the folder (it then has a card).
+    A folder without the sub-folders train, val and test becomes the split test. Background, clipping and noise are
+    measured on the images, unless the folder was written by csist and has a card.
 
     Args:
-        root: the dataset's folder.
+        root: folder of the dataset.
         progress: called with (images done, images in all).
 
     Raises:
-        InputError: if the layout is another one, a file is missing, damaged or lacks a field, sizes disagree,
+        InputError: if the folder has another layout, a file is missing, damaged or lacks a field, sizes disagree,
             or the annotations do not explain the images.
     """
     root = Path(root)
     folders = _split_folders(root)
     if not folders:
-        what = "no such folder" if not root.is_dir() else f"neither {IMAGE_FOLDER} nor train/{IMAGE_FOLDER} is in it"
+        what = "no such folder" if not root.is_dir() else _what_is_missing(root)
         raise InputError(f"cannot read {root} as a GrokCSO dataset: {what}")
-    total = sum(1 for folder in folders.values() for _ in (folder / IMAGE_FOLDER).glob("image_*.png"))
+    total = sum(1 for folder in folders.values() for _ in (image_folder(folder) or folder).glob("image_*.png"))
     done = 0
 
     def tick() -> None:
@@ -332,7 +240,7 @@ def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOD
     raw = {name or "test": _read_split(folder, tick) for name, folder in folders.items()}
     filled = [entry for entry in raw.values() if entry[1]]
     if not filled:
-        raise InputError(f"{root} holds no image_*.png in {IMAGE_FOLDER}")
+        raise InputError(f"{root} holds no image_*.png in {' or '.join(IMAGE_FOLDERS)}")
     first_images, first_truths, _ = filled[0]
     first = first_truths[0]
     for _, truths, paths in filled:
@@ -341,23 +249,45 @@ def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOD
     card = _read_card(root)
     known = card[0] if card else None
     sensor = Sensor(psf=GaussianPSF(first.sigma_px), shape=first.shape)
-    convention, measured = _find_convention(root, first_images, first_truths, sensor)
-    measured = known or _measure_sensor(first_images, first_truths, convention, measured)
+    convention, measured = find_convention(root, first_images, first_truths, sensor)
+    measured = known or measure_sensor(first_images, first_truths, convention, measured)
     if measured.shape != first.shape:
         raise InputError(f"{root / CARD_NAME} says {measured.shape}, but the images have the shape {first.shape}")
-    splits = {}
-    for name, (images, truths, _) in raw.items():
+    misfits = {name: misfit(images, truths, convention, measured) for name, (images, truths, _) in raw.items()}
+    # Of the split that fits best: another one may have the labels of other images throughout.
+    typical = min((float(np.median(left)) for _, left, _ in misfits.values() if len(left)), default=0.0)
+    splits, notes = {}, _unused_files(root)
+    for name, (images, truths, paths) in raw.items():
+        notes += check_labels(paths, misfits[name], typical)
         data = images if truths else np.empty((0, *first.shape), first_images.dtype)
-        splits[name] = SplitArrays.from_targets(data, [_targets(truth, convention) for truth in truths])
+        splits[name] = SplitArrays.from_targets(data, [targets_of(truth, convention) for truth in truths])
     if card:
-        return GrokCSOData(splits, convention, measured, card[1], card[2])
+        return GrokCSOData(splits, convention, measured, card[1], card[2], tuple(notes))
     benchmark = ScenePrior.csist_100k()
-    prior = benchmark if _follows(benchmark, splits) else ScenePrior.flat()
-    return GrokCSOData(splits, convention, measured, prior, None)
+    prior = benchmark if follows(benchmark, splits) else ScenePrior.flat()
+    return GrokCSOData(splits, convention, measured, prior, None, tuple(notes))
+
+
+def _what_is_missing(root: Path) -> str:
+    labelled = zip(IMAGE_FOLDERS, ANNOTATION_FOLDERS, strict=True)
+    pairs = (f"{images} with {labels}" for images, labels in labelled)
+    return f"neither {' nor '.join(pairs)} is in it, nor in its folder train"
+
+
+def _unused_files(root: Path) -> list[str]:
+    """A note on the matrices that the authors' programs read."""
+    matrices = sorted(path.relative_to(root).as_posix() for path in (*root.glob("*.mat"), *root.glob("*/*.mat")))
+    if not matrices:
+        return []
+    return [f"{', '.join(matrices[:5])} not needed: the operator follows from sigma, size and ratio"]
 
 
 def check_storable(sensor: Sensor) -> None:
-    """Raise `InputError` if the published files cannot hold images of this sensor."""
+    """Check that the published layout can hold images of this sensor.
+
+    Raises:
+        InputError: if it cannot.
+    """
     if not isinstance(sensor.psf, GaussianPSF):
         raise InputError(
             f"the GrokCSO layout holds a Gaussian PSF only, this sensor's is {sensor.psf.kind}: use the store"
@@ -382,7 +312,11 @@ def _annotation_text(name: str, targets: Targets, sigma_px: float, shape: tuple[
 
 
 def _check_values(split: Split) -> np.dtype[Any]:
-    """The PNG pixel type that holds a split; `InputError` if none does."""
+    """Return the PNG pixel type that holds a split.
+
+    Raises:
+        InputError: if no type does.
+    """
     counts = split.counts
     if not counts.size:
         return np.dtype(np.uint8 if counts.dtype.itemsize == 1 else np.uint16)
@@ -399,12 +333,12 @@ def _check_values(split: Split) -> np.dtype[Any]:
 def write_grokcso(store: Store, root: str | Path, progress: Progress | None = None) -> Path:
     """Write a store in the published layout: 8-bit PNG for 8-bit stores, else 16-bit.
 
-    Coordinates are printed in full precision, xc is the column, counted from 0. Ids run through train, val
-    and test. A card with sensor, prior and seed is put beside the splits: nothing is lost on the way back.
+    Coordinates are printed in full precision; xc is the column, counted from 0. Ids are consecutive over train, val
+    and test. A card with sensor, prior and seed is written beside the splits, so that the conversion is lossless.
 
     Args:
         store: the dataset.
-        root: folder to make; it must not exist (or be empty).
+        root: folder to create; it must not exist or be empty.
         progress: called with (images done, images in all).
 
     Returns:
@@ -418,7 +352,7 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
     root = check_new_folder(root)
     check_storable(store.sensor)
     psf = store.sensor.psf
-    if not isinstance(psf, GaussianPSF):  # told so by check_storable already; this is for the type checker
+    if not isinstance(psf, GaussianPSF):  # already checked by check_storable; for the type checker
         raise TypeError(psf.kind)
     dtype = max((_check_values(store[name]) for name in store), key=lambda each: each.itemsize)
     total, done = sum(store.splits.values()), 0
@@ -442,19 +376,22 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
     return root
 
 
-def convert(source: str | Path, destination: str | Path, progress: Progress | None = None) -> Path:
+def convert(
+    source: str | Path, destination: str | Path, progress: Progress | None = None, notes: list[str] | None = None
+) -> Path:
     """Convert a store (.h5) to the GrokCSO layout (a folder), or the other way round; the source decides.
 
     Args:
         source: store or folder.
-        destination: what to write: a folder that does not exist yet, or a store.
+        destination: folder to create, or store to write.
         progress: called with (images done, images in all).
+        notes: gets what the user should know about the source.
 
     Returns:
         The destination.
 
     Raises:
-        InputError: if the source is neither, or the destination does not suit or cannot be written.
+        InputError: if the source is neither, or the destination has the wrong type or cannot be written.
     """
     source, destination = Path(source), Path(destination)
     if source.suffix.lower() in STORE_SUFFIXES and not source.is_dir():
@@ -465,4 +402,6 @@ def convert(source: str | Path, destination: str | Path, progress: Progress | No
         raise InputError(f"cannot convert {source}: give a store (.h5) or the folder of a GrokCSO dataset")
     check_store_path(destination)
     data = read_grokcso(source, progress)
+    if notes is not None:
+        notes.extend(data.notes)
     return write_store(destination, data.splits, data.sensor, data.prior, data.seed)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     TensorPairs = Dataset[tuple[Tensor, Tensor]]
 else:
-    TensorPairs = object  # a map-style torch dataset needs no base class, and so no torch at import
+    TensorPairs = object  # a map-style dataset needs no base class, which avoids importing torch
 
 
 class WindowDataset(TensorPairs):
     """Pairs for training a grid method: image (1, H, W) and true map (1, cH, cW), float32 in counts.
 
     Args:
-        split: images and truth, read into memory at once.
+        split: images and true targets, read into memory at once.
         ratio: sub-pixel grid ratio c.
 
     Raises:

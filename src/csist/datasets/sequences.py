@@ -1,4 +1,4 @@
-"""Make datasets of sequences: groups that move together through the frames of a window."""
+"""Generation of datasets of sequences: groups that move together through the frames of a window."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from csist.physics.sensor import Sensor
 from csist.trajectories import MotionPrior, sample_trajectory_arrays
 
 SHARE = 0.15
-"""Share of the trajectories in val, and in test."""
+"""Fraction of the trajectories in val, and in test."""
 
 
 def sequence_split_sizes(trajectories: int) -> dict[str, int]:
     """Return the numbers of trajectories in train, val and test: 70, 15 and 15 %, at least one each from three on.
 
-    One trajectory alone goes to test, the second one to train.
+    A single trajectory goes to test, a second one to train.
 
     Args:
         trajectories: number of trajectories in all.
@@ -45,9 +45,9 @@ def generate_sequences(
     noise_std: float | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Draw trajectories, render their frames and write a store with the splits of `sequence_split_sizes`.
+    """Sample trajectories, render their frames and write a store with the splits of `sequence_split_sizes`.
 
-    The splits, and every 100 trajectories of one at 20 frames, have child seeds of `seed` of their own: the same
+    Each split, and each block of 100 trajectories in it (at 20 frames), has its own child seed of `seed`. The same
     arguments give the same bytes, and options of the sensor change the images but not the trajectories.
 
     Args:
@@ -55,9 +55,10 @@ def generate_sequences(
         trajectories: number of trajectories in all.
         seed: whole number >= 0.
         sensor: camera; None for the benchmark's (Gaussian sigma 0.5 px, 11 x 11 px, no noise).
-        motion: law of the trajectories; None for `MotionPrior()`.
-        bits: 8, 16 or 32 for whole counts of that width, "float" for unrounded float32, None for what the sensor says.
-        clip: clip at 0 and 2^bits - 1 instead of refusing values that do not fit.
+        motion: motion prior; None for `MotionPrior()`.
+        bits: 8, 16 or 32 for whole counts of that width, "float" for unrounded float32, None for the bit depth of the
+            sensor.
+        clip: clip at 0 and 2^bits - 1 instead of rejecting values that do not fit.
         noise_std: read noise in counts; None for the sensor's own.
         progress: called with (images done, images in all).
 
@@ -97,7 +98,7 @@ def generate_sequences(
 
 
 def _parts(size: int, step: int, seed: np.random.SeedSequence) -> Iterator[tuple[int, int, np.random.SeedSequence]]:
-    """(first, last + 1, seed) of each run of at most `step` trajectories of a split."""
+    """Yield (first, last + 1, seed) of each block of at most `step` trajectories of a split."""
     starts = range(0, size, step)
     for start, child in zip(starts, seed.spawn(len(starts)), strict=True):
         yield start, min(start + step, size), child

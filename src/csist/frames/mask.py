@@ -70,7 +70,7 @@ class PixelMask:
 
     def count(self, kind: PixelKind) -> int:
         """Number of pixels of a kind."""
-        return int((self.kind == kind).sum())
+        return int(np.count_nonzero(self.kind == kind))
 
     @property
     def counts(self) -> dict[str, int]:

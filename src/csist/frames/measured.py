@@ -13,6 +13,7 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.background import Background, box_sides, estimate_background, noise_floor
 from csist.frames.mask import PixelMask, lone_share, mask_pixels
+from csist.frames.options import FrameOptions
 from csist.physics.psf import PSF, equivalent_sigma
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class FrameRules:
     ceiling: float | None = None
     noise_std: float | None = None
     box_sides_px: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, options: FrameOptions) -> FrameRules:
+        """The rules that the options of a frame state."""
+        return cls(options.ceiling, options.stated_noise_std, options.box_sides_px)
 
     def sides(self, psf: PSF | None) -> tuple[int, ...]:
         """Sides in px of the boxes for a PSF; None where it is not known."""

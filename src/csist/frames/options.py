@@ -43,6 +43,8 @@ class FrameOptions:
     Args:
         sensor: PSF, shot noise and saturation; its shape, background and rounding are ignored. None: the PSF and the
             level at which the frame clips are found from the frame.
+        sensor_has_psf: whether the sensor's PSF is the frame's; False where only the rest is known, as from the header
+            of a file.
         prior: scene prior of a window, not single-pixel; None for `ScenePrior.flat()`.
         mode: "accurate" or "fast".
         noise_std: noise of a pixel in counts; None takes the sensor's, and if that is 0 measures it all over the
@@ -66,6 +68,7 @@ class FrameOptions:
     """
 
     sensor: Sensor | None = None
+    sensor_has_psf: bool = True
     prior: ScenePrior | None = None
     mode: str = field(default="accurate", metadata={"help": "Effort of the continuous method: accurate or fast."})
     noise_std: float | None = field(default=None, metadata={"help": "Noise of a pixel in counts."})

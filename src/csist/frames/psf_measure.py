@@ -61,6 +61,7 @@ def estimate_psf(
     Raises:
         InputError: if a frame cannot be used, if too few sources are found, or if they are too wide.
 
+    >>> from csist.physics.psf import GaussianPSF
     >>> from csist.physics.sensor import Sensor
     >>> from csist.targets import Targets
     >>> at = np.arange(20.0, 180.0, 23.0)

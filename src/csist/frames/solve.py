@@ -89,20 +89,14 @@ def solve_frame(image: NDArray[np.generic], options: FrameOptions, progress: Pro
         InputError: if the frame has no valid pixel or is not one image, or if the PSF cannot be measured.
     """
     frame = check_frame(image)
-    rules = FrameRules(options.ceiling, options.stated_noise_std, options.box_sides_px)
+    rules = FrameRules.of(options)
     if frame.size > LARGEST_PIXELS:
         psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
         if rules.ceiling is None:
             rules = FrameRules(find_ceiling(frame), rules.noise_std, rules.box_sides_px)
         return unmix_tiles(frame, partial(_solve_part, rules=rules, psf=psf, options=options, progress=progress))
-    psf = _given_psf(options)
-    first: MeasuredFrame | None = None
-    if isinstance(options.psf, str):
-        first = measure_frame(frame, FrameRules(rules.ceiling, rules.noise_std))
-        psf = _measured_psf(psf_of_spots([spots_of(first)], empirical=options.psf == "empirical"), options)
-        if options.box_sides_px is not None or not measured_alike(rules, psf.psf):
-            first = None
-    return _solve_part(frame, rules, psf, options, progress, first)
+    psf, measured = _measured_on(frame, rules, options) or (_given_psf(options), None)
+    return _solve_part(frame, rules, psf, options, progress, measured)
 
 
 def _given_psf(options: FrameOptions) -> FramePSF | None:
@@ -110,7 +104,7 @@ def _given_psf(options: FrameOptions) -> FramePSF | None:
     if isinstance(options.psf, PSFEstimate):
         return _measured_psf(options.psf, options)
     psf = options.psf
-    if psf is None and options.sensor is not None:
+    if psf is None and options.sensor is not None and options.sensor_has_psf:
         psf = options.sensor.psf
     if psf is None or isinstance(psf, str | float):
         return None
@@ -120,6 +114,21 @@ def _given_psf(options: FrameOptions) -> FramePSF | None:
 def _measured_psf(estimate: PSFEstimate, options: FrameOptions) -> FramePSF:
     error = estimate.psf_error if options.psf_error is None else options.psf_error
     return FramePSF(estimate.psf, error, "measured", estimate)
+
+
+def _measured_on(
+    image: FloatArray, rules: FrameRules, options: FrameOptions
+) -> tuple[FramePSF, MeasuredFrame | None] | None:
+    """The PSF measured on the frame itself, and the frame as it was measured for that; None where not asked for.
+
+    The frame is None where it has to be measured again: for a PSF so wide or so narrow that other rules hold.
+    """
+    if not isinstance(options.psf, str):
+        return None
+    frame = measure_frame(image, FrameRules(rules.ceiling, rules.noise_std))
+    psf = _measured_psf(psf_of_spots([spots_of(frame)], empirical=options.psf == "empirical"), options)
+    alike = rules.box_sides_px is None and measured_alike(rules, psf.psf)
+    return psf, frame if alike else None
 
 
 def _measured_in_tiles(frame: FloatArray, rules: FrameRules, options: FrameOptions) -> FramePSF | None:

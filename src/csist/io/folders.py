@@ -7,7 +7,8 @@ from pathlib import Path
 
 from csist.checks import InputError
 from csist.files import natural_key
-from csist.io.images import FORMATS, ImageStack, image_kind, read_image
+from csist.io.formats import FORMATS, ReadOptions, image_kind, split_selector
+from csist.io.images import ImageStack, read_image
 
 
 class FrameReader:
@@ -15,16 +16,18 @@ class FrameReader:
 
     Args:
         path: an image file, or a folder whose images (in sub-folders too) are taken in natural order.
+        options: what of each file is read; None for all.
 
     Raises:
         InputError: if the path does not exist or a folder holds no image.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, options: ReadOptions | None = None) -> None:
         self.path = Path(path)
+        self.options = options or ReadOptions()
         self._notes: dict[str, list[str]] = {}
         if not self.path.is_dir():
-            if not self.path.exists():
+            if not split_selector(self.path)[0].exists():
                 raise InputError(f"there is no file or folder {self.path}")
             self.files = [(self.path.name, self.path)]
             return
@@ -45,7 +48,7 @@ class FrameReader:
 
     def __iter__(self) -> Iterator[ImageStack]:
         for name, path in self.files:
-            stack = read_image(path, name)
+            stack = read_image(path, name, self.options)
             for note in stack.notes:
                 names = self._notes.setdefault(note, [])
                 if name not in names:
@@ -62,10 +65,14 @@ class FrameReader:
         return lines
 
 
-def read_frames(path: str | Path) -> FrameReader:
+def read_frames(path: str | Path, options: ReadOptions | None = None) -> FrameReader:
     """The images of a file or folder: an iterable of `ImageStack`, read one file at a time.
+
+    Args:
+        path: an image file or a folder of them.
+        options: what of each file is read; None for all.
 
     Raises:
         InputError: if the path does not exist or a folder holds no image; while iterating, if a file is bad.
     """
-    return FrameReader(path)
+    return FrameReader(path, options)

@@ -5,8 +5,10 @@ No more than the frames in use are in memory, however long the sequence is; goin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +18,20 @@ from numpy.typing import NDArray
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import one_line, reading
-from csist.io import LUMINANCE, ImageStack, read_frames
+from csist.io import Header, ImageStack, ReadOptions, read_frames
+from csist.io.formats import check_pixels
+from csist.io.pictures import grey
 from csist.physics.sensor import Sensor
 
 if TYPE_CHECKING:
     from av import VideoFrame
+
 Labelled = tuple[str, FloatArray]
 
 NEUTRAL, COLOUR_STEP = 128, 3
 """Chroma of grey in 8 bit, and what compression may add to it."""
+_HIGH_BITS = r"p[024]1[02]"
+"""Pixel formats whose 10 or 12 bits are the highest of 16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +45,8 @@ class FrameSequence:
         source: starts reading from the first frame.
         notes: what the user should know, one line each; more may come while frames are read.
         sensor: the sensor that the file itself states.
+        header: what the file says of the instrument.
+        times: of the frames in s, filled while they are read; empty where the file has none.
     """
 
     name: str
@@ -46,6 +55,8 @@ class FrameSequence:
     source: Callable[[], Iterator[Labelled]] = field(repr=False)
     notes: list[str] = field(default_factory=list)
     sensor: Sensor | None = None
+    header: Header = field(default_factory=Header)
+    times: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -58,18 +69,29 @@ def sequence_of_stack(stack: ImageStack) -> FrameSequence:
     """The images of a file as a sequence."""
     notes = list(stack.notes)
     return FrameSequence(
-        stack.name, stack.path, stack.shape, lambda: ((stack.name, frame) for frame in stack), notes, stack.sensor
+        stack.name,
+        stack.path,
+        stack.shape,
+        lambda: ((stack.name, frame) for frame in stack),
+        notes,
+        stack.sensor,
+        stack.header,
     )
 
 
-def sequence_of_folder(path: str | Path) -> FrameSequence:
+def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> FrameSequence:
     """The images of a folder, in natural order of their names, as one sequence.
+
+    Args:
+        path: the folder.
+        options: what is read of it; frames are numbered through all images.
 
     Raises:
         InputError: if the folder holds no image, its first one is bad or holds windows, or, while it is read, if an
             image is bad or of another size.
     """
-    reader = read_frames(path)
+    options = options or ReadOptions()
+    reader = read_frames(path, replace(options, frames=(0, None)))
     first = next(iter(reader))
     _, rows, columns = first.shape
     notes = [note.removeprefix(f"{reader.path}: ") for note in reader.notes]
@@ -85,18 +107,37 @@ def sequence_of_folder(path: str | Path) -> FrameSequence:
             yield from ((stack.name, frame) for frame in stack)
 
     count = len(reader) if len(first) == 1 else 0
-    return FrameSequence(Path(path).name or str(path), Path(path), (count, rows, columns), source, notes, first.sensor)
+    return FrameSequence(
+        Path(path).name or str(path),
+        Path(path),
+        (_cut_count(count, options, Path(path)), rows, columns),
+        lambda: islice(source(), *options.frames),
+        notes,
+        first.sensor,
+        first.header,
+    )
 
 
-def sequence_of_video(path: str | Path, name: str | None = None) -> FrameSequence:
-    """The luma of a video's frames, as stored (8-bit video has 16 to 235 there, or 0 to 255).
+def _cut_count(count: int, options: ReadOptions, path: Path) -> int:
+    """How many frames are read of so many; 0 where that is not known."""
+    return len(range(count)[options.cut_frames(count, path)]) if count else 0
+
+
+def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOptions | None = None) -> FrameSequence:
+    """The luma of a video's frames, as stored (8-bit video has 16 to 235 there, or 0 to 255), in its full depth.
 
     A video that breaks off ends at its last whole frame, with a note.
+
+    Args:
+        path: the video.
+        name: name to give it, the file name if None.
+        options: what is read of it.
 
     Raises:
         InputError: if the file is missing, holds no video or cannot be decoded, or if PyAV is not installed.
     """
     path = Path(path)
+    options = options or ReadOptions()
     if not path.is_file():
         raise InputError(f"cannot read {path}: there is no such file")
     try:
@@ -111,23 +152,31 @@ def sequence_of_video(path: str | Path, name: str | None = None) -> FrameSequenc
         if not container.streams.video:
             raise InputError(f"cannot read {path}: it holds no video")
         stream = container.streams.video[0]
+        check_pixels((stream.height, stream.width), path, options)
         announced = int(stream.frames)
         first = next(container.decode(stream), None)
         if first is None:
             raise InputError(f"cannot read {path}: it holds no frame that can be decoded")
-        shape = (announced, first.height, first.width)
-        notes = ["colour video, its luma is used"] if _is_coloured(first) else []
+        size = first.height, first.width
+        notes = ["colour video, its luma is used"] if is_coloured(first) else []
+    region = options.cut_pixels(size, path)
+    begin, end = options.frames
+    times: list[float] = []
 
     def source() -> Iterator[Labelled]:
         done = 0
+        times.clear()
         with av.open(str(path)) as container:
             try:
                 for frame in container.decode(container.streams.video[0]):
-                    luma = _luma(frame)
-                    if luma.shape != shape[1:]:
-                        raise InputError(f"{path}: frame {done} is {luma.shape[0]} x {luma.shape[1]} px, the first "
-                                         f"{shape[1]} x {shape[2]}: split the video")  # fmt: skip
-                    yield name, luma
+                    if end is not None and done >= end:
+                        return
+                    if (frame.height, frame.width) != size:
+                        raise InputError(f"{path}: frame {done} is {frame.height} x {frame.width} px, the first "
+                                         f"{size[0]} x {size[1]}: split the video")  # fmt: skip
+                    if done >= begin:
+                        times.append(np.nan if frame.time is None else float(frame.time))
+                        yield name, luma(frame)[region]
                     done += 1
             except av.FFmpegError as error:
                 notes.append(f"the video breaks off after {done} frames ({one_line(error)[:80]})")
@@ -135,17 +184,39 @@ def sequence_of_video(path: str | Path, name: str | None = None) -> FrameSequenc
         if done < announced:
             notes.append(f"the video breaks off after {done} of {announced} frames")
 
-    return FrameSequence(name, path, shape, source, notes)
+    rows, columns = (len(range(*part.indices(side))) for part, side in zip(region, size, strict=True))
+    shape = (_cut_count(announced, options, path), rows, columns)
+    return FrameSequence(name, path, shape, source, notes, times=times)
 
 
-def _luma(frame: VideoFrame) -> FloatArray:
-    """Luma (H, W) of a video frame, of an RGB one the luminance."""
+def luma(frame: VideoFrame) -> FloatArray:
+    """Luma (H, W) of a video frame, of an RGB one the luminance, in the depth of its pixels."""
     layout = frame.format
+    bits = max(component.bits for component in layout.components)
     if layout.is_rgb or layout.has_palette:
-        return np.asarray(frame.to_ndarray(format="rgb24").astype(np.float64) @ np.array(LUMINANCE))
+        return grey(_colours(frame, bits), []).astype(np.float64)
+    if bits < 8:  # several pixels a byte
+        return _plane(frame.reformat(format="gray"), 0).astype(np.float64)
+    if bits > 16:  # floating point
+        return np.asarray(frame.to_ndarray(), dtype=np.float64)
     if not (layout.is_planar or len(layout.components) == 1):
+        if bits > 8:
+            return (_plane(frame.reformat(format="yuv444p16le"), 0) >> (16 - bits)).astype(np.float64)
         frame = frame.reformat(format="yuv444p")  # interleaved: only the order of the bytes changes
-    return _plane(frame, 0).astype(np.float64)
+    values = _plane(frame, 0)
+    if re.match(_HIGH_BITS, layout.name):
+        values = values >> (16 - bits)
+    return values.astype(np.float64)
+
+
+def _colours(frame: VideoFrame, bits: int) -> NDArray[Any]:
+    """Red, green and blue (H, W, 3) as stored."""
+    if bits > 16:
+        return np.asarray(frame.to_ndarray(format="gbrpf32le"))
+    if bits > 8:
+        deep: NDArray[Any] = frame.to_ndarray(format="rgb48le")
+        return np.asarray(deep >> (16 - bits))
+    return np.asarray(frame.to_ndarray(format="rgb24"))
 
 
 def _plane(frame: VideoFrame, index: int) -> NDArray[Any]:
@@ -155,8 +226,9 @@ def _plane(frame: VideoFrame, index: int) -> NDArray[Any]:
     return np.asarray(lines[:, : plane.width])
 
 
-def _is_coloured(frame: VideoFrame) -> bool:
+def is_coloured(frame: VideoFrame) -> bool:
+    """Whether a video frame shows colours, beyond what compression does to grey."""
     if len(frame.format.components) < 3:
         return False
-    colours = frame.to_ndarray(format="yuv420p")[frame.height :] if frame.height % 2 == 0 else np.array([NEUTRAL])
-    return bool((np.abs(colours.astype(int) - NEUTRAL) > COLOUR_STEP).any())
+    plain = frame.reformat(format="yuv444p")
+    return any(bool((np.abs(_plane(plain, index).astype(int) - NEUTRAL) > COLOUR_STEP).any()) for index in (1, 2))

@@ -10,66 +10,61 @@ import math
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from csist._types import FloatArray
 from csist.checks import check_stack
 from csist.files import reading
-from csist.io import ImageStack, npz_member, read_image
+from csist.io import ImageStack, ReadOptions, npy_header, npz_member, read_image
 
 
-def read_slice(path: Path, start: int, stop: int) -> FloatArray:
-    """Images `start` to `stop` - 1 of a file, (n, H, W): the same as `read_image(path)[start:stop]`.
+def read_slice(path: Path, start: int, stop: int, options: ReadOptions | None = None) -> FloatArray:
+    """Images `start` to `stop` - 1 of a file, (n, H, W): the same as `read_image(path, options=options)[start:stop]`.
 
     Raises:
         InputError: if the file cannot be read.
     """
     with reading(path):
         # Of a mapped file or a buffer one may not write to, a copy: torch does not take it otherwise.
-        return np.require(check_stack(_stored(path, start, stop), str(path)), requirements="W")
+        return np.require(
+            check_stack(_stored(path, start, stop, options or ReadOptions()), str(path)), requirements="W"
+        )
 
 
-def _stored(path: Path, start: int, stop: int) -> NDArray[Any]:
-    """The images as stored."""
+def _stored(path: Path, start: int, stop: int, options: ReadOptions) -> NDArray[Any]:
+    """The images as stored, pixels that the file declares bad as NaN."""
     with path.open("rb") as file:
         magic = file.read(8)
-    if magic == b"\x89HDF\r\n\x1a\n":
+    if options.whole and magic == b"\x89HDF\r\n\x1a\n":
         from csist.io.store import load
 
         return load(path)["test"][start:stop].counts
-    if magic[:2] == b"PK":
-        return _of_archive(path, start, stop)
+    if options.whole and magic[:2] == b"PK":
+        return _of_archive(path, start, stop, options)
     if magic[:6] == b"\x93NUMPY":
-        return read_image(path).data[start:stop]
+        return read_image(path, options=options)[start:stop]
     state = path.stat()
-    return _whole(path, state.st_mtime_ns, state.st_size).data[start:stop]
+    return _whole(path, state.st_mtime_ns, state.st_size, options)[start:stop]
 
 
 @lru_cache(maxsize=1)
-def _whole(path: Path, changed_ns: int, size: int) -> ImageStack:
+def _whole(path: Path, changed_ns: int, size: int, options: ReadOptions) -> ImageStack:
     """All images of a file; when it was changed and how large it is tell one state of it from the next."""
-    return read_image(path)
+    return read_image(path, options=options)
 
 
-def _of_archive(path: Path, start: int, stop: int) -> NDArray[Any]:
+def _of_archive(path: Path, start: int, stop: int, options: ReadOptions) -> NDArray[Any]:
     """Images of an NPZ file; those before them go through memory piece by piece."""
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         with archive.open(f"{npz_member(path, names)}.npy") as file:
-            shape, by_column, dtype = _header(file)
+            shape, by_column, dtype = npy_header(file)
             if len(shape) == 3 and not by_column:
                 size = math.prod(shape[1:]) * dtype.itemsize
                 stop = min(stop, shape[0])
                 file.seek(start * size, 1)
                 return np.frombuffer(file.read((stop - start) * size), dtype).reshape(-1, *shape[1:])
-    return read_image(path).data[start:stop]
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether the order is Fortran's, and type of the array that follows."""
-    version = npy_format.read_magic(file)
-    return npy_format.read_array_header_1_0(file) if version == (1, 0) else npy_format.read_array_header_2_0(file)
+    return read_image(path, options=options)[start:stop]

@@ -28,6 +28,7 @@ from csist._types import FloatArray
 from csist._version import package_version
 from csist.checks import InputError
 from csist.files import atomic_path, check_writable, one_line
+from csist.io.cards import motion_of_card, parse_json, prior_of_card, sensor_of_card
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
@@ -37,6 +38,8 @@ Progress = Callable[[int, int], None]
 """Called with (images done, images in all) now and then."""
 
 FORMAT = "csist-store"
+MOST_UNBACKED_BYTES, MOST_RATIO = 2**28, 100
+"""Above this size, values that take so many times less in the file are not believed."""
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 STORE_SUFFIXES = (".h5", ".hdf5")
@@ -52,7 +55,7 @@ class SplitArrays:
 
     @classmethod
     def from_targets(cls, images: NDArray[Any], targets: Sequence[Targets]) -> SplitArrays:
-        """Arrays from one `Targets` an image.
+        """Arrays from one `Targets` per image.
 
         Raises:
             InputError: if the numbers of images and of targets differ.
@@ -177,11 +180,34 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # the library answers a damaged file with almost any
         if not h5py.is_hdf5(path):
             raise InputError(f"cannot read {path}: it is not an HDF5 file") from error
         said = "it is cut short" if "truncated" in str(error) else f"it is damaged ({one_line(error)[:150]})"
         raise InputError(f"cannot read {path}: {said}") from error
+
+
+def _own(file: h5py.File, split: str, name: str, path: Path) -> h5py.Dataset:
+    """A dataset of a split whose values lie in the file itself and are there.
+
+    Raises:
+        InputError: if its values are those of another file, which HDF5 would follow without a word, or if it states
+            more of them than it can hold.
+    """
+    for place in (split, f"{split}/{name}"):
+        if not isinstance(file.get(place, getlink=True), h5py.HardLink):
+            raise InputError(f"cannot read {path}: its {place} is a link, perhaps to another file: copy the values")
+    dataset = file[split][name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise InputError(f"cannot read {path}: the values of its {split}/{name} lie in another file: copy them")
+    if dataset.nbytes > MOST_UNBACKED_BYTES and dataset.id.get_storage_size() * MOST_RATIO < dataset.nbytes:
+        raise InputError(
+            f"cannot read {path}: its {split}/{name} states {dataset.nbytes} bytes and holds "
+            f"{dataset.id.get_storage_size()}"
+        )
+    return dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +242,7 @@ class Split:
     def _read(self, dataset: str) -> NDArray[Any]:
         ordered = self.rows if self.rows.step > 0 else self.rows[::-1]
         with _opened(self.path) as file:
-            values = np.asarray(file[self.name][dataset][ordered.start : ordered.stop : ordered.step])
+            values = np.asarray(_own(file, self.name, dataset, self.path)[ordered.start : ordered.stop : ordered.step])
         return values if ordered is self.rows else np.ascontiguousarray(values[::-1])
 
     @cached_property
@@ -361,20 +387,22 @@ def load(path: str | Path) -> Store:
         if int(attributes["schema_version"]) > SCHEMA_VERSION:
             raise InputError(f"{path} was written by csist {version}: update csist to read it")
         try:
-            sensor = Sensor.from_card(json.loads(attributes["sensor"]))
-            prior = ScenePrior.from_card(json.loads(attributes["prior"]))
-            motion = MotionPrior.from_card(json.loads(attributes["motion"])) if "motion" in attributes else None
-        except ValueError as error:
-            raise InputError(f"cannot read {path}: {one_line(error)}") from error
+            sensor = sensor_of_card(parse_json(attributes["sensor"], "its sensor card"), "its sensor card")
+            prior = prior_of_card(parse_json(attributes["prior"], "its prior card"), "its prior card")
+            motion = None
+            if "motion" in attributes:
+                motion = motion_of_card(parse_json(attributes["motion"], "its motion card"), "its motion card")
+        except InputError as error:
+            raise InputError(f"cannot read {path}: {error}") from error
         splits = {}
         for name in (name for name in SPLITS if name in file):
-            count = len(file[name]["count"])
-            image, targets = file[name]["image"].shape, file[name]["targets"].shape
+            count = len(_own(file, name, "count", path))
+            image, targets = _own(file, name, "image", path).shape, _own(file, name, "targets", path).shape
             if image != (count, *sensor.shape) or len(targets) != 3 or targets[::2] != (count, 3):
                 raise InputError(
                     f"cannot read {path}: in {name}, image {image} and targets {targets} do not fit "
                     f"{count} counts and the sensor's shape {sensor.shape}"
                 )
             splits[name] = count
-    seed = attributes.get("seed")
-    return Store(path, sensor, prior, None if seed is None else int(seed), splits, version, motion)
+        seed = None if attributes.get("seed") is None else int(attributes["seed"])
+    return Store(path, sensor, prior, seed, splits, version, motion)

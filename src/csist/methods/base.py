@@ -1,7 +1,7 @@
-"""Base of the methods on the sub-pixel grid.
+"""Base class of the methods on the sub-pixel grid.
 
-A grid method is a torch module from image to map, (B, 1, H, W) -> (B, 1, cH, cW), both in counts; its
-read-out drops weak cells and reports the rest, each by itself or those of one target together.
+A grid method is a torch module from image to map, (B, 1, H, W) -> (B, 1, cH, cW), both in counts. Its read-out drops
+weak cells and reports the others, either each cell as a detection or the cells of one target merged.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
 BATCH_CELLS = 35_000
-"""Cells of the maps of a batch. With 64 channels such feature maps take 9 MB. From 32 MiB on the allocator gives them
-back to the system, which clears new memory for each layer: half as fast (`benchmarks/bench_methods.py`)."""
+"""Number of map cells in a batch. With 64 channels, feature maps of this size take 9 MB. From 32 MiB on, the allocator
+returns them to the system, which clears new memory for each layer: half the speed (`benchmarks/bench_methods.py`)."""
 
 READ_OUTS = {"cells": SubPixelGrid.decode, "centroid": SubPixelGrid.centroids}
-"""Ways from a map to targets, by name."""
+"""Names of the read-outs of a map."""
 
 
 def solve_in_blocks(
     predict: Callable[[FloatArray], list[Targets]], images: FloatArray, block_size: int, progress: Progress | None
 ) -> Answers:
-    """The targets of a stack (N, H, W), whole batches at a time so that progress can be told; no groups."""
+    """Return the targets of a stack (N, H, W), without groups, in blocks of whole batches between progress reports."""
     targets: list[Targets] = []
     for start in range(0, len(images), block_size):
         targets += predict(images[start : start + block_size])
@@ -42,24 +42,24 @@ def solve_in_blocks(
 
 
 class GridMethod(nn.Module):
-    """Base of the methods that answer with a map on the sub-pixel grid.
+    """Base class of the methods that compute a map on the sub-pixel grid.
 
     Args:
-        sensor: the sensor whose images are unmixed; fixes PSF and image shape.
+        sensor: sensor of the images; sets the PSF and image shape.
         ratio: sub-pixel grid ratio.
     """
 
     batch_size: int
-    """Images that `predict_maps` computes at a time, chosen for a CPU; an accelerator wants more. A subclass that
-    sets it does so after `super().__init__`."""
+    """Batch size of `predict_maps`, chosen for a CPU; accelerators need larger batches. A subclass sets it after
+    `super().__init__`."""
     exportable = True
-    """Whether one fixed graph computes the map of every batch; without, there is no ONNX file of the method."""
+    """Whether a fixed graph computes the map of every batch, as an ONNX file requires."""
     learning_rate: ClassVar[float] = 1e-3
-    """Peak of the training's learning rate, unless another one is asked for."""
+    """Default peak learning rate of the training."""
     optimiser: ClassVar[str] = "adam"
-    """Its optimiser: see `csist.training.TrainingConfig`."""
+    """Default optimiser of the training, see `csist.training.TrainingConfig`."""
     gradient_clip: ClassVar[str | float] = "none"
-    """Its largest norm of the gradient: a number, "running" or "none"."""
+    """Default gradient clipping of the training: a number, "running" or "none"."""
 
     def __init__(self, sensor: Sensor, ratio: int) -> None:
         super().__init__()
@@ -73,19 +73,19 @@ class GridMethod(nn.Module):
         return self.grid.ratio
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts."""
+        """Compute the map (B, 1, cH, cW) in counts of images (B, 1, H, W) in counts."""
         raise NotImplementedError
 
     def loss_terms(
         self, image: Tensor, truth: Tensor, share: float = 1.0, crop: Crop | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(discrepancy, constraint) in counts^2; their sum is minimised. Here the mean squared error, and 0.
+        """Return (discrepancy, constraint) in counts^2, whose sum is minimised; here the mean squared error and 0.
 
         Args:
             image: (B, 1, H, W) in counts.
-            truth: maps to learn, (B, 1, cH, cW) in counts.
-            share: part of the batch of which the constraint is computed.
-            crop: where given, only these windows are computed: the mean over the whole map, were all else zero.
+            truth: true maps, (B, 1, cH, cW) in counts.
+            share: fraction of the batch for which the constraint is computed.
+            crop: windows to which the computation is limited; the mean is over the whole map, taken as zero elsewhere.
         """
         if crop is None:
             return ((self(image) - truth) ** 2).mean(), image.new_zeros(())
@@ -94,7 +94,7 @@ class GridMethod(nn.Module):
 
     @torch.no_grad()
     def predict_maps(self, images: FloatArray) -> FloatArray:
-        """Maps (N, cH, cW) for images (N, H, W), in batches, without touching the training state."""
+        """Compute the maps (N, cH, cW) of images (N, H, W) in batches, without changing the training state."""
         was_training = self.training
         self.eval()
         like = next(self.parameters(), next(self.buffers(), torch.zeros(1)))
@@ -107,23 +107,23 @@ class GridMethod(nn.Module):
 
     @property
     def block_size(self) -> int:
-        """Images in a batch."""
+        """Number of images in a batch."""
         return self.batch_size
 
     def solve(self, images: FloatArray, progress: Progress | None = None, keep_samples: bool = False) -> Answers:
-        """The detections of each image of a stack (N, H, W) in counts by the published read-out; no groups."""
+        """Return the detections, without groups, of each image of a stack (N, H, W) by the published read-out."""
         return solve_in_blocks(self.predict, images, self.block_size, progress)
 
     def predict(
         self, images: FloatArray, threshold: float = READ_OUT_THRESHOLD, readout: str = "cells"
     ) -> list[Targets]:
-        """Detections of each image; their score is their intensity on the map.
+        """Return the detections of each image, scored by their intensity on the map.
 
         Args:
             images: (N, H, W) in counts.
-            threshold: cells below are dropped, in counts.
-            readout: "cells", the published one: every cell left is a detection; or "centroid": those that one
-                target explains are merged, see `SubPixelGrid.centroids`.
+            threshold: smallest value in counts of a cell that counts as a detection.
+            readout: "cells", the published read-out, in which every remaining cell is a detection, or "centroid",
+                which merges the cells explained by one target, see `SubPixelGrid.centroids`.
 
         Raises:
             InputError: if the read-out is unknown.
@@ -133,5 +133,5 @@ class GridMethod(nn.Module):
         return [READ_OUTS[readout](self.grid, cells, threshold) for cells in self.predict_maps(images)]
 
     def read(self, images: FloatArray, maps: FloatArray) -> list[Targets]:
-        """Detections from maps (N, cH, cW) of images (N, H, W) that are there already, by the published read-out."""
+        """Return the detections from existing maps (N, cH, cW) of images (N, H, W) by the published read-out."""
         return [self.grid.decode(cells) for cells in maps]

@@ -38,6 +38,7 @@ from csist.methods.layers import (
     with_constrained,
 )
 from csist.methods.operator import SteeringOperator
+from csist.methods.published import check_stages, laid, matched, stages_in
 from csist.physics.sensor import Sensor
 
 CHANNELS = 64
@@ -68,8 +69,7 @@ PUBLISHED_KEYS = {
 }
 """Names within a stage `fcs.N` of the authors' weight files, and ours within `stages.N`."""
 
-PUBLISHED_NAME = re.compile(r"((?:\w+\.)*?)fcs\.(\d+)\.([\w.]+)")
-"""(prefix of a framework, number of the stage, name within it)."""
+PUBLISHED_NAME = r"fcs\.(\d+)\.(" + "|".join(map(re.escape, PUBLISHED_KEYS)) + ")"
 
 
 class DynamicThreshold(nn.Module):
@@ -266,8 +266,8 @@ class DISTANet(StagedMethod):
     @staticmethod
     def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
         """Options with which a network takes these tensors, if they have the authors' names; else none."""
-        stages = {match[2] for match in map(PUBLISHED_NAME.fullmatch, state) if match}
-        return {"published_code": True, "stages": len(stages)} if stages else {}
+        stages = stages_in(state)
+        return {"published_code": True, "stages": stages} if stages else {}
 
     def translate_published(self, state: Mapping[str, Tensor], transposed: bool = False) -> dict[str, Tensor]:
         """This network's state from the authors' (keys `fcs.0.lambda_step` and so on).
@@ -286,33 +286,22 @@ class DISTANet(StagedMethod):
         """
         rows, columns = self.grid.map_shape
         translated = {"start": self.start}
-        prefixes, stages = set(), set()
-        for key, value in state.items():
-            match = PUBLISHED_NAME.fullmatch(key)
-            if match is None or match[3] not in PUBLISHED_KEYS:
-                raise InputError(f"this is not a published DISTA-Net weight file: it holds {key!r}")
-            prefix, stage, name = match.groups()
-            prefixes.add(prefix)
-            stages.add(stage)
+        for match, value in matched(state, PUBLISHED_NAME, "DISTA-Net"):
+            _, stage, name = match.groups()
             if name == "w1.weight" and value.ndim == 2 and value.shape[1] != rows * columns:
                 raise InputError(
                     f"these weights are for maps of {value.shape[1]} cells, this method's have {rows} x {columns}: "
                     "give the ratio and the image shape that they were trained for"
                 )
-            tensor = value.reshape(()) if name == "lambda_step" and value.numel() == 1 else value
-            if transposed and tensor.ndim == 4:
-                tensor = tensor.transpose(2, 3)
-            elif transposed and name == "w1.weight":
+            tensor = laid(value, transposed)
+            if transposed and name == "w1.weight":
                 tensor = tensor.view(-1, columns, rows).transpose(1, 2).flatten(1)
             elif transposed and name.startswith("w2."):
                 tensor = tensor.view(3, 3, -1).transpose(0, 1).reshape(value.shape)
             translated[f"stages.{stage}.{PUBLISHED_KEYS[name]}"] = tensor.contiguous()
-        if len(prefixes) > 1:
-            raise InputError(f"this file holds several networks ({', '.join(sorted(prefixes))}): leave one in it")
         if not self.published_code:
             raise InputError(
                 "these are the authors' weights, which see counts: build the method with published_code=True"
             )
-        if len(stages) != len(self.stages):
-            raise InputError(f"these weights are of {len(stages)} stages, got stages={len(self.stages)}")
+        check_stages(stages_in(state), len(self.stages))
         return translated

@@ -16,15 +16,26 @@ and never calls exist only with `published_code=True`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from csist.checks import InputError
 from csist.methods.crop import Crop
 from csist.methods.identity import check_start
-from csist.methods.layers import UnfoldedMethod, convolution, gradient_step, soft_threshold, to_map, with_constrained
+from csist.methods.layers import (
+    INPUT_SCALE,
+    UnfoldedMethod,
+    convolution,
+    gradient_step,
+    soft_threshold,
+    to_map,
+    with_constrained,
+)
+from csist.methods.published import check_stages, laid, matched, stages_in
 from csist.physics.sensor import Sensor
 
 CHANNELS = 32
@@ -32,6 +43,23 @@ INITIAL_STEP = (-0.2, 0.1)
 INITIAL_THRESHOLD = (-0.5, -2.0)
 INITIAL_MOMENTUM = (0.5, 0.0)
 UNUSED_CONVOLUTIONS = 4
+
+PUBLISHED_CONVOLUTIONS = {
+    "conv_D": "lift",
+    "conv1_forward": "forward_first",
+    "conv4_forward": "forward_second",
+    "conv1_backward": "backward_first",
+    "conv4_backward": "backward_second",
+    "conv_G": "drop",
+    "conv2_forward": "unused.0",
+    "conv3_forward": "unused.1",
+    "conv2_backward": "unused.2",
+    "conv3_backward": "unused.3",
+}
+"""Convolutions of the benchmark's weight files, which stand there once as `bb` and once for each stage, and ours."""
+
+PUBLISHED_SCALARS = {"w": "slope", "b": "offset", "mu": "step", "theta": "threshold", "rho": "momentum"}
+PUBLISHED_NAME = rf"(?:bb|fcs\.\d+)\.({'|'.join(PUBLISHED_CONVOLUTIONS)})\.(weight|bias)|(w|b)_(mu|theta|rho)"
 
 
 class FISTANet(UnfoldedMethod):
@@ -41,7 +69,8 @@ class FISTANet(UnfoldedMethod):
         sensor: the sensor whose images are unmixed.
         ratio: sub-pixel grid ratio.
         stages: number of iterations.
-        published_code: also hold the release's four unused convolutions (74,599 parameters).
+        published_code: the released form, for the authors' weight files: counts are not scaled, and the release's four
+            unused convolutions are held, too (74,599 parameters).
         start: weights before training: "identity", with which the untrained network is plain FISTA of non-negative
             maps, or "xavier", random ones and steps as published.
 
@@ -56,8 +85,9 @@ class FISTANet(UnfoldedMethod):
         self, sensor: Sensor, ratio: int, stages: int = 7, published_code: bool = False, start: str = "identity"
     ) -> None:
         check_start(start)
-        super().__init__(sensor, ratio)
+        super().__init__(sensor, ratio, 1.0 if published_code else INPUT_SCALE)
         self.stages = stages
+        self.published_code = published_code
         self.lift = convolution(1, CHANNELS, bias=True)
         self.forward_first = convolution(CHANNELS, CHANNELS, bias=True)
         self.forward_second = convolution(CHANNELS, CHANNELS, bias=True)
@@ -108,3 +138,39 @@ class FISTANet(UnfoldedMethod):
             weight = 1.0 - self._at("momentum", 0) / self._at("momentum", stage)
             ahead = cells + weight * (cells - before)
         return cells, residuals
+
+    @staticmethod
+    def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Options with which a network takes these tensors, if they have the authors' names; else none."""
+        stages = stages_in(state)
+        return {"published_code": True, "stages": stages} if stages else {}
+
+    def translate_published(self, state: Mapping[str, Tensor], transposed: bool = False) -> dict[str, Tensor]:
+        """This network's state from the benchmark's (keys `bb.conv_D.weight`, `w_mu` and so on).
+
+        Args:
+            state: tensors of their file; it holds no Q, so the present one is kept.
+            transposed: whether their maps were indexed [x, y], see `DISTANet.translate_published`.
+
+        Raises:
+            InputError: if the keys are not theirs, this network is not built as theirs, its number of iterations
+                differs, or the iterations do not share their convolutions.
+        """
+        translated = {"start": self.start}
+        for match, value in matched(state, PUBLISHED_NAME, "FISTA-Net"):
+            _, convolution_name, kind, scalar, of = match.groups()
+            if scalar is None:
+                name = f"{PUBLISHED_CONVOLUTIONS[convolution_name]}.{kind}"
+            else:
+                name = f"{PUBLISHED_SCALARS[of]}_{PUBLISHED_SCALARS[scalar]}"
+            # A bias of one number stays a vector.
+            tensor = value if kind == "bias" else laid(value, transposed)
+            if name in translated and not torch.equal(translated[name], tensor):
+                raise InputError(f"the iterations of these weights differ in {convolution_name}, FISTA-Net's share it")
+            translated[name] = tensor
+        if not self.published_code:
+            raise InputError(
+                "these are the authors' weights, which see counts: build the method with published_code=True"
+            )
+        check_stages(stages_in(state), self.stages)
+        return translated

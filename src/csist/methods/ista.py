@@ -3,10 +3,10 @@
 Daubechies, Defrise & De Mol, "An iterative thresholding algorithm for linear inverse problems with a sparsity
 constraint", CPAM 57, 2004 (arXiv math/0307152): s <- soft(s - G^T (G s - z) / L, lambda / L), L the largest
 eigenvalue of G^T G. Beck & Teboulle, "A fast iterative shrinkage-thresholding algorithm", SIAM J. Imaging
-Sciences 2(1), 2009: the same step from a point ahead, y = s + (t - 1) / t' (s - s_before), eq. 4.1-4.3.
+Sciences 2(1), 2009: the same step from the extrapolated point y = s + (t - 1) / t' (s - s_before), eq. 4.1-4.3.
 
-Many images are solved side by side, laid out (rows, columns, image): both factors of a separable G are then
-matrix products over long rows, without a copy between them. The large factor, over rows, is one product.
+Many images are solved together in the layout (rows, columns, image): both factors of a separable G are then matrix
+products over long rows, without a copy between them. The large factor, over rows, is one product.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from csist.methods.operator import SteeringOperator
 from csist.physics.sensor import Sensor
 
 BLOCK = 128
-"""Images solved side by side: enough for the matrix products, few enough for the cache."""
+"""Number of images solved together: enough for efficient matrix products, few enough for the cache."""
 
 BATCH = 2048
-"""Images at a time: blocks enough for every thread."""
+"""Number of images passed to the solver at a time: enough blocks for all threads."""
 
 PIXELS_MULTIPLE = 4
-"""Both factors get rows of zeros up to a multiple of this: matrix kernels work on so many rows at a time."""
+"""Both factors are padded with zero rows to a multiple of this number, on which matrix kernels work at a time."""
 
 CHECK_EVERY = 10
-"""Iterations between two looks at the change."""
+"""Number of iterations between convergence checks."""
 
 STARTS = ("pinv", "least-squares", "zero")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One choice of all that ISTA leaves open.
+    """Free parameters of ISTA.
 
     Args:
         penalty: lambda, in counts.
-        iterations: most iterations.
-        tolerance: an image is done when the Euclidean norm of its change, in counts, is below.
+        iterations: maximum number of iterations.
+        tolerance: an image has converged when the Euclidean norm of its change, in counts, is below this value.
         nonnegative: whether negative cells are set to 0 in each step.
         start: "pinv", "least-squares" (Q of the networks) or "zero".
     """
@@ -64,11 +64,11 @@ SETTINGS = {
     "paper": Setting(penalty=1.0, iterations=3000, tolerance=1e-4, nonnegative=False, start="pinv"),
     "tuned": Setting(penalty=0.3, iterations=3000, tolerance=1e-3, nonnegative=True, start="least-squares"),
 }
-"""`paper`: the published comparison's. `tuned`: chosen on the validation split of the benchmark."""
+"""`paper`: settings of the published comparison. `tuned`: chosen on the validation split of the benchmark."""
 
 
 class Solution(NamedTuple):
-    """Maps (B, 1, cH, cW) and the iterations that each image took (B,)."""
+    """Maps (B, 1, cH, cW) and number of iterations of each image (B,)."""
 
     cells: Tensor
     iterations: Tensor
@@ -78,23 +78,23 @@ class ISTA(GridMethod):
     """Iterative shrinkage-thresholding.
 
     Args:
-        sensor: the sensor whose images are unmixed.
+        sensor: sensor of the images.
         ratio: sub-pixel grid ratio.
-        setting: "tuned" or "paper"; the arguments below change single values of it.
+        setting: "tuned" or "paper"; the arguments below override single values of it.
         penalty: lambda, in counts.
-        iterations: most iterations.
-        tolerance: an image is done when the Euclidean norm of its change, in counts, is below; looked at
-            every `CHECK_EVERY` iterations, for each image by itself, so that the batch does not matter.
+        iterations: maximum number of iterations.
+        tolerance: an image has converged when the Euclidean norm of its change, in counts, is below this value. It is
+            checked every `CHECK_EVERY` iterations for each image separately, so that the batch does not matter.
         nonnegative: whether negative cells are set to 0 in each step.
         start: "pinv", "least-squares" or "zero".
-        dtype: of the computation; the answer has the image's.
+        dtype: type of the computation; the result has the type of the image.
 
     Raises:
         InputError: if a value is unknown or out of range.
     """
 
     exportable = False
-    """The number of iterations depends on the image, so no fixed graph exists."""
+    """The number of iterations depends on the image, so that there is no fixed graph."""
     small_options: ClassVar[dict[str, Any]] = {"iterations": 20}
     """Options of a small version, for quick tests."""
     accelerated: ClassVar[bool] = False
@@ -147,43 +147,44 @@ class ISTA(GridMethod):
         return np.linalg.pinv(self.operator.dense().double().numpy())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts."""
+        """Compute the map (B, 1, cH, cW) in counts of images (B, 1, H, W) in counts."""
         return self.minimise(image).cells
 
     @torch.no_grad()
     def minimise(self, image: Tensor, start: Tensor | None = None) -> Solution:
-        """Maps and iterations.
+        """Minimise the lasso objective of each image.
 
         Args:
             image: (B, 1, H, W) in counts.
-            start: maps (B, 1, cH, cW) to begin with, of a neighbouring frame for example.
+            start: initial maps (B, 1, cH, cW), for example those of the previous frame.
 
         Raises:
-            InputError: if the shapes do not fit.
+            InputError: if a shape is wrong.
         """
         if image.ndim != 4 or image.shape[1:] != (1, *self.grid.shape):
             raise InputError(f"images must be (B, 1, H, W) of {self.grid.shape} px, got shape {tuple(image.shape)}")
         if start is not None and start.shape != (len(image), 1, *self.grid.map_shape):
             raise InputError(f"start must have shape {(len(image), 1, *self.grid.map_shape)}, got {tuple(start.shape)}")
         z = image.to(self.start_map) - self.sensor.background
-        begun = z.flatten(1) @ self.start_map.T if start is None else start.to(z)
-        begun = begun.view(-1, *self.grid.map_shape)
-        blocks = self._solve_blocks(z[:, 0], begun)
+        initial = z.flatten(1) @ self.start_map.T if start is None else start.to(z)
+        initial = initial.view(-1, *self.grid.map_shape)
+        blocks = self._solve_blocks(z[:, 0], initial)
         if not blocks:
-            return Solution(begun[:, None].to(image), torch.zeros(0, dtype=torch.int64))
+            return Solution(initial[:, None].to(image), torch.zeros(0, dtype=torch.int64))
         cells = torch.cat([cells for cells, _ in blocks])
         return Solution(cells[:, None].to(image), torch.cat([count for _, count in blocks]))
 
-    def _solve_blocks(self, image: Tensor, begun: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Maps and iterations of each block of images, the blocks side by side.
+    def _solve_blocks(self, image: Tensor, initial: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return maps and iterations of each block of images, with the blocks in parallel.
 
-        One thread a block: the products are too small to share, threads inside them mostly wait for each other.
+        Each block runs in one thread: the products are too small for several threads, which would mostly wait for each
+        other.
         """
         inner = torch.get_num_threads()
 
         def solve_block(start: int) -> tuple[Tensor, Tensor]:
             with torch.no_grad():  # threads do not inherit it
-                return self._solve_block(image[start : start + BLOCK], begun[start : start + BLOCK])
+                return self._solve_block(image[start : start + BLOCK], initial[start : start + BLOCK])
 
         try:
             with ThreadPoolExecutor(inner, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -191,12 +192,12 @@ class ISTA(GridMethod):
         finally:
             torch.set_num_threads(inner)
 
-    def _solve_block(self, image: Tensor, begun: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (n, cH, cW) and iterations (n,) of images (n, H, W)."""
-        result = torch.empty_like(begun)
+    def _solve_block(self, image: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+        """Return maps (n, cH, cW) and iterations (n,) of images (n, H, W)."""
+        result = torch.empty_like(initial)
         taken = torch.full((len(image),), self.iterations, device=image.device)
         left = torch.arange(len(image), device=image.device)
-        z, current = self._lay_out(self._padded(image)), self._lay_out(begun)
+        z, current = self._lay_out(self._padded(image)), self._lay_out(initial)
         ahead, momentum = current.clone(), 1.0
         stepped, spare = torch.empty_like(current), torch.empty_like(current)
         threshold = self.penalty / self.operator.lipschitz
@@ -211,7 +212,7 @@ class ISTA(GridMethod):
                 momentum = grown
             else:
                 ahead = following
-            # The old map's memory serves the next one.
+            # Reuse the memory of the old map for the next one.
             current, spare = following, current
             if done is not None and bool(done.any()):
                 result[left[done]] = self._take_out(current, done)
@@ -227,14 +228,14 @@ class ISTA(GridMethod):
         return result, taken
 
     def _padded(self, values: Tensor) -> Tensor:
-        """Zeros below and to the right, up to the multiple of pixels; as it is where G is not separable."""
+        """Pad with zeros below and to the right to `PIXELS_MULTIPLE`; unchanged if G is not separable."""
         if not self.operator.separable:
             return values
         rows, columns = (-n % PIXELS_MULTIPLE for n in self.grid.shape)
         return functional.pad(values, (0, columns, 0, rows))
 
     def _lay_out(self, stack: Tensor) -> Tensor:
-        """A private copy: (n, rows, columns) as (rows, columns, n), or (n, all) where G is not separable."""
+        """Return a copy of (n, rows, columns) as (rows, columns, n), or as (n, all) if G is not separable."""
         if self.operator.separable:
             return stack.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
         return stack.flatten(1).clone()
@@ -243,7 +244,7 @@ class ISTA(GridMethod):
         return values[..., kept].contiguous() if self.operator.separable else values[kept]
 
     def _take_out(self, values: Tensor, chosen: Tensor) -> Tensor:
-        """Maps (k, cH, cW) of the chosen images."""
+        """Return the maps (k, cH, cW) of the chosen images."""
         if self.operator.separable:
             return values[..., chosen].permute(2, 0, 1)
         return values[chosen].view(-1, *self.grid.map_shape)
@@ -268,14 +269,14 @@ class ISTA(GridMethod):
         return functional.softshrink(values, threshold)
 
     def _change(self, new: Tensor, old: Tensor) -> Tensor:
-        """Euclidean norm of each image's change."""
+        """Return the Euclidean norm of the change of each image."""
         if self.operator.separable:
             return (new - old).square_().sum(dim=(0, 1)).sqrt_()
         return (new - old).square_().sum(dim=1).sqrt_()
 
 
 class FISTA(ISTA):
-    """ISTA with Nesterov momentum: the same minimum, in far fewer iterations.
+    """ISTA with Nesterov momentum: the same minimum in far fewer iterations.
 
     Takes the arguments of `ISTA`.
     """

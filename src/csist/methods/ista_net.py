@@ -13,7 +13,8 @@ gradient step (see `identity`), not a random transform of it, unless `start="xav
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,23 @@ from csist.methods.layers import (
     with_constrained,
 )
 from csist.methods.operator import SteeringOperator
+from csist.methods.published import check_stages, laid, matched, stages_in
 from csist.physics.sensor import Sensor
 
 CHANNELS = 32
 INITIAL_THRESHOLD = 0.01
+
+PUBLISHED_KEYS = {
+    "lambda_step": "step",
+    "soft_thr": "threshold",
+    "conv_D": "lift.weight",
+    "conv1_forward": "forward_first.weight",
+    "conv2_forward": "forward_second.weight",
+    "conv1_backward": "backward_first.weight",
+    "conv2_backward": "backward_second.weight",
+    "conv_G": "drop.weight",
+}
+"""Names within a stage `fcs.N` of the benchmark's weight files, and ours within `stages.N`."""
 
 
 class ISTANetStage(nn.Module):
@@ -124,6 +138,36 @@ class ISTANet(StagedMethod):
             if residual is not None:
                 residuals.append(residual)
         return cells, residuals
+
+    @staticmethod
+    def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Options with which a network takes these tensors, if they have the authors' names; else none."""
+        stages = stages_in(state)
+        return {"stages": stages} if stages else {}
+
+    def translate_published(self, state: Mapping[str, Tensor], transposed: bool = False) -> dict[str, Tensor]:
+        """This network's state from the benchmark's (keys `fcs.0.lambda_step` and so on), which sees counts.
+
+        The network has no bias: scaling its input scales its map, if the threshold is scaled too.
+
+        Args:
+            state: tensors of their file; it holds no Q, so the present one is kept.
+            transposed: whether their maps were indexed [x, y], see `DISTANet.translate_published`.
+
+        Raises:
+            InputError: if the keys are not theirs, or the number of stages differs.
+        """
+        names = [key for key in PUBLISHED_KEYS if self.residual or key not in ("conv_D", "conv_G")]
+        translated = {"start": self.start}
+        network = "ISTA-Net+" if self.residual else "ISTA-Net"
+        for match, value in matched(state, rf"fcs\.(\d+)\.({'|'.join(names)})", network):
+            _, stage, name = match.groups()
+            tensor = laid(value, transposed)
+            translated[f"stages.{stage}.{PUBLISHED_KEYS[name]}"] = (
+                tensor / self.input_scale if name == "soft_thr" else tensor
+            )
+        check_stages(stages_in(state), len(self.stages))
+        return translated
 
 
 class ISTANetPlus(ISTANet):

@@ -10,10 +10,10 @@ TiLISTA: Liu, Chen, Wang & Yin, "ALISTA: Analytic weights are as good as learned
 with the support selection of Chen et al., NeurIPS 2018 (arXiv 1808.10038):
 s <- shrink(s + a W (z - G s), theta), where the largest values pass unshrunk.
 
-Differs from the benchmark's code: images are scaled so that a target is about 1; LIHT's threshold is the
-paper's continuous one (HELU), since a step function gives its thresholds no gradient, and its W starts as
-I - Q G like LISTA's: from the identity, the map would grow by Q z with every layer. As there, TiLISTA has one
-W a layer, where its paper shares one.
+Differences from the benchmark's code: images are scaled so that a target is about 1. LIHT uses the continuous threshold
+of the paper (HELU), because a step function gives its thresholds no gradient, and its W starts at I - Q G like that of
+LISTA; from the identity, the map would grow by Q z with every layer. As in the benchmark's code, TiLISTA has one W per
+layer, while the paper shares one.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from csist.methods.layers import UnfoldedMethod, soft_threshold
 from csist.physics.sensor import Sensor
 
 BATCH = 256
-"""Images at a time: a layer reads its matrix once for all of them."""
+"""Batch size: a layer reads its matrix once per batch."""
 
 LAYERS = 16
 INITIAL_PENALTY = 0.4
-"""Lambda in counts: soft thresholds start at lambda / L, hard ones at its root, LAMP's factor at 0.4."""
+"""Initial lambda in counts: soft thresholds start at lambda / L, hard ones at its square root, LAMP's factor at 0.4."""
 HELU_RAMP = 0.3
 SUPPORT_PER_LAYER = 0.012
 SUPPORT_LIMIT = 0.13
 
 
 def hard_threshold(values: Tensor, threshold: Tensor, ramp: float = HELU_RAMP) -> Tensor:
-    """Continuous hard threshold: v where |v| >= t, 0 where |v| <= (1 - ramp) t, linear between.
+    """Apply a continuous hard threshold: v where |v| >= t, 0 where |v| <= (1 - ramp) t, linear between.
 
     Source: Wang, Ling & Huang, AAAI 2016, eq. 6 (HELU).
     """
@@ -53,7 +53,7 @@ def hard_threshold(values: Tensor, threshold: Tensor, ramp: float = HELU_RAMP) -
 
 
 def select_and_shrink(values: Tensor, threshold: Tensor, count: int) -> Tensor:
-    """Soft threshold that lets the `count` largest of each row pass unshrunk, if above the threshold."""
+    """Apply a soft threshold that leaves the `count` largest values of each row unshrunk if above the threshold."""
     size = values.abs()
     least = size.topk(count, dim=1).values[:, -1:]
     passed = (size > threshold) & (size >= least)
@@ -61,17 +61,17 @@ def select_and_shrink(values: Tensor, threshold: Tensor, count: int) -> Tensor:
 
 
 class _DenseMethod(UnfoldedMethod):
-    """Base: vectors instead of maps inside, and a threshold for each cell of each layer.
+    """Base class: networks on vectors instead of maps, with a threshold for each cell of each layer.
 
     Args:
-        sensor: the sensor whose images are unmixed.
+        sensor: sensor of the images.
         ratio: sub-pixel grid ratio.
         layers: number of layers.
     """
 
     small_options: ClassVar[dict[str, Any]] = {"layers": 2}
     learning_rate: ClassVar[float] = 1e-4
-    """Peak of the schedule that suits these networks."""
+    """Peak learning rate suited to these networks."""
     optimiser: ClassVar[str] = "adam"
     gradient_clip: ClassVar[str | float] = "none"
 
@@ -86,19 +86,19 @@ class _DenseMethod(UnfoldedMethod):
         return INITIAL_PENALTY / self.operator.lipschitz / self.input_scale
 
     def _layers(self, value: Tensor) -> nn.ParameterList:
-        """A parameter a layer, all equal at first."""
+        """Return one parameter per layer with the same initial value."""
         return nn.ParameterList(nn.Parameter(value.clone()) for _ in range(self.layers))
 
     def _residual(self, image: Tensor, vector: Tensor) -> Tensor:
-        """The residual z - G s, (B, pixels)."""
+        """Return the residual z - G s, (B, pixels)."""
         explained: Tensor = self.operator(vector.view(-1, 1, *self.grid.map_shape))
         return (image - explained).flatten(1)
 
     def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The map; these networks have no constraint, and their matrices fit whole images only.
+        """Compute the map; these networks have no constraint, and their matrices fit whole images only.
 
         Raises:
-            InputError: if windows are asked for.
+            InputError: if `crop` is given.
         """
         if crop is not None:
             raise InputError(f"{type(self).__name__} cannot be trained on windows: its matrices fit whole images only")
@@ -130,7 +130,7 @@ class LISTA(_DenseMethod):
 
 
 class LIHT(LISTA):
-    """Learned iterative hard thresholding: as LISTA, 21,100,464 parameters.
+    """Learned iterative hard thresholding: 21,100,464 parameters, like LISTA.
 
     Takes sensor, ratio and layers.
     """
@@ -160,7 +160,7 @@ class LAMP(_DenseMethod):
         for inputs, factor in zip(self.inputs, self.thresholds, strict=True):
             active = (vector != 0).to(vector).sum(1, keepdim=True) / self.pixels
             onsager = self._residual(image, vector) + active * onsager
-            # The root of a zero residual has no gradient: the floor is far below one count.
+            # The square root has no gradient at a zero residual; the floor is far below one count.
             rms = (onsager.square().mean(1, keepdim=True) + 1e-12).sqrt()
             vector = soft_threshold(vector + onsager @ inputs.T, rms * factor.clamp(min=0.0))
         return vector

@@ -1,4 +1,4 @@
-"""The sensor as a linear operator on maps, for torch."""
+"""Sensor as a linear operator on maps, for torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from csist.physics.sensor import Sensor
 
 
 class SteeringOperator(nn.Module):
-    """G of z = G s: the sensor's response to a map, without background, and its adjoint.
+    """Operator G of z = G s, the sensor's response to a map without background, and its adjoint.
 
-    A Gaussian PSF is separable, G s = A S B^T with A (H, cH) and B (W, cW): 16 times fewer products than the
-    dense (H W, cH cW) matrix at ratio 3, which serves every other PSF.
+    A Gaussian PSF is separable, G s = A S B^T with A (H, cH) and B (W, cW). This takes 16 times fewer products at
+    ratio 3 than the dense (H W, cH cW) matrix, which is used for any other PSF.
 
     Args:
-        sensor: PSF and image shape.
+        sensor: sensor with PSF and image shape.
         ratio: sub-pixel grid ratio.
-        dtype: of the buffers, which are not part of the state: sensor and ratio give them back.
+        dtype: type of the buffers, which follow from sensor and ratio and are not part of the state.
     """
 
     rows: Tensor
@@ -43,17 +43,17 @@ class SteeringOperator(nn.Module):
             self.lipschitz = float(np.linalg.norm(matrix, 2) ** 2)
 
     def forward(self, cells: Tensor) -> Tensor:
-        """G s: images (B, 1, H, W) of maps (B, 1, cH, cW)."""
+        """Compute G s, the images (B, 1, H, W) of maps (B, 1, cH, cW)."""
         if self.separable:
             return self.rows @ (cells @ self.columns.T)
         return (cells.flatten(1) @ self.matrix.T).view(-1, 1, *self.shape)
 
     def adjoint(self, image: Tensor) -> Tensor:
-        """G^T z: maps (B, 1, cH, cW) of images (B, 1, H, W)."""
+        """Compute G^T z, maps (B, 1, cH, cW) from images (B, 1, H, W)."""
         if self.separable:
             return self.rows.T @ (image @ self.columns)
         return (image.flatten(1) @ self.matrix).view(-1, 1, *self.map_shape)
 
     def dense(self) -> Tensor:
-        """G itself, (H W, cH cW), row-major on both sides."""
+        """Return the matrix G, (H W, cH cW), row-major on both sides."""
         return torch.kron(self.rows, self.columns) if self.separable else self.matrix

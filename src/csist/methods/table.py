@@ -1,6 +1,6 @@
-"""The table of methods: a new one is one file and one line here. Nothing is imported before it is needed.
+"""Table of methods: a new method is one file and one line here. Modules are imported only when they are needed.
 
-A grid method's name may carry a suffix, NAME+SUFFIX, that says what becomes of its map.
+The name of a grid method may have a suffix, NAME+SUFFIX, that selects the read-out of its map.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from csist.checks import InputError
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: what a method is and what it can do.
+    """One line of the table: description and capabilities of a method.
 
     Args:
         target: "module:class" under csist.methods.
-        summary: what it is, in one line.
+        summary: description in one line.
         source: paper.
-        trained: whether it has weights that training finds; without, it works as it is.
-        grid: whether it answers with a map, which a suffix can follow.
-        export: whether one fixed graph computes its maps, so that an ONNX file can hold it.
-        frames: whether it unmixes the blobs of a frame, whose windows have a background and any size.
+        trained: whether it has trained weights; other methods need no training.
+        grid: whether it computes a map, which a suffix can read out.
+        export: whether a fixed graph computes its maps, as an ONNX file requires.
+        frames: whether it unmixes the blobs of a frame, in windows of any size with a background.
         prior: whether it takes a scene prior.
-        masks: whether it leaves NaN pixels out.
+        masks: whether it can leave out NaN pixels.
         threads: whether it takes `workers`, the number of its threads.
-        modes: names of its efforts, the default first.
+        modes: names of its modes, the default first.
     """
 
     target: str
@@ -44,12 +44,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Suffix:
-    """What can follow a grid method.
+    """Read-out that can follow a grid method.
 
     Args:
         target: "module:class" under csist; the class takes the grid method and its own options.
-        options: names of these; all others go to the grid method.
-        trained: whether it has weights of its own that training finds.
+        options: names of its own options; all others go to the grid method.
+        trained: whether it has trained weights of its own.
     """
 
     target: str
@@ -107,19 +107,19 @@ SUFFIXES: dict[str, Suffix] = {
     "refine": Suffix("methods.readout.refine:Refined", options=("prior", "workers")),
     "yolo": Suffix("pipelines.yolo:YoloReadOut", options=("detector",), trained=True),
 }
-"""`centroid` merges the cells of one target, `refine` climbs from there in continuous coordinates, `yolo` shows the
-map to a detector of objects (extra `yolo`, AGPL-3.0)."""
+"""`centroid` merges the cells of one target, `refine` optimises their positions in continuous coordinates, `yolo`
+passes the map to an object detector (extra `yolo`, AGPL-3.0)."""
 
 
 RUNTIMES = ("torch", "onnx")
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """The registry's spelling of a method name, and its suffix; hyphens and underscores are equal.
+    """Return the registry name of a method and its suffix; hyphens and underscores are equivalent.
 
     Raises:
-        InputError: if no such method or suffix exists, naming the closest method or all suffixes, or if the
-            method gives no map.
+        InputError: if no such method or suffix exists (the message names the closest method or all suffixes), or if
+            the method computes no map.
 
     >>> split_name("ISTA_Net+refine"), split_name("ista")
     (('ista-net', 'refine'), ('ista', None))
@@ -134,12 +134,12 @@ def split_name(name: str) -> tuple[str, str | None]:
     if suffix not in SUFFIXES:
         raise InputError(f"unknown suffix {suffix!r} of method {name!r}: use {' or '.join(SUFFIXES)}, or leave it out")
     if not METHODS[key].grid:
-        raise InputError(f"method {key!r} has no grid, so nothing can follow it: leave out '+{suffix}'")
+        raise InputError(f"method {key!r} has no map to read out: leave out '+{suffix}'")
     return key, suffix
 
 
 def canonical_name(name: str) -> str:
-    """The registry's spelling of a method name, with its suffix if it has one.
+    """Return the registry name of a method, with its suffix if it has one.
 
     Raises:
         InputError: as `split_name`.
@@ -148,7 +148,7 @@ def canonical_name(name: str) -> str:
 
 
 def abilities(name: str) -> Entry:
-    """What a method, with its suffix, is and can do.
+    """Return the description and capabilities of a method with its suffix.
 
     Raises:
         InputError: as `split_name`.
@@ -170,7 +170,7 @@ def abilities(name: str) -> Entry:
 
 
 def methods_that(ability: str) -> list[str]:
-    """Names of the methods with an ability, a boolean field of `Entry`.
+    """Return the names of the methods with a capability, a boolean field of `Entry`.
 
     >>> methods_that("frames")
     ['continuous']
@@ -179,5 +179,5 @@ def methods_that(ability: str) -> list[str]:
 
 
 def list_methods() -> list[str]:
-    """Names of all methods, in the table's order."""
+    """Return the names of all methods, in the order of the table."""
     return list(METHODS)

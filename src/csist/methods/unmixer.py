@@ -1,4 +1,4 @@
-"""What every method offers: images in, targets out, and groups where it knows more of them."""
+"""Protocol of all methods: from images to targets, with groups if the method describes them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
 Progress = Callable[[int, int], None]
-"""Called with (images done, images in all) now and then."""
+"""Callback that is called from time to time with (images done, images in all)."""
 
 
 class Answers(NamedTuple):
-    """What a method says of a stack of images.
+    """Results of a method on a stack of images.
 
     Args:
-        targets: one `Targets` an image, in order.
-        groups: one group an image, in order, where the method knows more than targets (count probabilities, fit);
-            else empty.
+        targets: one `Targets` per image, in order.
+        groups: one group per image, in order, if the method reports more than targets (count probabilities, fit);
+            otherwise empty.
     """
 
     targets: list[Targets]
@@ -27,22 +27,22 @@ class Answers(NamedTuple):
 
 
 class Unmixer(Protocol):
-    """A method that is ready to use; what it can do besides stands in `csist.methods.table`."""
+    """Method that is ready to use; its capabilities are listed in `csist.methods.table`."""
 
     sensor: Sensor
 
     @property
     def block_size(self) -> int:
-        """Images in a batch: a stack cut into blocks of whole batches gives the same bits as the whole stack."""
+        """Batch size: a stack in blocks of whole batches gives the same bits as the whole stack at once."""
 
     def solve(self, images: FloatArray, progress: Progress | None = None, keep_samples: bool = False) -> Answers:
-        """Targets, and groups where the method knows them, of each image of a stack (N, H, W) in counts.
+        """Return the targets, and the groups if the method reports them, of each image of a stack.
 
         Args:
             images: (N, H, W) in counts.
-            progress: called with (images done, images in all) now and then.
-            keep_samples: give each group its posterior samples, where the method has them.
+            progress: called from time to time with (images done, images in all).
+            keep_samples: whether to keep the posterior samples of each group, if the method has them.
         """
 
     def predict(self, images: FloatArray) -> list[Targets]:
-        """One `Targets` for each image of a stack (N, H, W) in counts, in order."""
+        """Return one `Targets` per image of a stack (N, H, W) in counts, in order."""

@@ -1,6 +1,6 @@
-"""How well detections agree with the truth.
+"""Metrics of detections against the true targets.
 
-The functions need NumPy and SciPy only; PyTorch is imported when `CSOMeanAP`, `psnr` or `ssim` is first used.
+Most functions need only NumPy and SciPy; PyTorch is imported when `CSOMeanAP`, `psnr` or `ssim` is first used.
 """
 
 from typing import TYPE_CHECKING, Any

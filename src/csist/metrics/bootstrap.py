@@ -1,8 +1,8 @@
-"""How sure a score is, and a difference of two scores: percentile intervals of a bootstrap over images.
+"""Percentile intervals of a score, or of the difference of two scores, by a bootstrap over images.
 
-Images are what is drawn, since the detections of one image are not independent. Nothing is matched anew: a
-resample only gives each image the number of times it was drawn as a weight (Efron & Tibshirani, An Introduction
-to the Bootstrap, 1993, ch. 13).
+Images are resampled, because the detections of one image are not independent. Matches are computed once: in a
+resample, each image is weighted by the number of times it was drawn (Efron & Tibshirani, An Introduction to the
+Bootstrap, 1993, ch. 13).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Scorer = Callable[[FloatArray], dict[str, float]]
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its interval, all in the unit of the value."""
+    """Value and bounds of its interval, all in the same unit."""
 
     value: float
     low: float
@@ -37,21 +37,21 @@ def bootstrap_interval(
     resamples: int = 1000,
     rank_by: str = "score",
 ) -> Interval:
-    """CSO-mAP in percent with its interval.
+    """Compute CSO-mAP in percent with its interval.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
+        predictions: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
         seed: seed or generator of the resampling.
-        level: share of the resamples inside the interval, between 0 and 1.
+        level: fraction of the resamples inside the interval, between 0 and 1.
         resamples: number of resamples.
         rank_by: "score" or "intensity", as for `cso_map`.
 
     Returns:
-        Value and interval; NaN without any true target.
+        Value and interval; NaN if there are no true targets.
 
     Raises:
-        InputError: if the batches do not fit, or level or resamples are out of range.
+        InputError: if the batches differ in length, or level or resamples are out of range.
     """
     return bootstrap_scores(predictions, truths, seed, level=level, resamples=resamples, rank_by=rank_by)["CSO-mAP"]
 
@@ -65,21 +65,21 @@ def bootstrap_scores(
     resamples: int = 1000,
     rank_by: str = "score",
 ) -> dict[str, Interval]:
-    """CSO-mAP and AP05 to AP25 in percent, each with its interval from the same resamples.
+    """Compute CSO-mAP and AP05 to AP25 in percent, each with its interval from the same resamples.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
+        predictions: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
         seed: seed or generator of the resampling.
-        level: share of the resamples inside the interval, between 0 and 1.
+        level: fraction of the resamples inside the interval, between 0 and 1.
         resamples: number of resamples.
         rank_by: "score" or "intensity", as for `cso_map`.
 
     Returns:
-        Value and interval by the names of `cso_map`; NaN without any true target.
+        Values and intervals with the names of `cso_map`; NaN if there are no true targets.
 
     Raises:
-        InputError: if the batches do not fit, or level or resamples are out of range.
+        InputError: if the batches differ in length, or level or resamples are out of range.
 
     >>> found = Targets(x=[5.0], y=[5.1], intensity=[230])
     >>> bootstrap_scores([found], [found.replace(y=[5.0])], seed=0, resamples=5)["AP25"]
@@ -101,25 +101,25 @@ def bootstrap_difference(
     resamples: int = 1000,
     rank_by: str = "score",
 ) -> Interval:
-    """CSO-mAP of `first` minus that of `second` in percent, with its interval.
+    """Compute the difference in CSO-mAP, `first` minus `second`, in percent with its interval.
 
-    Both are scored on the same resamples, so what an image does to both cancels: the interval is that of the
-    difference, far narrower than the two intervals suggest.
+    Both are scored on the same resamples, so that effects common to both cancel: the interval is much narrower than the
+    two separate intervals suggest.
 
     Args:
-        first: detections, one `Targets` an image.
+        first: detections, one `Targets` per image.
         second: other detections of the same images.
-        truths: true targets, one `Targets` an image.
+        truths: true targets, one `Targets` per image.
         seed: seed or generator of the resampling.
-        level: share of the resamples inside the interval, between 0 and 1.
+        level: fraction of the resamples inside the interval, between 0 and 1.
         resamples: number of resamples.
         rank_by: "score" or "intensity", as for `cso_map`.
 
     Returns:
-        Value and interval; NaN without any true target.
+        Value and interval; NaN if there are no true targets.
 
     Raises:
-        InputError: if the batches do not fit, or level or resamples are out of range.
+        InputError: if the batches differ in length, or level or resamples are out of range.
     """
     _check(level, resamples)
     scorers = [_scorer(each, truths, rank_by) for each in (first, second)]
@@ -136,7 +136,7 @@ def _check(level: float, resamples: int) -> None:
 
 
 def _scorer(predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: str) -> Scorer:
-    """From weights of the images, shape (images,), to what `cso_map` gives."""
+    """Return a function from weights of the images, shape (images,), to the scores of `cso_map`."""
     matches = match_detections(predictions, truths, rank_by)
     ranked_image = matches.image[matches.order]
     positions = [np.flatnonzero(matches.hits(distance_px)[matches.order]) for distance_px in CSO_DISTANCES_PX]
@@ -151,7 +151,7 @@ def _scorer(predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: 
 
 
 def _drawn(scorers: Sequence[Scorer], images: int, seed: int | np.random.Generator, resamples: int) -> FloatArray:
-    """Scores of all resamples, every scorer on the same ones, shape (resamples, scorers, 6), CSO-mAP first."""
+    """Return the scores (resamples, scorers, 6), CSO-mAP first, with all scorers on the same resamples."""
     rng = np.random.default_rng(seed)
     drawn = np.full((int(resamples), len(scorers), 1 + len(CSO_DISTANCES_PX)), np.nan)
     for resample in drawn if images else ():
@@ -162,7 +162,7 @@ def _drawn(scorers: Sequence[Scorer], images: int, seed: int | np.random.Generat
 
 
 def _interval(value: float, drawn: FloatArray, level: float) -> Interval:
-    drawn = drawn[~np.isnan(drawn)]  # a resample may hold no target at all: it has no score
+    drawn = drawn[~np.isnan(drawn)]  # a resample without targets has no score
     if np.isnan(value) or not drawn.size:
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(drawn, [0.5 * (1 - level), 0.5 * (1 + level)])

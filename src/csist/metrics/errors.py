@@ -1,7 +1,7 @@
-"""How far off detections are, and whether they know it: counts, matched errors, coverage, calibration.
+"""Errors of detections and of their stated uncertainties: counts, matched errors, coverage, calibration.
 
-Errors are taken between pairs of an optimal assignment, not by the ranked matching of CSO-mAP: there every
-target wants its own detection, and the score has no say in which one it gets.
+Errors are computed for pairs of an optimal assignment instead of the ranked matching of CSO-mAP, so that the pairs do
+not depend on the scores.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ CALIBRATION_BINS = 15
 
 
 def count_accuracy(predictions: Sequence[Targets], truths: Sequence[Targets]) -> float:
-    """Share of the images, 0 to 1, with as many detections as targets; NaN without images.
+    """Fraction of images, 0 to 1, with as many detections as targets; NaN without images.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
+        predictions: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
 
     Raises:
         InputError: if the batches differ in length or hold other things than `Targets`.
@@ -63,9 +63,9 @@ class MatchErrors:
         dx: error of the column in px.
         dy: error of the row in px.
         intensity: error of the intensity in counts.
-        relative_intensity: error of the intensity in units of the true one; not finite where that is 0 or
+        relative_intensity: error of the intensity in units of the true one; not finite if that is 0 or
             unknown.
-        x_std: standard error that the detection states for x, in px; NaN where it states none.
+        x_std: standard error of x stated by the detection, in px; NaN if there is none.
         y_std: the same for y.
         intensity_std: the same for the intensity, in counts.
         missed: number of targets without a partner.
@@ -97,15 +97,15 @@ class MatchErrors:
 def match_errors(
     predictions: Sequence[Targets], truths: Sequence[Targets], max_distance_px: float | None = None
 ) -> MatchErrors:
-    """Errors between detections and targets, paired in each image at the least total squared distance.
+    """Pair detections and targets in each image by the least total squared distance and return the errors.
 
-    The assignment is optimal (Hungarian method). Squared distances, because plain ones leave ties between
-    targets in a line and let one far pair pay for the others. With `max_distance_px`, no pair is farther
-    apart than that; as many pairs as possible are made, and among those the closest.
+    The assignment is optimal (Hungarian method). Distances are squared, because plain distances leave ties between
+    collinear targets and accept one distant pair in exchange for closer others. With `max_distance_px`, no pair is
+    farther apart than that; the number of pairs is maximised first, then their total squared distance minimised.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
+        predictions: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
         max_distance_px: largest distance of a pair in px; None for no limit.
 
     Raises:
@@ -129,7 +129,7 @@ def match_errors(
     apart = np.hypot(*(position[name][0][found] - position[name][1][truth] for name in ("x", "y")))
     cost = apart**2
     if max_distance_px is not None:
-        # A pair beyond the limit costs more than all allowed ones together: allowed ones are never given up.
+        # A pair beyond the limit costs more than all allowed pairs together, so that no allowed pair is given up.
         most = int(np.minimum(found_count, truth_count).max(initial=0))
         cost = np.where(apart <= max_distance_px, cost, (most + 1) * max_distance_px**2)
 
@@ -169,12 +169,12 @@ def match_errors(
 
 
 def error_summary(errors: MatchErrors) -> dict[str, float]:
-    """Figures that sum up matched errors.
+    """Summarise matched errors.
 
     Returns:
-        pairs, missed, spurious; distance_rms in px; and for dx, dy (px) and intensity (relative, 0.01 is one
-        percent) each the root mean square _rms, the _median (a bias), and the robust _scatter, 1.4826 times
-        the median absolute deviation from the median. NaN where no pair has a finite value.
+        pairs, missed, spurious; distance_rms in px; and for each of dx, dy (px) and intensity (relative, 0.01 is one
+        percent) the root mean square _rms, the _median (bias) and the robust _scatter, 1.4826 times the median
+        absolute deviation from the median. NaN if no pair has a finite value.
 
     >>> one = Targets(x=[5.0], y=[5.0], intensity=[200])
     >>> summary = error_summary(match_errors([one.shifted(0.03, -0.04)], [one]))
@@ -197,16 +197,16 @@ def _rms(values: FloatArray) -> float:
 
 
 def coverage(errors: MatchErrors, widths: Sequence[float] = (1.0, 1.96)) -> dict[str, float]:
-    """Share of the pairs, 0 to 1, whose error lies within a number of its own stated standard errors.
+    """Fraction of pairs, 0 to 1, whose error is within a given number of stated standard errors.
 
-    Honest Gaussian errors give 0.683 at 1 and 0.950 at 1.96; pairs without a stated error are left out.
+    Well calibrated Gaussian errors give 0.683 at 1 and 0.950 at 1.96. Pairs without a stated error are left out.
 
     Args:
         errors: matched errors.
         widths: half-widths of the intervals in standard errors.
 
     Returns:
-        x_within_1, x_within_1.96, y_within_1, ..., intensity_within_1.96; NaN where no error is stated.
+        x_within_1, x_within_1.96, y_within_1, ..., intensity_within_1.96; NaN if no error is stated.
 
     Raises:
         InputError: if a width is not > 0.
@@ -227,24 +227,24 @@ def coverage(errors: MatchErrors, widths: Sequence[float] = (1.0, 1.96)) -> dict
 
 
 class ReliabilityCurve(NamedTuple):
-    """Stated against observed probability, lowest bin first; arrays of shape (filled bins,)."""
+    """Stated and observed probability per bin, lowest bin first; arrays of shape (non-empty bins,)."""
 
     score: FloatArray
     """Mean score of the bin."""
     right: FloatArray
-    """Share of the bin's detections with a true target near enough."""
+    """Fraction of the bin's detections with a true target within the matching distance."""
     detections: IntArray
     """Number of detections in the bin."""
 
 
 def binned_reliability(score: FloatArray, right: NDArray[np.bool_], bins: int = CALIBRATION_BINS) -> ReliabilityCurve:
-    """Stated probabilities (N,) against how often they were right (N,), in bins of equal mass.
+    """Compute the reliability curve of stated probabilities in bins of equal mass.
 
     Equal scores share a bin, so that the result does not depend on their order.
 
     Args:
         score: stated probabilities, (N,).
-        right: whether each was right, (N,).
+        right: whether each detection is correct, (N,).
         bins: number of bins.
     """
     if not score.size:
@@ -267,19 +267,19 @@ def reliability_curve(
     distance_px: float = 0.25,
     bins: int = CALIBRATION_BINS,
 ) -> ReliabilityCurve:
-    """How often a score means what it says: "a true target lies within `distance_px`".
+    """Compute the reliability curve of the scores as probabilities of a true target within `distance_px`.
 
-    Bins hold equal numbers of detections as far as equal scores allow: those always share a bin, so that the
-    result does not depend on the order of the detections. Detections with score NaN are left out.
+    Bins hold equal numbers of detections, except that equal scores always share a bin, so that the result does not
+    depend on the order of the detections. Detections with score NaN are left out.
 
     Args:
-        predictions: detections with scores in [0, 1], one `Targets` an image.
-        truths: true targets, one `Targets` an image.
-        distance_px: how near a target makes a detection right, in px.
+        predictions: detections with scores in [0, 1], one `Targets` per image.
+        truths: true targets, one `Targets` per image.
+        distance_px: largest distance in px to a true target of a correct detection.
         bins: number of bins.
 
     Raises:
-        InputError: if a score is no probability, the batches do not fit, or distance or bins are out of
+        InputError: if a score is not a probability, the batches differ in length, or distance or bins are out of
             range.
     """
     if int(bins) != bins or bins < 1:
@@ -303,16 +303,16 @@ def expected_calibration_error(
     """Mean over the detections of |stated - observed| probability of a true target within `distance_px`.
 
     Args:
-        predictions: detections with scores in [0, 1] (NaN is left out), one `Targets` an image.
-        truths: true targets, one `Targets` an image.
-        distance_px: how near a target makes a detection right, in px.
+        predictions: detections with scores in [0, 1] (NaN is left out), one `Targets` per image.
+        truths: true targets, one `Targets` per image.
+        distance_px: largest distance in px to a true target of a correct detection.
         bins: number of bins of equal mass, see `reliability_curve`.
 
     Returns:
         0 (perfect) to 1; NaN if no detection has a score.
 
     Raises:
-        InputError: if a score is no probability, the batches do not fit, or distance or bins are out of
+        InputError: if a score is not a probability, the batches differ in length, or distance or bins are out of
             range.
 
     >>> truth = Targets(x=[5.0], y=[5.0], intensity=[230])
@@ -323,7 +323,7 @@ def expected_calibration_error(
 
 
 def mean_deviation(curve: ReliabilityCurve) -> float:
-    """Mean over a reliability curve's detections of |stated - observed| probability; NaN if there are none."""
+    """Mean of |stated - observed| probability over the detections of a reliability curve; NaN if there are none."""
     if not curve.detections.size:
         return float("nan")
     return float(np.average(np.abs(curve.score - curve.right), weights=curve.detections))
@@ -332,23 +332,23 @@ def mean_deviation(curve: ReliabilityCurve) -> float:
 def interval_coverage(
     predictions: Sequence[Targets], intervals: Sequence[FloatArray], truths: Sequence[Targets]
 ) -> dict[str, float]:
-    """Share of targets inside their interval, by `x`, `y` and `intensity`, where the count is right.
+    """Fraction of targets inside their interval, for `x`, `y` and `intensity`, in images with the correct count.
 
-    Detections and targets are paired as by `match_errors`, however far apart they are.
+    Detections and targets are paired by `match_errors` without a distance limit.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        intervals: (2, k, 3) lower and upper ends of x, y and intensity of each detection, one array an image.
-        truths: true targets, one `Targets` an image.
+        predictions: detections, one `Targets` per image.
+        intervals: (2, k, 3) lower and upper ends of x, y and intensity of each detection, one array per image.
+        truths: true targets, one `Targets` per image.
 
     Returns:
-        Shares from 0 to 1; NaN without any pair.
+        Fractions from 0 to 1; NaN without any pair.
 
     Raises:
-        InputError: if the batches do not fit.
+        InputError: if the batches differ in length.
     """
     if len(intervals) != len(predictions):
-        raise InputError(f"{len(predictions)} images but intervals of {len(intervals)}")
+        raise InputError(f"intervals must hold one array per image, got {len(intervals)} for {len(predictions)} images")
     right = [n for n, (found, true) in enumerate(zip(predictions, truths, strict=True)) if len(found) == len(true)]
     errors = match_errors([predictions[n] for n in right], [truths[n] for n in right])
     inside = np.zeros((len(errors.image), 3), dtype=bool)

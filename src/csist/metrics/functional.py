@@ -2,8 +2,8 @@
 
 CSO-mAP is the benchmark's metric (Han et al., DISTA-Net, ICCV 2025, arXiv 2505.19148): the mean over five
 distances, 0.05 to 0.25 px, of the area under the precision-recall curve of all detections of all images.
-`match_detections` says what lies where and in which order detections are ranked; everything that counts
-hits (average precision, curves, calibration, bootstrap) starts from its result.
+`match_detections` finds the nearest target of each detection and ranks the detections; average precision, curves,
+calibration and bootstrap all start from its result.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CSO_DISTANCES_PX = (0.05, 0.10, 0.15, 0.20, 0.25)
-"""Distances in px below which a detection counts; CSO-mAP is the mean over them."""
+"""Matching distances in px of a true positive; CSO-mAP is the mean over them."""
 
 RANK_KEYS = ("score", "intensity")
 """Columns of `Targets` by which detections can be ranked."""
 
 PAIRS_AT_ONCE = 1 << 21
-"""Detection-target pairs held in memory at a time."""
+"""Number of detection-target pairs held in memory at a time."""
 
 SSIM_WINDOW_PX = 11
 """Side of the Gaussian window (sigma 1.5) of SSIM; smaller maps have no SSIM."""
 
 
 def average_precision_name(distance_px: float) -> str:
-    """Name of the average precision at a distance: hundredths of a pixel, two digits.
+    """Return the name of the average precision at a distance: hundredths of a pixel, two digits.
 
     >>> average_precision_name(0.05)
     'AP05'
@@ -46,7 +46,7 @@ def average_precision_name(distance_px: float) -> str:
 
 
 def check_pair(predictions: Sequence[Targets], truths: Sequence[Targets]) -> None:
-    """Check that two batches are lists of `Targets`, one an image, of equal length.
+    """Check that two batches are lists of `Targets`, one per image, of equal length.
 
     Raises:
         InputError: if they are not.
@@ -54,7 +54,7 @@ def check_pair(predictions: Sequence[Targets], truths: Sequence[Targets]) -> Non
     batches: tuple[tuple[str, Any], ...] = (("predictions", predictions), ("truths", truths))
     for name, batch in batches:
         if isinstance(batch, Targets):
-            raise InputError(f"{name} must be a list with one Targets an image, got a single Targets: write [{name}]")
+            raise InputError(f"{name} must be a list with one Targets per image, got a single Targets: write [{name}]")
         for index, item in enumerate(batch):
             if not isinstance(item, Targets):
                 raise InputError(f"{name} must be a list of Targets, got {type(item).__name__} at index {index}")
@@ -65,7 +65,7 @@ def check_pair(predictions: Sequence[Targets], truths: Sequence[Targets]) -> Non
 
 
 def check_rank_by(rank_by: str) -> str:
-    """Return the name of a ranking column if it is one.
+    """Return the name if it is that of a ranking column.
 
     Raises:
         InputError: if it is not.
@@ -81,19 +81,19 @@ def lengths(batch: Sequence[Targets]) -> IntArray:
 
 
 def column(batch: Sequence[Targets], name: str) -> FloatArray:
-    """One column of a batch, all images end to end, shape (targets of all images,)."""
+    """Return one column of a batch, concatenated over the images, shape (targets of all images,)."""
     if not batch:
         return np.zeros(0)
     return np.asarray(np.concatenate([getattr(part, name) for part in batch]), dtype=np.float64)
 
 
 def starts(counts: IntArray) -> IntArray:
-    """Index at which each of the runs of the given lengths begins when they lie end to end."""
+    """Return the start index of each run when runs of the given lengths are concatenated."""
     return np.cumsum(counts) - counts
 
 
 def ranking(key: FloatArray) -> IntArray:
-    """Indices from the highest key to the lowest: equal keys keep their order, NaN comes last.
+    """Return the indices from the highest key to the lowest; equal keys keep their order, NaN comes last.
 
     >>> ranking(np.array([1.0, np.nan, 3.0, 1.0])).tolist()
     [2, 0, 3, 1]
@@ -103,16 +103,16 @@ def ranking(key: FloatArray) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Where the detections of a batch lie relative to its targets, before anything is counted.
+    """Nearest target and ranking value of the detections of a batch.
 
-    Detections and targets are numbered over all images laid end to end, D and K in all.
+    The D detections and K targets of all images are numbered consecutively.
 
     Args:
         image: image of each detection, shape (D,).
         nearest: number of the nearest target of the same image, the lowest of equally near ones; -1 in an
             image without targets. Shape (D,).
-        distance_px: distance to it; infinite where there is none. Shape (D,).
-        key: what detections are ranked by, highest first. Shape (D,).
+        distance_px: distance to the nearest target; infinite if there is none. Shape (D,).
+        key: value by which detections are ranked, highest first. Shape (D,).
         truth_count: number of targets in each image, shape (images,).
     """
 
@@ -128,11 +128,11 @@ class Matches:
         return ranking(self.key)
 
     def hits(self, distance_px: float) -> BoolArray:
-        """Which detections are true positives, shape (D,), in the order of the detections (not ranked).
+        """Return which detections are true positives, shape (D,), in the order of the detections (not ranked).
 
-        In each image, by rank: a detection is a true positive if its nearest target is at most `distance_px`
-        away and not taken yet. A nearest target depends on no other detection, so a target simply goes to
-        the best-ranked of those that are near enough to it, and no loop is needed.
+        In order of rank, a detection is a true positive if its nearest target is at most `distance_px` away and not yet
+        taken. The nearest target does not depend on other detections, so each target goes to the best-ranked detection
+        within the distance, and no loop is needed.
 
         Raises:
             InputError: if the distance is negative or not finite.
@@ -150,8 +150,8 @@ def match_detections(predictions: Sequence[Targets], truths: Sequence[Targets], 
     """Find the nearest true target of every detection.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
+        predictions: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
         rank_by: "score" or "intensity", the column that ranks detections.
 
     Raises:
@@ -180,7 +180,7 @@ def match_detections(predictions: Sequence[Targets], truths: Sequence[Targets], 
 
 
 def paired_indices(first: IntArray, count: IntArray) -> tuple[IntArray, IntArray]:
-    """All pairs of a detection with the targets of its image, a detection's pairs side by side.
+    """Return all pairs of a detection with a target of its image; the pairs of a detection are consecutive.
 
     Args:
         first: number of the first target of each detection's image, shape (D,).
@@ -196,7 +196,7 @@ def paired_indices(first: IntArray, count: IntArray) -> tuple[IntArray, IntArray
 def _nearest(
     x: FloatArray, y: FloatArray, truth_x: FloatArray, truth_y: FloatArray, first: IntArray, count: IntArray
 ) -> tuple[IntArray, FloatArray]:
-    """Nearest target (-1: none) and its distance in px (infinite: none) of each detection, shapes (D,)."""
+    """Return the nearest target (-1: none) of each detection and its distance in px (infinite: none), shapes (D,)."""
     nearest = np.full(len(x), -1, dtype=np.int64)
     distance = np.full(len(x), np.inf)
     chosen = np.flatnonzero(count)
@@ -210,7 +210,7 @@ def _nearest(
         apart = np.hypot(truth_x[target] - x[part][owner], truth_y[target] - y[part][owner])
         run = starts(count[part])
         best = np.minimum.reduceat(apart, run)
-        # Pairs stand in the order of the targets, so the first pair at the minimum has the lowest index.
+        # Pairs are in the order of the targets, so the first pair at the minimum has the lowest index.
         candidates = np.flatnonzero(apart == best[owner])
         nearest[part] = target[candidates[np.searchsorted(candidates, run)]]
         distance[part] = best
@@ -219,13 +219,13 @@ def _nearest(
 
 
 def envelope_area(seen: FloatArray, gain: FloatArray, total: float) -> float:
-    """Area in percent under the precision-recall curve with the monotone envelope of the precision.
+    """Compute the area in percent under the precision-recall curve with the monotone envelope of the precision.
 
-    Only true positives are listed, best first: precision falls between two of them, so the envelope never
-    rests on a false one, and recall moves at true ones alone. Equals the sum over all points.
+    Only true positives are needed, best first: recall changes only there, and precision falls between two of them, so
+    that a false positive never sets the envelope. The result equals the sum over all points.
 
     Args:
-        seen: weight of all detections up to and with each true positive, shape (hits,).
+        seen: total weight of the detections up to and including each true positive, shape (hits,).
         gain: weight of each true positive, shape (hits,).
         total: weight of all true targets.
 
@@ -234,7 +234,7 @@ def envelope_area(seen: FloatArray, gain: FloatArray, total: float) -> float:
     """
     if total <= 0:
         return float("nan")
-    # A weight of 0 (image not drawn by the bootstrap) can make seen 0; found is 0 there as well.
+    # With weights of 0 (images not drawn by the bootstrap) seen can be 0, and then the sum of gains is 0 as well.
     precision = np.cumsum(gain) / np.maximum(seen, np.finfo(np.float64).tiny)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(100.0 * (gain @ envelope) / total)
@@ -244,8 +244,8 @@ def average_precision(matches: Matches, distance_px: float) -> float:
     """Average precision in percent at one distance: all-points area under the monotone envelope.
 
     Args:
-        matches: what `match_detections` gives.
-        distance_px: how near a target makes a detection right, in px.
+        matches: result of `match_detections`.
+        distance_px: largest distance in px of a true positive to its target.
 
     Returns:
         0 to 100: 0 without any detection, NaN without any true target.
@@ -258,26 +258,25 @@ def average_precision(matches: Matches, distance_px: float) -> float:
 
 
 def ranked_average_precision(ranked_hits: BoolArray, truths: int) -> float:
-    """Average precision in percent from the hits (D,), best detection first, and the number of targets."""
+    """Return the average precision in percent from the hits (D,), best detection first, and the number of targets."""
     position = np.flatnonzero(ranked_hits)
     return envelope_area((position + 1).astype(np.float64), np.ones(len(position)), float(truths))
 
 
 def cso_map(predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: str = "score") -> dict[str, float]:
-    """CSO-mAP and the average precision at each of its five distances, in percent.
+    """Compute CSO-mAP and the average precision at each of its five distances, in percent.
 
-    Detections of all images are ranked by `rank_by`, highest first, equal ones in the order given, NaN last.
-    In each image, in this order, a detection is a true positive if the distance to its nearest true target
-    (the lowest index of equally near ones) is at most the distance asked for and that target is not taken
-    yet, else a false positive. AP is the area under the precision-recall curve over all points, with the
-    precision replaced by its monotone envelope; CSO-mAP is the mean of AP at 0.05, 0.10, 0.15, 0.20 and
-    0.25 px. All detections of an image without targets are false. The authors' code sums the area in single
-    precision, this one in double.
+    Detections of all images are ranked by `rank_by`, highest first, equal ones in the given order, NaN last. In this
+    order, a detection is a true positive if its nearest true target in the image (the lowest index of equally near
+    ones) is within the distance and not yet taken; otherwise it is a false positive. AP is the area under the
+    precision-recall curve over all points, with the precision replaced by its monotone envelope; CSO-mAP is the mean
+    of AP at 0.05, 0.10, 0.15, 0.20 and 0.25 px. All detections in an image without targets are false positives. The
+    authors' code sums the area in single precision, this function in double.
 
     Args:
-        predictions: detections, one `Targets` an image.
-        truths: true targets, one `Targets` an image.
-        rank_by: "score" (as published; a grid read-out's score is its cell value) or "intensity".
+        predictions: detections, one `Targets` per image.
+        truths: true targets, one `Targets` per image.
+        rank_by: "score" (as published; the score of a grid read-out is the cell value) or "intensity".
 
     Returns:
         CSO-mAP, AP05, AP10, AP15, AP20, AP25, each 0 to 100: 0 without any detection, NaN without any true
@@ -297,7 +296,7 @@ def cso_map(predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: 
 
 
 def summarise(average_precisions: Sequence[float]) -> dict[str, float]:
-    """The result of `cso_map` from the average precisions at `CSO_DISTANCES_PX`."""
+    """Return the result of `cso_map` from the average precisions at `CSO_DISTANCES_PX`."""
     named = zip(CSO_DISTANCES_PX, average_precisions, strict=True)
     return {
         "CSO-mAP": float(np.mean(average_precisions)),
@@ -306,24 +305,24 @@ def summarise(average_precisions: Sequence[float]) -> dict[str, float]:
 
 
 class PrecisionRecallCurve(NamedTuple):
-    """One point a detection, best first; all arrays of shape (D,)."""
+    """Precision-recall curve with one point per detection, best first; all arrays of shape (D,)."""
 
     recall: FloatArray
-    """Share of the true targets that are found up to here; NaN if there is no true target."""
+    """Fraction of the true targets found up to this point; NaN if there are no true targets."""
     precision: FloatArray
-    """Share of the detections up to here that are true."""
+    """Fraction of true positives among the detections up to this point."""
     envelope: FloatArray
-    """Highest precision from here on: what the area is taken under."""
+    """Highest precision from this point on; AP is the area under it."""
     key: FloatArray
     """Value of the ranking column at this point."""
 
 
 def precision_recall_curve(matches: Matches, distance_px: float) -> PrecisionRecallCurve:
-    """Precision and recall, 0 to 1, as the ranking is followed down.
+    """Compute precision and recall, 0 to 1, after each detection of the ranking.
 
     Args:
-        matches: what `match_detections` gives.
-        distance_px: how near a target makes a detection right, in px.
+        matches: result of `match_detections`.
+        distance_px: largest distance in px of a true positive to its target.
 
     Raises:
         InputError: if the distance is negative or not finite.
@@ -354,7 +353,7 @@ def psnr(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor, data_range: fl
         data_range: span of the values in counts.
 
     Returns:
-        Mean over the maps; infinite as soon as one map is reproduced exactly.
+        Mean over the maps; infinite if any map is reproduced exactly.
 
     Raises:
         InputError: if the shapes differ or are none of the above, or the range is not positive.
@@ -372,8 +371,8 @@ def psnr(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor, data_range: fl
 def ssim(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor, data_range: float = 255.0) -> float:
     """Structural similarity of maps (Wang et al. 2004), mean over the maps.
 
-    Gaussian window of 11 x 11 with sigma 1.5, constants 0.01 and 0.03; only cells whose window lies wholly
-    inside the map count, so a border of 5 is left out.
+    The window is Gaussian, 11 x 11 with sigma 1.5; the constants are 0.01 and 0.03. Only cells whose window lies inside
+    the map count, so that a border of 5 cells is left out.
 
     Args:
         predicted: one map (H, W) or a stack (N, H, W) or (N, 1, H, W), counts; array or tensor on any device.
@@ -397,13 +396,13 @@ def ssim(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor, data_range: fl
     if min(pair[0].shape[2:]) < SSIM_WINDOW_PX:
         raise InputError(f"SSIM needs maps of at least 11 x 11, got {tuple(pair[0].shape[2:])}")
     result: Any = structural_similarity_index_measure(*pair, data_range=data_range, return_full_image=True)
-    # The library's mean takes in the border, where the window sees mirrored cells; the definition does not.
+    # The library's mean includes the border, where the window covers mirrored cells; the definition excludes it.
     border = SSIM_WINDOW_PX // 2
     return float(result[1][..., border:-border, border:-border].mean())
 
 
 def _map_stacks(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps as (N, 1, H, W) float64 tensors on the device of the first; NumPy arrays stay on the CPU."""
+    """Return both maps as (N, 1, H, W) float64 tensors on the device of the first; NumPy arrays stay on the CPU."""
     import torch
 
     def stack(value: ArrayLike | Tensor) -> Tensor:

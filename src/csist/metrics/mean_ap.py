@@ -1,7 +1,6 @@
-"""CSO-mAP as a torchmetrics class, to be fed batch by batch and over several processes.
+"""CSO-mAP as a torchmetrics class, updated batch by batch and across processes.
 
-The module is not called cso_map because the function of that name lives in the package above it: importing a
-module sets its name there, and would replace the function.
+The module is not named cso_map, because importing it would replace the function of that name in the package.
 """
 
 from __future__ import annotations
@@ -33,17 +32,16 @@ NO_ID = -1
 
 
 class CSOMeanAP(Metric):
-    """CSO-mAP in percent over all batches and processes: what `cso_map` gives on all images at once.
+    """CSO-mAP in percent over all batches and processes, equal to `cso_map` on all images at once.
 
-    Which detection takes which target is settled within an image, so `update` matches at once and keeps of a
-    detection its ranking value and five hits, of an image three whole numbers: its id, its targets and its
-    detections. An image's rows follow each other in the order of the images, on one process and in the
-    gathered state alike, so no image number has to stay unique across processes.
+    Matching is local to an image, so `update` matches immediately. It stores the ranking value and five hits of each
+    detection, and the id, number of targets and number of detections of each image. The rows of an image are
+    consecutive and in the order of the images, on one process and in the gathered state, so that image numbers need
+    not be unique across processes.
 
-    Two things still depend on how images are spread over processes, unless `update` is given `image_ids`:
-    detections of equal score rank in the order of gathering (process 0 first), and images that a distributed
-    sampler repeats to fill the last batch count twice. With ids, images are put in the order of their ids and
-    each is counted once.
+    Without `image_ids`, two results depend on the distribution of images over processes: detections of equal score
+    rank in the order of gathering (process 0 first), and images that a distributed sampler repeats to fill the last
+    batch count twice. With ids, images are sorted by id and each one counts once.
 
     Args:
         rank_by: "score" (as published) or "intensity".
@@ -70,7 +68,7 @@ class CSOMeanAP(Metric):
         "keys": ((0,), torch.float64),
         "hits": ((0, len(CSO_DISTANCES_PX)), torch.uint8),
     }
-    """Shape and type of each state as long as it is empty."""
+    """Shape and type of each state while it is empty."""
 
     images: list[Tensor]
     keys: list[Tensor]
@@ -91,10 +89,9 @@ class CSOMeanAP(Metric):
         """Add a batch of images.
 
         Args:
-            predictions: detections, one `Targets` an image.
-            truths: true targets, one `Targets` an image.
-            image_ids: a number >= 0 for each image, the same wherever that image is seen; None where no
-                image comes twice.
+            predictions: detections, one `Targets` per image.
+            truths: true targets, one `Targets` per image.
+            image_ids: a number >= 0 for each image, the same on every process; None if no image is repeated.
 
         Raises:
             InputError: if the arguments differ in length, hold other things than `Targets`, or an id is
@@ -113,7 +110,7 @@ class CSOMeanAP(Metric):
         self.hits.append(torch.as_tensor(hits.astype(np.uint8), device=self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """CSO-mAP, AP05, AP10, AP15, AP20, AP25 as float64 scalars, 0 to 100; NaN without any true target."""
+        """Return CSO-mAP, AP05, AP10, AP15, AP20, AP25 as float64 scalars, 0 to 100; NaN without any true target."""
         images, keys, hits = (self._joined(name) for name in self.STATES)
         ids, truth_count, found_count = images.T
         order = np.argsort(ids, kind="stable")
@@ -134,10 +131,10 @@ class CSOMeanAP(Metric):
         should_sync: bool = True,
         distributed_available: Callable[..., Any] | None = None,
     ) -> None:
-        """Gather the states of all processes, also from those that have seen no image.
+        """Gather the states of all processes, including those without images.
 
-        An empty list of its own would leave a process out of the gathering (or enter it with a tensor of
-        another type and dimension), and the others would wait for it: it sends empty rows instead.
+        A process with an empty list would not take part in the gathering (or take part with a tensor of another type
+        and dimension), and the others would wait for it. It sends empty rows instead.
         """
         for name, (shape, dtype) in self.STATES.items():
             state = getattr(self, name)
@@ -146,7 +143,7 @@ class CSOMeanAP(Metric):
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def _joined(self, name: str) -> NDArray[Any]:
-        """All rows of a state; after gathering it is one tensor, before a list, perhaps an empty one."""
+        """Return all rows of a state, which is one tensor after gathering and a possibly empty list before."""
         state = getattr(self, name)
         shape, dtype = self.STATES[name]
         rows = dim_zero_cat(state) if len(state) else torch.zeros(shape, dtype=dtype)

@@ -1,3 +1,3 @@
-"""Grid methods as ONNX graphs: made from torch, and run by onnxruntime."""
+"""Grid methods as ONNX graphs: export from torch, and inference with onnxruntime."""
 
 ONNX_SUFFIX = ".onnx"

@@ -1,14 +1,14 @@
-"""Grid methods as ONNX graphs that need nothing else: network, scaling and read-out, and what they belong to.
+"""Export of grid methods as self-contained ONNX graphs with network, scaling, read-out and metadata.
 
-The graph takes `image`, float32 (batch, 1, H, W) in counts, any batch, and answers with
+The graph takes `image`, float32 (batch, 1, H, W) in counts, of any batch size. Its outputs are
 
 - `map`, float32 (batch, 1, cH, cW): intensities in counts;
-- unless the map alone is asked for, the published read-out of it, one entry a cell of at least `threshold` counts,
-  in the order of images, rows and columns: `index`, int64 (K,), the place of its image in the batch, and `targets`,
+- unless only the map is exported, the published read-out, with one entry per cell of at least `threshold` counts in the
+  order of images, rows and columns: `index`, int64 (K,), the index of the image in the batch, and `targets`,
   float32 (K, 3), columns x, y, intensity, in px and counts.
 
-Metadata of the file: what `csist.weights.cards.make_card` gives (method, options, ratio, sensor, csist_version, ...)
-and `threshold`, each a text or JSON. Every graph is compared with torch before anyone gets it.
+The metadata of the file are the card of `csist.weights.cards.make_card` (method, options, ratio, sensor,
+csist_version, ...) and `threshold`, each as text or JSON. Every graph is compared with torch before it is returned.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from csist.onnx.runtime import INPUT, MAP, open_session
 from csist.scenes import ScenePrior, simulate
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-"""Of the extra `export`."""
+"""Packages of the extra `export`."""
 
 INDEX, TARGETS = "index", "targets"
 """Names of the outputs of the read-out."""
 
 TOLERANCE = 1e-4
-"""Largest difference between torch and the graph, as a share of the brightest cell."""
+"""Largest allowed difference between torch and the graph, as a fraction of the brightest cell."""
 
 CHECKED_BATCHES = (1, 2, 5)
 CHECK_SEED = 20_250_519
 
 
 class ReadOut(nn.Module):
-    """A grid method with the published read-out, as tensors: map (B, 1, cH, cW), index (K,), targets (K, 3).
+    """Grid method followed by the published read-out, as tensors: map (B, 1, cH, cW), index (K,), targets (K, 3).
 
     Args:
         method: the grid method.
-        threshold: cells below are dropped, in counts.
+        threshold: smallest value in counts of a cell that counts as a detection.
     """
 
     x: Tensor
@@ -64,7 +64,7 @@ class ReadOut(nn.Module):
             self.register_buffer(name, position, persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map, the image of each detection, and its x, y and intensity."""
+        """Return the map, the image index of each detection, and its x, y and intensity."""
         cells = self.method(image)
         flat = cells.flatten()
         kept = (flat >= self.threshold).nonzero()[:, 0]
@@ -76,7 +76,7 @@ class ReadOut(nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's progress and its advice to developers of exporters are not meant for our users."""
+    """Suppress the output of the exporter, which addresses developers of exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -88,32 +88,32 @@ def _quiet() -> Iterator[None]:
 
 
 def _translated(network: nn.Module, shape: tuple[int, int], names: list[str]) -> Any:
-    """The exporter's program of a network with these outputs."""
+    """Export a network with the given output names."""
     try:
         with _quiet(), torch.no_grad():
             return torch.onnx.export(
                 network,
-                (torch.zeros(2, 1, *shape),),  # two images: a batch of one would be taken for a constant
+                (torch.zeros(2, 1, *shape),),  # two images: a batch size of one would become a constant
                 input_names=[INPUT],
                 output_names=names,
                 dynamo=True,
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,
             )
-    except Exception as error:  # whatever a compiler can raise
+    except Exception as error:  # the exporter can raise almost anything
         raise RuntimeError(f"torch cannot export this network: {one_line(error)[:300]}") from error
 
 
 def to_onnx(method: GridMethod, card: Mapping[str, Any], threshold: float | None = READ_OUT_THRESHOLD) -> bytes:
-    """A grid method as a serialised ONNX model that gives what torch gives.
+    """Export a grid method as a serialised ONNX model that agrees with torch.
 
     Args:
         method: the grid method, in float32.
-        card: what it is; becomes the metadata.
-        threshold: of the read-out, in counts; None for the map alone.
+        card: card of the method, stored as metadata.
+        threshold: threshold of the read-out in counts; None for the map alone.
 
     Raises:
-        InputError: if the packages are missing or the method is no fixed graph.
+        InputError: if the packages are missing or the method is not a fixed graph.
         RuntimeError: if torch cannot export the network, or onnxruntime and torch differ.
     """
     check_packages("export", PACKAGES, "export")
@@ -142,9 +142,10 @@ def to_onnx(method: GridMethod, card: Mapping[str, Any], threshold: float | None
 
 @torch.no_grad()
 def check_agreement(method: GridMethod, model: bytes, threshold: float | None) -> float:
-    """Largest difference of the graph's map from torch's, as a share of the brightest cell.
+    """Return the largest difference between the maps of the graph and of torch, as a fraction of the brightest cell.
 
-    Batches of several sizes of benchmark images are compared, and the graph's read-out with that of its own map.
+    The comparison uses batches of benchmark images of several sizes. The read-out of the graph is compared with that
+    of its own map.
 
     Raises:
         RuntimeError: if the difference is above `TOLERANCE`, or the read-outs differ.
@@ -163,7 +164,7 @@ def check_agreement(method: GridMethod, model: bytes, threshold: float | None) -
             raise RuntimeError(f"onnxruntime differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}")
         worst = max(worst, difference)
         if threshold is not None and not _same_read_out(method, cells, threshold, *read_out):
-            raise RuntimeError("the read-out of the graph is not that of its map")
+            raise RuntimeError("the read-out of the graph differs from that of its map")
     return worst
 
 

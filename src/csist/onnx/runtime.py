@@ -1,8 +1,7 @@
-"""A grid method whose map an ONNX file computes: onnxruntime in place of torch, everything after the map the same."""
+"""Grid methods whose map is computed by onnxruntime instead of torch; the read-out is the same."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from csist.checks import InputError, check_packages
 from csist.files import reading
+from csist.io.cards import check_weight_card, parse_json
 from csist.methods.base import GridMethod
 from csist.physics.sensor import Sensor
 from csist.weights.cards import check_card
@@ -20,14 +20,14 @@ INPUT, MAP = "image", "map"
 """Names of the graph's input and first output."""
 
 ERRORS_ONLY = 3
-"""Of onnxruntime's levels of what it logs."""
+"""Log severity level of onnxruntime for errors only."""
 
 
 def open_session(model: bytes | Path) -> Any:
-    """An onnxruntime session on the processor, with as many threads as torch may use.
+    """Open an onnxruntime session on the CPU with the number of threads of torch.
 
     Args:
-        model: a serialised model, or its file.
+        model: serialised model, or the path of its file.
 
     Raises:
         InputError: if onnxruntime is not installed or the file cannot be read.
@@ -48,13 +48,13 @@ def open_session(model: bytes | Path) -> Any:
 
 
 class OnnxMethod(GridMethod):
-    """A grid method that runs by onnxruntime, in float32 on the processor.
+    """Grid method that runs in onnxruntime, in float32 on the CPU.
 
     Args:
-        session: what `open_session` gives.
-        sensor: the sensor whose images are unmixed.
+        session: session opened by `open_session`.
+        sensor: sensor of the images.
         ratio: sub-pixel grid ratio.
-        background: of the images that the graph was made for, in counts; those of the sensor are shifted to it.
+        background: background in counts for which the graph was made; images of the sensor are shifted to it.
     """
 
     exportable = False
@@ -65,31 +65,32 @@ class OnnxMethod(GridMethod):
         self.shift = background - sensor.background
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (B, 1, cH, cW) of intensities in counts from images (B, 1, H, W) in counts; it has no gradient."""
+        """Return the map (B, 1, cH, cW) in counts of images (B, 1, H, W) in counts, without gradient."""
         counts = np.ascontiguousarray((image.detach() + self.shift).float().cpu().numpy())
         (cells,) = self.session.run([MAP], {INPUT: counts})
         return torch.from_numpy(cells).to(image)
 
 
 def read_onnx(path: str | Path, name: str, sensor: Sensor | None, ratio: int) -> OnnxMethod:
-    """The method in a file that `csist export` wrote.
+    """Read a method from a file written by `csist export`.
 
     Args:
         path: file ending in .onnx.
-        name: registry name that it must be of.
-        sensor: sensor; None for the file's own. PSF and image shape must be those of the file.
-        ratio: sub-pixel grid ratio, which must be the file's.
+        name: registry name that the file must have.
+        sensor: sensor; None for that of the file. PSF and image shape must match the file.
+        ratio: sub-pixel grid ratio, which must match the file.
 
     Raises:
-        InputError: if the file cannot be read, was not written by csist, or belongs to something else.
+        InputError: if the file cannot be read, was not written by csist, or does not match name, sensor and ratio.
     """
     path = Path(path)
     session = open_session(path)
     metadata = session.get_modelmeta().custom_metadata_map
     try:
-        card = {"method": metadata["method"], **{key: json.loads(metadata[key]) for key in ("ratio", "sensor")}}
+        parts = {key: parse_json(metadata[key], f"the {key} of {path}") for key in ("ratio", "sensor")}
+        card = check_weight_card({"method": metadata["method"], "options": {}, **parts}, f"the card of {path}")
         made_for = Sensor.from_card(card["sensor"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, InputError) as error:
         raise InputError(f"{path} is an ONNX file without a csist card: it was not written by csist export") from error
     check_card(path, card, name, sensor or made_for, ratio)
     return OnnxMethod(session, sensor or made_for, ratio, made_for.background)

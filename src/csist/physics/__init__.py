@@ -1,1 +1,1 @@
-"""How a scene becomes an image: point spread functions, the sensor, and what physics allows to recover."""
+"""Forward model: point spread functions, the sensor and the Cramer-Rao bound."""

@@ -1,4 +1,4 @@
-"""What physics allows: the Cramer-Rao bound of positions and fluxes."""
+"""Cramer-Rao bound of positions and fluxes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from csist.targets import Targets
 
 @dataclass(frozen=True)
 class Bound:
-    """Smallest standard errors that an unbiased estimate can have, one value a target.
+    """Smallest standard errors of an unbiased estimate, one value per target.
 
     Args:
-        x: in px.
-        y: in px.
-        intensity: in counts.
+        x: standard errors of x in px.
+        y: standard errors of y in px.
+        intensity: standard errors of the intensity in counts.
     """
 
     x: FloatArray
@@ -27,11 +27,11 @@ class Bound:
 
 
 def cramer_rao_bound(targets: Targets, sensor: Sensor) -> Bound:
-    """Cramer-Rao bound of all positions and fluxes of a scene, estimated together, count and background known.
+    """Compute the Cramer-Rao bound of a joint estimate of all positions and fluxes, count and background known.
 
-    The inverse of the Fisher information J^T diag(1 / v) J + 1/2 J^T diag(v'^2 / v^2) J for Gaussian noise of
-    variance v(mu) (Kay, Fundamentals of Statistical Signal Processing I, 1993, eq. 3.31). Rounding counts as
-    noise of variance 1/12, clipping is left out. Infinite where the scene cannot be resolved at all.
+    The bound is the inverse of the Fisher information J^T diag(1 / v) J + 1/2 J^T diag(v'^2 / v^2) J for Gaussian
+    noise of variance v(mu) (Kay, Fundamentals of Statistical Signal Processing I, 1993, eq. 3.31). Rounding counts as
+    noise of variance 1/12; clipping is ignored. The bound is infinite where the information matrix is singular.
 
     >>> single = Targets(x=[5.0], y=[5.0], intensity=[235.0])
     >>> round(float(cramer_rao_bound(single, Sensor(read_noise=1.0, quantised=False)).x[0]), 4)

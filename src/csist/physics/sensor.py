@@ -1,10 +1,8 @@
-"""The sensor: what turns a scene of point targets into the counts that a file holds."""
+"""Sensor model: from a scene of point targets to the counts of an image."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ ROUNDING_VARIANCE = 1.0 / 12.0
 class Sensor:
     """PSF, image shape, background, noise, rounding and saturation of a camera.
 
-    An image is render(targets) = background + sum of intensity * PSF; observe() adds shot noise
+    render(targets) returns the noise-free image, background + sum of intensity * PSF; observe() adds shot noise
     (variance = image / gain) and read noise, rounds to whole counts and clips.
 
     Args:
@@ -33,7 +31,7 @@ class Sensor:
         gain: electrons per count; None for no shot noise.
         quantised: whether values are rounded to whole counts.
         bits: bit depth of the converter: values are clipped to [0, 2^bits - 1]; None for no limit.
-        saturation: level in counts at which a pixel clips, below what `bits` allows; None for no other limit.
+        saturation: level in counts at which a pixel clips, if below the limit set by `bits`; None for no such level.
 
     Raises:
         InputError: if a number is out of its range.
@@ -65,7 +63,7 @@ class Sensor:
 
     @property
     def ceiling(self) -> float:
-        """Highest value in counts that a pixel can have; a pixel that shows it is saturated."""
+        """Highest value in counts that a pixel can have; a pixel at this value is saturated."""
         limits = [np.inf, self.saturation, None if self.bits is None else 2.0**self.bits - 1.0]
         return min(limit for limit in limits if limit is not None)
 
@@ -80,11 +78,11 @@ class Sensor:
         return ROUNDING_VARIANCE if self.quantised else 0.0
 
     def with_shape(self, shape: tuple[int, int]) -> Sensor:
-        """The same sensor with another image shape."""
+        """Return the same sensor with another image shape."""
         return replace(self, shape=shape)
 
     def responses(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        """Response of every pixel to unit flux at each position: (..., n) positions give (..., n, H, W)."""
+        """Return the response of every pixel to unit flux at each position: (..., n) positions give (..., n, H, W)."""
         rows, columns = self.shape
         dx = np.arange(columns) - np.asarray(x, dtype=np.float64)[..., None]
         dy = np.arange(rows) - np.asarray(y, dtype=np.float64)[..., None]
@@ -93,11 +91,11 @@ class Sensor:
         return np.asarray(self.psf.response(dx[..., None, :], dy[..., :, None]))
 
     def render(self, targets: Targets) -> FloatArray:
-        """The clean image in counts, (H, W) float64: no noise, no rounding, no clipping."""
+        """Return the clean image in counts, (H, W) float64, without noise, rounding or clipping."""
         return np.asarray(self.render_stack(targets.x[None], targets.y[None], targets.intensity[None])[0])
 
     def render_stack(self, x: FloatArray, y: FloatArray, intensity: FloatArray) -> FloatArray:
-        """Clean images (N, H, W) of N scenes given as padded arrays (N, k); intensity 0 marks the padding."""
+        """Return the clean images (N, H, W) of N scenes given as arrays (N, k), padded with intensity 0."""
         if isinstance(self.psf, GaussianPSF):
             rows, columns = self.shape
             along_y = self.psf.profile(np.arange(rows) - y[..., None]) * intensity[..., None]
@@ -109,11 +107,11 @@ class Sensor:
         return images
 
     def observe(self, targets: Targets, rng: np.random.Generator | int) -> FloatArray:
-        """A measured image, (H, W) float64; `rng` is a numpy generator or a seed."""
+        """Simulate a measured image, (H, W) float64; `rng` is a NumPy generator or a seed."""
         return self.measure(self.render(targets), rng)
 
     def measure(self, clean: FloatArray, rng: np.random.Generator | int) -> FloatArray:
-        """Clean images of any shape with noise, rounding and clipping applied; the input is left alone."""
+        """Return a copy of clean images, of any shape, with noise, rounding and clipping applied."""
         rng = np.random.default_rng(rng)
         image = np.array(clean, dtype=np.float64)
         if self.gain is not None:
@@ -127,12 +125,12 @@ class Sensor:
         return image
 
     def noise_variance(self, clean: FloatArray | float = 0.0) -> FloatArray:
-        """Variance in counts^2 of a pixel whose clean value is `clean`."""
+        """Return the variance in counts^2 of a pixel whose clean value is `clean`."""
         shot = 0.0 if self.gain is None else np.maximum(clean, 0.0) / self.gain
         return np.asarray(shot + self.read_noise**2 + self.rounding_variance + np.zeros_like(clean, dtype=np.float64))
 
     def to_card(self) -> dict[str, Any]:
-        """A JSON-ready description that `from_card` turns back into an equal sensor."""
+        """Return a JSON-ready description from which `from_card` builds an equal sensor."""
         return {
             "psf": self.psf.to_card(),
             "shape": list(self.shape),
@@ -146,31 +144,18 @@ class Sensor:
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> Sensor:
-        """The sensor that a card describes; a field that is left out takes its default.
+        """Build the sensor that a card describes; fields that are left out take their defaults.
 
         Raises:
             InputError: if a field is unknown or has a wrong value.
         """
         known = set(cls.__dataclass_fields__)
         if not isinstance(card, dict) or set(card) - known:
-            odd = sorted(set(card) - known) if isinstance(card, dict) else card
-            raise InputError(f"a sensor card may hold {', '.join(sorted(known))}; got {odd}")
+            unknown = sorted(set(card) - known) if isinstance(card, dict) else card
+            raise InputError(f"a sensor card may hold {', '.join(sorted(known))}; got {unknown}")
         values = dict(card)
         if "psf" in values:
             values["psf"] = psf_from_card(values["psf"])
         if "shape" in values:
             values["shape"] = tuple(values["shape"])
         return cls(**values)
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Sensor:
-        """The sensor whose card a JSON file holds.
-
-        Raises:
-            InputError: if the file is not JSON or not a sensor card.
-        """
-        try:
-            card = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the sensor card {path}: {error}") from error
-        return cls.from_card(card)

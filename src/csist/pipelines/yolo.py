@@ -27,9 +27,10 @@ import numpy as np
 from csist._types import FloatArray
 from csist.checks import InputError, check_positive
 from csist.files import atomic_path, check_writable, one_line
+from csist.grid import SubPixelGrid
 from csist.methods.base import GridMethod
 from csist.methods.readout.base import ReadOut
-from csist.pipelines.boxes import Canvas, Labelled, write_detection_set
+from csist.pipelines.boxes import WINDOW_PX, Canvas, Labelled, windows_around, write_detection_set
 from csist.targets import Targets
 
 NEEDED = ("ultralytics", "torchvision")
@@ -106,14 +107,17 @@ def train_detector(
     method: GridMethod,
     parts: Mapping[str, tuple[FloatArray, list[Targets]]],
     minutes: float,
+    *,
     path: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
     batch_size: int = BATCH,
+    window_px: int | None = WINDOW_PX,
 ) -> Path:
     """Train a detector on a method's maps, from nothing; returns its weight file.
 
-    Of the detectors after each epoch the best one on the maps of "val" is kept.
+    Of the detectors after each epoch the best one on the maps of "val" is kept. It reads whole maps, whatever it
+    learned from.
 
     Args:
         method: the grid method, trained.
@@ -123,6 +127,7 @@ def train_detector(
         seed: of the first weights and the order.
         device: torch's name of the hardware.
         batch_size: pictures a step.
+        window_px: side in px of the windows around the groups that it learns from; None for whole maps.
 
     Raises:
         InputError: if the extra is missing, an argument does not fit or the path cannot be written.
@@ -136,12 +141,16 @@ def train_detector(
     labelled: dict[str, Labelled] = {
         split: (method.predict_maps(images), truths) for split, (images, truths) in parts.items()
     }
+    grid = method.grid
+    if window_px is not None:
+        labelled = {split: windows_around(grid, each, window_px) for split, each in labelled.items()}
+        grid = SubPixelGrid((window_px, window_px), grid.ratio)
     with tempfile.TemporaryDirectory(prefix=".training-", dir=path.parent) as name:
         folder = Path(name).resolve()
-        description = write_detection_set(folder / "maps", method.grid, labelled)
+        description = write_detection_set(folder / "maps", grid, labelled, None if window_px is None else seed)
         detector = ultralytics.YOLO(ARCHITECTURE, task="detect")
         detector.train(
-            data=str(description), imgsz=Canvas(method.grid).side, time=minutes / 60.0, batch=batch_size,
+            data=str(description), imgsz=Canvas(grid).side, time=minutes / 60.0, batch=batch_size,
             project=str(folder), name="run", seed=seed, device=device, pretrained=False, amp=False, plots=False,
             workers=0, verbose=False, close_mosaic=0, flipud=0.5, fliplr=0.5, iou=OVERLAP, max_det=MOST_BOXES,
             **UNCHANGED,

@@ -1,4 +1,4 @@
-"""Pictures in one style: what was measured, what was found, what is left, and how well methods do."""
+"""Figures in one style: images, detections and residuals, and comparisons of methods."""
 
 from csist.plots.comparison import (
     accuracy_against_multiply_adds,

@@ -1,9 +1,9 @@
-"""Pictures of how well methods do, beside each other."""
+"""Figures that compare the performance of methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from csist.checks import InputError, check_positive
 from csist.metrics.errors import ReliabilityCurve
 from csist.metrics.functional import CSO_DISTANCES_PX, PrecisionRecallCurve, average_precision_name
-from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, styled
+from csist.plots.style import BLACK, BLUE, GREY, LINE_COLOURS, LINE_STYLES, styled
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-"""One more than there are colours: a method beyond the last colour does not look like the first one."""
+"""One more than there are colours, so that colour and marker do not repeat together."""
 
 
 def method_comparison(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """CSO-mAP of each method with its interval, best on top; reference rows in grey.
+    """Draw CSO-mAP of each method with its interval, best on top and reference rows in grey.
 
     Args:
         rows: as `csist.evaluation.Evaluation.rows`: name, CSO-mAP, interval (low, high) or None, reference.
@@ -40,7 +40,7 @@ def method_comparison(rows: Sequence[Mapping[str, Any]], title: str = "") -> Fig
 
 
 def draw_comparison(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The content of `method_comparison` on given axes."""
+    """Draw the content of `method_comparison` on given axes."""
     ordered = sorted(rows, key=lambda row: -_finite(row["CSO-mAP"]))
     for place, row in enumerate(ordered):
         value = _finite(row["CSO-mAP"])
@@ -63,11 +63,11 @@ def draw_comparison(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def accuracy_against_speed(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """CSO-mAP of each method against its images per second; up and to the right is better.
+    """Draw CSO-mAP of each method against its images per second; up and to the right is better.
 
     Args:
         rows: name, CSO-mAP, interval (low, high) or None, images_per_second with the values median, slowest and
-            fastest, and published, true where the accuracy is the literature's: drawn hollow.
+            fastest, and published, true if the accuracy is taken from the literature (drawn with hollow markers).
         title: heading.
 
     Raises:
@@ -103,12 +103,11 @@ def accuracy_against_speed(rows: Sequence[Mapping[str, Any]], title: str = "") -
 
 
 def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """CSO-mAP of each method against its multiply-adds per image; reference rows and methods without a count as lines.
+    """Draw CSO-mAP of each method against its multiply-adds per image; rows without a count are horizontal lines.
 
     Args:
-        rows: name, CSO-mAP, interval (low, high) or None, reference, and multiply_adds_per_image where it is known.
-            Of the rows without it the references are drawn, and the methods that read no map out: they have no cost
-            that compares.
+        rows: name, CSO-mAP, interval (low, high) or None, reference, and multiply_adds_per_image if known. Rows
+            without it are drawn only if they are references or methods without a map, whose cost is not comparable.
         title: heading.
 
     Raises:
@@ -138,8 +137,10 @@ def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str
             axis.plot([], [], color=colour, marker=marker, linestyle="", label=method)
         for read_out, fill in fills.items():
             axis.plot([], [], color=GREY, marker="o", linestyle="", fillstyle=fill, label=f"read out by {read_out}")
-        for row, style in zip(lines, cycle(LINE_STYLES), strict=False):
-            colour = GREY if row.get("reference") else BLUE
+        # No two references may look the same, so their colour changes once all styles are used.
+        references, others = cycle(product((GREY, BLACK), LINE_STYLES)), cycle(product((BLUE,), LINE_STYLES))
+        for row in lines:
+            colour, style = next(references if row.get("reference") else others)
             axis.axhline(_finite(row["CSO-mAP"]), color=colour, linestyle=style, linewidth=1.2, label=str(row["name"]))
         axis.set_xscale("log")
         axis.set_ylim(0, 102)
@@ -152,13 +153,13 @@ def accuracy_against_multiply_adds(rows: Sequence[Mapping[str, Any]], title: str
 
 
 def _method_and_read_out(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The method, and what turns its map into targets, by the name of the row."""
+    """Return the method and its read-out from the name of a row."""
     method, _, read_out = str(row["name"]).partition("+")
     return method, read_out or "cells"
 
 
 def _bars(row: Mapping[str, Any]) -> list[list[float]]:
-    """Lengths of the bar of CSO-mAP below and above it."""
+    """Return the lengths of the error bar below and above CSO-mAP."""
     value = _finite(row["CSO-mAP"])
     low, high = row.get("interval") or (value, value)
     return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
@@ -169,7 +170,7 @@ def _finite(value: Any) -> float:
 
 
 def _line_looks(names: Sequence[str], references: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Colour and style of each method, the same in every part of a picture."""
+    """Return the colour and line style of each method, the same in every part of a figure."""
     looks: dict[str, dict[str, Any]] = {}
     pairs = ((colour, style) for style in cycle(LINE_STYLES) for colour in LINE_COLOURS)
     greys = cycle(LINE_STYLES[1:])
@@ -180,11 +181,11 @@ def _line_looks(names: Sequence[str], references: Sequence[str] = ()) -> dict[st
 
 
 def precision_recall(curves: Mapping[str, PrecisionRecallCurve], distance_px: float, title: str = "") -> Figure:
-    """Precision against recall of each method, with the monotone envelope that the area is taken under.
+    """Draw the monotone envelope of precision against recall for each method; AP is the area under it.
 
     Args:
-        curves: by the method's name, see `csist.metrics.precision_recall_curve`.
-        distance_px: the distance that they were made for, for the axis.
+        curves: curves by name of the method, see `csist.metrics.precision_recall_curve`.
+        distance_px: matching distance of the curves in px, for the title of the axes.
         title: heading.
 
     Raises:
@@ -208,13 +209,13 @@ def draw_precision_recall(
     distance_px: float,
     looks: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """The content of `precision_recall` on given axes."""
+    """Draw the content of `precision_recall` on given axes."""
     for name, curve in curves.items():
         recall = np.concatenate([[0.0], curve.recall])
         envelope = np.concatenate([curve.envelope[:1], curve.envelope])
         if not recall.size or np.isnan(recall).any() or not envelope.size:
             continue
-        # The curve ends where the detections do: drop to 0 there, as the area does.
+        # Drop to 0 at the last detection, where the area ends.
         axis.step(np.append(recall, recall[-1]), np.append(envelope, 0.0), where="pre", label=name, **looks[name])
     axis.set_xlim(0, 1.02)
     axis.set_ylim(0, 1.02)
@@ -225,11 +226,11 @@ def draw_precision_recall(
 
 
 def calibration(curves: Mapping[str, ReliabilityCurve], distance_px: float = 0.25, title: str = "") -> Figure:
-    """Observed share of right detections against the stated probability; honest scores lie on the diagonal.
+    """Draw the observed fraction of correct detections against the stated probability; the diagonal is calibrated.
 
     Args:
-        curves: by the method's name, see `csist.metrics.reliability_curve`.
-        distance_px: how near a true target makes a detection right, for the axis.
+        curves: curves by name of the method, see `csist.metrics.reliability_curve`.
+        distance_px: matching distance of the curves in px, for the label of the axis.
         title: heading.
 
     Raises:
@@ -253,10 +254,10 @@ def draw_calibration(
     distance_px: float,
     looks: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """The content of `calibration` on given axes."""
+    """Draw the content of `calibration` on given axes."""
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, zorder=1)
     for name, curve in curves.items():
-        # Bars of one binomial standard error: with few detections a bin strays from the diagonal by chance.
+        # Error bars of one binomial standard error: bins with few detections scatter around the diagonal.
         error = np.sqrt(np.clip(curve.right * (1 - curve.right), 0, None) / np.maximum(curve.detections, 1))
         look = looks[name]
         axis.errorbar(
@@ -267,7 +268,7 @@ def draw_calibration(
     axis.set_ylim(-0.02, 1.02)
     axis.set_aspect("equal")
     axis.set_xlabel("stated probability")
-    axis.set_ylabel(f"share with a true target within {distance_px:g} px")
+    axis.set_ylabel(f"fraction with a true target within {distance_px:g} px")
     axis.grid(linewidth=0.4, alpha=0.5)
 
 
@@ -278,13 +279,13 @@ def evaluation_panel(
     reliability: Mapping[str, ReliabilityCurve],
     title: str = "",
 ) -> Figure:
-    """Everything that `csist evaluate` can draw: comparison, AP by distance, precision and recall, calibration.
+    """Draw the figure of `csist evaluate`: comparison, AP by distance, precision and recall, calibration.
 
     Args:
         rows: as for `method_comparison`, with the five average precisions.
-        curves: precision and recall by name, of some of the rows.
-        distance_px: the distance that they were made for.
-        reliability: reliability curves by name, empty where no method states probabilities.
+        curves: precision-recall curves by name, of some of the rows.
+        distance_px: matching distance of the curves in px.
+        reliability: reliability curves by name, empty if no method states probabilities.
         title: heading.
 
     Raises:
@@ -303,7 +304,7 @@ def evaluation_panel(
             axes[0, 1].plot(CSO_DISTANCES_PX, values, marker="o", markersize=4, label=name, **looks[name])
         axes[0, 1].set_xticks(CSO_DISTANCES_PX)
         axes[0, 1].set_ylim(0, 102)
-        axes[0, 1].set_xlabel("distance in px within which a detection counts")
+        axes[0, 1].set_xlabel("matching distance in px")
         axes[0, 1].set_ylabel("average precision in percent")
         axes[0, 1].grid(linewidth=0.4, alpha=0.5)
         draw_precision_recall(axes[1, 0], curves, distance_px, looks)

@@ -1,4 +1,4 @@
-"""Pictures of how a figure came about: training, the measured PSF, the physical limit."""
+"""Diagnostic figures: training curves, the fit of a PSF, the physical limit."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from csist.physics.psf import PSF
 
 LEAST_LIGHT = 1e-4
-"""Share of a source's flux below which the PSF's picture ends."""
+"""Fraction of a source's flux at which the axes of the PSF figure end."""
 
 
 def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "") -> Figure:
-    """Loss of the steps and CSO-mAP of the validations by samples seen; those of the exact map, where known, as lines.
+    """Draw the loss per step and the validation CSO-mAP against samples, with lines for the exact map where known.
 
     Args:
-        logs: as `csist.training.logs.read_log` gives them, by name.
+        logs: logs by name, as returned by `csist.training.logs.read_log`.
         title: heading.
 
     Raises:
-        InputError: if there is none, or none of them holds a step.
+        InputError: if there is no log, or none of them holds a step.
     """
     if not any(len(log["samples"]) for log in logs.values()):
         raise InputError("training curves need the log of at least one step, got none")
@@ -50,7 +50,7 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
                         fontsize=8, color=GREY,
                     )  # fmt: skip
         left.set_yscale("log")
-        left.set_ylabel("squared error of a cell, counts²")
+        left.set_ylabel("squared error per cell, counts²")
         right.set_ylim(bottom=0)
         right.set_ylabel("CSO-mAP in percent, validation")
         for axis in (left, right):
@@ -63,17 +63,17 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
 
 
 def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = None, psf: PSF | None = None) -> Figure:
-    """Pixels of the sources that a PSF was measured on, beside the PSF.
+    """Draw a PSF together with the pixels of the sources on which it was measured, and the residual.
 
     Args:
-        profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its share of the source's
-            flux, see `csist.frames.psf_measure.PSFEstimate`.
+        profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its fraction of the
+            source's flux, see `csist.frames.psf_measure.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
-        sigma_px_std: its standard error.
-        psf: an empirical PSF to be shown in place of the Gaussian.
+        sigma_px_std: standard error of `sigma_px`.
+        psf: empirical PSF to draw in place of the Gaussian.
 
     Raises:
-        InputError: if there is no pixel.
+        InputError: if there are no pixels.
     """
     if not len(profile):
         raise InputError("the picture of a PSF needs pixels, got none")
@@ -89,7 +89,7 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
         left, right = figure.subplots(1, 2)
         left.plot(radius, share, ".", color=GREY, markersize=2, label="pixels of the sources")
         left.plot(radius[order], model[order], ".", color=BLUE, markersize=2, label=f"{name} over the pixel")
-        left.set_ylabel("share of the source's flux")
+        left.set_ylabel("fraction of the source's flux")
         left.legend(markerscale=4)
         error = "" if sigma_px_std is None else f" ± {sigma_px_std:.3f}"
         left.set_title(f"sigma {sigma_px:.3f}{error} px")
@@ -105,10 +105,10 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
 
 
 def limits_by_noise(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """CSO-mAP of methods, and the bracket of the physical limit, against the read noise.
+    """Draw CSO-mAP of methods and the bracket of the physical limit against the read noise.
 
     Args:
-        rows: for each noise a dictionary with noise_std in counts, limit (low, high), and methods, a dictionary from
+        rows: one dictionary per noise level with noise_std in counts, limit (low, high), and methods, a dictionary from
             name to CSO-mAP in percent.
         title: heading.
 
@@ -124,7 +124,7 @@ def limits_by_noise(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figur
         axis = figure.subplots()
         low, high = zip(*[row["limit"] for row in ordered], strict=True)
         axis.fill_between(
-            noise, low, high, color=GREY, alpha=0.35, linewidth=0, label="physical limit, between both chains"
+            noise, low, high, color=GREY, alpha=0.35, linewidth=0, label="physical limit, between both sets of chains"
         )
         names = dict.fromkeys(name for row in ordered for name in row["methods"])
         for name, colour in zip(names, cycle(LINE_COLOURS), strict=False):

@@ -1,4 +1,4 @@
-"""One image with what was found in it, and how it is drawn on axes.
+"""Views of an image with its detections, and functions that draw them on axes.
 
 Axes are in pixels: x to the right, y downwards, pixel centres at integers, as everywhere in this package.
 """
@@ -25,7 +25,7 @@ from csist.plots.style import DETECTION, ERROR, TRUTH
 from csist.targets import Targets
 
 OUTLINE_PT = 0.9
-"""Dark rim of what is drawn over images, which may be as bright as the mark."""
+"""Width of the dark rim around markers, which keeps them visible on bright pixels."""
 LARGEST_CIRCLE_PT = 15.0
 SMALLEST_CIRCLE_PT = 5.0
 MANY_TARGETS = 100
@@ -33,17 +33,16 @@ MANY_TARGETS = 100
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """An image, or a part of one, with what was found in it: one row of a picture.
+    """Image, or part of an image, with its detections: one row of a figure.
 
     Args:
         image: measured values in counts, (H, W); NaN is drawn as a gap.
-        model: what the detections (and the background) explain, in counts, (H, W).
+        model: model of detections and background in counts, (H, W).
         targets: detections in coordinates of the whole image.
-        truth: true targets, if they are known.
-        title: what to write over the row.
+        truth: true targets, if known.
+        title: heading of the row.
         origin: (row, column) of the first pixel in the whole image.
-        cloud: (n, 2) x, y of posterior samples of the targets, in coordinates of the whole image; None where none are
-            known.
+        cloud: (n, 2) x, y of posterior samples of the targets, in coordinates of the whole image; None without samples.
     """
 
     image: FloatArray = field(repr=False)
@@ -62,7 +61,7 @@ class View:
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
-        """(left, right, bottom, top) in px for imshow with row 0 on top."""
+        """Extent (left, right, bottom, top) in px for imshow with row 0 on top."""
         (row, column), (rows, columns) = self.origin, self.image.shape
         return column - 0.5, column + columns - 0.5, row + rows - 0.5, row - 0.5
 
@@ -73,7 +72,7 @@ class View:
 
 
 def cut_out(view: View, x: float, y: float, side: int, title: str = "") -> View:
-    """The part of `side` x `side` px around a point, moved so that it lies inside the image."""
+    """Cut out `side` x `side` px around a point, shifted to lie inside the image."""
     rows, columns = view.image.shape
     row = int(np.clip(round(y) - side // 2, 0, max(rows - side, 0)))
     column = int(np.clip(round(x) - side // 2, 0, max(columns - side, 0)))
@@ -95,32 +94,32 @@ def cut_out(view: View, x: float, y: float, side: int, title: str = "") -> View:
 
 
 def outline(linewidth: float) -> list[Any]:
-    """Path effects that give a line of `linewidth` pt a dark rim."""
+    """Return path effects that add a dark rim to a line of `linewidth` pt."""
     return [withStroke(linewidth=linewidth + OUTLINE_PT, foreground="#202020")]
 
 
 def largest_flux(batches: Iterable[Targets]) -> float:
-    """Largest finite flux of all targets in counts, 1 where there is none."""
+    """Return the largest finite flux of all targets in counts, or 1 if there is none."""
     flux = np.concatenate([np.zeros(0), *[targets.intensity for targets in batches]])
     return float(flux[np.isfinite(flux)].max(initial=0.0)) or 1.0
 
 
 def levels_of(view: View) -> Normalize:
-    """One grey scale for image and model: they are there to be compared."""
+    """Return a common grey scale for image and model, so that they can be compared."""
     values = np.concatenate([view.image[np.isfinite(view.image)], view.model[np.isfinite(view.model)]])
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1.0)
 
 
 def frame_levels(frame: FloatArray) -> Normalize:
-    """Without the few brightest and darkest pixels, which would leave the rest flat."""
+    """Return a grey scale between percentiles, so that a few extreme pixels do not flatten the rest."""
     values = frame[np.isfinite(frame)]
     low, high = np.percentile(values, [0.5, 99.6]) if values.size else (0.0, 1.0)
     return Normalize(float(low), float(high) if high > low else float(low) + 1.0)
 
 
 def show(figure: Figure | SubFigure, axis: Axes, view: View, values: FloatArray, levels: Normalize, title: str) -> None:
-    """Draw `values` (H, W) in counts, which lie where the view's image does, in grey."""
+    """Draw `values` (H, W) in counts in grey, at the position of the view's image."""
     drawn = axis.imshow(values, cmap="gray", norm=levels, extent=view.extent, interpolation="nearest")
     _finish(figure, axis, drawn, title)
 
@@ -136,7 +135,7 @@ def show_residual(figure: Figure | SubFigure, axis: Axes, view: View, title: str
 
 
 def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str) -> None:
-    axis.set_facecolor("#D3E2EC")  # where the image has no value
+    axis.set_facecolor("#D3E2EC")  # colour of pixels without a value
     axis.set_xlabel("x in px")
     axis.set_ylabel("y in px")
     for line in (axis.xaxis, axis.yaxis):
@@ -154,13 +153,13 @@ def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str) -> N
 
 
 def mark(axis: Axes, view: View, largest: float, errors: bool) -> PathCollection:
-    """Detections as circles whose area follows the flux, errors as ellipses, true targets as crosses."""
+    """Draw detections as circles with area proportional to flux, errors as ellipses, true targets as crosses."""
     targets, truth = view.targets, view.truth
     limits = axis.get_xlim(), axis.get_ylim()
     if truth is not None and len(truth):
         axis.scatter(truth.x, truth.y, s=38, marker="x", c=TRUTH, linewidths=1.4, zorder=4, path_effects=outline(1.4))
     flux = np.nan_to_num(np.clip(targets.intensity, 0.0, None))
-    # A picture full of rings shows no image any more.
+    # Thinner and smaller circles, so that many of them do not hide the image.
     thin = 0.6 if len(targets) > MANY_TARGETS else 1.0
     diameter = thin * np.clip(LARGEST_CIRCLE_PT * np.sqrt(flux / largest), SMALLEST_CIRCLE_PT, LARGEST_CIRCLE_PT)
     drawn = axis.scatter(

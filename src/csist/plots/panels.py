@@ -1,4 +1,4 @@
-"""Pictures of unmixed images: image, close-up, model and residual."""
+"""Figures of unmixed images: image, close-up, model and residual."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from csist.targets import Targets
 
 ROW_INCHES, TITLE_INCHES = 2.85, 0.25
 CLOSE_UP_SHARE = 0.6
-"""Targets spread over more of the window than this need no close-up."""
+"""Fraction of the window side above which a spread of targets needs no close-up."""
 CLOSE_UP_MARGIN_PX, GROUP_MARGIN_PX = 0.55, 0.8
-"""Around the targets, where a close-up is one of many panels, and where it is one of four."""
+"""Margins around the targets in a close-up, as one of many panels and as one of four."""
 PANEL_INCHES = 5.4
-"""Width of pictures made to be shown beside or under each other."""
+"""Width of figures that are shown side by side or stacked."""
 FRAME_SHARE = 0.8
-"""Part of that width that a frame itself takes, beside its scales."""
+"""Fraction of that width used by a frame without its scales."""
 LEGEND_ENTRY_INCHES = 1.75
 
 
@@ -48,16 +48,16 @@ def unmixing_panel(
     truth: Targets | None = None,
     title: str = "",
 ) -> Figure:
-    """The image with its detections, the same from close, the model and the residual.
+    """Draw an image with its detections, a close-up, the model and the residual.
 
-    Circles grow with the flux, ellipses are the stated standard errors, crosses the true targets.
+    The area of circles is proportional to the flux, ellipses are the stated standard errors, crosses the true targets.
 
     Args:
         image: measured values in counts, (H, W).
         targets: detections.
-        model: what they explain, in counts, (H, W).
-        truth: true targets, if they are known.
-        title: heading of the picture.
+        model: model of the detections in counts, (H, W).
+        truth: true targets, if known.
+        title: heading of the figure.
 
     Raises:
         InputError: if image and model differ in shape.
@@ -66,7 +66,7 @@ def unmixing_panel(
 
 
 def window_gallery(views: Sequence[View]) -> Figure:
-    """One row a window: image with detections, close-up, model, residual.
+    """Draw one row per window: image with detections, close-up, model, residual.
 
     Raises:
         InputError: if there is no view.
@@ -111,16 +111,16 @@ def frame_panel(
     zooms: int = 3,
     zoom_side_px: int = 21,
 ) -> Figure:
-    """A whole frame with its detections, and its brightest groups from close with model and residual.
+    """Draw a whole frame with its detections, and close-ups of its brightest groups with model and residual.
 
     Args:
         frame: measured values in counts, (H, W).
-        targets: detections; `group` says which belong together.
+        targets: detections; `group` assigns them to groups.
         model: background and detections in counts, (H, W).
-        truth: true targets, if they are known.
-        title: heading of the picture.
-        zooms: most groups to be shown from close.
-        zoom_side_px: side of what is shown of each.
+        truth: true targets, if known.
+        title: heading of the figure.
+        zooms: largest number of close-ups.
+        zoom_side_px: side of a close-up in px.
 
     Raises:
         InputError: if frame and model differ in shape.
@@ -167,7 +167,10 @@ def frame_panel(
 
 
 def group_views(whole: View, most: int = 3, side_px: int = 21) -> list[View]:
-    """The brightest groups of a frame from close, titled A, B, C and so on, none inside the view of a brighter one."""
+    """Return close-ups of the brightest groups of a frame, titled A, B, C and so on, without overlap of their centres.
+
+    A group inside the view of a brighter one is skipped.
+    """
     side = min(side_px, *whole.image.shape)
     return [
         cut_out(whole, x, y, side, "ABCDEFGHIJ"[i % 10])
@@ -176,7 +179,7 @@ def group_views(whole: View, most: int = 3, side_px: int = 21) -> list[View]:
 
 
 def frame_overview(whole: View, parts: Sequence[View] = ()) -> Figure:
-    """A whole frame with its detections and their errors, and where its parts lie."""
+    """Draw a whole frame with its detections and errors, and the outlines of its parts."""
     rows, columns = whole.image.shape
     height = float(np.clip(FRAME_SHARE * PANEL_INCHES * rows / columns, 1.6, 7.0))
     with styled():
@@ -187,10 +190,10 @@ def frame_overview(whole: View, parts: Sequence[View] = ()) -> Figure:
 
 
 def group_panel(view: View) -> Figure:
-    """One group in four panels: image, close-up, model, residual.
+    """Draw one group in four panels: image, close-up, model, residual.
 
     Args:
-        view: the window, or the part of a frame, that the group lies in.
+        view: window, or part of a frame, that contains the group.
     """
     sampled = view.cloud is not None and view.cloud.size > 0
     with styled():
@@ -226,7 +229,7 @@ def _draw_whole(figure: Figure | SubFigure, whole: View, parts: Sequence[View], 
 
 
 def _close_up(view: View, margin_px: float = CLOSE_UP_MARGIN_PX) -> tuple[float, float, float, float] | None:
-    """(left, right, bottom, top) of a square around all targets; None where it is no closer."""
+    """Return (left, right, bottom, top) of a square around all targets; None if it would not magnify."""
     shown = [view.targets, *([] if view.truth is None else [view.truth])]
     x, y = (np.concatenate([getattr(targets, name) for targets in shown]) for name in ("x", "y"))
     if not x.size:
@@ -258,8 +261,8 @@ def _zoom(axis: Axes, whole: Axes, box: tuple[float, float, float, float]) -> No
 
 
 def _brightest_groups(targets: Targets, most: int, side: int) -> list[tuple[float, float]]:
-    """Flux-weighted centres (x, y) of the brightest groups, none inside the view of a brighter one."""
-    lone = -1 - np.arange(len(targets))  # targets of no group are groups of one
+    """Return the flux-weighted centres (x, y) of the brightest groups, none inside the view of a brighter one."""
+    lone = -1 - np.arange(len(targets))  # a target without a group is a group of its own
     label = np.where(targets.group >= 0, targets.group, lone)
     flux = np.nan_to_num(np.clip(targets.intensity, 0.0, None)) + 1e-12
     names, member = np.unique(label, return_inverse=True)
@@ -292,7 +295,7 @@ def _frame_box(axis: Axes, part: View) -> None:
         )
     )
     high, low = axis.get_ylim()
-    # Under the box where there is no room above it.
+    # Below the box if there is no room above it.
     above = top - low > 0.06 * abs(high - low)
     axis.text(
         left, top if above else bottom, part.title, color=YELLOW, fontweight="bold", ha="left",
@@ -303,7 +306,7 @@ def _frame_box(axis: Axes, part: View) -> None:
 def _legend(figure: Figure, views: Sequence[View], sampled: bool = False) -> None:
     handles = [
         Line2D([], [], linestyle="", marker="o", markerfacecolor="none", markeredgecolor=DETECTION,
-               markersize=9, label="detection, area as flux"),
+               markersize=9, label="detection, area ∝ flux"),
     ]  # fmt: skip
     if any(np.isfinite(view.targets.x_std).any() for view in views):
         handles.append(
@@ -331,7 +334,7 @@ def _legend(figure: Figure, views: Sequence[View], sampled: bool = False) -> Non
     rows = math.ceil(len(handles) * LEGEND_ENTRY_INCHES / figure.get_figwidth())
     columns = math.ceil(len(handles) / rows)
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=True)
-    # The symbols are bright because images are dark: the same ground here.
+    # The symbols are bright, made for dark images: use a dark background here too.
     legend.get_frame().set(facecolor="#3A3A3A", edgecolor="none")
     for text in legend.get_texts():
         text.set_color("white")

@@ -1,7 +1,7 @@
-"""The style of every picture, and how pictures are written.
+"""Style of all figures, and functions that write them.
 
-Colours are those of Okabe and Ito ("Color Universal Design", 2008), which people with any colour vision can
-tell apart. Figures are made without pyplot, so nothing global is touched and no display is needed.
+The colours are those of Okabe and Ito ("Color Universal Design", 2008), which remain distinguishable with colour vision
+deficiencies. Figures are made without pyplot, so that no global state changes and no display is needed.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ DPI = 150
 
 
 def styled() -> AbstractContextManager[None]:
-    """A context in which figures are made in this style."""
-    settings: Any = STYLE  # matplotlib's stubs want each key spelled out as a type
+    """Return a context in which figures have this style."""
+    settings: Any = STYLE  # matplotlib's stubs expect literal keys
     return rc_context(settings)
 
 
 def check_picture(path: str | Path) -> Path:
-    """Return the path if a picture can be written there.
+    """Return the path if a figure can be written there.
 
     Raises:
         InputError: if its name does not end in .png, .svg or .pdf or it cannot be written.
@@ -63,21 +63,21 @@ def check_picture(path: str | Path) -> Path:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, SVG or PDF, by the suffix; complete or not at all, the same bytes every time.
+    """Write a figure as PNG, SVG or PDF, depending on the suffix; atomic and reproducible to the byte.
 
     Raises:
         InputError: if the suffix is another one or the path cannot be written.
     """
     path = check_picture(path)
     kind = path.suffix.lower()[1:]
-    # Without these two, the file would hold the time at which it was made.
+    # By default, SVG and PDF files contain the time of writing.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with styled(), atomic_path(path) as partial:
         figure.savefig(partial, format=kind, dpi=DPI, metadata=metadata)
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A figure as the content of a PNG file."""
+    """Return the bytes of a figure as a PNG file."""
     file = io.BytesIO()
     with styled():
         figure.savefig(file, format="png", dpi=DPI)
@@ -85,7 +85,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def contact_sheet(pictures: Sequence[bytes], columns: int = 3) -> bytes:
-    """PNG files beside and under each other, in rows of `columns`, as the content of one PNG file.
+    """Arrange PNG images in rows of `columns` and return the bytes of one PNG file.
 
     Raises:
         InputError: if there is no picture.

@@ -1,1 +1,1 @@
-"""Targets followed through sequences of frames."""
+"""Tracking of targets through sequences of frames."""

@@ -1,7 +1,7 @@
-"""Detections of consecutive frames linked into tracks: nearest to where constant velocity leads, all at once.
+"""Linking of detections in consecutive frames into tracks, with a constant-velocity model and global assignment.
 
-Each track predicts its next place from its last one and its velocity; within a gate the detections are assigned to the
-tracks so that the sum of squared distances is least (Hungarian method; Kuhn 1955, Bourgeois & Lassalle 1971).
+Each track predicts its next position from its last position and velocity. Within a gate, detections are assigned to
+tracks so that the sum of squared distances is minimal (Hungarian method; Kuhn 1955, Bourgeois & Lassalle 1971).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from csist.targets import Targets
 GATE_PX = 6.0
 PATIENCE = 3
 LEAST_LENGTH = 3
-"""Detections from which a track counts."""
+"""Smallest number of detections of a reported track."""
 VELOCITY_MEMORY = 0.5
-"""Share of the old velocity in the new one."""
+"""Weight of the old velocity in the updated one."""
 
 
 @dataclass
 class Linker:
-    """Gives every detection the number of its track, frame by frame.
+    """Assigns track numbers to detections, frame by frame.
 
     Args:
-        gate_px: farthest that a detection may lie from where its track is expected.
-        patience: frames a track may miss before it ends.
+        gate_px: largest distance in px of a detection from the predicted position of its track.
+        patience: number of frames that a track may miss before it ends.
 
     Raises:
         InputError: if the gate is not positive.
@@ -55,7 +55,7 @@ class Linker:
         check_positive("gate_px", self.gate_px)
 
     def update(self, frame: int, targets: Targets) -> IntArray:
-        """Numbers (n,) of the tracks that the targets of a frame belong to; frames come in rising order."""
+        """Return the track numbers (n,) of the targets of a frame; frames must be passed in increasing order."""
         place = np.stack([targets.x, targets.y], axis=1)
         alive = frame - self._frame <= self.patience + 1
         self._number, self._frame, self._length = self._number[alive], self._frame[alive], self._length[alive]
@@ -81,14 +81,14 @@ class Linker:
 
 
 def _assign(expected: FloatArray, found: FloatArray, gate_px: float) -> tuple[IntArray, IntArray]:
-    """Pairs (track, detection) within the gate, as many as possible with the least sum of squared distances."""
+    """Return pairs (track, detection) within the gate: the largest number, then the least sum of squared distances."""
     nothing = np.empty(0, dtype=np.int64)
     if not len(expected) or not len(found):
         return nothing, nothing
     pairs = KDTree(expected).sparse_distance_matrix(KDTree(found), gate_px, output_type="ndarray")
     if not len(pairs):
         return nothing, nothing
-    # Only what is within reach of each other competes: many small problems instead of one large one.
+    # Only tracks and detections within the gate compete: many small problems instead of one large one.
     size = len(expected) + len(found)
     graph = coo_array((np.ones(len(pairs)), (pairs["i"], pairs["j"] + len(expected))), shape=(size, size))
     label = connected_components(graph, directed=False)[1][pairs["i"]]

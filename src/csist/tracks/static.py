@@ -1,4 +1,4 @@
-"""What stands still, taken out of a sequence."""
+"""Removal of the static background of a sequence."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     pass
 
 REFRESHES = 5
-"""The static background is renewed so many times while its window of frames passes."""
+"""Number of updates of the static background per window of frames."""
 
 
 def without_static(frames: Iterator[FloatArray], window: int) -> Iterator[FloatArray]:
-    """Frames (H, W) minus what stood still before them: the median of the last `window` frames.
+    """Subtract the static background, the median of the last `window` frames, from frames (H, W).
 
-    What moves stays, everything that does not (clutter of a fixed camera, fixed-pattern noise, and targets that
-    stand still) is taken out. The median is renewed every fifth of the window; the first frames take that of the
-    first window. Pixels at a converter's full scale, whose value is only a bound, become NaN.
+    Moving objects remain; everything static (clutter of a fixed camera, fixed-pattern noise, static targets) is
+    removed. The median is updated every fifth of the window; the first frames use that of the first window. Pixels at
+    the full scale of a converter, whose value is only a lower bound, become NaN.
 
     Args:
-        frames: of one size, in counts.
+        frames: frames of equal size in counts.
         window: number of frames, at least 3.
 
     Raises:
@@ -55,7 +55,7 @@ def without_static(frames: Iterator[FloatArray], window: int) -> Iterator[FloatA
 
 
 def _median(frames: list[FloatArray]) -> FloatArray:
-    """Median (H, W), NaN left out; NaN where nothing is valid."""
+    """Return the median (H, W) without NaN; NaN where no value is valid."""
     stack = np.sort(np.stack(frames), axis=0)  # NaN goes to the end
     count = np.isfinite(stack).sum(axis=0)
     low, high = (np.maximum(count - 1, 0) // 2)[None], (count // 2).clip(max=len(frames) - 1)[None]

@@ -108,7 +108,7 @@ def train(
             raise InputError(f"cannot write {callback.output}: {error.strerror}") from error
         if config.exact_map and trainer.is_global_zero:
             callback.reference = measure_exact_map(data, network.grid, callback.output)
-        trainer.fit(module, UnmixingData(source, config.batch_size, steps), ckpt_path=resumed, weights_only=False)
+        trainer.fit(module, UnmixingData(source, config.batch_size, steps), ckpt_path=resumed)
     path = callback.weights_path(module)
     card = read_card(path)
     score = card["score"]["cso_map"]

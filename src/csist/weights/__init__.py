@@ -1,1 +1,1 @@
-"""Weight files of trained methods: safetensors with a card, those that come with the package, foreign checkpoints."""
+"""Weight files of trained methods: safetensors with a card, pretrained weights, and checkpoints of other frameworks."""

@@ -1,8 +1,7 @@
-"""Cards: what a weight file says of itself."""
+"""Cards: the metadata of weight files."""
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from csist._version import package_version
 from csist.checks import InputError
+from csist.io.cards import check_weight_card, parse_json
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 
@@ -31,7 +31,7 @@ SIGMA_TOLERANCE_PX = 1e-6
 
 
 def processor() -> str:
-    """Model of the CPU."""
+    """Return the model name of the CPU."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -41,7 +41,7 @@ def processor() -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU model, threads used by torch, accelerator and torch version."""
+    """Return the CPU model, number of torch threads, accelerator and torch version."""
     import torch
 
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -61,15 +61,15 @@ def make_card(
     training: Mapping[str, Any] | None = None,
     score: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The card of a weight file.
+    """Build the card of a weight file.
 
     Args:
         method: registry name.
-        sensor: sensor that the weights belong to.
+        sensor: sensor of the training images.
         ratio: sub-pixel grid ratio.
-        options: options that the method was built with.
+        options: options with which the method was built.
         training: seed, samples, minutes and so on.
-        score: CSO-mAP with its interval and what it was measured on.
+        score: CSO-mAP with its interval, and the data it was measured on.
     """
     return {
         "card_version": CARD_VERSION,
@@ -84,7 +84,7 @@ def make_card(
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """The card inside a weight file.
+    """Read the card of a weight file.
 
     Raises:
         InputError: if the file does not exist, is damaged, or holds no card.
@@ -98,17 +98,14 @@ def read_card(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:
-        card = json.loads(metadata[METADATA_KEY])
-    except (KeyError, ValueError) as error:
+        card = parse_json(metadata[METADATA_KEY], f"the card of {path}")
+    except (KeyError, InputError) as error:
         raise InputError(f"{path} is a safetensors file without a csist card: it was not written by csist") from error
-    missing = {"method", "ratio", "sensor", "options"} - set(card)
-    if missing:
-        raise InputError(f"the card of {path} lacks {', '.join(sorted(missing))}")
-    return dict(card)
+    return check_weight_card(card, f"the card of {path}")
 
 
 def same_optics(one: Sensor, other: Sensor) -> bool:
-    """Whether weights of one sensor serve another: same PSF and shape; noise and background may differ."""
+    """Return whether weights for one sensor suit another: same PSF and shape; noise and background may differ."""
     if one.shape != other.shape:
         return False
     if isinstance(one.psf, GaussianPSF) and isinstance(other.psf, GaussianPSF):
@@ -117,17 +114,17 @@ def same_optics(one: Sensor, other: Sensor) -> bool:
 
 
 def describe_optics(sensor: Sensor) -> str:
-    """PSF and shape in words, for messages."""
+    """Describe the PSF and shape of a sensor for messages."""
     card = sensor.psf.to_card()
     size = next((f" {key}={value}" for key, value in card.items() if key in ("sigma_px", "radius_px")), "")
     return f"{card['kind']} PSF{size}, {sensor.shape[0]} x {sensor.shape[1]} px"
 
 
 def check_card(path: str | Path, card: Mapping[str, Any], method: str, sensor: Sensor, ratio: int) -> None:
-    """Check that a weight file belongs to method, sensor and ratio.
+    """Check that a weight file matches method, sensor and ratio.
 
     Raises:
-        InputError: if it does not; the message names both values.
+        InputError: if it does not; the message states both values.
     """
     if card["method"] != method:
         raise InputError(f"{path} holds weights of {card['method']}, not of {method}")
@@ -141,7 +138,7 @@ def check_card(path: str | Path, card: Mapping[str, Any], method: str, sensor: S
 
 
 def training_budget(card: Mapping[str, Any]) -> dict[str, float]:
-    """Samples seen and minutes of the training of a card, with those of the trainings that it began from.
+    """Return the samples and minutes of training of a card, including the trainings it was started from.
 
     >>> first = {"samples": 640, "minutes": 2.0}
     >>> training_budget({"training": {"samples": 64, "minutes": 0.5, "start": first}})

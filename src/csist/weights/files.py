@@ -1,7 +1,7 @@
-"""Weight files: safetensors with a card that says what they are, and one-line errors where they do not fit.
+"""Weight files: safetensors with a card, and one-line errors for files that do not match.
 
-`NAME.safetensors` carries its card in its metadata; `NAME.json` beside it is a copy for people and for the
-search of pretrained weights. Weights that come with the package lie in its folder `weights`.
+`NAME.safetensors` holds its card in its metadata; `NAME.json` beside it is a copy for people and for the search of
+pretrained weights. The package's own weights are in its folder `weights`.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ RECORDS = (
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Int32", "Int64", "Float32", "Float64")),
     "builtins.getattr",
 )
-"""What frameworks (MMEngine) put beside the weights: their logs. Read as `_Ignored`, never as what they name."""
+"""Classes of the log records that frameworks (MMEngine) store beside the weights; they are read as `_Ignored`."""
 HALF_LIMIT = 65504.0
 
 
 def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], half: bool = False) -> Path:
-    """Write a module's state and its card; an interrupted call leaves the old files alone.
+    """Write the state of a module and its card; an interrupted call leaves existing files unchanged.
 
     Args:
-        path: the weight file; the suffix .safetensors is added where it is missing.
-        module: whose state is written.
-        card: what `make_card` gives.
-        half: store floating-point tensors as float16, half the size, three digits.
+        path: weight file; the suffix .safetensors is added if missing.
+        module: module whose state is written.
+        card: card built by `make_card`.
+        half: whether to store floating-point tensors as float16, at half the size and with three digits.
 
     Returns:
         Path of the weight file.
 
     Raises:
-        InputError: if `half` is asked for and a value does not fit.
+        InputError: if `half` is set and a value does not fit.
     """
     from safetensors.torch import save_file
 
@@ -73,21 +73,21 @@ def save_weights(path: str | Path, module: nn.Module, card: Mapping[str, Any], h
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(card))})
-        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
+        temporary.chmod(0o644)  # safetensors makes the file readable by its owner only
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(dict(card), indent=2) + "\n", encoding="utf-8")
     return path
 
 
 class _Ignored:
-    """Stands in for an object of a foreign package: takes everything and does nothing."""
+    """Inert replacement for an object of another package: accepts any arguments and state."""
 
     def __new__(cls, *_: object) -> _Ignored:
-        """An empty object, whatever the arguments."""
+        """Create an empty object and ignore the arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, _: object) -> None:
-        """Forget the state."""
+        """Discard the state."""
 
 
 def _stand_in(name: str) -> type[_Ignored]:
@@ -100,10 +100,10 @@ _lock = threading.Lock()
 
 @contextmanager
 def _records_ignored() -> Iterator[None]:
-    """Restricted loading passes over the logs of frameworks in here; afterwards it knows what it knew before."""
+    """Let restricted loading ignore the log records of frameworks inside this context."""
     from torch import serialization
 
-    with _lock:  # torch keeps one list for all threads
+    with _lock:  # torch has one global list for all threads
         before = serialization.get_safe_globals()
         serialization.add_safe_globals([_stand_in(name) for name in RECORDS])
         try:
@@ -114,21 +114,21 @@ def _records_ignored() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What the restricted loading objects to, in a few words."""
+    """Return the reason why restricted loading failed, in a few words."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     if found:
-        return f"it holds {found[1]}, which is no tensor and could run code"
+        return f"it holds {found[1]}, which is not a tensor and could run code"
     return one_line(error)[:200]
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a weight file: safetensors, or a pickle of plain tensors (.pt, .pth, .ckpt).
+    """Read the tensors of a weight file: safetensors, or a pickle of plain tensors (.pt, .pth, .ckpt).
 
-    Pickles are opened with `weights_only=True`: they cannot run code. A state under the key "state_dict" is
-    taken out, as training frameworks wrap it; of what they put beside it, logs are passed over.
+    Pickles are opened with `weights_only=True`, so that they cannot run code. If the state is wrapped under the key
+    "state_dict", as by training frameworks, it is unwrapped and log records beside it are ignored.
 
     Raises:
-        InputError: if the file does not exist, is damaged, or holds other things than tensors.
+        InputError: if the file does not exist, is damaged, or holds anything other than tensors.
     """
     import torch
     from torch import Tensor
@@ -144,7 +144,7 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
             raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:
         with warnings.catch_warnings(), _records_ignored():
-            # A pickle of another protocol is either read or refused; torch's advice to report it helps nobody.
+            # A pickle of another protocol is either read or rejected; users cannot act on torch's warning.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise almost anything
@@ -157,35 +157,35 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_into(module: nn.Module, path: str | Path) -> None:
-    """Load a weight file into a module that was built like the one it came from.
+    """Load a weight file into a module of the same architecture.
 
-    A pickle with the authors' names is translated where the method can (`translate_published`).
+    A pickle with the names of the published code is translated if the method can do so (`translate_published`).
 
     Raises:
-        InputError: if names or shapes do not fit, besides what `load_state` raises.
+        InputError: if names or shapes do not match, or `load_state` fails.
     """
     state = load_state(path)
     wanted = module.state_dict()
     translate = getattr(module, "translate_published", None)
-    if translate is not None and Path(path).suffix in PICKLES and not set(state) & set(wanted):
+    if translate is not None and Path(path).suffix in PICKLES and set(state) - set(wanted):
         try:
             state = translate(state)
         except InputError as error:
             raise InputError(f"cannot use {path}: {error}") from error
-    odd = _misfit(state, wanted)
-    if odd:
-        raise InputError(f"{path} does not fit this method: {odd}")
+    mismatch = _find_mismatch(state, wanted)
+    if mismatch:
+        raise InputError(f"{path} does not fit this method: {mismatch}")
     module.load_state_dict(state, strict=True)
 
 
-def _misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """The first thing that keeps a state from fitting, in words; None where it fits."""
-    strange = [name for name in state if name not in wanted]
+def _find_mismatch(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """Describe the first mismatch between a state and the wanted one; None if they match."""
+    unknown = [name for name in state if name not in wanted]
     missing = [name for name in wanted if name not in state]
-    if strange or missing:
-        parts = [f"it holds {strange[0]!r}"] if strange else []
+    if unknown or missing:
+        parts = [f"it holds {unknown[0]!r}"] if unknown else []
         parts += [f"it lacks {missing[0]!r}"] if missing else []
-        return f"{' and '.join(parts)} ({len(strange)} names too many, {len(missing)} missing)"
+        return f"{' and '.join(parts)} ({len(unknown)} names too many, {len(missing)} missing)"
     for name, tensor in state.items():
         if tensor.shape != wanted[name].shape:
             return f"{name!r} has shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"

@@ -1,8 +1,7 @@
-"""Weights by method, sensor and ratio: those that come with the package, and methods built from a weight file."""
+"""Pretrained weights by method, sensor and ratio, and methods built from a weight file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.grid import SubPixelGrid
+from csist.io.cards import check_weight_card, read_json
 from csist.physics.sensor import Sensor
 from csist.weights.cards import SUFFIX, check_card, describe_optics, read_card, same_optics, training_budget
 from csist.weights.files import PICKLES, load_into, load_state
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from csist.methods.base import GridMethod
 
 USUAL_SAMPLES = 500_000
-"""Samples that a training takes, where no card says more."""
+"""Number of training samples suggested for a method without a card."""
 
 
 def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
-    """Start values of a method's parameters from weights of the same method for another ratio.
+    """Initialise the parameters of a method from weights of the same method for another ratio.
 
-    Parameters of the same name and shape are copied, those with one column a cell of the map are interpolated on the
-    finer or coarser map; what has no counterpart keeps its value, and so do the buffers.
+    Parameters of the same name and shape are copied. Parameters with one column per cell of the map are interpolated to
+    the finer or coarser map. Buffers and parameters without a counterpart are unchanged.
 
     Args:
-        method: for its own ratio; changed.
-        name: its registry name.
+        method: method to initialise, modified in place.
+        name: registry name of the method.
         path: weight file.
 
     Raises:
-        InputError: if the file is damaged, of another method or sensor, or holds none of the parameters.
+        InputError: if the file is damaged, belongs to another method or sensor, or holds none of the parameters.
     """
     import torch
     from torch.nn import functional
@@ -59,41 +59,40 @@ def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
 
 
 def weights_folder() -> Path:
-    """Folder of the weights that come with the package."""
+    """Return the folder of the package's own weights."""
     return Path(str(resources.files("csist"))) / "weights"
 
 
 def list_pretrained(folder: str | Path | None = None) -> list[tuple[Path, dict[str, Any]]]:
-    """(weight file, card) of everything in a folder, default the package's, in order of name."""
+    """Return (weight file, card) of all weights in a folder, by default the package's, in order of name."""
     return [(path, card) for path, card in _cards(folder) if path.is_file()]
 
 
 def _cards(folder: str | Path | None) -> list[tuple[Path, dict[str, Any]]]:
-    """(weight file, card) of every card in a folder; some come without their weights, which are too large."""
+    """Return (weight file, card) of every card in a folder; some weight files are too large for the package."""
     found = []
     for path in sorted(Path(folder or weights_folder()).glob("*.json")):
         try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            card = check_weight_card(read_json(path, "the card"), f"the card {path}")
+        except InputError:
             continue
-        if isinstance(card, dict) and {"method", "ratio", "sensor"} <= set(card):
-            found.append((path.with_suffix(SUFFIX), card))
+        found.append((path.with_suffix(SUFFIX), card))
     return found
 
 
 def find_pretrained(name: str, sensor: Sensor, ratio: int, folder: str | Path | None = None) -> Path:
-    """The weights that belong to method, PSF, image shape and ratio.
+    """Find the weights for a method, PSF, image shape and ratio.
 
-    Where several do, the one whose read noise is closest to the sensor's.
+    If there are several, the one with the read noise closest to the sensor's is returned.
 
     Args:
         name: registry name of the method.
-        sensor: sensor.
+        sensor: sensor of the images.
         ratio: sub-pixel grid ratio.
-        folder: where to look; default: the package's weights.
+        folder: folder to search; None for the package's weights.
 
     Raises:
-        InputError: if there are none; names those that exist for the method.
+        InputError: if there are none; the message lists the weights that exist for the method.
     """
     every = [(path, card) for path, card in list_pretrained(folder) if card["method"] == name]
     fitting = [
@@ -114,7 +113,7 @@ def find_pretrained(name: str, sensor: Sensor, ratio: int, folder: str | Path | 
 
 
 def _samples_to_train(name: str, folder: str | Path | None) -> int:
-    """Samples to train a method with: as many as in the longest training that a card in the folder tells of."""
+    """Return the number of samples to train a method with, that of the longest training among the cards of a folder."""
     budgets = [training_budget(card)["samples"] for _, card in _cards(folder) if card["method"] == name]
     return int(max(budgets, default=USUAL_SAMPLES))
 
@@ -132,20 +131,20 @@ def load_method(
     Args:
         factory: the method's class.
         name: its registry name.
-        sensor: sensor; None takes the weight file's, or the default one where `path` is None.
+        sensor: sensor; None for the sensor of the weight file, or the default one if `path` is None.
         ratio: sub-pixel grid ratio.
-        options: the method's options; those of the weight file hold where they are not given.
-        path: weight file; None looks for pretrained weights.
+        options: options of the method; those not given are taken from the weight file.
+        path: weight file; None to search the pretrained weights.
 
     Raises:
-        InputError: if there are no such weights, or they do not fit.
+        InputError: if there are no such weights, or they do not match.
     """
     from csist.methods.layers import without_start
 
     if path is None:
         path = find_pretrained(name, sensor or Sensor(), ratio)
     if Path(path).suffix in PICKLES:
-        # The file says nothing of itself and may lack the linear start: build as asked, let the shapes speak.
+        # The file has no card and may lack the linear start: build the method as requested and check the shapes.
         find = getattr(factory, "published_options", None)
         known = {} if find is None else find(load_state(path))
         method = factory(sensor=sensor or Sensor(), ratio=ratio, **{**known, **options})

@@ -1,4 +1,4 @@
-"""`csist unmix`: from images of any kind to a table of targets."""
+"""`csist unmix`: write the targets of images to a table."""
 
 from csist.cli.unmix.command import unmix
 

@@ -1,9 +1,9 @@
-"""What `csist unmix` has of some images at a time, and the names and rows it is told by."""
+"""Blocks of unmixed images in `csist unmix`, and the names and table rows that describe them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from csist.targets import Targets
 
 GROUP_PLACE = ("column", "row", "peaks", "significance")
-"""Where a group of a frame is; columns of the table of groups that windows do not have."""
+"""Columns with the position of a group in a frame, which the table of groups lacks for windows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """What was found in some consecutive images, as a worker sends it back.
+    """Results of consecutive images, as returned by a worker.
 
     Args:
         targets: one `Targets` per image.
         groups: rows of the table of groups.
         masked: number of masked pixels.
-        model: background and light of a frame, for its picture; None for windows and for a frame without a value.
-        psf: what was found out about the PSF on these images alone.
+        model: background and light of a frame, for its figure; None for windows and for a frame without a value.
+        psf: summary of a PSF that was measured on these images alone.
     """
 
     targets: list[Targets]
@@ -36,32 +36,55 @@ class Solved:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some consecutive images of a file, unmixed."""
+    """Results of consecutive images of a file."""
 
     start: int
     targets: list[Targets]
     groups: list[dict[str, Any]]
     masked: int
     view: Callable[[int], View | None]
-    """Picture of an image, by its place in the block; None of a frame without a value."""
+    """Function that returns the view of an image, given its index in the block; None for a frame without a value."""
     name: str | None = None
-    """Of the image, where a sequence has one for each frame."""
+    """Name of the image in sequences that name each frame."""
     psf: dict[str, Any] | None = None
-    """What was found out about the PSF; the first block of a file has it."""
+    """Summary of the measured PSF, in the first block of a file."""
+
+
+def in_file(block: Block, origin: tuple[int, int, int]) -> Block:
+    """A block in the coordinates of the whole file.
+
+    Args:
+        block: some images of a file, of which a part was read.
+        origin: (frame, x, y) in the file of the first pixel of that part.
+    """
+    first, x, y = origin
+    if origin == (0, 0, 0):
+        return block
+    offsets = {"frame": first, "column": x, "row": y}
+    rows = [{key: value + offsets[key] if key in offsets else value for key, value in row.items()}
+            for row in block.groups]  # fmt: skip
+    targets = [each.shifted(x, y) for each in block.targets]
+    return replace(block, start=first + block.start, targets=targets, groups=rows)
 
 
 def image_name(name: str, kind: str, index: int, count: int) -> str:
-    """Name for people of an image of a file of `count`, 0 where that is not known; `kind` is what it is called."""
+    """Return the display name of image `index` in a file of `count` images (0 if unknown); `kind` is the noun."""
     return name if count == 1 else f"{name}, {kind} {index}"
 
 
+def empty_text(places: Sequence[int], kind: str) -> str:
+    """Which images of a file have no value; `kind` is what one is called."""
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    return f"{kind} {places[0]}{more} holds nothing but NaN"
+
+
 def count_text(targets: Targets) -> str:
-    """How many targets, in words."""
+    """Return the number of targets in words."""
     return f"{len(targets)} target{'' if len(targets) == 1 else 's'}"
 
 
 def group_row(group: Any) -> dict[str, Any]:
-    """Columns of the table of groups, from what a solver knows of one."""
+    """Return the row of a group in the table of groups."""
     probability = {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
     place = {name: getattr(group, name) for name in GROUP_PLACE if hasattr(group, name)}
     return {
@@ -75,5 +98,5 @@ def group_row(group: Any) -> dict[str, Any]:
 
 
 def psf_row(sigma_px: float, sigma_px_std: float, sources: int) -> dict[str, Any]:
-    """What is told of a measured PSF."""
+    """Return the summary of a measured PSF."""
     return {"sigma_px": sigma_px, "sigma_px_std": sigma_px_std, "sources": sources}

@@ -1,8 +1,8 @@
-"""The files of `csist unmix` spread over a Dask cluster.
+"""Distribution of the files of `csist unmix` over a Dask cluster.
 
-This process reads every file once, for what depends on a file as a whole: its sensor, its noise, values that cannot
-be used. A worker gets a path, the place of some images in that file and these findings, and reads no more than it
-needs. Tasks of the files to come begin while those of the present one run, so that small files do not wait.
+This process reads every file once to determine what depends on the whole file: sensor, noise and invalid values. A
+worker gets a path, a range of images and these settings, and reads only the images that it needs. Tasks of later files
+are submitted while those of the current one run, so that small files keep the cluster busy.
 """
 
 from __future__ import annotations
@@ -17,46 +17,48 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, Solved, image_name
+from csist.cli.unmix.blocks import Block, Solved, empty_text, image_name, in_file
 from csist.cli.unmix.files import OpenFile, check_frames
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import settle_windows, store_truths, unmix_windows, whole_batches, window_view
-from csist.cluster import ClusterError, Task, begun
+from csist.cluster import ClusterError, Task, submit_ahead
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from csist._types import FloatArray
     from csist.frames.options import FrameOptions
-    from csist.io import ImageStack
+    from csist.io import ImageStack, ReadOptions
     from csist.plots import View
     from csist.targets import Targets
 
-WINDOWS_A_TASK = 128
+WINDOWS_PER_TASK = 128
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some consecutive images of a file, as a worker finds them.
+    """Range of consecutive images of a file, to be read by a worker.
 
     Args:
         path: absolute.
         size: of the file in bytes.
         start: place of the first image.
         stop: place after the last one.
+        options: what of the file is read.
     """
 
     path: Path
     size: int
     start: int
     stop: int
+    options: ReadOptions
 
     def read(self) -> FloatArray:
-        """The images, (n, H, W) in counts.
+        """Read the images, (n, H, W) in counts.
 
         Raises:
-            ClusterError: if this machine has no such file, or another one of that name.
+            ClusterError: if the file does not exist on this machine or differs in size.
         """
         from csist.files import one_line
         from csist.io.slices import read_slice
@@ -65,22 +67,23 @@ class Slice:
             size = self.path.stat().st_size
             if size != self.size:
                 raise InputError(f"its file {self.path} has {size} bytes, not {self.size}")
-            return read_slice(self.path, self.start, self.stop)
+            return read_slice(self.path, self.start, self.stop, self.options)
         except (InputError, OSError) as error:
             raise ClusterError(
                 f"the worker on {socket.gethostname()} does not see the same file: {one_line(error)}; "
-                "put the images where all machines find them under one path"
+                "put the images where all machines can read them under the same path"
             ) from error
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The images of one task.
+    """Images of one task.
 
     Args:
-        images: where they are.
-        draw: picture of an image (H, W) from its place in the file, its targets, and what else its task found.
-        psf: what was found out about the PSF of the file.
+        images: range of images in a file.
+        draw: function that returns the view of an image (H, W), given its index in the file, its targets and the
+            results of its task.
+        psf: summary of the measured PSF of the file.
     """
 
     images: Slice
@@ -88,34 +91,36 @@ class _Part:
     psf: dict[str, Any] | None
 
     def block(self, solved: Solved) -> Block:
-        """What the task found; a picture reads its image again, so that none is kept."""
+        """Build the block from the result of the task; views read their image again, so that none stays in memory."""
         start = self.images.start
 
         def view(index: int) -> View | None:
             return self.draw(self.images.read()[index], start + index, solved.targets[index], solved)
 
         psf = solved.psf or (None if start else self.psf)
-        return Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf)
+        block = Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf)
+        return in_file(block, self.images.options.origin)
 
 
 Step = tuple[tuple[int, _Part | None], Any]
-"""((place of the file, part of it), what): first a file's shape and notes, then its tasks; an error instead of any."""
+"""((index of the file, part of it), value): the values of a file are its shape and notes, then its tasks; any of them
+may be an exception instead."""
 
 
 def open_on_cluster(
     client: Client, files: Sequence[tuple[str, Path]], settings: Settings
 ) -> Iterator[Callable[[], OpenFile]]:
-    """A function for each file, (name, path), in order, that opens it: its blocks come from the cluster.
+    """Yield a function for each file, (name, path), in order, that opens it; its blocks come from the cluster.
 
     Raises:
         ClusterError: if the scheduler is gone.
     """
-    for _, steps in groupby(begun(client, _steps(files, settings)), key=lambda step: step[0][0]):
+    for _, steps in groupby(submit_ahead(client, _steps(files, settings)), key=lambda step: step[0][0]):
         yield partial(_opened, steps)
 
 
 def _opened(steps: Iterator[Step]) -> OpenFile:
-    """A file from its steps: its description, then its parts, or what is wrong with it in the place of either."""
+    """Open a file from its steps: its description and then its parts, raising an exception in place of either."""
     _, description = next(steps)
     if isinstance(description, Exception):
         raise description
@@ -132,7 +137,7 @@ def _blocks(steps: Iterator[Step]) -> Iterator[Block]:
 
 
 def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[Step]:
-    """The steps of all files, in order; an error is one of them, because the files behind it go on."""
+    """Yield the steps of all files, in order; errors are yielded as well, so that later files continue."""
     from csist.io import image_kind, read_image
     from csist.windows import is_window
 
@@ -146,24 +151,25 @@ def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[St
                     f"{path} is a video, which is read from its start by one process: leave out --engine dask, "
                     "or save its frames as images"
                 )
-            stack = read_image(path, name)
-            yield (file, None), (stack.shape, stack.notes)
+            stack = read_image(path, name, settings.reading)
+            notes = [*stack.notes, *settings.header_notes(stack)]
+            yield (file, None), (stack.shape, notes)
             if is_window(stack.shape):
-                yield from _window_steps(file, stack, settings, run)
+                yield from _window_steps(file, stack, settings, run, notes)
             else:
-                yield from _frame_steps(file, stack, settings)
+                yield from _frame_steps(file, stack, settings, notes)
         except Exception as error:
             yield (file, None), error
 
 
 def _slices(stack: ImageStack, images: int) -> Iterator[Slice]:
-    """A file in parts of so many images."""
+    """Divide a file into parts of `images` images."""
     path, size, count = stack.path.absolute(), stack.path.stat().st_size, len(stack)
-    return (Slice(path, size, start, min(start + images, count)) for start in range(0, count, images))
+    return (Slice(path, size, start, min(start + images, count), stack.options) for start in range(0, count, images))
 
 
-def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str) -> Iterator[Step]:
-    recipe, psf = settle_windows(stack, settings)[1:]
+def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str, notes: list[str]) -> Iterator[Step]:
+    recipe, psf = settle_windows(stack, settings, notes)[1:]
     method = _method(run, **recipe)  # what cannot be made shows here, not on a worker
     truths = store_truths(stack)
 
@@ -171,16 +177,18 @@ def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str) ->
         truth = None if truths is None else truths[index]
         return window_view(image_name(stack.name, "image", index, len(stack)), image, found, recipe["sensor"], truth)
 
-    for part in _slices(stack, whole_batches(method, WINDOWS_A_TASK)):
+    for part in _slices(stack, whole_batches(method, WINDOWS_PER_TASK)):
         yield (file, _Part(part, draw, psf)), Task(_unmix_windows, (part, run, recipe))
 
 
-def _frame_steps(file: int, stack: ImageStack, settings: Settings) -> Iterator[Step]:
+def _frame_steps(file: int, stack: ImageStack, settings: Settings, notes: list[str]) -> Iterator[Step]:
     from csist.io.sequences import sequence_of_stack
 
-    check_frames(stack, settings.method)
+    empty = check_frames(stack, settings.method)
+    if empty:
+        notes.append(f"{empty_text(empty, 'frame')}, it has no targets")
     options, psf = settle_frames(sequence_of_stack(stack), settings)
-    options = replace(options, workers=1)  # a worker has as many tasks as it has threads
+    options = replace(options, workers=1)  # a worker runs one task per thread
 
     def draw(image: FloatArray, index: int, _: Targets, solved: Solved) -> View | None:
         return frame_view(image_name(stack.name, "frame", index, len(stack)), image, solved)
@@ -194,12 +202,12 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings) -> Iterator[S
 
 @lru_cache(maxsize=2)
 def _method(run: str, **recipe: Any) -> Any:
-    """The method of `csist.unmixing.window_recipe`; made anew for each run, whose weight file may have changed."""
+    """Build the method of `csist.unmixing.window_recipe`, once per run: weight files may change between runs."""
     from csist.create import create_method
     from csist.methods.table import abilities
 
     if abilities(recipe["name"]).threads:
-        recipe["workers"] = 1  # a worker has as many tasks as it has threads
+        recipe["workers"] = 1  # a worker runs one task per thread
     return create_method(**recipe)
 
 
@@ -208,7 +216,9 @@ def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> Solved:
     try:
         method = _method(run, **recipe)
     except InputError as error:
-        raise ClusterError(f"the worker on {socket.gethostname()} cannot do what this machine can: {error}") from error
+        raise ClusterError(
+            f"the worker on {socket.gethostname()} cannot build the method, but this machine can: {error}"
+        ) from error
     return unmix_windows(method, images, part.start)
 
 

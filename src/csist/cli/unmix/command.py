@@ -1,4 +1,4 @@
-"""`csist unmix`: images in, a table of targets out; a bad file of a batch does not stop the others."""
+"""`csist unmix`: write the targets of images to a table; an unreadable file does not stop the other files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
@@ -15,14 +15,21 @@ from rich.table import Table
 from csist.checks import InputError
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
+    ChannelOption,
     DetectorOption,
     FalseAlarmOption,
+    FramesOption,
+    HduOption,
     JsonOption,
+    MaxPixelsOption,
     ModeOption,
     NoiseOption,
+    PageOption,
+    PlaneOption,
     PlotOption,
     PriorOption,
     RatioOption,
+    RoiOption,
     RuntimeOption,
     SensorOption,
     WeightsOption,
@@ -42,7 +49,7 @@ from csist.cli.output import (
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.report import Tally, draw_unmixed, groups_table
-from csist.cli.unmix.settings import Options, Settings, make_settings
+from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.cluster import ClusterError
 from csist.frames.options import FrameOptions
 
@@ -55,15 +62,22 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 SHOWN_PSFS = 4
-"""Measured PSFs in the printed summary; the JSON has all."""
+"""Number of measured PSFs in the printed summary; the JSON holds all of them."""
 
 
 def unmix(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT", help="Images (PNG, TIFF, FITS, NPY, NPZ, HDF5 store), videos or folders."),
+        typer.Argument(metavar="INPUT", help="Images (PNG, JPEG, TIFF, FITS, NPY, NPZ, store), videos or folders."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table of targets (.csv).")] = Path("targets.csv"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Table of targets (.csv, .parquet, .fits or .ecsv).")
+    ] = Path("targets.csv"),
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="Write the table for: thunderstorm, picasso (.hdf5), trackmate or napari."),
+    ] = None,
+    regions: Annotated[Path | None, typer.Option("--regions", help="Targets as DS9 regions (.reg).")] = None,
     method: Annotated[str, typer.Option("--method", help="See `csist methods`.")] = "continuous",
     mode: ModeOption = None,
     prior: PriorOption = None,
@@ -74,11 +88,11 @@ def unmix(
     psf: Annotated[
         Path | None,
         typer.Option(
-            "--psf", help="Measured PSF: odd-sided array (.npy, .fits), target in its middle; auto; or empirical."
+            "--psf", help="Measured PSF: array with odd sides, target at the centre (.npy, .fits); auto; or empirical."
         ),
     ] = None,
     psf_oversampling: Annotated[
-        int, typer.Option("--psf-oversampling", help="Samples a pixel of the measured PSF.")
+        int, typer.Option("--psf-oversampling", help="Samples per pixel of the measured PSF.")
     ] = 1,
     noise_std: NoiseOption = None,
     detector: DetectorOption = FrameOptions.detector,
@@ -92,33 +106,39 @@ def unmix(
     runtime: RuntimeOption = "torch",
     groups: Annotated[
         Path | None,
-        typer.Option("--groups", help="Table of groups (.csv): count, its probabilities, chi-squared."),
+        typer.Option("--groups", help="Table of groups (suffixes as -o): count, its probabilities, chi-squared."),
     ] = None,
-    sequence: Annotated[bool, typer.Option("--sequence", help="Take every folder as one sequence of frames.")] = False,
+    sequence: Annotated[bool, typer.Option("--sequence", help="Treat every folder as one sequence of frames.")] = False,
     temporal: Annotated[
         int | None,
-        typer.Option("--temporal", help="Subtract what stood still in the last so many frames (fixed camera)."),
+        typer.Option("--temporal", help="Subtract the static background of the last TEMPORAL frames (fixed camera)."),
     ] = None,
     tracks: Annotated[
-        Path | None, typer.Option("--tracks", help="Link the frames' targets into tracks, table (.csv).")
+        Path | None, typer.Option("--tracks", help="Table of tracks (.csv), linked from the targets of the frames.")
     ] = None,
     engine: EngineOption = "local",
     scheduler: SchedulerOption = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", help="Threads; frames are shared out to them. With --engine dask: processes."),
+        typer.Option("--workers", help="Number of threads, or of processes with --engine dask."),
     ] = None,
+    hdu: HduOption = None,
+    channel: ChannelOption = None,
+    plane: PlaneOption = None,
+    page: PageOption = None,
+    frames: FramesOption = None,
+    roi: RoiOption = None,
+    max_pixels: MaxPixelsOption = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
 ) -> None:
     """Find the point targets of images and write them to a table.
 
-    An image of at most 16 px a side, or a stack of such, is a window: it holds one group. Anything larger is a
-    frame, where groups are looked for first. Without sensor options, windows are taken with a Gaussian PSF of
-    0.5 px and no background, and the noise is estimated.
+    An image of at most 16 px per side, or a stack of such images, is a window and holds one group. A larger image is a
+    frame, in which groups are detected first. Without sensor options, windows are assumed to have a Gaussian PSF of
+    0.5 px and no background, and their noise is estimated.
     """
-    from csist.files import check_writable
-    from csist.io import TABLE_SUFFIXES, TableWriter, write_table
+    from csist.io import TableWriter, check_form, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -143,55 +163,68 @@ def unmix(
             runtime=runtime,
             temporal=temporal,
             workers=workers,
+            reading=make_reading(
+                hdu=hdu, channel=channel, plane=plane, page=page, frames=frames, roi=roi, max_pixels=max_pixels
+            ),
         )
     )
     tally = Tally(tracks=None if tracks is None else TrackRows())
     if background is not None:
-        tally.frame_notes.append("--background is for windows, that of a frame is measured")
+        tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = _input_files(inputs, tally, sequence)
-    check_outputs([path for _, path in files], json_target, output, groups, tracks, plot)
+    check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot, regions)
     for table_path in (groups, tracks):
         if table_path is not None:
-            check_writable(table_path, TABLE_SUFFIXES)
+            check_form(table_path)
+    if form is not None and len(files) > 1:
+        raise InputError(f"--format {form} holds one image, stack or sequence, got {len(files)} files: give one")
     if plot is not None:
         from csist.plots import check_picture
 
         check_picture(plot)
-    begun = time.perf_counter()
-    writer = TableWriter(output)
+    started = time.perf_counter()
+    metadata = settings.metadata()
+    writer = TableWriter(output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px)
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
                 _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
-                if groups is not None:
-                    write_table(groups_table(tally.groups), groups)
-                if tracks is not None and tally.tracks is not None:
-                    write_table(tally.tracks.table(), tracks)
+                _write_tables(tally, groups, tracks, metadata)
         except BaseException as error:
-            _after_the_break(error, writer, output, tally, groups)
+            _save_partial(error, writer, output, tally, groups)
             raise
     if plot is not None:
         draw_unmixed(tally, plot)
-    _report_unmixed(tally, output, time.perf_counter() - begun, json_target)
+    _report_unmixed(tally, output, time.perf_counter() - started, json_target)
     if tally.failed:
         raise typer.Exit(FAILURE)
 
 
+def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metadata: dict[str, Any]) -> None:
+    """Write the tables of groups and of tracks that are asked for."""
+    from csist.io import write_table
+
+    if groups is not None:
+        write_table(groups_table(tally.groups), groups, metadata)
+    if tracks is not None and tally.tracks is not None:
+        write_table(tally.tracks.table(), tracks, metadata)
+
+
 def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None) -> None:
-    """Check that every image can be unmixed without those before it.
+    """Check that every image can be unmixed independently.
 
     Raises:
-        InputError: if an option needs these.
+        InputError: if an option needs the previous images.
     """
     given = {"--sequence": sequence, "--temporal": temporal is not None, "--tracks": tracks is not None}
     for option in [name for name, is_given in given.items() if is_given]:
-        raise InputError(f"{option} takes frames one after the other, on one machine: leave out --engine dask")
+        raise InputError(f"{option} processes frames sequentially, on one machine: leave out --engine dask")
 
 
 def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tuple[str, Path]]:
-    """(name in the table, path) of every image file; the path as typed where two inputs hold the same name.
+    """Return (name in the table, path) of every image file; duplicate names are replaced by the path as typed.
 
-    With `sequence` a folder is one item.
+    With `sequence`, a folder is one item.
     """
     from csist.io import read_frames
 
@@ -221,14 +254,15 @@ def _unmix_files(
     report: Callable[[str, float, float], None],
     pictured: bool,
 ) -> None:
-    """Unmix file by file; in a batch a bad file is reported and the others go on."""
+    """Unmix file by file; if there are several, a bad file is reported and the others continue."""
     from csist.windows import is_window
 
     for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
         report(name, place, len(files))
         for shape, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
-            with uninterrupted():  # table, groups and summary must tell of the same images
+            with uninterrupted():  # table, groups and summary must cover the same images
                 image = _image_name(path, name, block.name, len(files) > 1)
+                table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets)
                 tally.add(block, image, name, is_window(shape))
@@ -241,7 +275,7 @@ def _unmix_files(
 def _blocks_of(
     open_next: Callable[[], OpenFile], name: str, tally: Tally
 ) -> Iterator[tuple[tuple[int, int, int], Block]]:
-    """(shape of the file, block) for each block of a file; its notes go to the tally."""
+    """Yield (shape of the file, block) for each block of a file, and add its notes to the summary."""
     from csist.windows import is_window
 
     opened = open_next()
@@ -250,15 +284,15 @@ def _blocks_of(
         tally.note_all(tally.frame_notes, name)
     for block in opened.blocks:
         yield opened.shape, block
-    tally.note_all(opened.notes, name)  # more of them may come while frames are read
+    tally.note_all(opened.notes, name)  # reading frames may have added notes
     tally.files += 1
 
 
 def _unless_bad(blocks: Iterator[Item], path: Path, alone: bool, tally: Tally) -> Iterator[Item]:
-    """The blocks of a file up to an error, which ends the run only where the file is alone.
+    """Yield the blocks of a file up to an error, which ends the run only if there is no other file.
 
     Raises:
-        ClusterError: always: the other files would fail too.
+        ClusterError: always, because the other files would fail too.
     """
     try:
         yield from blocks
@@ -275,7 +309,7 @@ def _unless_bad(blocks: Iterator[Item], path: Path, alone: bool, tally: Tally) -
 def _openers(
     files: Sequence[tuple[str, Path]], settings: Settings, client: Client | None
 ) -> Iterator[Callable[[], OpenFile]]:
-    """A function for each file, in order, that opens it to be unmixed here or on the cluster."""
+    """Return a function for each file, in order, that opens it to be unmixed here or on the cluster."""
     if client is None:
         return (partial(open_file, path, name, settings) for name, path in files)
     from csist.cli.unmix.cluster import open_on_cluster
@@ -284,29 +318,27 @@ def _openers(
 
 
 def _image_name(path: Path, name: str, own: str | None, several: bool) -> str:
-    """Name in the table: that of the file, or of a folder's image, with the folder where there are several inputs."""
+    """Return the image name in the table: of the file or of an image in a folder, prefixed if there are several."""
     if own is None or not path.is_dir():
         return name
     return f"{name}/{own}" if several else own
 
 
 def _file_message(path: Path, error: Exception) -> str:
-    """One line that names the file and says what is wrong with it."""
+    """Return one line that names the file and states what is wrong with it."""
     from csist.files import one_line
 
-    said = one_line(error)
+    message = one_line(error)
     if isinstance(error, MemoryError):
-        said = "it does not fit into the memory"
+        message = "it does not fit into memory"
     elif not isinstance(error, InputError | OSError):
         show_traceback()
-        said = f"{INTERNAL_ERROR}: {type(error).__name__}: {said}"
-    return said if str(path) in said else f"{path}: {said}"
+        message = f"{INTERNAL_ERROR}: {type(error).__name__}: {message}"
+    return message if str(path) in message else f"{path}: {message}"
 
 
-def _after_the_break(
-    error: BaseException, writer: TableWriter, output: Path, tally: Tally, groups: Path | None
-) -> None:
-    """Leave what is complete under a name that says so, or nothing at all."""
+def _save_partial(error: BaseException, writer: TableWriter, output: Path, tally: Tally, groups: Path | None) -> None:
+    """After an error, keep completed rows in files named as partial, and say so in the error."""
     kept = writer.partial_path != output and writer.partial_path.exists()
     if kept and not tally.images:
         writer.partial_path.unlink(missing_ok=True)
@@ -343,7 +375,7 @@ def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str
         write_json(figures, json_target)
     if json_target == "-":
         return
-    # The table must not run into the targets themselves.
+    # The summary must not mix with targets written to standard output.
     console = make_console(stderr=str(output) == "/dev/stdout")
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = [("files", f"{tally.files}"), ("images", f"{tally.images}"), ("targets", f"{tally.targets}")]

@@ -1,4 +1,4 @@
-"""One file, folder or video of `csist unmix`, opened and unmixed block by block."""
+"""Files, folders and videos of `csist unmix`, opened and unmixed block by block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block
+from csist.cli.unmix.blocks import Block, in_file
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import solve_windows
 
@@ -19,68 +19,81 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class OpenFile:
-    """A file of images, and the blocks in which it is unmixed while they are asked for."""
+    """File of images whose blocks are unmixed lazily."""
 
     shape: tuple[int, int, int]
-    """(N, H, W); N is 0 where the file does not say how many there are."""
+    """Shape (N, H, W); N is 0 if the file does not state the number of images."""
     notes: Sequence[str]
-    """What the user should know, one line each; more may come while blocks are asked for."""
+    """Notes for the user, one line each; more may be added while blocks are read."""
     blocks: Iterator[Block]
 
 
 def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
-    """A file's images, or the sequence that a folder or video is, to be unmixed in this process.
+    """Open a file of images, or a folder or video as a sequence, to be unmixed in this process.
 
     Raises:
         InputError: if it cannot be read.
     """
     from csist.io import image_kind, read_image
-    from csist.io.sequences import sequence_of_folder, sequence_of_video
+    from csist.io.sequences import FrameSequence, sequence_of_folder, sequence_of_stack, sequence_of_video
 
     stack: ImageStack | FrameSequence
     if path.is_dir():
-        stack = sequence_of_folder(path)
+        stack = sequence_of_folder(path, settings.reading)
     else:
-        stack = sequence_of_video(path, name) if image_kind(path) == "video" else read_image(path, name)
-    return OpenFile(stack.shape, stack.notes, _solve_file(stack, settings))
+        is_video = image_kind(path) == "video"
+        stack = (sequence_of_video if is_video else read_image)(path, name, settings.reading)
+    if isinstance(stack, FrameSequence):  # more notes may come while it is read
+        stack.notes.extend(settings.header_notes(stack))
+        return OpenFile(stack.shape, stack.notes, _placed(_solve_sequence(stack, settings), settings))
+    sequence = sequence_of_stack(stack)
+    sequence.notes.extend(settings.header_notes(stack))
+    return OpenFile(stack.shape, sequence.notes, _placed(_solve_stack(stack, sequence, settings), settings))
 
 
-def check_frames(stack: ImageStack, method: str) -> None:
-    """Read all frames once, which finds infinities, and refuse one without a value.
+def _placed(blocks: Iterator[Block], settings: Settings) -> Iterator[Block]:
+    return (in_file(block, settings.reading.origin) for block in blocks)
+
+
+def check_frames(stack: ImageStack, method: str) -> list[int]:
+    """Numbers of the frames without any value; all are read once, which finds infinities too.
 
     Raises:
-        InputError: if one cannot be used, or the method is not for frames.
+        InputError: if the file cannot be used, or the method is not for frames.
     """
     import numpy as np
 
     from csist.unmixing import check_frame_method
 
     check_frame_method(method)
-    for index, frame in enumerate(stack):
-        if np.isnan(frame).all():
-            raise InputError(f"{stack.path}: frame {index} holds nothing but NaN, remove it")
+    empty = [index for index, frame in enumerate(stack) if np.isnan(frame).all()]
+    if len(empty) == len(stack):
+        raise InputError(f"{stack.path} holds nothing but NaN: it has no pixel that can be used")
+    return empty
 
 
-def _solve_file(stack: ImageStack | FrameSequence, settings: Settings) -> Iterator[Block]:
-    """All images of a file or sequence; what is wrong with a file's values shows before the first one is unmixed."""
+def _solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
+    """All images of a sequence that is read as it comes."""
     from csist.cli.unmix.frames import solve_sequence
-    from csist.io import ImageStack
-    from csist.io.sequences import sequence_of_stack
     from csist.unmixing import check_frame_method
     from csist.windows import WINDOW_SIDE_PX, is_window
 
-    if not isinstance(stack, ImageStack):
-        if is_window(stack.shape):
-            raise InputError(
-                f"{stack.path} holds windows of {stack.shape[1]} x {stack.shape[2]} px, a sequence needs frames larger "
-                f"than {WINDOW_SIDE_PX} px: leave out --sequence, or save them as one .npy stack"
-            )
-        check_frame_method(settings.method)
-        yield from solve_sequence(stack, settings)
-        return
+    if is_window(sequence.shape):
+        raise InputError(
+            f"{sequence.path} holds windows of {sequence.shape[1]} x {sequence.shape[2]} px, a sequence needs frames "
+            f"larger than {WINDOW_SIDE_PX} px: leave out --sequence, or save them as one .npy stack"
+        )
+    check_frame_method(settings.method)
+    yield from solve_sequence(sequence, settings)
+
+
+def _solve_stack(stack: ImageStack, sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
+    """All images of a file; what is wrong with its values shows before the first one is unmixed."""
+    from csist.cli.unmix.frames import solve_sequence
+    from csist.windows import is_window
 
     if is_window(stack.shape):
-        yield from solve_windows(stack, settings)
+        yield from solve_windows(stack, settings, sequence.notes)
         return
     check_frames(stack, settings.method)
-    yield from solve_sequence(sequence_of_stack(stack), settings)
+    yield from solve_sequence(sequence, settings)

@@ -1,4 +1,4 @@
-"""The frames of `csist unmix`, one after the other or several at a time, and their tracks."""
+"""Frames of `csist unmix`, processed sequentially or in parallel, and their tracks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 2
-"""Frames a worker that are read before their turn: no worker waits, and few frames are in memory."""
+"""Frames read ahead per worker: no worker waits, and few frames are in memory."""
 
 
 def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
-    """The frames of a sequence in order, `settings.workers` at a time; the answers do not depend on how many."""
+    """Unmix the frames of a sequence in order; the results do not depend on `settings.workers`."""
     import numpy as np
 
     options, psf = settle_frames(sequence, settings)
@@ -53,14 +53,14 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
 
 
 def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOptions, dict[str, Any] | None]:
-    """What holds for all frames of a sequence: their options, and what was found out about the PSF.
+    """Return the options for all frames of a sequence, and the summary of a measured PSF.
 
-    The PSF of a lone frame is measured when the frame is unmixed.
+    The PSF of a single frame is measured when the frame is unmixed.
 
     Raises:
-        InputError: if the PSF is to be measured and cannot be.
+        InputError: if the PSF is to be measured but cannot be.
     """
-    options = settings.frame_options(sequence.sensor)
+    options = settings.frame_options(sequence)
     if settings.psf_measured is None or len(sequence) == 1:
         return options, None
     measured = _measure_psf(sequence, options)
@@ -74,13 +74,13 @@ def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
 
 
 def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions) -> Solved:
-    """What was found in a frame.
+    """Unmix a frame.
 
     Args:
-        frame: (H, W) in counts; there is nothing in it if it is NaN everywhere.
-        index: its place in its sequence.
-        count: frames of that; 0 where it is not known.
-        options: how it is unmixed.
+        frame: (H, W) in counts; a frame that is NaN everywhere has no targets.
+        index: index of the frame in its sequence.
+        count: number of frames in the sequence; 0 if unknown.
+        options: options of the frame.
 
     Raises:
         InputError: if the frame cannot be used.
@@ -103,7 +103,7 @@ def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions
 
 
 def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
-    """Picture of a frame (H, W) by the model of its fit; None if it holds no value."""
+    """Return the view of a frame (H, W) with the model of its fit; None if it holds no value."""
     from csist.plots import View
 
     if solved.model is None:
@@ -113,7 +113,7 @@ def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
 
 
 def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:
-    """Named frames, without what stands still where that is asked for."""
+    """Return the named frames, with the static background removed if `temporal` is given."""
     if temporal is None:
         return iter(sequence)
     from csist.tracks.static import without_static
@@ -131,7 +131,7 @@ def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str
 
 
 def _measure_psf(sequence: FrameSequence, options: FrameOptions) -> PSFEstimate:
-    """The PSF measured on some frames, spread evenly; on the first ones where nobody knows how many there are."""
+    """Measure the PSF on evenly spaced frames, or on the first ones if the number of frames is unknown."""
     import numpy as np
 
     from csist.frames.psf_measure import MOST_FRAMES, estimate_psf, spread_evenly
@@ -145,7 +145,7 @@ def _measure_psf(sequence: FrameSequence, options: FrameOptions) -> PSFEstimate:
 
 
 def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Results in the order of the items, several computed at a time, few items taken before their turn."""
+    """Yield results in the order of the items, computed in parallel with few items read ahead."""
     if workers == 1:
         yield from map(function, items)
         return
@@ -163,7 +163,7 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
 
 
 class TrackRows:
-    """The detections of sequences, linked into tracks while they come in."""
+    """Detections of sequences, linked into tracks as they are added."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, int, int, float, float, float]] = []
@@ -183,7 +183,7 @@ class TrackRows:
         self._rows += [(sequence, number, frame, *row) for number, row in zip(numbers, place, strict=True)]
 
     def table(self) -> Any:
-        """Tracks with enough detections, numbered by their first appearance, one row a detection."""
+        """Return the tracks with enough detections, numbered by first appearance, with one row per detection."""
         import pandas as pd
 
         from csist.tracks.link import LEAST_LENGTH

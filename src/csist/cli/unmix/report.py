@@ -1,4 +1,4 @@
-"""What `csist unmix` has done so far, its table of groups and its picture."""
+"""Summary of a run of `csist unmix`, its table of groups and its figure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from csist.targets import Targets
 
 VIEWS_KEPT = 4
-"""Most windows in one picture."""
+"""Largest number of windows in one figure."""
 
 
 @dataclass
 class Tally:
-    """What `csist unmix` has done so far."""
+    """Running summary of `csist unmix`."""
 
     files: int = 0
     images: int = 0
@@ -29,7 +29,7 @@ class Tally:
     failed: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     frame_notes: list[str] = field(default_factory=list)
-    """What the user should know about every file of frames."""
+    """Notes for the user that apply to every file of frames."""
     groups: list[dict[str, Any]] = field(default_factory=list)
     windows: list[tuple[int, View]] = field(default_factory=list)
     frame: tuple[float, View] | None = None
@@ -37,24 +37,24 @@ class Tally:
     tracks: TrackRows | None = None
 
     def note(self, text: str, name: str) -> None:
-        """Remember something that the user should know about a file."""
+        """Add a note for the user about a file."""
         names = self.notes.setdefault(text, [])
         if name not in names:
             names.append(name)
 
     def note_all(self, texts: Iterable[str], name: str) -> None:
-        """Remember what the user should know about a file, one line each."""
+        """Add notes for the user about a file, one line each."""
         for text in texts:
             self.note(text, name)
 
     def add(self, block: Block, image: str, sequence: str, window: bool) -> None:
-        """Count the images and targets of a block, keep the rows of its groups and link its frames' targets.
+        """Count the images and targets of a block, store the rows of its groups and link its targets into tracks.
 
         Args:
-            block: what was unmixed.
-            image: name of its images in the tables.
-            sequence: name of the file that it is of.
-            window: whether its images are windows, which have no tracks.
+            block: results of some images.
+            image: name of the images in the tables.
+            sequence: name of the file of the images.
+            window: whether the images are windows, which have no tracks.
         """
         if self.tracks is not None and not window:
             for index, targets in enumerate(block.targets):
@@ -67,7 +67,7 @@ class Tally:
             self.psfs.append({"image": sequence, **block.psf})
 
     def keep_view(self, block: Block, window: bool) -> None:
-        """Keep for the picture the windows with the most targets, or the frame with the surest pair."""
+        """Keep for the figure the windows with the most targets, or the frame with the most certain pair."""
         for index, targets in enumerate(block.targets):
             if window:
                 if len(self.windows) < VIEWS_KEPT or len(targets) > self.windows[-1][0]:
@@ -84,7 +84,7 @@ class Tally:
 
     @property
     def warnings(self) -> list[str]:
-        """One line for each kind of note."""
+        """Notes, one line for each text."""
         lines = []
         for text, names in self.notes.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -93,7 +93,7 @@ class Tally:
 
 
 def _interest(targets: Targets) -> float:
-    """How much a frame has to show: the highest second-best score of a group; of lone targets, a hundredth."""
+    """Rank a frame for the figure: the highest second-best score in a group, or 0.01 times the best score."""
     import numpy as np
 
     most = 0.01 * float(np.nan_to_num(targets.score).max(initial=0.0))
@@ -105,19 +105,19 @@ def _interest(targets: Targets) -> float:
 
 def groups_table(rows: list[dict[str, Any]]) -> Any:
     """One row a group; a probability that a group does not have (fewer targets possible) is blank."""
-    import pandas as pd
+    from csist.io import rows_table
 
     place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
     first = ["image", "frame", "group", *place, "count", "chi_squared", "degrees_of_freedom", "flags"]
     most = max((int(key[2:]) for row in rows for key in row if key.startswith("p_")), default=-1)
-    return pd.DataFrame(rows, columns=[*first, *(f"p_{k}" for k in range(most + 1))])
+    return rows_table(rows, [*first, *(f"p_{k}" for k in range(most + 1))])
 
 
 def draw_unmixed(tally: Tally, path: Path) -> None:
-    """Draw the frame or the windows that were kept; nothing where there are none.
+    """Draw the frame or the windows that were kept, if any.
 
     Raises:
-        InputError: if the picture cannot be written.
+        InputError: if the figure cannot be written.
     """
     from csist.plots import frame_panel, save_figure, window_gallery
 

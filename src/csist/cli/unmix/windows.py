@@ -1,4 +1,4 @@
-"""The windows of a file, unmixed block by block."""
+"""Windows of `csist unmix`, processed block by block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
 from csist.cli.unmix.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from csist.targets import Targets
 
 
-def solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
+def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> Iterator[Block]:
     """The windows of a file in blocks of about a second: progress, and no long wait after Ctrl-C."""
     from csist.create import create_method
 
-    images, recipe, psf = settle_windows(stack, settings)
+    images, recipe, psf = settle_windows(stack, settings, notes)
     method = create_method(**recipe)
     truths = store_truths(stack)
     start, size = 0, whole_batches(method, 32)
     while start < len(images):
         block = images[start : start + size]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         solved = unmix_windows(method, block, start)
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
@@ -40,15 +40,22 @@ def solve_windows(stack: ImageStack, settings: Settings) -> Iterator[Block]:
 
         yield Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf if start == 0 else None)
         start += len(block)
-        if time.perf_counter() - begun < 0.5 and size < 4096:
+        if time.perf_counter() - started < 0.5 and size < 4096:
             size *= 2
 
 
-def settle_windows(stack: ImageStack, settings: Settings) -> tuple[FloatArray, dict[str, Any], dict[str, Any] | None]:
+def settle_windows(
+    stack: ImageStack, settings: Settings, notes: list[str]
+) -> tuple[FloatArray, dict[str, Any], dict[str, Any] | None]:
     """What depends on all windows of a file together: its noise, its PSF, what is wrong with its values.
 
+    Args:
+        stack: the windows.
+        settings: of the command.
+        notes: gets what the user should know.
+
     Returns:
-        The windows (N, H, W) in counts, the arguments of `create_method`, and what was found out about the PSF.
+        The windows (N, H, W) in counts, the arguments of `create_method`, and the summary of a measured PSF.
 
     Raises:
         InputError: if the windows cannot be used.
@@ -57,49 +64,65 @@ def settle_windows(stack: ImageStack, settings: Settings) -> tuple[FloatArray, d
 
     from csist.unmixing import window_recipe
 
-    images = np.array(stack[:])  # a mapped file's array is read-only, which torch does not take
+    everything = np.array(stack[:])  # a mapped file's array is read-only, which torch does not take
+    empty = np.flatnonzero(np.isnan(everything).all(axis=(1, 2)))
+    images = np.delete(everything, empty, axis=0)
+    if len(everything) and not len(images):
+        raise InputError(f"{stack.path} holds nothing but NaN: it has no pixel that can be used")
+    if len(empty):
+        notes.append(f"{empty_text(empty.tolist(), 'image')}, it has no targets")
     sensor, psf = settings.sensor_for(stack, images), None
     if settings.psf_measured == "empirical":
         raise InputError("an empirical PSF is measured on whole frames: for windows use --psf auto")
     if settings.psf_measured:
         from csist.methods.continuous.calibrate import calibrate
 
-        found_out = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
-        level = found_out.background if settings.background is None else settings.background
-        sensor = replace(found_out.sensor, background=level)
-        psf = psf_row(found_out.sigma_px, found_out.sigma_px_std, found_out.images_used)
+        measured = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
+        level = measured.background if settings.background is None else settings.background
+        sensor = replace(measured.sensor, background=level)
+        psf = psf_row(measured.sigma_px, measured.sigma_px_std, measured.images_used)
     recipe = window_recipe(
         images, stack.data.dtype, sensor, settings.prior, settings.method,
         mask_nan=settings.mask_nan, noise_std=settings.noise_for(stack), **settings.method_options,
     )  # fmt: skip
-    return images, recipe, psf
+    return everything, recipe, psf
 
 
 def whole_batches(method: Unmixer, windows: int) -> int:
-    """At least so many windows, and whole batches of a grid method.
+    """Round a number of windows up to whole batches of a grid method.
 
-    Its last bits depend on which windows are in a batch; in blocks of whole batches they are always the same.
+    The last bits of the result of a grid method depend on the composition of its batches; blocks of whole batches make
+    them reproducible.
     """
     return -(-windows // method.block_size) * method.block_size
 
 
 def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> Solved:
-    """Targets, rows of the table of groups, and number of masked pixels of windows.
+    """Unmix windows.
 
     Args:
         method: made by the recipe of `settle_windows`.
-        images: (n, H, W) in counts.
+        images: (n, H, W) in counts; there is nothing in one that is NaN everywhere.
         start: place of the first one in its file.
     """
     import numpy as np
 
-    answers = method.solve(images)
-    groups = [{"frame": start + i, "group": 0, **group_row(group)} for i, group in enumerate(answers.groups)]
-    return Solved(answers.targets, groups, int(np.isnan(images).sum()))
+    from csist.targets import Targets
+
+    held = np.flatnonzero(~np.isnan(images).all(axis=(1, 2))).tolist()
+    answers = method.solve(images[held])
+    targets = [Targets.empty() for _ in images]
+    for place, found in zip(held, answers.targets, strict=True):
+        targets[place] = found
+    groups = [
+        {"frame": start + place, "group": 0, **group_row(group)}
+        for place, group in zip(held, answers.groups, strict=False)  # some methods know nothing of groups
+    ]
+    return Solved(targets, groups, int(np.isnan(images).sum()))
 
 
 def store_truths(stack: ImageStack) -> list[Targets] | None:
-    """The true targets of a store's images; None of other files."""
+    """Return the true targets of the images of a store; None for other files."""
     if stack.kind != "store":
         return None
     from csist.io.store import load
@@ -108,7 +131,7 @@ def store_truths(stack: ImageStack) -> list[Targets] | None:
 
 
 def window_view(name: str, image: FloatArray, found: Targets, sensor: Sensor, truth: Targets | None) -> View:
-    """Picture of a window (H, W)."""
+    """Return the view of a window (H, W)."""
     from csist.plots import View
 
     return View(image, sensor.render(found), found, truth, f"{name}: {count_text(found)}")

@@ -1,4 +1,4 @@
-"""What follows a grid method's map."""
+"""Base class of the read-outs of the map of a grid method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from csist.targets import Targets
 
 
 class ReadOut:
-    """A grid method and what becomes of its maps.
+    """Grid method with a read-out of its maps.
 
     Args:
         method: the grid method.
@@ -23,17 +23,17 @@ class ReadOut:
 
     @property
     def block_size(self) -> int:
-        """Images in a batch of the grid method."""
+        """Batch size of the grid method."""
         return self.method.block_size
 
     def solve(self, images: FloatArray, progress: Progress | None = None, keep_samples: bool = False) -> Answers:
-        """The targets of each image of a stack (N, H, W) in counts; no groups."""
+        """Return the targets of each image of a stack (N, H, W) in counts, without groups."""
         return solve_in_blocks(self.predict, images, self.block_size, progress)
 
     def predict(self, images: FloatArray, *options: Any, **named: Any) -> list[Targets]:
-        """One `Targets` for each image of a stack (N, H, W) in counts, in order; options are those of `read`."""
+        """Return one `Targets` per image of a stack (N, H, W) in counts, in order; options are those of `read`."""
         return self.read(images, self.method.predict_maps(images), *options, **named)
 
     def read(self, images: FloatArray, maps: FloatArray) -> list[Targets]:
-        """The same from maps (N, cH, cW) that are there already."""
+        """Return one `Targets` per image from existing maps (N, cH, cW)."""
         raise NotImplementedError

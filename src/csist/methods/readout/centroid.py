@@ -1,4 +1,4 @@
-"""`NAME+centroid`: the cells of one target merged to their centroid."""
+"""`NAME+centroid`: read-out that merges the cells of one target into their centroid."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from csist.targets import Targets
 
 
 class CentroidReadOut(ReadOut):
-    """A grid method whose maps are read out by centroid.
+    """Grid method with the centroid read-out.
 
     Args:
         method: the grid method.
     """
 
     def read(self, images: FloatArray, maps: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
-        """One `Targets` for each map (N, cH, cW); `threshold` is in counts."""
+        """Return one `Targets` per map (N, cH, cW); `threshold` is in counts."""
         return [self.method.grid.centroids(cells, threshold) for cells in maps]

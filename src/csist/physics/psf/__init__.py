@@ -1,8 +1,8 @@
 """Point spread functions (PSFs), always integrated over the pixel.
 
-A PSF answers one question: which fraction of a target's flux falls into the pixel whose centre lies (dx, dy) px from
-the target, dx = column - x, dy = row - y. Derivatives are with respect to the target's x and y. See Han et al., ICCV
-2025 (arXiv 2505.19148), eq. 1-2. A new kind is one class with the members of `PSF`, and one name in `KINDS`.
+A PSF gives the fraction of a target's flux in the pixel whose centre lies (dx, dy) px from the target, dx = column - x,
+dy = row - y. Derivatives are with respect to the target's x and y. See Han et al., ICCV 2025 (arXiv 2505.19148),
+eq. 1-2. To add a kind, write a class with the members of `PSF` and list it in `KINDS`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def psf_from_card(card: dict[str, Any]) -> PSF:
     """Build the PSF that a card describes.
 
     Args:
-        card: what `to_card` of a PSF returned.
+        card: card returned by `to_card` of a PSF.
 
     Raises:
         InputError: if the kind is unknown, a field is missing, or a value is out of range.
@@ -57,4 +57,4 @@ def psf_from_card(card: dict[str, Any]) -> PSF:
             return psf
     except (KeyError, TypeError) as error:
         raise InputError(f"this PSF card lacks the field {error}: {str(card)[:80]}") from error
-    raise InputError(f"unknown PSF kind {kind!r}: {', '.join(KINDS)} exist")
+    raise InputError(f"unknown PSF kind {kind!r}: use one of {', '.join(KINDS)}")

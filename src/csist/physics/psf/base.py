@@ -1,4 +1,4 @@
-"""The protocol of a point spread function, and quantities that follow from any of them."""
+"""Protocol of a point spread function, and quantities derived from any PSF."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ RAYLEIGH_PER_SIGMA = 1.9
 
 
 class PSF(Protocol):
-    """What a sensor and a solver need to know of a point spread function."""
+    """Point spread function as used by sensors and solvers."""
 
     kind: ClassVar[str]
 
     def __hash__(self) -> int:
-        """Equal PSFs have equal hashes; results derived from a PSF are cached by it."""
+        """Return a hash, equal for equal PSFs, by which derived results are cached."""
 
     @property
     def radius_px(self) -> float:
@@ -34,7 +34,7 @@ class PSF(Protocol):
         """Derivatives of `response` by the target's x and y, in 1/px."""
 
     def to_card(self) -> dict[str, Any]:
-        """A JSON-ready description that `psf_from_card` turns back into an equal PSF."""
+        """Return a JSON-ready description from which `psf_from_card` builds an equal PSF."""
 
     @classmethod
     def from_fields(cls, values: dict[str, Any]) -> Self:
@@ -47,12 +47,12 @@ class PSF(Protocol):
 
 
 class FromFields:
-    """Card of a dataclass whose fields are numbers: written and read back."""
+    """Base class that writes and reads the card of a dataclass whose fields are numbers."""
 
     kind: ClassVar[str]
 
     def to_card(self: Any) -> dict[str, Any]:
-        """A JSON-ready description."""
+        """Return a JSON-ready description."""
         return {"kind": self.kind, **{each.name: getattr(self, each.name) for each in fields(self)}}
 
     @classmethod
@@ -62,7 +62,7 @@ class FromFields:
 
 
 def pixel_kernel(psf: PSF) -> FloatArray:
-    """Response (n, n) of the pixels around a target centred on one, out to the PSF's radius; n is odd."""
+    """Return the responses (n, n), n odd, of the pixels within the PSF's radius of a target at a pixel centre."""
     reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
     return psf.response(reach[None, :], reach[:, None])
 
@@ -77,13 +77,13 @@ def lone_significance(psf: PSF) -> float:
 def spread_px(psf: PSF) -> float:
     """Sigma in px of the Gaussian with the same noise-equivalent area, 4 pi sigma^2 = 1 / sum(response^2).
 
-    The pixel is included. Second moments would give the same for clean tables, but for measured ones they mostly give
-    the noise in the wings.
+    The width includes the pixel. Second moments would give the same value for noise-free PSFs, but for measured ones
+    they are dominated by the noise in the wings.
     """
     response = pixel_kernel(psf)
     return float(np.sqrt((response.sum() ** 2 / (response**2).sum()) / (4.0 * np.pi)))
 
 
 def equivalent_sigma(psf: PSF) -> float:
-    """Sigma in px of a comparable circular Gaussian: the PSF's own (`sigma_px`) where it has one, else `spread_px`."""
+    """Sigma in px of a comparable circular Gaussian: `sigma_px` of the PSF if it has one, else `spread_px`."""
     return float(getattr(psf, "sigma_px", None) or spread_px(psf))

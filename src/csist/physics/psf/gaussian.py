@@ -45,15 +45,15 @@ class GaussianPSF(FromFields):
 
     @property
     def radius_px(self) -> float:
-        """Five sigma and half a pixel: 6e-7 of the flux lies beyond, per axis."""
+        """Five sigma plus half a pixel; per axis, 6e-7 of the flux lies beyond."""
         return 5.0 * self.sigma_px + 0.5
 
     def profile(self, offset: ArrayLike) -> FloatArray:
-        """One-dimensional response at `offset` px; the two-dimensional one is the product of two of these."""
+        """One-dimensional response at `offset` px; the two-dimensional response is the product over both axes."""
         return _gaussian_cell(np.asarray(offset, dtype=np.float64), self.sigma_px)
 
     def profile_gradient(self, offset: ArrayLike) -> FloatArray:
-        """Derivative of `profile` by the target's position (so with the sign of -d/d offset), in 1/px."""
+        """Derivative of `profile` by the target's position, -d/d offset, in 1/px."""
         offset = np.asarray(offset, dtype=np.float64)
         return _normal_density(offset - 0.5, self.sigma_px) - _normal_density(offset + 0.5, self.sigma_px)
 
@@ -80,10 +80,10 @@ class GaussianPSF(FromFields):
 class EllipticalGaussianPSF(FromFields):
     """Elliptical Gaussian with standard deviations along two perpendicular axes, integrated over pixels.
 
-    Along y the integral is Gauss-Legendre quadrature; along x, given y, it is exact (error function).
+    The integral along y is a Gauss-Legendre quadrature; along x, given y, it is exact (error function).
 
     Args:
-        sigma_x_px: standard deviation in px along the first axis, which is x where the angle is 0.
+        sigma_x_px: standard deviation in px along the first axis, which is x if the angle is 0.
         sigma_y_px: standard deviation in px along the second axis.
         angle_deg: angle in degrees from x towards y (clockwise on the screen, where y points down) of the first axis.
 
@@ -118,7 +118,7 @@ class EllipticalGaussianPSF(FromFields):
 
     @cached_property
     def _shape(self) -> tuple[float, float, float]:
-        """Standard deviation of y; slope of the mean of x given y; standard deviation of x given y."""
+        """Standard deviation of y, slope of the mean of x given y, and standard deviation of x given y."""
         angle = np.deg2rad(self.angle_deg)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         covariance = turn @ np.diag([self.sigma_x_px**2, self.sigma_y_px**2]) @ turn.T
@@ -133,7 +133,7 @@ class EllipticalGaussianPSF(FromFields):
         """Fraction of the flux in the pixel at offset (dx, dy) px from the target; arrays broadcast."""
         dx, dy = np.broadcast_arrays(np.asarray(dx, dtype=np.float64), np.asarray(dy, dtype=np.float64))
         sigma_y, slope, sigma_x = self._shape
-        # The integrand along y is as narrow as the narrower axis, and as x's edge crosses a tilted ellipse.
+        # The integrand along y can be as narrow as the narrower axis, because a pixel edge crosses a tilted ellipse.
         nodes, weights = pixel_nodes(min(self.sigma_x_px, self.sigma_y_px))
         y = dy[..., None] + nodes
         low, high = ((dx[..., None] + side - slope * y) / sigma_x for side in (-0.5, 0.5))

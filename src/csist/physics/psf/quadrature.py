@@ -15,7 +15,7 @@ from csist.checks import InputError, check_positive
 from csist.physics.psf.base import FromFields
 
 WING_SHARE = 1e-3
-"""A Moffat profile is fitted out to where its density has fallen to this share of the peak."""
+"""Density, as a fraction of the peak, down to which a Moffat profile is fitted."""
 
 
 @lru_cache(maxsize=64)
@@ -29,7 +29,7 @@ def pixel_nodes(scale_px: float) -> tuple[FloatArray, FloatArray]:
 
 
 class DensityPSF(FromFields):
-    """A PSF given by its density: a subclass defines `scale_px` and `density`."""
+    """PSF given by its density: a subclass defines `scale_px` and `density`."""
 
     @property
     def scale_px(self) -> float:
@@ -84,7 +84,7 @@ class AiryPSF(DensityPSF):
 
     @property
     def scale_px(self) -> float:
-        """The first dark ring."""
+        """Radius of the first dark ring in px."""
         return self.radius_px
 
     def density(self, dx: FloatArray, dy: FloatArray) -> FloatArray:
@@ -96,7 +96,7 @@ class AiryPSF(DensityPSF):
 
 @dataclass(frozen=True)
 class MoffatPSF(DensityPSF):
-    """Moffat profile, for images blurred by the atmosphere: a Gaussian core with wings of a power law.
+    """Moffat profile, for images blurred by the atmosphere: a Gaussian-like core with power-law wings.
 
     The density at distance r is (beta - 1) / (pi alpha^2) * (1 + r^2 / alpha^2)^-beta, with
     fwhm = 2 alpha sqrt(2^(1/beta) - 1) (Moffat, A&A 3, 455, 1969).
@@ -117,7 +117,7 @@ class MoffatPSF(DensityPSF):
         object.__setattr__(self, "fwhm_px", check_positive("fwhm_px", self.fwhm_px))
         object.__setattr__(self, "beta", check_positive("beta", self.beta))
         if self.beta <= 1.0:
-            raise InputError(f"beta must be above 1, with which the flux is finite, got {self.beta}")
+            raise InputError(f"beta must be above 1 for the flux to be finite, got {self.beta}")
 
     @property
     def alpha_px(self) -> float:
@@ -126,12 +126,12 @@ class MoffatPSF(DensityPSF):
 
     @property
     def scale_px(self) -> float:
-        """Half the full width at half maximum."""
+        """Half the full width at half maximum in px."""
         return 0.5 * self.fwhm_px
 
     @property
     def radius_px(self) -> float:
-        """Distance at which the density has fallen to 1e-3 of its peak, and half a pixel."""
+        """Distance in px at which the density has fallen to 1e-3 of its peak, plus half a pixel."""
         return float(self.alpha_px * np.sqrt(WING_SHARE ** (-1.0 / self.beta) - 1.0) + 0.5)
 
     def density(self, dx: FloatArray, dy: FloatArray) -> FloatArray:

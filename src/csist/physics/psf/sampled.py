@@ -17,13 +17,14 @@ from csist.checks import InputError
 
 @dataclass(frozen=True, eq=False)
 class SampledPSF:
-    """A measured PSF: pixel responses tabulated every 1/oversampling px, the target in the array's middle.
+    """Measured PSF: pixel responses tabulated every 1/oversampling px around a target at the centre of the array.
 
     Args:
-        array: odd-sided 2-D array [dy, dx] of responses (an "effective PSF": the pixel is already in it).
-        oversampling: samples per pixel. The array is scaled so that its sum is oversampling^2, flux 1.
+        array: 2-D array [dy, dx] of responses with odd sides (an "effective PSF", which includes the pixel).
+        oversampling: samples per pixel. The array is scaled to the sum oversampling^2, that is, flux 1.
 
-    Between samples a cubic spline interpolates (scipy's RectBivariateSpline); outside the array it is 0.
+    Values between samples are interpolated by a cubic spline (SciPy's RectBivariateSpline); outside the array the
+    response is 0.
 
     Raises:
         InputError: if the array is not a finite odd-sided 2-D array of at least 5 x 5 with a positive sum.
@@ -48,7 +49,7 @@ class SampledPSF:
 
     @property
     def radius_px(self) -> float:
-        """Distance beyond which every sample is below 1e-3 of the peak, or the array ends."""
+        """Distance in px beyond which every sample is below 1e-3 of the peak, or at which the array ends."""
         bright = np.argwhere(np.abs(self.array) > 1e-3 * self.array.max())
         centre = (np.array(self.array.shape) - 1) / 2
         return float((np.abs(bright - centre).max() + 1) / self.oversampling)
@@ -86,7 +87,7 @@ class SampledPSF:
         return hash(self.to_card()["float32"])
 
     def to_card(self) -> dict[str, Any]:
-        """A JSON-ready description; the array is base64 of little-endian float32, row by row."""
+        """Return a JSON-ready description; the array is base64 of little-endian float32, row by row."""
         data = base64.b64encode(self.array.astype("<f4").tobytes()).decode()
         return {
             "kind": self.kind,

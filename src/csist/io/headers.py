@@ -1,0 +1,213 @@
+"""What a file's header says of the instrument, under the names that cameras and observatories use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from csist._types import FloatArray
+from csist.physics.sensor import Sensor
+
+READ_NOISE_KEYS = ("RDNOISE", "READNOIS", "RON", "READNOISE")
+EXPOSURE_KEYS = ("EXPTIME", "EXPOSURE")
+
+AGREEMENT = 1.25
+"""A gain is believed if the variance that follows from it and that of the image differ by less than this factor."""
+
+MOST_SATURATED = 0.05
+"""Share of pixels above the stated saturation beyond which it cannot be meant in the image's unit."""
+
+_ELECTRONS_PER_COUNT = re.compile(
+    r"\b(e|e-|el|electrons?|elec)\s*(/|per)\s*(adu|dn|counts?|data number|cts?)\b", re.IGNORECASE
+)
+_COUNT_UNITS = {"", "adu", "dn", "count", "counts", "ct", "cts"}
+_ELECTRON_UNITS = {"electron", "electrons", "e", "e-", "elec"}
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """The instrument as a header states it; None where it says nothing.
+
+    Args:
+        gain: electrons per count.
+        read_noise: standard deviation in counts.
+        saturation: level in counts at which a pixel clips.
+        exposure_s: exposure time in s.
+        unit: of the values, as the file writes it.
+        said: the entries that the three first come from, for people ("gain 1.4 e/count (EGAIN)").
+        cards: the header as (keyword, value) pairs, for the sky coordinates; empty where there are none.
+    """
+
+    gain: float | None = None
+    read_noise: float | None = None
+    saturation: float | None = None
+    exposure_s: float | None = None
+    unit: str | None = None
+    said: tuple[str, ...] = ()
+    cards: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def states_sensor(self) -> bool:
+        """Whether anything of a sensor is known."""
+        return any(value is not None for value in (self.gain, self.read_noise, self.saturation))
+
+    def applied(self, sensor: Sensor) -> Sensor:
+        """The sensor with what the header knows in the place of what it does not."""
+        known = {name: getattr(self, name) for name in ("gain", "saturation") if getattr(self, name) is not None}
+        if self.gain is not None and self.read_noise is not None:
+            known["read_noise"] = self.read_noise
+        return replace(sensor, **known)
+
+    def wcs(self) -> Any:
+        """The sky coordinates, an `astropy.wcs.WCS`; None where the file has none.
+
+        Positions given to it are in px of the whole image, whatever part of it was read.
+        """
+        if not any(key.startswith("CTYPE") for key, _ in self.cards):
+            return None
+        import warnings
+
+        from astropy.io import fits
+        from astropy.wcs import WCS
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = WCS(fits.Header(list(self.cards)), naxis=2)
+        return found if found.has_celestial else None
+
+
+def _number(cards: Mapping[str, Any], *names: str) -> tuple[str, float] | None:
+    """The first of these keywords that holds a finite number > 0, and that."""
+    for name in names:
+        value = cards.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value) and value > 0:
+            return name, float(value)
+    return None
+
+
+def header_of_cards(
+    cards: Mapping[str, Any], comments: Mapping[str, str], image: FloatArray, notes: list[str]
+) -> Header:
+    """What the keywords of a FITS header say of the instrument.
+
+    EGAIN is in electrons per count by its definition. GAIN is, with many cameras, the number of a setting, so it is
+    taken only where its comment says the unit, or where the noise of the image is that of so many electrons. Read
+    noise is stated in electrons.
+
+    Args:
+        cards: keywords and values.
+        comments: of the keywords.
+        image: (H, W), against which GAIN is held.
+        notes: gets what the user should know.
+    """
+    unit = str(cards.get("BUNIT", "")).strip()
+    exposure = _number(cards, *EXPOSURE_KEYS)
+    seconds = None if exposure is None else exposure[1]
+    said: list[str] = []
+    noise = _number(cards, *READ_NOISE_KEYS)
+    gain = _gain(
+        cards,
+        comments,
+        unit=unit,
+        seconds=seconds,
+        noise_e=None if noise is None else noise[1],
+        image=image,
+        said=said,
+        notes=notes,
+    )
+    read_noise = None
+    if noise is not None:
+        if gain is not None:
+            read_noise = noise[1] / gain
+            said.append(f"read noise {read_noise:.4g} counts ({noise[0]})")
+        else:
+            notes.append(f"{noise[0]} = {noise[1]:g} is not used: it is in electrons, and the gain is not known")
+    saturation = _number(cards, "SATURATE")
+    above = 0.0 if saturation is None else float(np.mean(image >= saturation[1]))
+    if saturation is not None and above > MOST_SATURATED:
+        notes.append(f"SATURATE = {saturation[1]:g} is not used: {100 * above:.0f} % of the pixels are above it")
+        saturation = None
+    if saturation is not None:
+        said.append(f"saturation {saturation[1]:g} counts (SATURATE)")
+    bayer = str(cards.get("BAYERPAT", cards.get("COLORTYP", ""))).strip()
+    if bayer:
+        notes.append(
+            f"a colour camera's raw picture ({bayer}): neighbouring pixels have different filters, positions and "
+            "fluxes are only right for targets without colour"
+        )
+    return Header(
+        gain=gain,
+        read_noise=read_noise,
+        saturation=None if saturation is None else saturation[1],
+        exposure_s=seconds,
+        unit=unit or None,
+        said=tuple(said),
+        cards=tuple((key, value) for key, value in cards.items() if _is_plain(key, value)),
+    )
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    return bool(key) and key not in ("COMMENT", "HISTORY") and isinstance(value, str | int | float | bool)
+
+
+def _gain(
+    cards: Mapping[str, Any],
+    comments: Mapping[str, str],
+    *,
+    unit: str,
+    seconds: float | None,
+    noise_e: float | None,
+    image: FloatArray,
+    said: list[str],
+    notes: list[str],
+) -> float | None:
+    """Electrons per unit of the values, if the header knows."""
+    base, _, rate = unit.lower().replace(" ", "").partition("/")
+    per_second = rate in ("s", "sec", "second")
+    scale = seconds if per_second else 1.0
+    if (rate and not per_second) or scale is None:
+        return None
+    if base in _ELECTRON_UNITS:
+        said.append(f"gain {scale:g} e/count (BUNIT {unit})")
+        return scale
+    if base not in _COUNT_UNITS:
+        return None
+    stated = _number(cards, "EGAIN")
+    if stated is None:
+        stated = _number(cards, "GAIN")
+        if stated is None:
+            return None
+        written = comments.get("GAIN", "")
+        if not _ELECTRONS_PER_COUNT.search(written) and not agrees(image, stated[1] * scale, noise_e or 0.0):
+            notes.append(
+                f"GAIN = {stated[1]:g} is not used: its comment does not say electrons per count, and the noise of the "
+                "image is not that of such a gain"
+            )
+            return None
+    said.append(f"gain {stated[1] * scale:g} e/count ({stated[0]})")
+    return stated[1] * scale
+
+
+def agrees(image: FloatArray, gain: float, read_noise_e: float) -> bool:
+    """Whether the noise of an image is the photon noise of its level at that gain.
+
+    Args:
+        image: (H, W) in counts.
+        gain: electrons per count.
+        read_noise_e: in electrons.
+    """
+    # Differences of every other pixel: neighbours share light where a detector couples them.
+    steps = image[:, 2:] - image[:, :-2]
+    steps = steps[np.isfinite(steps)]
+    if steps.size < 100:
+        return False
+    level = float(np.nanmedian(image))
+    variance = (1.4826 * float(np.median(np.abs(steps - np.median(steps))))) ** 2 / 2.0
+    expected = max(level, 0.0) / gain + (read_noise_e / gain) ** 2
+    # The photons must be seen, not the read noise alone.
+    photons = level / gain > (read_noise_e / gain) ** 2
+    return photons and expected > 0 and 1.0 / AGREEMENT < variance / expected < AGREEMENT
