@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import int64, types
@@ -73,14 +73,14 @@ def _fill_profile(
 
 
 @fused
-def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, kinds: int, scratch: Scratch) -> None:
+def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, kinds: Any, scratch: Scratch) -> None:
     """Fill `scratch.profiles` with the profiles of every target of every chain along y and x.
 
     Args:
         posterior: what is sampled.
         state: (size, chains).
         rank: of the PSF's products.
-        kinds: number of profiles: 2 for values along y and x, 4 for their slopes too.
+        kinds: number of profiles as int64: 2 for values along y and x, 4 for their slopes too.
         scratch: `profiles` (4, side, targets, chains) gets values along y, along x, slopes along y, along x.
     """
     h, w, chains = scratch.image.shape
