@@ -236,7 +236,7 @@ def calling(kernel: Callable[..., Any]) -> Any:
         3: lambda _, address, a, b, c: type_call(address, a, b, c),
         4: lambda _, address, a, b, c, d: type_call(address, a, b, c, d),
         5: lambda _, address, a, b, c, d, e: type_call(address, a, b, c, d, e),
-        7: lambda _, address, a, b, c, d, e, f, g: type_call(address, a, b, c, d, e, f, g),
+        6: lambda _, address, a, b, c, d, e, f: type_call(address, a, b, c, d, e, f),
     }
     return intrinsic(by_number[len(declared.args)])
 

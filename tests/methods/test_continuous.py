@@ -23,7 +23,8 @@ from csist.methods.continuous.likelihood import (
 )
 from csist.methods.continuous.model import AT_CEILING, AT_FLOOR, IGNORED, MEASURED, Bounds, Noise, Stack, Window
 from csist.methods.continuous.optics import profile_polynomials, profile_tables
-from csist.methods.continuous.optimise import maximise
+from csist.methods.continuous.optimise import Stop, maximise
+from csist.methods.continuous.population import Posterior
 from csist.methods.continuous.posterior import Draws, Summary, empty_draws, summarise_stack
 from csist.methods.continuous.rounding import NOT_EXACT
 from csist.methods.continuous.tempering import Groups, Ladder, Laws, temper_stack
@@ -43,9 +44,9 @@ EMPTY = np.zeros((0, 5, 5))
 
 @compiled
 def climb(
-    theta: np.ndarray, bounds: Bounds, window: Window, noise: Noise, tables: np.ndarray, steps: int, tolerance: float
+    theta: np.ndarray, bounds: Bounds, window: Window, noise: Noise, tables: np.ndarray, stop: Stop
 ) -> tuple[float, bool]:
-    return maximise(theta, bounds, window, noise, tables, steps, tolerance)
+    return maximise(theta, bounds, window, noise, tables, stop)
 
 
 @compiled
@@ -54,11 +55,13 @@ def weigh(theta: np.ndarray, bounds: Bounds, window: Window, noise: Noise, table
 
 
 @compiled
-def anneal_window(
-    call: Kernels, bounds: Bounds, polynomials: np.ndarray, window: Window, noise: Noise, start: Start, plan: Plan,
-    cloud: Cloud,
-) -> Outcome:  # fmt: skip
-    return anneal(call, pose_in_pixel(bounds, polynomials, window, noise), start, plan, cloud)
+def pose_window(bounds: Bounds, polynomials: np.ndarray, window: Window, noise: Noise) -> Posterior:
+    return pose_in_pixel(bounds, polynomials, window, noise)
+
+
+@compiled
+def anneal_window(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud: Cloud) -> Outcome:
+    return anneal(call, posterior, start, plan, cloud)
 
 
 def window_of(data: np.ndarray, code: np.ndarray | None = None, basis: np.ndarray | None = None) -> Window:
@@ -157,13 +160,13 @@ def test_maximise_finds_the_truth_and_respects_bounds() -> None:
     high = np.array([7, 8, 500.0, 7, 8, 500.0, 10])
     start = np.array([3.0, 4.0, 200.0, 4.1, 4.8, 200.0, 0.0])
     theta = start.copy()
-    value, converged = climb(theta, Bounds(low, high, False, 0.1), window, noise_of(1.0), tables, 100, 1e-9)
+    value, converged = climb(theta, Bounds(low, high, False, 0.1), window, noise_of(1.0), tables, Stop(100, 1e-9))
     assert converged
     assert value == pytest.approx(0.0, abs=1e-6)
     assert theta == pytest.approx(THETA, abs=1e-3)
     high[2] = 210.0
     theta = start.copy()
-    climb(theta, Bounds(low, high, False, 0.1), window, noise_of(1.0), tables, 100, 1e-9)
+    climb(theta, Bounds(low, high, False, 0.1), window, noise_of(1.0), tables, Stop(100, 1e-9))
     assert theta[2] == 210.0
 
 
@@ -196,7 +199,7 @@ def single_target_posterior() -> tuple:
 def test_laplace_evidence_equals_integration() -> None:
     data, tables, variance, low, high, mode, evidence, _, _ = single_target_posterior()
     theta, bounds = mode.copy(), Bounds(low, high, False, 0.0)
-    climb(theta, bounds, window_of(data), noise_of(variance), tables, 100, 1e-9)
+    climb(theta, bounds, window_of(data), noise_of(variance), tables, Stop(100, 1e-9))
     value = weigh(theta, bounds, window_of(data), noise_of(variance), tables)
     assert value == pytest.approx(evidence, abs=0.3)
 
@@ -207,7 +210,8 @@ def test_annealed_samples_and_their_evidence_equal_integration() -> None:
     bounds, polynomials = Bounds(low, high, False, 0.0), profile_polynomials(tables)
     cloud = Cloud(np.empty((20 * CHAINS_A_BLOCK, 3)), np.empty(20 * CHAINS_A_BLOCK))
     noise, plan = noise_of(variance), Plan(10, 20, 100, 2, 1)
-    outcome = anneal_window(kernels(noise), bounds, polynomials, window_of(data), noise, start, plan, cloud)
+    posterior = pose_window(bounds, polynomials, window_of(data), noise)
+    outcome = anneal_window(kernels(noise), posterior, start, plan, cloud)
     samples, found = cloud.theta, outcome.log_evidence
     assert (np.abs(samples.mean(axis=0) - means) < 0.12 * stds).all()
     assert samples.std(axis=0) == pytest.approx(stds, rel=0.08)

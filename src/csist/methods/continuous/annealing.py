@@ -400,7 +400,7 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
     added, share = 0.0, 1.0
     if posterior.noise.before_rounding >= 0.0:
         added, share = call_weigh_by_rounding(
-            call.weigh_by_rounding, call, posterior, cloud.theta, cloud.value, spare.state[0], spare.value[0], scratch
+            call.weigh_by_rounding, call, posterior, cloud.theta, cloud.value, scratch
         )
     acceptance = accepted / max(plan.last_moves * total_chains, 1)
     return Outcome(log_evidence + added, effective * share, acceptance, stage + 1, reduction)
@@ -414,22 +414,19 @@ def pose_in_pixel(bounds: Bounds, polynomials: SingleArray, patch: Window, noise
 
 @compiled
 def anneal_in_pixel(
-    call: Kernels, stack: Stack, noise: Noise, polynomials: SingleArray, model: PixelModel, plan: Plan, task: IntArray,
-    cloud: Cloud,
-) -> Outcome:  # fmt: skip
+    call: Kernels, stack: Stack, model: PixelModel, plan: Plan, task: IntArray, cloud: Cloud
+) -> Outcome:
     """Sample the posterior of a group inside a pixel; the evidence is that of the whole window.
 
     Args:
         call: addresses of kernels.
         stack: the windows.
-        noise: of a pixel.
-        polynomials: of `Optics`.
-        model: prior and templates.
+        model: noise, optics, prior and templates.
         plan: how long to anneal.
         task: (4,) place of the window in the stack, number of targets, row and column of the pixel.
         cloud: filled.
     """
-    place, count, row, column = task[0], task[1], task[2], task[3]
+    place, count, row, column, noise = task[0], task[1], task[2], task[3], model.noise
     rows, columns = stack.data.shape[1], stack.data.shape[2]
     window = cut(stack, place, whole_region(stack))
     region = region_around(row, column, model.templates.images.shape[2] // 2, rows, columns)
@@ -439,7 +436,7 @@ def anneal_in_pixel(
     temperature = temper_templates(misfits, noise.variance, START_EFFECTIVE, weight)
     start = Start(model.templates.positions[count], row, column, weight, temperature)
     bounds = bounds_in_pixel(count, row, column, model.prior)
-    posterior = pose_in_pixel(bounds, polynomials, cut(stack, place, region), noise)
+    posterior = pose_in_pixel(bounds, model.optics.polynomials, cut(stack, place, region), noise)
     found = anneal(call, posterior, start, plan, cloud)
     log_evidence = found.log_evidence + empty_outside(window, region, noise.variance)
     return Outcome(log_evidence, found.effective_sample_size, found.acceptance, found.stages, found.scale_reduction)

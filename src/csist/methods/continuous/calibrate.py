@@ -164,7 +164,7 @@ def calibrate(
     for doubt in DOUBTS:
         misfit = doubt * _misfit_per_doubt(stack, sensor, psf)
         chosen, own = _single_targets(stack, sensor, prior, float(np.hypot(noise, misfit)), workers)
-        fit = _fit(stack[chosen], sensor, psf.sigma_px, own, noise, misfit, len(stack))
+        fit = _fit(stack[chosen], sensor, psf.sigma_px, own, noise_std=noise, misfit=misfit, images=len(stack))
         psf = GaussianPSF(fit.sigma_px)
         sensor = replace(sensor, psf=psf, background=fit.background)
     return Calibration(sensor, **fit._asdict(), noise_std=noise)
@@ -297,6 +297,7 @@ def _fit(
     sensor: Sensor,
     sigma_px: float,
     own: FloatArray,
+    *,
     noise_std: float,
     misfit: float,
     images: int,

@@ -106,7 +106,7 @@ def _sample_in_pixel(solver: PixelSolver, stack: Stack, truth: FloatArray, steps
     draws = empty_draws(1, RECORDS * BLOCKS * CHAINS_A_BLOCK, 3 * count)
     draws.kept[0] = len(draws.value[0])
     anneal_in_pixel(
-        kernels(solver.noise), stack, solver.noise, solver.optics.polynomials, solver.model, plan,
+        kernels(solver.noise), stack, solver.model, plan,
         np.array([0, count, row, column]), Cloud(draws.theta[0], draws.value[0]),
     )  # fmt: skip
     return _Answer(draws, low, high)
@@ -139,6 +139,7 @@ def posterior_limit(
     truths: list[Targets],
     sensor: Sensor,
     prior: ScenePrior,
+    *,
     steps: int = 500_000,
     templates: int = 8192,
     workers: int | None = None,

@@ -53,6 +53,7 @@ class Continuous:
         sensor: Sensor | None = None,
         ratio: int = 3,
         prior: ScenePrior | None = None,
+        *,
         mode: str = "accurate",
         noise_std: float | None = None,
         background: str = "known",

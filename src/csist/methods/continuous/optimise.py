@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float64, int64
 
-from csist._compiled import fused, inner, linked, tuple_of
+from csist._compiled import fused, inner, linked, tuple_of, tuple_type
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import (
     count_of,
@@ -24,6 +24,21 @@ SEPARATION_STIFFNESS = 2500.0
 """Weight in 1/px^2 of the penalty that keeps targets at the prior's separation while a mode is sought."""
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e12
+
+
+class Stop(NamedTuple):
+    """When a climb ends.
+
+    Args:
+        iterations: most steps.
+        tolerance: gain in log likelihood at which it has converged.
+    """
+
+    iterations: int
+    tolerance: float
+
+
+STOP = tuple_type(Stop, int64, float64)
 
 
 class Scratch(NamedTuple):
@@ -188,15 +203,9 @@ def _solve_damped(theta: FloatArray, bounds: Bounds, damping: float, scratch: Sc
     return int(number)
 
 
-@linked(tuple_of(float64, boolean)(VECTOR, BOUNDS, WINDOW, NOISE, TABLES, int64, float64))
+@linked(tuple_of(float64, boolean)(VECTOR, BOUNDS, WINDOW, NOISE, TABLES, STOP))
 def maximise(
-    theta: FloatArray,
-    bounds: Bounds,
-    window: Window,
-    noise: Noise,
-    tables: FloatArray,
-    iterations: int,
-    tolerance: float,
+    theta: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray, stop: Stop
 ) -> tuple[float, bool]:
     """Climb from `theta`, which is changed in place, to a mode of the likelihood within the bounds.
 
@@ -206,15 +215,14 @@ def maximise(
         window: the data.
         noise: of a pixel.
         tables: of `Optics`.
-        iterations: most steps.
-        tolerance: gain in log likelihood at which the climb stops.
+        stop: when to end.
 
     Returns:
         the penalised log likelihood, and whether the climb converged.
     """
     scratch = make_scratch(theta.shape[0], window)
     damping, value, is_stale = FIRST_DAMPING, -np.inf, True
-    for _ in range(iterations):
+    for _ in range(stop.iterations):
         if is_stale:
             value = _linearise(theta, bounds, window, noise, tables, scratch)
             is_stale = False
@@ -228,7 +236,7 @@ def maximise(
             a = scratch.free[i]
             trial[a] = min(max(theta[a] + scratch.step[i], bounds.low[a]), bounds.high[a])
             expected += (trial[a] - theta[a]) * scratch.gradient[a]
-        if expected < tolerance:
+        if expected < stop.tolerance:
             return value, True
         trial_value = _penalised(trial, bounds, window, noise, tables, scratch)
         if trial_value > value:

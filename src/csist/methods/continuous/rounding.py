@@ -21,8 +21,6 @@ from csist.methods.continuous.model import (
     IGNORED,
     MATRIX,
     MEASURED,
-    SINGLE_MATRIX,
-    SINGLE_VECTOR,
     VECTOR,
     Noise,
     SingleArray,
@@ -113,15 +111,9 @@ def rounded_log_likelihoods(posterior: Posterior, image: SingleArray, value: Sin
                     )
 
 
-@linked(tuple_of(float64, float64)(KERNELS, POSTERIOR, MATRIX, VECTOR, SINGLE_MATRIX, SINGLE_VECTOR, SCRATCH))
+@linked(tuple_of(float64, float64)(KERNELS, POSTERIOR, MATRIX, VECTOR, SCRATCH))
 def weigh_by_rounding(
-    call: Kernels,
-    posterior: Posterior,
-    theta: FloatArray,
-    values: FloatArray,
-    state: SingleArray,
-    value: SingleArray,
-    scratch: Scratch,
+    call: Kernels, posterior: Posterior, theta: FloatArray, values: FloatArray, scratch: Scratch
 ) -> tuple[float, float]:
     """Resample posterior samples by the exact likelihood of rounded counts.
 
@@ -130,13 +122,12 @@ def weigh_by_rounding(
         posterior: under which they were drawn.
         theta: (m, parameters or more) samples, changed in place.
         values: (m,) their log likelihoods, likewise.
-        state: scratch, (size, chains).
-        value: scratch, (chains,).
-        scratch: arrays to work in.
+        scratch: arrays to work in; its trial states are overwritten.
 
     Returns:
         what the exact likelihood adds to the log evidence, and the share of the samples that is effective.
     """
+    state, value = scratch.trial, scratch.trial_value
     kept, (size, chains) = theta.shape[0], state.shape
     weight = np.empty(kept)
     for start in range(0, kept, chains):

@@ -16,10 +16,9 @@ from csist._types import BoolArray, FloatArray
 from csist.methods.continuous.evidence import log_evidence
 from csist.methods.continuous.likelihood import chi_squared, pixel_terms, profile, render
 from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, Window, copy_into, cut, whole_region
-from csist.methods.continuous.optimise import maximise
+from csist.methods.continuous.optimise import Stop, maximise
 
-QUICK_ITERATIONS, FULL_ITERATIONS = 12, 60
-QUICK_TOLERANCE, FULL_TOLERANCE = 1e-2, 1e-3
+QUICK, FULL = Stop(iterations=12, tolerance=1e-2), Stop(iterations=60, tolerance=1e-3)
 ADDITIONS = 2
 """Largest residuals at which a target is proposed."""
 MOST_SPLITS = 4
@@ -254,30 +253,38 @@ def _best_start(
     for p in range(proposals.shape[0]):
         for a in range(proposals.shape[1]):
             proposals[p, a] = min(max(proposals[p, a], bounds.low[a]), bounds.high[a])
-        value, _ = call_maximise(
-            climb.maximise, proposals[p], bounds, window, noise, tables, QUICK_ITERATIONS, QUICK_TOLERANCE
-        )
+        value, _ = call_maximise(climb.maximise, proposals[p], bounds, window, noise, tables, QUICK)
         if value > best:
             best, chosen = value, p
     start: FloatArray = proposals[chosen]
     return start
 
 
+class Camera(NamedTuple):
+    """What turns targets into pixel values.
+
+    Args:
+        noise: of a pixel.
+        tables: of `Optics`.
+    """
+
+    noise: Noise
+    tables: FloatArray
+
+
 @inlined
-def search_window(
-    climb: Climbers, window: Window, noise: Noise, tables: FloatArray, space: Space, modes: Modes, place: int
-) -> None:
+def search_window(climb: Climbers, window: Window, camera: Camera, space: Space, modes: Modes, place: int) -> None:
     """Find the best mode of every count in a window.
 
     Args:
         climb: addresses of kernels.
         window: the data.
-        noise: of a pixel.
-        tables: of `Optics`.
+        camera: noise and PSF.
         space: where targets may lie.
         modes: the entries of the window are filled.
         place: of the window in `modes`.
     """
+    noise, tables = camera.noise, camera.tables
     scratch = _make_scratch(window)
     evidence, terms = modes.evidence[place], window.basis.shape[0]
     best, is_explained = -np.inf, False
@@ -290,9 +297,7 @@ def search_window(
             if proposals.shape[0] == 0:
                 break
             theta = _best_start(climb, proposals, bounds, window, noise, tables)
-        _, modes.converged[place, count] = call_maximise(
-            climb.maximise, theta, bounds, window, noise, tables, FULL_ITERATIONS, FULL_TOLERANCE
-        )
+        _, modes.converged[place, count] = call_maximise(climb.maximise, theta, bounds, window, noise, tables, FULL)
         copy_into(modes.theta[place, count], theta)
         evidence[count] = call_log_evidence(climb.log_evidence, theta, bounds, window, noise, tables)
         if evidence[count] > best:
@@ -316,4 +321,4 @@ def search_stack(climb: Climbers, stack: Stack, noise: Noise, tables: FloatArray
     """
     whole = whole_region(stack)
     for n in range(stack.data.shape[0]):
-        search_window(climb, cut(stack, n, whole), noise, tables, space, modes, n)
+        search_window(climb, cut(stack, n, whole), Camera(noise, tables), space, modes, n)

@@ -18,6 +18,7 @@ from csist.methods.continuous.model import (
     MEASURED,
     Bounds,
     Noise,
+    Optics,
     SingleArray,
     Stack,
     Window,
@@ -26,10 +27,11 @@ from csist.methods.continuous.model import (
     region_around,
     whole_region,
 )
+from csist.methods.continuous.optimise import Stop
 from csist.methods.continuous.search import Climbers, call_log_evidence, call_maximise
 from csist.methods.continuous.templates import Templates
 
-ITERATIONS, TOLERANCE = 40, 1e-3
+STOP = Stop(iterations=40, tolerance=1e-3)
 MOST_HYPOTHESES = 6
 """Pairs of pixel and count that are climbed from in one window."""
 STARTS = 2
@@ -62,12 +64,14 @@ class PixelModel(NamedTuple):
     """What the search compares the windows with.
 
     Args:
-        tables: of `Optics`.
+        noise: of a pixel.
+        optics: the PSF in its two forms.
         prior: what is known of a group.
         templates: configurations drawn from it.
     """
 
-    tables: FloatArray
+    noise: Noise
+    optics: Optics
     prior: PixelPrior
     templates: Templates
 
@@ -265,7 +269,7 @@ def _climb(
     best, is_converged = -np.inf, False
     for s in range(starts.shape[0]):
         theta = starts[s].copy()
-        value, converged = call_maximise(climb.maximise, theta, bounds, patch, noise, tables, ITERATIONS, TOLERANCE)
+        value, converged = call_maximise(climb.maximise, theta, bounds, patch, noise, tables, STOP)
         copy_into(starts[s], theta)
         if value > best:
             best, is_converged = value, converged
@@ -276,7 +280,7 @@ def _climb(
 
 @inlined
 def _weigh(
-    climb: Climbers, stack: Stack, place: int, noise: Noise, model: PixelModel, hypothesis: FloatArray, scan: int
+    climb: Climbers, stack: Stack, place: int, model: PixelModel, hypothesis: FloatArray, scan: int
 ) -> tuple[float, FloatArray, bool]:
     """Log evidence of a hypothesis over the whole window, its mode, and whether the climb converged."""
     rows, columns = stack.data.shape[1], stack.data.shape[2]
@@ -290,25 +294,25 @@ def _weigh(
         return -np.inf, starts[0], False
     region = region_around(pixel[0], pixel[1], model.templates.images.shape[2] // 2, rows, columns)
     patch, bounds = cut(stack, place, region), bounds_in_pixel(count, pixel[0], pixel[1], model.prior)
-    is_converged = _climb(climb, starts[:number], bounds, patch, noise, model.tables)
-    value = call_log_evidence(climb.log_evidence, starts[0].copy(), bounds, patch, noise, model.tables)
+    noise, tables = model.noise, model.optics.tables
+    is_converged = _climb(climb, starts[:number], bounds, patch, noise, tables)
+    value = call_log_evidence(climb.log_evidence, starts[0].copy(), bounds, patch, noise, tables)
     value += empty_outside(window, region, noise.variance) - model.templates.log_allowed[count]
     return value, starts[0], is_converged
 
 
 @compiled
-def search_pixels(climb: Climbers, stack: Stack, noise: Noise, model: PixelModel, scan: int, found: PixelModes) -> None:
+def search_pixels(climb: Climbers, stack: Stack, model: PixelModel, scan: int, found: PixelModes) -> None:
     """Weigh the counts, and find the best pixel and mode of each, in every window of a stack.
 
     Args:
         climb: addresses of kernels.
         stack: the windows.
-        noise: of a pixel.
-        model: tables, prior and templates.
+        model: noise, optics, prior and templates.
         scan: templates compared at each candidate pixel and count; more where it matters.
         found: filled.
     """
-    nothing = np.zeros(4, np.int64)
+    noise, nothing = model.noise, np.zeros(4, np.int64)
     for n in range(stack.data.shape[0]):
         window = cut(stack, n, whole_region(stack))
         evidence = found.evidence[n]
@@ -318,7 +322,7 @@ def search_pixels(climb: Climbers, stack: Stack, noise: Noise, model: PixelModel
             limit = HOPELESS * ranked[0, 0] + 20.0 * noise.variance * model.templates.images[0, 0].size
             if not ranked[slot, 0] <= limit or ranked[slot, 0] == np.inf:
                 break
-            value, theta, converged = _weigh(climb, stack, n, noise, model, ranked[slot], scan)
+            value, theta, converged = _weigh(climb, stack, n, model, ranked[slot], scan)
             count = int(ranked[slot, 1])
             if value > evidence[count]:
                 evidence[count], found.converged[n, count] = value, converged
@@ -328,21 +332,14 @@ def search_pixels(climb: Climbers, stack: Stack, noise: Noise, model: PixelModel
 
 @compiled
 def climb_in_pixels(
-    climb: Climbers,
-    stack: Stack,
-    noise: Noise,
-    model: PixelModel,
-    places: IntArray,
-    counts: IntArray,
-    starts: FloatArray,
+    climb: Climbers, stack: Stack, model: PixelModel, places: IntArray, counts: IntArray, starts: FloatArray
 ) -> IntArray:
     """Modes of groups whose pixel and count are known, from the best of all templates.
 
     Args:
         climb: addresses of kernels.
         stack: the windows.
-        noise: of a pixel.
-        model: tables, prior and templates.
+        model: noise, optics, prior and templates.
         places: (N, 2) row and column of each group's pixel.
         counts: (N,) number of targets; 0 is left out.
         starts: filled, (N, n, parameters) modes, the best first.
@@ -362,7 +359,7 @@ def climb_in_pixels(
         reach, pixel = model.templates.images.shape[2] // 2, places[n]
         patch = cut(stack, n, region_around(pixel[0], pixel[1], reach, rows, columns))
         bounds = bounds_in_pixel(counts[n], pixel[0], pixel[1], model.prior)
-        _climb(climb, chosen[: number[n]], bounds, patch, noise, model.tables)
+        _climb(climb, chosen[: number[n]], bounds, patch, model.noise, model.optics.tables)
         for s in range(number[n]):
             copy_into(starts[n, s], chosen[s])
     return number

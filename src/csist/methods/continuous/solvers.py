@@ -221,7 +221,7 @@ class PixelSolver:
         )
         self.laws = Laws(self.optics.polynomials, law.log_flux, law.min_separation, self.noise.before_rounding)
         self.model = PixelModel(
-            self.optics.tables, law, draw_templates(sensor.psf, prior, self.reach, effort.templates)
+            self.noise, self.optics, law, draw_templates(sensor.psf, prior, self.reach, effort.templates)
         )
 
     def _reach(self, sensor: Sensor, brightest: float) -> int:
@@ -247,7 +247,7 @@ class PixelSolver:
             keep_samples: whether groups get posterior samples.
         """
         found = empty_pixel_modes(len(stack.data), self.most)
-        search_pixels(climbers(), stack, self.noise, self.model, self.effort.scan, found)
+        search_pixels(climbers(), stack, self.model, self.effort.scan, found)
         if self.effort.blocks:
             counts, draws = self._anneal(stack, found)
         else:
@@ -272,7 +272,7 @@ class PixelSolver:
             for count in contenders:
                 row, column = found.places[n, count]
                 outcome = anneal_in_pixel(
-                    kernels(self.noise), stack, self.noise, self.optics.polynomials, self.model,
+                    kernels(self.noise), stack, self.model,
                     self.effort.plan(int(count)), np.array([n, count, row, column]), cloud,
                 )  # fmt: skip
                 if len(contenders) > 1:
@@ -290,7 +290,7 @@ class PixelSolver:
         places = found.places[np.arange(len(counts)), counts]
         draws = empty_draws(len(counts), self.effort.samples, 3 * self.most)
         starts = np.zeros((len(counts), self.effort.starts, 3 * self.most))
-        number = climb_in_pixels(climbers(), stack, self.noise, self.model, places, counts, starts)
+        number = climb_in_pixels(climbers(), stack, self.model, places, counts, starts)
         rows, columns = stack.data.shape[1:]
         regions = [region_around(int(row), int(column), self.reach, rows, columns) for row, column in places]
         temper_stack(

@@ -230,9 +230,7 @@ def temper(
     quality = np.empty(4)
     quality[0], quality[3] = compare_chains(theta[:kept], values[:kept], count, min(replicas, kept))
     if posterior.noise.before_rounding >= 0.0:
-        _, share = call_weigh_by_rounding(
-            call.weigh_by_rounding, call, posterior, theta[:kept], values[:kept], chains.state, chains.value, scratch
-        )
+        _, share = call_weigh_by_rounding(call.weigh_by_rounding, call, posterior, theta[:kept], values[:kept], scratch)
         quality[0] *= share
     quality[1], quality[2] = accepted / max((sweeps - burn_in) * replicas, 1), levels
     return kept, quality

@@ -39,6 +39,7 @@ from csist.methods.continuous.model import (
     whole_region,
 )
 from csist.methods.continuous.optics import optics_of
+from csist.methods.continuous.optimise import Stop
 from csist.methods.continuous.posterior import empty_draws, empty_summary, summarise_stack
 from csist.methods.continuous.rounding import noise_before_rounding
 from csist.methods.continuous.search import Climbers, call_maximise, climbers
@@ -64,7 +65,7 @@ FAINTEST = 1e-3
 NARROWEST = 1e-6
 """Distance of two bounds, in px or counts, below which a parameter counts as known that well."""
 
-ITERATIONS, TOLERANCE = 60, 1e-3
+STOP = Stop(iterations=60, tolerance=1e-3)
 """Most steps of the climb, and the gain in log likelihood below which it ends."""
 
 EXACT_SHARE = 1e-3
@@ -124,7 +125,7 @@ def climb_stack(climb: Climbers, stack: Stack, groups: Groups, laws: Laws, table
         bounds = Bounds(groups.low[n, : 3 * count], groups.high[n, : 3 * count], laws.log_flux, laws.min_separation)
         for m in range(groups.number[n] if count > 0 else 0):
             theta = groups.starts[n, m, : 3 * count].copy()
-            _, converged = call_maximise(climb.maximise, theta, bounds, window, noise, tables, ITERATIONS, TOLERANCE)
+            _, converged = call_maximise(climb.maximise, theta, bounds, window, noise, tables, STOP)
             copy_into(found.modes[n, m], theta)
             render(theta, window, tables, profiles, image)
             misfit = chi_squared(image, window, noise)
