@@ -15,7 +15,7 @@ import csist
 from csist.metrics import psnr
 from csist.plots import save_figure
 from csist.plots.style import styled
-from csist.training import train
+from csist.training import TrainingConfig, train
 
 SAMPLES = 4096
 SENSOR = csist.Sensor(shape=(7, 7))
@@ -24,10 +24,11 @@ SENSOR = csist.Sensor(shape=(7, 7))
 def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
-        result = train(
-            "ista-net", output=folder, max_samples=SAMPLES, sensor=SENSOR, options={"stages": 3}, val_limit=64,
+        settings = TrainingConfig(
+            output=folder, max_samples=SAMPLES, sensor=SENSOR, options={"stages": 3}, val_limit=64,
             validate_every=SAMPLES, accelerator="cpu",
         )  # fmt: skip
+        result = train("ista-net", settings)
         network = csist.create_method("ista-net", SENSOR, pretrained=result.weights)
     untrained = csist.create_method("ista-net", SENSOR, pretrained=False, stages=3)
     truths = csist.sample_scenes(csist.ScenePrior.csist_100k(), SENSOR, 64, seed=5)

@@ -46,7 +46,7 @@ def dask(client: Any) -> tuple[str, ...]:
 
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unmix_cluster, "WINDOWS_A_TASK", 3)
+    monkeypatch.setattr(unmix_cluster, "WINDOWS_PER_TASK", 3)
 
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")

@@ -37,7 +37,7 @@ def test_values_out_of_range_are_named(values, said):
 def test_unknown_names_are_answered_with_the_closest_one():
     with pytest.raises(InputError, match="a frame does not take noise: did you mean noise_std"):
         FrameOptions.of(noise=3.0)
-    with pytest.raises(InputError, match="a frame does not take colour: its options are sensor, prior, mode"):
+    with pytest.raises(InputError, match="a frame does not take colour: its options are sensor"):
         FrameOptions.of(colour="red")
 
 

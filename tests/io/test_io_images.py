@@ -380,6 +380,10 @@ def test_every_real_image_reads() -> None:
     kinds = {"png": 0, "fits": 0, "npy": 0}
     colour: list[str] = []
     for name, path in reader.files:
+        if "original_jpg" in name:  # radiometric: its picture holds no counts
+            with pytest.raises(InputError, match="thermal camera"):
+                read_image(path, name)
+            continue
         if image_kind(path) == "video":  # read frame by frame, by csist.io.sequences
             continue
         stack = read_image(path, name)
