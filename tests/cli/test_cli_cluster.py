@@ -206,7 +206,7 @@ def test_a_worker_that_sees_another_file(
     said = f"a.npy has {size} bytes, not {size + 1}"
     refused(run("unmix", "a.npy", *QUICK, *dask), said, "the 3 images done so far are in targets.csv.partial", code=1)
     with pytest.raises(ClusterError, match=r"the worker on .* does not see the same file"):
-        Slice(tmp_path / "none.npy", 9, 0, 1).read()
+        Slice(tmp_path / "none.npy", 9, 0, 1, ReadOptions()).read()
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere", "foo://x:1"])
