@@ -18,6 +18,7 @@ from csist.create import create_method
 from csist.metrics import bootstrap_interval
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
+from csist.training.config import TrainingConfig
 from csist.training.datamodule import VALIDATION_SEED, open_data
 from csist.weights.cards import read_card
 from csist.weights.files import save_weights
@@ -32,7 +33,7 @@ def store(path: Path, number: int) -> str:
     card = read_card(path)
     sensor = Sensor.from_card(card["sensor"])
     prior = ScenePrior.from_card(card["training"]["prior"])
-    _, validation, *_ = open_data(None, sensor, prior, 0, number)
+    validation = open_data(TrainingConfig(sensor=sensor, prior=prior, val_limit=number, max_samples=1)).validation
     images, truths = np.asarray(validation.images, dtype=np.float64), validation.truths()
 
     def score(weights: Path) -> tuple[float, float, float]:
