@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,6 +84,23 @@ def check_range(name: str, pair: tuple[float, float], lowest: float) -> tuple[fl
     if not lowest <= low <= high < np.inf:
         raise InputError(f"{name} must be (low, high) with {lowest} <= low <= high, got {tuple(pair)}")
     return low, high
+
+
+def check_fields(name: str, card: object, known: Iterable[str]) -> None:
+    """Check that a card holds known fields only.
+
+    Args:
+        name: what the card describes.
+        card: the card.
+        known: names of the fields it may hold.
+
+    Raises:
+        InputError: if it is not a dictionary or holds another field.
+    """
+    allowed = set(known)
+    if not isinstance(card, dict) or set(card) - allowed:
+        unknown = sorted(set(card) - allowed) if isinstance(card, dict) else card
+        raise InputError(f"a {name} card may hold {', '.join(sorted(allowed))}; got {unknown}")
 
 
 SMALLEST_SIDE_PX = 3

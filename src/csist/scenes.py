@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from csist._compiled import compiled_exactly
 from csist._types import FloatArray
-from csist.checks import InputError, check_not_negative, check_range
+from csist.checks import InputError, check_fields, check_not_negative, check_range
 from csist.physics.psf import RAYLEIGH_PER_SIGMA, pixel_kernel
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -100,10 +100,7 @@ class ScenePrior:
         Raises:
             InputError: if a field is unknown or has a wrong value.
         """
-        known = set(cls.__dataclass_fields__)
-        if not isinstance(card, dict) or set(card) - known:
-            unknown = sorted(set(card) - known) if isinstance(card, dict) else card
-            raise InputError(f"a prior card may hold {', '.join(sorted(known))}; got {unknown}")
+        check_fields("prior", card, cls.__dataclass_fields__)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.items()}
         return cls(**fields)
 

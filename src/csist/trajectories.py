@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from csist._types import FloatArray, IntArray
-from csist.checks import InputError, check_not_negative, check_positive
+from csist.checks import InputError, check_fields, check_not_negative, check_positive
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scene_arrays, targets_from_arrays
 from csist.targets import Targets
@@ -66,10 +66,7 @@ class MotionPrior:
         Raises:
             InputError: if a field is unknown or has a wrong value.
         """
-        known = set(cls.__dataclass_fields__)
-        if not isinstance(card, dict) or set(card) - known:
-            unknown = sorted(set(card) - known) if isinstance(card, dict) else card
-            raise InputError(f"a motion card may hold {', '.join(sorted(known))}; got {unknown}")
+        check_fields("motion", card, cls.__dataclass_fields__)
         values = dict(card)
         if "start" in values:
             values["start"] = ScenePrior.from_card(values["start"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from csist._types import FloatArray
-from csist.checks import InputError, check_not_negative, check_positive, check_shape
+from csist.checks import InputError, check_fields, check_not_negative, check_positive, check_shape
 from csist.physics.psf import PSF, GaussianPSF, psf_from_card
 from csist.targets import Targets
 
@@ -149,10 +149,7 @@ class Sensor:
         Raises:
             InputError: if a field is unknown or has a wrong value.
         """
-        known = set(cls.__dataclass_fields__)
-        if not isinstance(card, dict) or set(card) - known:
-            unknown = sorted(set(card) - known) if isinstance(card, dict) else card
-            raise InputError(f"a sensor card may hold {', '.join(sorted(known))}; got {unknown}")
+        check_fields("sensor", card, cls.__dataclass_fields__)
         values = dict(card)
         if "psf" in values:
             values["psf"] = psf_from_card(values["psf"])
