@@ -97,6 +97,9 @@ def test_weights_of_another_ratio_are_a_beginning(tmp_path: Path) -> None:
     begin_from(fine, "dista-net", path)
     assert torch.equal(fine.stages[0].forward_second.weight, coarse.stages[0].forward_second.weight)
     assert torch.equal(fine.stages[1].forward_second.weight, second) and torch.equal(fine.start, start)
+    # In units of the longest stable step, the finer map's step is what the coarse one's was.
+    taken = [float(each.stages[0].step.detach()) * each.operator.lipschitz for each in (coarse, fine)]
+    assert taken[1] == pytest.approx(taken[0], rel=1e-5)
     rows, columns = torch.meshgrid(torch.arange(25.0), torch.arange(25.0), indexing="ij")
     expected = (rows + 0.5) / 25 + 10 * (columns + 0.5) / 25
     got = fine.stages[0].kernel_maker[0].weight[0].detach().view(25, 25)

@@ -196,13 +196,13 @@ def luma(frame: VideoFrame) -> FloatArray:
     if layout.is_rgb or layout.has_palette:
         return grey(_colours(frame, bits), []).astype(np.float64)
     if bits < 8:  # several pixels a byte
-        return _plane(frame.reformat(format="gray"), 0).astype(np.float64)
+        return _plane(_converted(frame, "gray"), 0).astype(np.float64)
     if bits > 16:  # floating point
         return np.asarray(frame.to_ndarray(), dtype=np.float64)
     if not (layout.is_planar or len(layout.components) == 1):
         if bits > 8:
-            return (_plane(frame.reformat(format="yuv444p16le"), 0) >> (16 - bits)).astype(np.float64)
-        frame = frame.reformat(format="yuv444p")  # interleaved: only the order of the bytes changes
+            return (_plane(_converted(frame, "yuv444p16le"), 0) >> (16 - bits)).astype(np.float64)
+        frame = _converted(frame, "yuv444p")  # interleaved: only the order of the bytes changes
     values = _plane(frame, 0)
     if re.match(_HIGH_BITS, layout.name):
         values = values >> (16 - bits)
@@ -212,11 +212,19 @@ def luma(frame: VideoFrame) -> FloatArray:
 def _colours(frame: VideoFrame, bits: int) -> NDArray[Any]:
     """Red, green and blue (H, W, 3) as stored."""
     if bits > 16:
-        return np.asarray(frame.to_ndarray(format="gbrpf32le"))
+        return np.asarray(_converted(frame, "gbrpf32le").to_ndarray())
     if bits > 8:
-        deep: NDArray[Any] = frame.to_ndarray(format="rgb48le")
+        deep: NDArray[Any] = _converted(frame, "rgb48le").to_ndarray()
         return np.asarray(deep >> (16 - bits))
-    return np.asarray(frame.to_ndarray(format="rgb24"))
+    return np.asarray(_converted(frame, "rgb24").to_ndarray())
+
+
+def _converted(frame: VideoFrame, pixels: str) -> VideoFrame:
+    """The frame in another pixel format.
+
+    In one thread: with several, FFmpeg's converter now and then gives wrong values at the start of a row.
+    """
+    return frame.reformat(format=pixels, threads=1)
 
 
 def _plane(frame: VideoFrame, index: int) -> NDArray[Any]:
@@ -230,5 +238,5 @@ def is_coloured(frame: VideoFrame) -> bool:
     """Whether a video frame shows colours, beyond what compression does to grey."""
     if len(frame.format.components) < 3:
         return False
-    plain = frame.reformat(format="yuv444p")
+    plain = _converted(frame, "yuv444p")
     return any(bool((np.abs(_plane(plain, index).astype(int) - NEUTRAL) > COLOUR_STEP).any()) for index in (1, 2))

@@ -25,7 +25,9 @@ def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
     """Initialise the parameters of a method from weights of the same method for another ratio.
 
     Parameters of the same name and shape are copied. Parameters with one column per cell of the map are interpolated to
-    the finer or coarser map. Buffers and parameters without a counterpart are unchanged.
+    the finer or coarser map. Gradient steps are scaled by the ratio of the operators' Lipschitz constants: a step that
+    suits a coarse map is too long for a finer one, and every stage would enlarge the error. Buffers and parameters
+    without a counterpart are unchanged.
 
     Args:
         method: method to initialise, modified in place.
@@ -38,10 +40,14 @@ def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
     import torch
     from torch.nn import functional
 
+    from csist.methods.operator import SteeringOperator
+
     card = read_card(path)
     check_card(path, card, name, method.sensor, card["ratio"])
     given = load_state(path)
     old, new = SubPixelGrid(method.grid.shape, card["ratio"]).map_shape, method.grid.map_shape
+    shorter = SteeringOperator(method.sensor, card["ratio"]).lipschitz
+    shorter /= SteeringOperator(method.sensor, method.ratio).lipschitz
     taken = 0
     with torch.no_grad():
         for key, parameter in method.named_parameters():
@@ -51,6 +57,8 @@ def begin_from(method: GridMethod, name: str, path: str | Path) -> None:
             if value.shape[1:] == (old[0] * old[1],) and parameter.shape == (len(value), new[0] * new[1]):
                 maps = value.float().view(-1, 1, *old)
                 value = functional.interpolate(maps, size=new, mode="bilinear").flatten(1)
+            if key.rpartition(".")[2] == "step":
+                value = shorter * value
             if value.shape == parameter.shape:
                 parameter.copy_(value)
                 taken += 1
