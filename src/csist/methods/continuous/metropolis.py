@@ -30,10 +30,12 @@ PRIOR_INFORMATION = 12.0
 @inlined
 def _fill_curvatures(posterior: Posterior, scratch: Scratch) -> None:
     """Fill `scratch.curvature` with the expected -d2 log p / d mu2 of each pixel of `scratch.image`."""
-    if posterior.is_plain:
-        scratch.curvature[:] = np.float32(1.0 / posterior.noise.variance)
-        return
     h, w, chains = scratch.image.shape
+    if posterior.is_plain:
+        for i in range(h):
+            for j in range(w):
+                scratch.curvature[i, j] = np.float32(posterior.window.weight[i, j] / posterior.noise.variance)
+        return
     for chain in range(chains):
         for i in range(h):
             for j in range(w):
