@@ -78,10 +78,11 @@ class Effort:
     samples: int
     widening: tuple[float, ...]
 
-    def ladder(self) -> Ladder:
-        """The tempered chains."""
+    def ladder(self, is_scattered: bool) -> Ladder:
+        """The tempered chains, which start around the modes or on them."""
         temperatures = np.array([TEMPERATURE_RATIO**level for level in range(self.levels)])
-        return Ladder(temperatures, 1, TEMPERED_CHAINS, np.array(self.sweeps, dtype=np.int64), BURN_IN, SEED)
+        sweeps = np.array(self.sweeps, dtype=np.int64)
+        return Ladder(temperatures, 1, TEMPERED_CHAINS, sweeps, BURN_IN, SEED, is_scattered)
 
     def plan(self, count: int) -> Plan:
         """The annealing of a group of so many targets."""
@@ -298,7 +299,7 @@ class PixelSolver:
             stack,
             groups_of(counts, np.array(regions).reshape(-1, 4), starts, number, self.bounds(places), self.noise),
             self.laws,
-            self.effort.ladder(),
+            self.effort.ladder(is_scattered=False),
             draws,
         )
         return counts, draws
@@ -378,7 +379,7 @@ class FreeSolver:
         if counts.any():
             regions, number = np.tile(whole, (len(counts), 1)), np.ones(len(counts), np.int64)
             groups = groups_of(counts, regions, theta[:, None].copy(), number, bounds, self.noise)
-            temper_stack(kernels(self.noise), stack, groups, self.laws, self.effort.ladder(), draws)
+            temper_stack(kernels(self.noise), stack, groups, self.laws, self.effort.ladder(is_scattered=True), draws)
         at_bound = ((theta <= bounds[0]) | (theta >= bounds[1]))[:, : 3 * self.most].reshape(-1, self.most, 3)
         trouble = np.where(at_bound.any(axis=2), int(Flag.AT_BOUND), 0)
         trouble |= np.where(modes.converged[own], 0, int(Flag.NOT_CONVERGED))[:, None]
