@@ -37,6 +37,9 @@ SKEW_LIMIT = 0.3
 MOST_BOX_PIXELS = 2048
 """Pixels of a box that are sampled; its level is then known to a thirtieth of the noise."""
 
+USUAL_SHARE = 0.99
+"""Share of the values that differ from a frame's median which tell how large such differences are."""
+
 FEWEST_SCATTER_PIXELS = 60
 """Fewest pixels for the scatter about a plane."""
 
@@ -265,8 +268,15 @@ def scatter_about_plane(values: FloatArray) -> float:
 def noise_floor(frame: FloatArray) -> float:
     """Smallest possible noise of a pixel in counts: the rounding noise if all values are whole numbers.
 
-    Otherwise a millionth of the range of the values, so that a constant patch is not infinitely significant.
+    Otherwise a millionth of the range of the values, so that a constant patch is not infinitely significant. The range
+    leaves out the most extreme hundredth of the values that differ from the median: single absurd pixels say nothing of
+    the others.
     """
     if is_whole_numbered(frame):
         return float(np.sqrt(ROUNDING_VARIANCE))
-    return max(1e-6 * float(np.nanmax(frame) - np.nanmin(frame)), 1e-12 * float(np.nanmax(np.abs(frame))), 1e-300)
+    values = frame[np.isfinite(frame)]
+    middle = np.median(values)
+    steps = np.abs(values - middle)
+    steps = steps[steps > 0.0]
+    usual = float(np.quantile(steps, USUAL_SHARE)) if steps.size else 0.0
+    return max(1e-6 * usual, 1e-12 * float(abs(middle)), float(np.finfo(np.float64).tiny))
