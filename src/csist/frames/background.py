@@ -37,8 +37,8 @@ SKEW_LIMIT = 0.3
 MOST_BOX_PIXELS = 2048
 """Pixels of a box that are sampled; its level is then known to a thirtieth of the noise."""
 
-USUAL_SHARE = 0.99
-"""Share of the values that differ from a frame's median which tell how large such differences are."""
+FEWEST_ABSURD, ABSURD_SHARE = 8, 1e-4
+"""Number, and share, of the values farthest from a frame's median that its range leaves out."""
 
 FEWEST_SCATTER_PIXELS = 60
 """Fewest pixels for the scatter about a plane."""
@@ -269,14 +269,13 @@ def noise_floor(frame: FloatArray) -> float:
     """Smallest possible noise of a pixel in counts: the rounding noise if all values are whole numbers.
 
     Otherwise a millionth of the range of the values, so that a constant patch is not infinitely significant. The range
-    leaves out the most extreme hundredth of the values that differ from the median: single absurd pixels say nothing of
-    the others.
+    leaves out the few values farthest from the median: single absurd pixels say nothing of the others.
     """
     if is_whole_numbered(frame):
         return float(np.sqrt(ROUNDING_VARIANCE))
     values = frame[np.isfinite(frame)]
-    middle = np.median(values)
+    middle = float(np.median(values))
     steps = np.abs(values - middle)
-    steps = steps[steps > 0.0]
-    usual = float(np.quantile(steps, USUAL_SHARE)) if steps.size else 0.0
-    return max(1e-6 * usual, 1e-12 * float(abs(middle)), float(np.finfo(np.float64).tiny))
+    outermost = min(max(FEWEST_ABSURD, int(ABSURD_SHARE * steps.size)), steps.size - 1)
+    reach = float(np.partition(steps, steps.size - 1 - outermost)[steps.size - 1 - outermost])
+    return max(1e-6 * reach, 1e-12 * abs(middle), float(np.finfo(np.float64).tiny))
