@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from csist.io import quantities
+
 if TYPE_CHECKING:
     import pandas as pd
 
 UNITS = {
     **dict.fromkeys(("x", "y", "x_std", "y_std", "column", "row"), "pix"),
     **dict.fromkeys(("intensity", "intensity_std"), "ct"),
+    **quantities.UNITS,
 }
 """Units of columns, as astropy writes them; others have none."""
 
