@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from csist.checks import InputError
+from csist.cli.config import ConfigOption
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
     ChannelOption,
@@ -157,6 +158,7 @@ def unmix(
     zero_point: ZeroPointOption = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Find the point targets of images and write them to a table.
 
@@ -164,6 +166,7 @@ def unmix(
     frame, in which groups are detected first. Without sensor options, windows are assumed to have a Gaussian PSF of
     0.5 px and no background, and their noise is estimated.
     """
+    del config  # read before the others, see `csist.cli.config`
     from csist.io import Quantities, TableWriter, check_form, parse_pixel_scale, split_selector
 
     if str(output) == "-":
