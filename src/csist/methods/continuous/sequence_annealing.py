@@ -43,7 +43,7 @@ class PathStart(NamedTuple):
     Args:
         state: (blocks, size, chains) parameters.
         weight: (blocks * chains,) log weights, without the tempered likelihood.
-        inverse: inverse temperature at which they are drawn.
+        inverse: inverse temperature at which they are drawn; negative: the highest at which a third count.
     """
 
     state: SingleArray
@@ -147,6 +147,26 @@ def _rise(paths: PathPopulation, inverse: float, weight: FloatArray) -> float:
 
 
 @inlined
+def _first_inverse(weight: FloatArray, value: FloatArray) -> float:
+    """The highest inverse temperature, a power of two, at which a third of the allowed chains count."""
+    number, power, allowed = weight.shape[0], 0, 0
+    for n in range(number):
+        allowed += weight[n] > -1e29
+    while power > -40:
+        highest, total, squares = -np.inf, 0.0, 0.0
+        for n in range(number):
+            highest = max(highest, weight[n] + 2.0**power * value[n])
+        for n in range(number):
+            one = math.exp(weight[n] + 2.0**power * value[n] - highest)
+            total += one
+            squares += one * one
+        if 3.0 * total * total > allowed * squares:
+            break
+        power -= 1
+    return float(2.0**power)
+
+
+@inlined
 def _move_paths(
     call: PathKernels,
     posterior: PathPosterior,
@@ -212,8 +232,12 @@ def anneal_paths(call: PathKernels, posterior: PathPosterior, start: PathStart, 
             call.log_likelihoods, posterior, paths.state[block], scratch, paths.value[block]
         )
         for chain in range(LANES):
-            allowed = paths.prior[block, chain] > -1e29
-            weight[block * LANES + chain] += inverse * paths.value[block, chain] if allowed else -1e30
+            if paths.prior[block, chain] < -1e29:
+                weight[block * LANES + chain] = -1e30
+    if inverse < 0.0:
+        inverse = _first_inverse(weight, paths.value.reshape(number).astype(np.float64))
+    for n in range(number):
+        weight[n] += inverse * paths.value[n // LANES, n % LANES]
     log_evidence, accepted, stage, shaped_at, record = 0.0, 0.0, 0, inverse, 0
     while True:
         shapes_stay = stage % REFRESH_STAGES != 0

@@ -16,7 +16,7 @@ import numpy as np
 from numba import boolean, float32, float64, int64
 
 from csist._compiled import inner, tuple_type
-from csist._types import IntArray
+from csist._types import FloatArray, IntArray
 from csist.methods.continuous.model import (
     PAIRS,
     SINGLE_CUBE,
@@ -25,6 +25,8 @@ from csist.methods.continuous.model import (
     SingleArray,
 )
 
+Random = Any
+"""States of `csist.methods.continuous.population.uniform`."""
 LANES = 64
 """Chains that step together."""
 
@@ -158,5 +160,21 @@ def make_path_scratch(posterior: PathPosterior) -> PathScratch:
     )  # fmt: skip
 
 
-Random = Any
-"""States of `csist.methods.continuous.population.uniform`."""
+def film_around(data: FloatArray, weight: FloatArray, middle: FloatArray, side: int) -> Film:
+    """Square patches of a stack around a place in each frame.
+
+    Args:
+        data: (T, H, W) in counts, background subtracted.
+        weight: (T, H, W) inverse variances, 0 where there is no value.
+        middle: (T, 2) x and y.
+        side: of the patches in px, odd.
+    """
+    frames, rows, columns = data.shape
+    origin = np.rint(middle[:, ::-1]).astype(np.int64) - side // 2
+    patches, weights = (np.zeros((frames, side, side), np.float32) for _ in range(2))
+    for t, (top, left) in enumerate(origin):
+        row, column = np.arange(max(top, 0), min(top + side, rows)), np.arange(max(left, 0), min(left + side, columns))
+        if len(row) and len(column):
+            inside = np.ix_(row - top, column - left)
+            patches[t][inside], weights[t][inside] = data[t][np.ix_(row, column)], weight[t][np.ix_(row, column)]
+    return Film(np.where(weights > 0.0, patches, np.float32(0.0)), weights, np.ascontiguousarray(origin))

@@ -11,10 +11,12 @@ from scipy.ndimage import uniform_filter
 from scipy.signal import correlate
 
 from csist._compiled import compiled
-from csist._types import FloatArray
+from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import profile
-from csist.methods.continuous.sequence_model import Film
+from csist.methods.continuous.optics import optics_of
+from csist.methods.continuous.sequence_model import Film, MotionLaw
 from csist.physics.psf import PSF
+from csist.physics.sensor import Sensor
 
 GRID = 8
 """Points a px at which the added frames are tabulated."""
@@ -30,6 +32,14 @@ HALF_SIDE = 3
 """Pixels on each side of the group's middle over which the light's centroid is taken."""
 ROUNDS = 3
 """Times that the path of the centroid is fitted."""
+
+
+START_EFFECTIVE = 200.0
+"""Effective number of templates at the temperature at which the annealing starts."""
+MOTION_SPREAD_PX = 0.15
+"""Spread of the group's motion over half the sequence at which the annealing starts."""
+NEAR_PX = 0.15
+"""Largest distance of the group's pixel, from its border, to the centroid."""
 
 
 class Added(NamedTuple):
@@ -194,3 +204,114 @@ def _trial_path(light: FloatArray, basis: FloatArray, speed_px: float) -> FloatA
                 row, column = divmod(place, columns)
                 path = np.array([[column - u * middle, row - v * middle], [u, v]])
     return path
+
+
+def fill_motion(law: MotionLaw, path: FloatArray, state: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Draw velocities and other motion of chains: the group's around its path, the targets' own from the prior.
+
+    Args:
+        law: of the motion.
+        path: (M, 2) coefficients of the group's path.
+        state: (size, chains); all rows but those of starts and fluxes are filled.
+        rng: generator.
+
+    Returns:
+        log weights (chains,): prior over the density drawn from, up to a constant of the law.
+    """
+    number, shared = state.shape[1], 2 * (law.common - 1)
+    log_weight = np.zeros(number)
+    for m in range(1, law.common):
+        spread = min(MOTION_SPREAD_PX / max(0.5 * float(np.ptp(law.basis[m])), 1e-9), float(law.width[0, m]))
+        step = rng.standard_normal((2, number))
+        state[2 * (m - 1) : 2 * m] = path[m][:, None] + spread * step
+        log_weight += 0.5 * (step**2).sum(axis=0) + 2.0 * math.log(spread / law.width[0, m])
+        if law.normal[m]:
+            log_weight -= 0.5 * (state[2 * (m - 1) : 2 * m] ** 2).sum(axis=0) / law.width[0, m] ** 2
+    for first in range(shared, len(state), 2 * law.own + 1):
+        for m in range(1, law.own):
+            angle, radius = 2.0 * np.pi * rng.random(number), law.width[1, m] * np.sqrt(rng.random(number))
+            state[first + 2 * m], state[first + 2 * m + 1] = radius * np.cos(angle), radius * np.sin(angle)
+    return log_weight
+
+
+class PixelStart:
+    """Chains of a group that starts inside one pixel, drawn from templates that explain the frames added along its path.
+
+    Args:
+        film: the frames.
+        path: (M, 2) coefficients of the group's path.
+        counts: numbers of targets to be sampled.
+        positions: (Kmax + 1, templates, Kmax, 2) offsets x, y from the pixel's centre, drawn from the prior.
+        sensor: PSF and shape of the window.
+        law: of the motion.
+    """
+
+    def __init__(
+        self, film: Film, path: FloatArray, counts: IntArray, positions: FloatArray, sensor: Sensor, law: MotionLaw
+    ) -> None:
+        self.film, self.path, self.counts, self.positions, self.law = film, path, counts, positions, law
+        self.shape = sensor.shape
+        self.flux = np.exp(law.flux.astype(np.float64)) if law.log_flux else law.flux.astype(np.float64)
+        points, basis = int(2 * REACH_PX * GRID) + 1, law.basis.astype(np.float64)
+        corner, match = path[0] - REACH_PX, np.empty((points, points))
+        fill_match(film, basis[1:].T @ path[1:], optics_of(sensor.psf).tables, corner, match)
+        weight = film.weight.astype(np.float64)
+        scale = float(weight.sum()) / max(float((weight > 0.0).mean()) * film.data[0].size, 1e-9)
+        power = float((weight * film.data.astype(np.float64) ** 2).sum())
+        overlap = overlap_table(sensor.psf) * scale
+        self.added = Added(match, float(corner[0]), float(corner[1]), overlap, power)
+
+    def draw(
+        self, count: int, number: int, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray, float, float]:
+        """So many chains of so many targets.
+
+        Returns:
+            state (size, chains), log weights (chains,), inverse temperature, and log evidence up to there.
+        """
+        law = self.law
+        places = self.positions[count, None, :, :count] + self._pixels()[:, None, None]
+        places = np.ascontiguousarray(places.reshape(-1, count, 2))
+        value = np.empty(len(places))
+        weigh_templates(places, self.added, self.flux, value)
+        inverse, weight = temper(value, START_EFFECTIVE)
+        ladder = (np.arange(number) + rng.random()) / number * weight.sum()
+        chosen = np.minimum(np.searchsorted(np.cumsum(weight), ladder), len(weight) - 1)
+        share = self.positions.shape[1] * self.shape[0] * self.shape[1]
+        log_evidence = math.log(weight.sum() / share) + inverse * float(value.max())
+        state = np.empty((2 * (law.common - 1) + count * (2 * law.own + 1), number))
+        log_weight = fill_motion(law, self.path, state, rng) - inverse * value[chosen]
+        for k in range(count):
+            first = 2 * (law.common - 1) + k * (2 * law.own + 1)
+            state[first : first + 2] = places[chosen, k].T
+            state[first + 2 * law.own] = rng.uniform(law.flux[0], law.flux[1], number)
+        return state, log_weight, inverse, log_evidence
+
+    def _pixels(self) -> FloatArray:
+        """Centres (n, 2) of the pixels that the group may start in: those near its centroid."""
+        last = np.array([self.shape[1] - 1.0, self.shape[0] - 1.0])
+        middle = np.clip(self.path[0], -0.5, last + 0.5)
+        offsets = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]), axis=-1).reshape(-1, 2)
+        pixels = np.clip(np.rint(middle), 0.0, last) + offsets
+        inside = ((pixels >= 0.0) & (pixels <= last)).all(axis=1)
+        near = np.abs(pixels - middle).max(axis=1) < 0.5 + NEAR_PX
+        return np.asarray(pixels[inside & near])
+
+
+def temper(value: FloatArray, effective: float) -> tuple[float, FloatArray]:
+    """Highest inverse temperature up to 1 at which enough of some states count, and their weights, the largest 1.
+
+    Args:
+        value: (m,) log likelihoods.
+        effective: effective number of states that is enough.
+    """
+    relative, wanted = value - value.max(), min(effective, 0.5 * len(value))
+    low, high = -40.0, 0.0
+    for _ in range(20):
+        middle = 0.5 * (low + high)
+        weight = np.exp(relative * 2.0**middle)
+        if weight.sum() ** 2 < wanted * (weight**2).sum():
+            high = middle
+        else:
+            low = middle
+    return 2.0**low, np.exp(relative * 2.0**low)
