@@ -41,7 +41,7 @@ def summarise_paths(
         left_out: whether saturated, and whether masked pixels were left out.
         notes: for the result.
     """
-    basis, count = law.basis.astype(np.float64), paths.count
+    basis, count = law.basis.astype(np.float64), paths.targets
     probability = np.exp(paths.log_evidence - paths.log_evidence.max())
     probability /= probability.sum()
     flags = Flag(0)
@@ -62,9 +62,10 @@ def summarise_paths(
         flags |= Flag.POOR_FIT
     samples = in_one_order(paths.samples, basis)
     trust = probability[count] * (POOR_FIT_TRUST if Flag.POOR_FIT in flags else 1.0)
-    frames = _targets_of_frames(samples, paths.value, law, trust, flags)
+    frames = _targets_of_frames(samples, paths, law, trust, flags)
     tracks = [
-        _track(k, samples[:, k], law, float(np.mean([each.score[k] for each in frames]))) for k in range(count)
+        _track(k, samples[:, k], law, paths.widening, float(np.mean([each.score[k] for each in frames])))
+        for k in range(count)
     ]
     return SequenceResult(frames, tracks, probability, flags, diagnostics, notes)
 
@@ -94,9 +95,7 @@ def in_one_order(samples: FloatArray, basis: FloatArray) -> FloatArray:
     return np.take_along_axis(samples, chosen[:, :, None], axis=1)
 
 
-def _targets_of_frames(
-    samples: FloatArray, value: FloatArray, law: MotionLaw, trust: float, flags: Flag
-) -> list[Targets]:
+def _targets_of_frames(samples: FloatArray, paths: Paths, law: MotionLaw, trust: float, flags: Flag) -> list[Targets]:
     """One `Targets` a frame, summarised as those of a single frame."""
     basis = law.basis.astype(np.float64)
     number, count = samples.shape[:2]
@@ -105,25 +104,35 @@ def _targets_of_frames(
     theta = np.empty((frames, number, count, 3))
     theta[..., :2], theta[..., 2] = place, samples[None, :, :, -1]
     draws = Draws(
-        theta.reshape(frames, number, -1), np.tile(value, (frames, 1)), np.full(frames, number), np.zeros((frames, 4))
+        theta.reshape(frames, number, -1),
+        np.tile(paths.value, (frames, 1)),
+        np.full(frames, number),
+        np.zeros((frames, 4)),
     )
     summary = empty_summary(frames, count)
     bound = np.full((frames, 3 * count), np.inf)
-    summarise_stack(draws, np.full(frames, count), np.ones(frames), -bound, bound, summary)
+    summarise_stack(draws, np.full(frames, count), np.full(frames, paths.widening), -bound, bound, summary)
     result = []
     for estimate, deviation, score in zip(*summary, strict=True):
         flicker = law.scintillation * estimate[:, 2]
         result.append(
             Targets(
-                estimate[:, 0], estimate[:, 1], estimate[:, 2], np.minimum(score * trust, 1.0),
-                x_std=deviation[:, 0], y_std=deviation[:, 1], intensity_std=np.hypot(deviation[:, 2], flicker),
-                flags=np.full(count, int(flags)), group=np.zeros(count, np.int64), track=np.arange(count),
-            )  # fmt: skip
-        )
+                estimate[:, 0],
+                estimate[:, 1],
+                estimate[:, 2],
+                np.minimum(score * trust, 1.0),
+                x_std=deviation[:, 0],
+                y_std=deviation[:, 1],
+                intensity_std=np.hypot(deviation[:, 2], flicker),
+                flags=np.full(count, int(flags)),
+                group=np.zeros(count, np.int64),
+                track=np.arange(count),
+            )
+        )  # fmt: skip
     return result
 
 
-def _track(k: int, samples: FloatArray, law: MotionLaw, existence: float) -> Track:
+def _track(k: int, samples: FloatArray, law: MotionLaw, widening: float, existence: float) -> Track:
     """The track of target k from its samples (m, 2 M + 1)."""
     basis = law.basis.astype(np.float64)
     frames = basis.shape[1]
@@ -136,7 +145,7 @@ def _track(k: int, samples: FloatArray, law: MotionLaw, existence: float) -> Tra
     state = np.zeros((len(samples), 5))
     state[:, :2], state[:, 2:4], state[:, 4] = fitted[:, 0], fitted[:, 1], samples[:, -1]
     bend = 2.0 * fitted[:, 2].mean(axis=0) if degree > 1 else np.zeros(2)
-    covariance = np.cov(state, rowvar=False)
+    covariance = widening**2 * np.cov(state, rowvar=False)
     return Track(k, 0, frames - 1, state.mean(axis=0), covariance, existence, bend)
 
 

@@ -10,6 +10,7 @@ from csist._types import FloatArray
 from csist.methods.continuous.diagnostics import Diagnostics
 from csist.targets import Flag, Targets
 
+NO_FLAGS = Flag(0)
 STATE = ("x", "y", "vx", "vy", "intensity")
 
 
@@ -65,7 +66,7 @@ class SequenceResult:
     frames: list[Targets]
     tracks: list[Track]
     count_probability: FloatArray
-    flags: Flag = Flag(0)
+    flags: Flag = NO_FLAGS
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     notes: list[str] = field(default_factory=list)
 

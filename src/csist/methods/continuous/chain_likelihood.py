@@ -39,9 +39,7 @@ def _evaluate(c: SingleArray, t: SingleArray, out: SingleArray) -> None:
 
 
 @fused
-def fill_profile(
-    polynomial: SingleArray, position: SingleArray, pixel: int, scratch: Any, out: SingleArray
-) -> None:
+def fill_profile(polynomial: SingleArray, position: SingleArray, pixel: int, scratch: Any, out: SingleArray) -> None:
     """Profile, or its derivative, of every target of every chain along one axis.
 
     Args:

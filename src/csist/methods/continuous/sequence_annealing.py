@@ -1,4 +1,4 @@
-"""Annealing of a population of paths: `csist.methods.continuous.annealing` for a group that moves through many frames."""
+"""Annealing of a population of paths: `csist.methods.continuous.annealing` for a group in many frames."""
 
 from __future__ import annotations
 
@@ -209,6 +209,36 @@ def _move_paths(
     return total
 
 
+@inlined
+def _begin(
+    call: PathKernels, posterior: PathPosterior, start: PathStart, paths: PathPopulation, scratch: PathScratch
+) -> tuple[FloatArray, float]:
+    """Put the chains at their start; returns their log weights and the inverse temperature."""
+    blocks, number, inverse = start.state.shape[0], start.weight.shape[0], start.inverse
+    weight = start.weight.copy()
+    paths.state[:] = start.state
+    for block in range(blocks):
+        fill_log_priors(posterior, paths.state[block], paths.prior[block])
+        call_path_log_likelihoods(call.log_likelihoods, posterior, paths.state[block], scratch, paths.value[block])
+    for n in range(number):
+        if paths.prior[n // LANES, n % LANES] < -1e29:
+            weight[n] = -1e30
+    if inverse < 0.0:
+        inverse = _first_inverse(weight, paths.value.reshape(number).astype(np.float64))
+    for n in range(number):
+        weight[n] += inverse * paths.value[n // LANES, n % LANES]
+    return weight, inverse
+
+
+@inlined
+def _record(paths: PathPopulation, cloud: Cloud, first: int) -> None:
+    """Put all chains into the samples from place `first` on."""
+    for n in range(paths.value.size):
+        cloud.value[first + n] = paths.value[n // LANES, n % LANES]
+        for p in range(paths.state.shape[1]):
+            cloud.theta[first + n, p] = paths.state[n // LANES, p, n % LANES]
+
+
 @compiled
 def anneal_paths(call: PathKernels, posterior: PathPosterior, start: PathStart, plan: Plan, cloud: Cloud) -> Outcome:
     """Sample the posterior of a group that moves.
@@ -224,20 +254,7 @@ def anneal_paths(call: PathKernels, posterior: PathPosterior, start: PathStart, 
     number = blocks * LANES
     paths, spare = _make_paths(blocks, size), _make_paths(blocks, size)
     steps, scratch = _make_path_steps(blocks, size, plan.seed), make_path_scratch(posterior)
-    weight, inverse = start.weight.copy(), start.inverse
-    paths.state[:] = start.state
-    for block in range(blocks):
-        fill_log_priors(posterior, paths.state[block], paths.prior[block])
-        call_path_log_likelihoods(
-            call.log_likelihoods, posterior, paths.state[block], scratch, paths.value[block]
-        )
-        for chain in range(LANES):
-            if paths.prior[block, chain] < -1e29:
-                weight[block * LANES + chain] = -1e30
-    if inverse < 0.0:
-        inverse = _first_inverse(weight, paths.value.reshape(number).astype(np.float64))
-    for n in range(number):
-        weight[n] += inverse * paths.value[n // LANES, n % LANES]
+    weight, inverse = _begin(call, posterior, start, paths, scratch)
     log_evidence, accepted, stage, shaped_at, record = 0.0, 0.0, 0, inverse, 0
     while True:
         shapes_stay = stage % REFRESH_STAGES != 0
@@ -258,10 +275,7 @@ def anneal_paths(call: PathKernels, posterior: PathPosterior, start: PathStart, 
             if is_last:
                 accepted += moved
                 if (turn + 1) * plan.records // turns > record:
-                    for n in range(number):
-                        cloud.value[record * number + n] = paths.value[n // LANES, n % LANES]
-                        for p in range(size):
-                            cloud.theta[record * number + n, p] = paths.state[n // LANES, p, n % LANES]
+                    _record(paths, cloud, record * number)
                     record += 1
         if is_last:
             break

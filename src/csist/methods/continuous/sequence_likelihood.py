@@ -135,6 +135,29 @@ def _add_frame(posterior: PathPosterior, t: int, scratch: PathScratch, value: Si
 
 
 @fused
+def factorise_lanes(matrix: SingleArray, least: Any) -> None:
+    """Replace the lower triangle of `matrix` (n, n, chains) by its Cholesky factor.
+
+    Args:
+        matrix: changed in place.
+        least: (n, chains) lower bounds of the pivots' squares: single precision can lose a weak direction.
+    """
+    for k in range(matrix.shape[0]):
+        for other in range(k + 1):
+            total, pivot = matrix[k, other], matrix[other, other]
+            for m in range(other):
+                one, two = matrix[k, m], matrix[other, m]
+                for chain in range(LANES):
+                    total[chain] -= one[chain] * two[chain]
+            if k == other:
+                for chain in range(LANES):
+                    total[chain] = math.sqrt(max(total[chain], least[k, chain]))
+            else:
+                for chain in range(LANES):
+                    total[chain] /= pivot[chain]
+
+
+@fused
 def factorise_flicker(count: int, scintillation: float, scratch: PathScratch) -> None:
     """Replace the lower triangle of `scratch.gram` by the Cholesky factor of S = 1 + D^1/2 P^T W P D^1/2."""
     gram, flux, square = scratch.gram, scratch.flux, np.float32(scintillation * scintillation)
@@ -143,22 +166,10 @@ def factorise_flicker(count: int, scintillation: float, scratch: PathScratch) ->
             total, f, g = gram[k, other], flux[k], flux[other]
             for chain in range(LANES):
                 total[chain] *= square * f[chain] * g[chain]
-            if k == other:
-                for chain in range(LANES):
-                    total[chain] += np.float32(1.0)
-    for k in range(count):
-        for other in range(k + 1):
-            total, pivot = gram[k, other], gram[other, other]
-            for m in range(other):
-                one, two = gram[k, m], gram[other, m]
-                for chain in range(LANES):
-                    total[chain] -= one[chain] * two[chain]
-            if k == other:
-                for chain in range(LANES):
-                    total[chain] = math.sqrt(max(total[chain], np.float32(1.0)))
-            else:
-                for chain in range(LANES):
-                    total[chain] /= pivot[chain]
+        diagonal = gram[k, k]
+        for chain in range(LANES):
+            diagonal[chain] += np.float32(1.0)
+    factorise_lanes(gram, scratch.ones)
 
 
 @fused

@@ -1,6 +1,6 @@
 """What the solver of sequences is given: the frames of one group, the law of its motion, and arrays to work in.
 
-A target's position in frame t is sum_m basis[m, t] (c_m + o_m): c_m are shared by the group, o_m are the target's own.
+A position in frame t is sum_m basis[m, t] (c_m + o_m): the group shares c_m, each target has its own o_m.
 basis[0] is 1 and belongs to the target alone (its position in the first frame), basis[1] is the time, so that c_1 is the
 group's velocity and o_1 what a target's differs from it.
 
@@ -106,6 +106,7 @@ class PathScratch(NamedTuple):
     residual: SingleArray
     weighted: SingleArray
     gram: SingleArray
+    ones: SingleArray
     slope: SingleArray
     half: SingleArray
     frame: SingleArray
@@ -126,7 +127,8 @@ MOTION_LAW = tuple_type(
 PATH_POSTERIOR = tuple_type(PathPosterior, int64, FILM, MOTION_LAW, SINGLE_5D)
 PATH_SCRATCH = tuple_type(
     PathScratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE,
-    SINGLE_VECTOR, SINGLE_CUBE, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE, SINGLE_MATRIX,
+    SINGLE_VECTOR, SINGLE_CUBE, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE,
+    SINGLE_MATRIX,
     SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR,
 )  # fmt: skip
 
@@ -152,6 +154,7 @@ def make_path_scratch(posterior: PathPosterior) -> PathScratch:
         np.empty(number, f32), np.empty((posterior.polynomials.shape[3], number), f32), np.empty((2, number), f32),
         np.empty((count, LANES), f32), np.empty((4, side, number), f32), np.empty((3 * count, side, side, LANES), f32),
         np.empty((side, side, LANES), f32), np.empty(LANES, f32), np.empty((count, count, LANES), f32),
+        np.ones((count, LANES), f32),
         np.empty((count, LANES), f32), np.empty((count, 3 * count, LANES), f32),
         np.empty((3 * count, 3 * count, LANES), f32),
         np.empty((pairs, 3 * count, 3 * count, LANES), f32), np.empty((size, size, LANES), f32),

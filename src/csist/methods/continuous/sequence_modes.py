@@ -39,9 +39,7 @@ class ModeStart:
         law: of the motion.
     """
 
-    def __init__(
-        self, data: FloatArray, weight: FloatArray, sensor: Sensor, prior: ScenePrior, law: MotionLaw
-    ) -> None:
+    def __init__(self, data: FloatArray, weight: FloatArray, sensor: Sensor, prior: ScenePrior, law: MotionLaw) -> None:
         self.law, basis = law, law.basis.astype(np.float64)
         frames, rows, columns = data.shape
         side = max(rows, columns) + 1 - max(rows, columns) % 2
@@ -69,9 +67,7 @@ class ModeStart:
         good = np.flatnonzero(evidence > evidence.max() - MARGIN)
         self.counts = good[good > 0]
 
-    def draw(
-        self, count: int, number: int, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray, float, float]:
+    def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains of so many targets.
 
         Returns:

@@ -8,11 +8,12 @@ import numpy as np
 from numba import float64, int64, types
 
 from csist._compiled import calling, fused, inner, linked
-from csist.methods.continuous.metropolis import PRIOR_INFORMATION, accepts
+from csist.methods.continuous.metropolis import PRIOR_INFORMATION, accepts, invert
 from csist.methods.continuous.model import SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import uniform
 from csist.methods.continuous.sequence_likelihood import (
     factorise_flicker,
+    factorise_lanes,
     fill_fluxes,
     fill_responses,
 )
@@ -100,18 +101,11 @@ def _fill_frame_information(posterior: PathPosterior, t: int, scratch: PathScrat
 
 
 @fused
-def _subtract_flicker(posterior: PathPosterior, scratch: PathScratch) -> None:
-    """Take from `scratch.frame` what scintillation hides: A -= A_F D^1/2 S^-1 D^1/2 A_F^T."""
+def _fill_half(posterior: PathPosterior, scratch: PathScratch) -> None:
+    """Fill `scratch.half` (targets, rows, chains) with S^-1/2 D^1/2 A_F^T, S factorised in `scratch.gram`."""
     count, gram, frame, flux, half = posterior.targets, scratch.gram, scratch.frame, scratch.flux, scratch.half
-    share, rows, log_flux = np.float32(posterior.law.scintillation), 3 * posterior.targets, posterior.law.log_flux
-    for k in range(count):
-        for other in range(k + 1):
-            out, one = gram[k, other], frame[k, other]
-            for chain in range(LANES):
-                scale = flux[k, chain] * flux[other, chain] if log_flux else np.float32(1.0)
-                out[chain] = one[chain] / scale
-    factorise_flicker(count, posterior.law.scintillation, scratch)
-    for a in range(rows):
+    share, log_flux = np.float32(posterior.law.scintillation), posterior.law.log_flux
+    for a in range(3 * count):
         for k in range(count):
             one, out, pivot = frame[max(a, k), min(a, k)], half[k, a], gram[k, k]
             for chain in range(LANES):
@@ -122,7 +116,21 @@ def _subtract_flicker(posterior: PathPosterior, scratch: PathScratch) -> None:
                     out[chain] -= mixed[chain] * two[chain]
             for chain in range(LANES):
                 out[chain] /= pivot[chain]
-    for a in range(rows):
+
+
+@fused
+def _subtract_flicker(posterior: PathPosterior, scratch: PathScratch) -> None:
+    """Take from `scratch.frame` what scintillation hides: A -= A_F D^1/2 S^-1 D^1/2 A_F^T."""
+    count, gram, frame, flux, half = posterior.targets, scratch.gram, scratch.frame, scratch.flux, scratch.half
+    for k in range(count):
+        for other in range(k + 1):
+            out, one = gram[k, other], frame[k, other]
+            for chain in range(LANES):
+                scale = flux[k, chain] * flux[other, chain] if posterior.law.log_flux else np.float32(1.0)
+                out[chain] = one[chain] / scale
+    factorise_flicker(count, posterior.law.scintillation, scratch)
+    _fill_half(posterior, scratch)
+    for a in range(3 * count):
         for b in range(a + 1):
             out = frame[a, b]
             for k in range(count):
@@ -184,8 +192,11 @@ def _describe(law: MotionLaw, count: int, p: int) -> tuple[int, int, int, float]
 
 @fused
 def _assemble(posterior: PathPosterior, power: float, floor: SingleArray, scratch: PathScratch) -> None:
-    """Fill the lower triangle of `scratch.information` from the sums over time, and add the prior's times `floor`."""
-    law, count, information = posterior.law, posterior.targets, scratch.information
+    """Fill the lower triangle of `scratch.information` from the sums over time, and add the prior's times `floor`.
+
+    The prior's part is kept in `scratch.trial`, as the lower bound of what single precision leaves of a weak direction.
+    """
+    least, law, count, information = scratch.trial, posterior.law, posterior.targets, scratch.information
     functions = law.basis.shape[0]
     for p in range(information.shape[0]):
         p_first, p_last, m, prior = _describe(law, count, p)
@@ -202,38 +213,8 @@ def _assemble(posterior: PathPosterior, power: float, floor: SingleArray, scratc
                 out[chain] *= np.float32(power)
         diagonal = information[p, p]
         for chain in range(LANES):
-            diagonal[chain] = diagonal[chain] * np.float32(1.00001) + floor[chain] * np.float32(prior)
-
-
-@fused
-def _invert_root(posterior: PathPosterior, floor: SingleArray, information: SingleArray, root: SingleArray) -> None:
-    """Fill `root` with the inverse of the Cholesky factor of `information`, whose lower triangle is overwritten."""
-    size = information.shape[0]
-    for i in range(size):
-        prior = np.float32(_describe(posterior.law, posterior.targets, i)[3])
-        for j in range(i + 1):
-            total, pivot = information[i, j], information[j, j]
-            for k in range(j):
-                one, other = information[i, k], information[j, k]
-                for chain in range(LANES):
-                    total[chain] -= one[chain] * other[chain]
-            if i == j:
-                # single precision can lose a weak direction: the prior's information is its lower bound
-                for chain in range(LANES):
-                    total[chain] = math.sqrt(max(total[chain], floor[chain] * prior))
-            else:
-                for chain in range(LANES):
-                    total[chain] /= pivot[chain]
-    for c in range(size):
-        for i in range(c, size):
-            out, pivot = root[i, c], information[i, i]
-            out[:] = np.float32(1.0) if i == c else np.float32(0.0)
-            for j in range(c, i):
-                one, other = information[i, j], root[j, c]
-                for chain in range(LANES):
-                    out[chain] -= one[chain] * other[chain]
-            for chain in range(LANES):
-                out[chain] /= pivot[chain]
+            least[p, chain] = floor[chain] * np.float32(prior)
+            diagonal[chain] = diagonal[chain] * np.float32(1.00001) + least[p, chain]
 
 
 @linked(types.none(PATH_POSTERIOR, SINGLE_MATRIX, float64, SINGLE_VECTOR, SINGLE_CUBE, PATH_SCRATCH))
@@ -265,7 +246,8 @@ def shape_path_proposals(
             _subtract_flicker(posterior, scratch)
         _add_moments(posterior.law, t, scratch)
     _assemble(posterior, power, floor, scratch)
-    _invert_root(posterior, floor, scratch.information, root)
+    factorise_lanes(scratch.information, scratch.trial)
+    invert(scratch.information, root)
 
 
 @inner

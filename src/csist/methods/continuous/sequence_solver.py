@@ -37,10 +37,11 @@ class PathEffort:
     Args:
         templates: configurations that are compared for the start.
         blocks: population, in `LANES` chains.
-        moves: steps of every chain at each temperature.
-        last_moves: steps at the last.
+        moves: steps of every chain at each temperature, for each target.
+        last_moves: steps at the last, for each target.
         records: times that the population is recorded during these.
-        widening: factor on the spread of the samples.
+        widening: factor on the spread of the samples: short chains have not seen all of it; chosen on validation
+            trajectories by benchmarks/bench_sequences.py.
     """
 
     templates: int
@@ -52,8 +53,8 @@ class PathEffort:
 
 
 PATH_EFFORTS = {
-    "accurate": PathEffort(templates=4096, blocks=2, moves=6, last_moves=48, records=4, widening=1.0),
-    "fast": PathEffort(templates=1024, blocks=1, moves=3, last_moves=16, records=4, widening=1.0),
+    "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.0),
+    "fast": PathEffort(templates=1024, blocks=1, moves=1, last_moves=6, records=4, widening=1.0),
 }
 
 
@@ -61,19 +62,21 @@ class Paths(NamedTuple):
     """The posterior of a group's paths.
 
     Args:
-        count: most probable number of targets.
+        targets: most probable number of targets.
         log_evidence: (Kmax + 1,) of each count, -inf where it was left out.
         samples: (m, count, 2 M + 1) coefficients x_0, y_0, x_1, y_1, ..., of the functions of time, and mean flux.
         value: (m,) log likelihoods.
         misfit: chi-squared of the best sample in the group's patches and of nothing outside them.
+        widening: factor on the spread of the samples.
         outcome: how they were sampled.
     """
 
-    count: int
+    targets: int
     log_evidence: FloatArray
     samples: FloatArray
     value: FloatArray
     misfit: float
+    widening: float
     outcome: Outcome
 
 
@@ -110,13 +113,15 @@ class PathSolver:
         outside = float((weight * data**2).sum() - (start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
         log_evidence = np.full(self.prior.count_range[1] + 1, -np.inf)
         log_evidence[0] = -0.5 * float((start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
-        best = Paths(0, log_evidence, np.zeros((1, 0, 2 * len(self.basis) + 1)), log_evidence[:1].copy(), 0.0, NOTHING)
+        best = Paths(
+            0, log_evidence, np.zeros((1, 0, 2 * len(self.basis) + 1)), log_evidence[:1].copy(), 0.0, 1.0, NOTHING
+        )
         for count in start.counts:
             cloud, outcome = self._anneal(start, int(count))
             log_evidence[count] = outcome.log_evidence
-            if log_evidence[count] > log_evidence[best.count]:
+            if log_evidence[count] > log_evidence[best.targets]:
                 samples, misfit = self._coefficients(cloud.theta, int(count)), outside - 2.0 * float(cloud.value.max())
-                best = Paths(int(count), log_evidence, samples, cloud.value, misfit, outcome)
+                best = Paths(int(count), log_evidence, samples, cloud.value, misfit, self.effort.widening, outcome)
         return best
 
     def _in_pixel(self, data: FloatArray, weight: FloatArray) -> PixelStart:
@@ -138,7 +143,7 @@ class PathSolver:
         flicker = (self.law.scintillation * self.flux[1]) ** 2 * counts / whole.sum()
         reach = LIGHT_SIGMAS * np.sqrt(error + flicker) + 0.002 * abs(light)
         missed = np.maximum(np.maximum(counts * self.flux[0] - light, light - counts * self.flux[1]) - reach, 0.0)
-        return counts[missed <= missed.min()]
+        return np.asarray(counts[missed <= missed.min()])
 
     def _anneal(self, start: PixelStart | ModeStart, count: int) -> tuple[Cloud, Outcome]:
         """Samples of a group of so many targets."""
@@ -149,7 +154,7 @@ class PathSolver:
         posterior = PathPosterior(count, start.film, self.law, self.optics.polynomials)
         number = self.effort.records * blocks * LANES
         cloud = Cloud(np.empty((number, len(state))), np.empty(number))
-        plan = Plan(blocks, self.effort.moves, self.effort.last_moves, self.effort.records, SEED)
+        plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, SEED)
         outcome = anneal_paths(path_kernels(), posterior, first, plan, cloud)
         return cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence)
 

@@ -122,7 +122,7 @@ def interpolate(table: FloatArray, row: float, column: float) -> float:
     u, v = row - i, column - j
     upper = (1.0 - v) * table[i, j] + v * table[i, j + 1]
     lower = (1.0 - v) * table[i + 1, j] + v * table[i + 1, j + 1]
-    return (1.0 - u) * upper + u * lower
+    return float((1.0 - u) * upper + u * lower)
 
 
 @compiled
@@ -235,7 +235,7 @@ def fill_motion(law: MotionLaw, path: FloatArray, state: FloatArray, rng: np.ran
 
 
 class PixelStart:
-    """Chains of a group that starts inside one pixel, drawn from templates that explain the frames added along its path.
+    """Chains of a group inside one pixel, drawn from templates that explain the frames added along its path.
 
     Args:
         film: the frames.
@@ -261,9 +261,7 @@ class PixelStart:
         overlap = overlap_table(sensor.psf) * scale
         self.added = Added(match, float(corner[0]), float(corner[1]), overlap, power)
 
-    def draw(
-        self, count: int, number: int, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray, float, float]:
+    def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains of so many targets.
 
         Returns:
