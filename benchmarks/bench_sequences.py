@@ -1,8 +1,8 @@
 """One posterior over many frames compared with single frames: scores, counts, calibration, bound and time.
 
 Choices (`--choose`: factors on the spread of the samples) are made on validation trajectories, figures on test
-ones. The score of the first frame is comparable between methods, because its prior, all targets inside one pixel, holds for
-`continuous` there as well; that of all frames is given beside it. Intervals are bootstrapped over trajectories.
+ones. The score of the first frame is comparable between methods, because its prior, all targets inside one pixel, holds
+for `continuous` there as well; that of all frames is given beside it. Intervals are bootstrapped over trajectories.
 """
 
 from __future__ import annotations

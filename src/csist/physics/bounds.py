@@ -81,7 +81,7 @@ def joint_bound(frames: Sequence[Targets], sensor: Sensor, scintillation: float 
     """
     if not frames or any(len(each) != len(frames[0]) for each in frames):
         raise InputError("a joint bound needs frames with the same targets in each")
-    count, number = len(frames[0]), len(frames)
+    count, number, pixels = len(frames[0]), len(frames), sensor.shape[0] * sensor.shape[1]
     time = np.arange(number) - 0.5 * (number - 1)
     functions = 2 if number > 1 else 1
     size = count * (2 * functions + 1)
@@ -90,8 +90,8 @@ def joint_bound(frames: Sequence[Targets], sensor: Sensor, scintillation: float 
     for t, targets in zip(time, frames, strict=True):
         dx = np.arange(sensor.shape[1])[None, None, :] - targets.x[:, None, None]
         dy = np.arange(sensor.shape[0])[None, :, None] - targets.y[:, None, None]
-        by_x, by_y = (flux[:, None] * each.reshape(count, -1) for each in sensor.psf.gradient(dx, dy))
-        response = sensor.responses(targets.x, targets.y).reshape(count, -1)
+        by_x, by_y = (flux[:, None] * each.reshape(count, pixels) for each in sensor.psf.gradient(dx, dy))
+        response = sensor.responses(targets.x, targets.y).reshape(count, pixels)
         rows = [by_x, by_y, *((t * by_x, t * by_y) if functions > 1 else ()), response]
         jacobian = np.concatenate(rows)
         weight = 1.0 / sensor.noise_variance(sensor.render(targets).ravel())

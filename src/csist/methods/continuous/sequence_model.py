@@ -1,8 +1,8 @@
 """What the solver of sequences is given: the frames of one group, the law of its motion, and arrays to work in.
 
 A position in frame t is sum_m basis[m, t] (c_m + o_m): the group shares c_m, each target has its own o_m.
-basis[0] is 1 and belongs to the target alone (its position in the first frame), basis[1] is the time, so that c_1 is the
-group's velocity and o_1 what a target's differs from it.
+basis[0] is 1 and belongs to the target alone (its position in the first frame), basis[1] is the time, so that c_1 is
+the group's velocity and o_1 what a target's differs from it.
 
 Chains run in the parameters c_1x, c_1y, c_2x, ..., then for each target o_0x, o_0y, o_1x, ..., flux or its logarithm.
 Arrays end with the chain, in single precision; see `csist.methods.continuous.population`.

@@ -53,8 +53,8 @@ class PathEffort:
 
 
 PATH_EFFORTS = {
-    "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.0),
-    "fast": PathEffort(templates=1024, blocks=1, moves=1, last_moves=6, records=4, widening=1.0),
+    "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.04),
+    "fast": PathEffort(templates=1024, blocks=1, moves=1, last_moves=6, records=4, widening=1.7),
 }
 
 
@@ -126,7 +126,9 @@ class PathSolver:
 
     def _in_pixel(self, data: FloatArray, weight: FloatArray) -> PixelStart:
         speed = float(self.law.width[:, 1].sum()) if len(self.basis) > 1 else 0.0
-        path = common_path(data, self.basis, speed)
+        path = np.zeros((len(self.basis), 2))
+        steady = self.law.normal == 0.0  # a random walk is too much like a velocity to be fitted beside one
+        path[steady] = common_path(data, self.basis[steady], speed)
         film = film_around(data, weight, self.basis.T @ path, self.side)
         counts = self._counts(film)
         templates = draw_templates(self.sensor.psf, self.prior, 1, self.effort.templates)
