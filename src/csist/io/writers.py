@@ -112,6 +112,11 @@ def _cell(value: float) -> str:
     return "" if np.isnan(value) else repr(float(value))
 
 
+def _number(value: int) -> str:
+    """The number of a group or track; blank for none."""
+    return "" if value < 0 else str(value)
+
+
 class TableWriter:
     """Writes a table of targets row by row while a long run goes on.
 
@@ -130,6 +135,7 @@ class TableWriter:
         regions: DS9 regions to be written as well.
         metadata: of the run; where the form has a place, it is written with the csist version.
         sigma_px: of the PSF, for forms that state it.
+        tracked: whether the table has the column `track` after those of `TABLE_COLUMNS`.
         columns: names of further columns of numbers, which come last.
 
     Raises:
@@ -144,12 +150,14 @@ class TableWriter:
         regions: str | Path | None = None,
         metadata: Mapping[str, Any] | None = None,
         sigma_px: float = float("nan"),
+        tracked: bool = False,
         columns: Sequence[str] = (),
     ) -> None:
         self._columns = tuple(columns)
         if columns and form is not None:
             raise InputError(f"--format {form} has no place for the column {columns[0]}: leave one of them out")
         self.path = Path(path)
+        self._tracked = tracked
         self.rows = 0
         self.shape = (0, 0, 0)
         """(N, H, W) of the images, for forms that state it; told by who appends."""
@@ -181,7 +189,7 @@ class TableWriter:
             self._file = self.partial_path.open("wb")
         except OSError as error:
             raise InputError(f"cannot write {self.partial_path}: {error.strerror}") from error
-        self._write([(*TABLE_COLUMNS, *self._columns)])
+        self._write([(*TABLE_COLUMNS, *(("track",) if self._tracked else ()), *self._columns)])
         return self
 
     def _write(self, rows: Iterable[Sequence[object]]) -> None:
@@ -210,11 +218,19 @@ class TableWriter:
             InputError: if the disk is full.
         """
         floats = [getattr(targets, name).tolist() for name in FLOAT_COLUMNS]
-        rest = zip(targets.flags.tolist(), targets.group.tolist(), strict=True)
+        rest = zip(targets.flags.tolist(), targets.group.tolist(), targets.track.tolist(), strict=True)
         last = zip(*(further[name].tolist() for name in self._columns), strict=True) if further else repeat(())
         self._write(
-            [image, frame, *map(_cell, values), flags, "" if group < 0 else group, *map(_cell, more)]
-            for *values, (flags, group), more in zip(*floats, rest, last, strict=bool(further))
+            [
+                image,
+                frame,
+                *map(_cell, values),
+                flags,
+                _number(group),
+                *([_number(track)] if self._tracked else []),
+                *map(_cell, more),
+            ]
+            for *values, (flags, group, track), more in zip(*floats, rest, last, strict=bool(further))
         )
         self.rows += len(targets)
         if len(self._places) == 1 or not self._places:
@@ -225,8 +241,9 @@ class TableWriter:
         import pandas as pd
 
         kinds: dict[str, Any] = {"image": object, "frame": np.int64, "flags": np.int64, "group": "Int64"}
+        kinds |= {"track": "Int64"} if self._tracked else {}
         kinds |= dict.fromkeys((*FLOAT_COLUMNS, *self._columns), np.float64)
-        numbers = {name: [""] for name in (*TABLE_COLUMNS, *self._columns) if name != "image"}
+        numbers = {name: [""] for name in kinds if name != "image"}
         with pd.read_csv(
             self.partial_path,
             dtype=kinds,
