@@ -74,14 +74,14 @@ class Settings:
             sensor = replace(sensor, psf=self.psf)
         if self.background is not None:
             sensor = replace(sensor, background=self.background)
-        return self._as_detected(sensor)
+        return self.as_detected(sensor)
 
-    def _as_detected(self, sensor: Sensor) -> Sensor:
+    def as_detected(self, sensor: Sensor) -> Sensor:
         """The sensor with what options say of the detector; after dark and flat no level of clipping is left."""
         sensor = replace(sensor, **self.detector_values)
         return replace(sensor, saturation=None, bits=None, quantised=False) if self.reading.corrects else sensor
 
-    def noise_for(self, stack: ImageStack, sensor: Sensor) -> float | None:
+    def noise_for(self, stack: ImageStack | FrameSequence, sensor: Sensor) -> float | None:
         """Return the noise in counts of a pixel without targets, if an option, card or file states it.
 
         Args:
@@ -106,7 +106,7 @@ class Settings:
         if partly:
             sensor = sequence.header.applied(Sensor())
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
-        sensor = None if sensor is None else self._as_detected(sensor)
+        sensor = None if sensor is None else self.as_detected(sensor)
         # With a gain, the read noise is only a part of the noise.
         stated = self.noise_stated and sensor is not None and sensor.gain is None
         return FrameOptions(
@@ -245,6 +245,8 @@ def make_settings(given: Options) -> Settings:
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
     detector = _detector_values(given)
     check_noise_map(key, given.reading.has_noise)
+    if given.joint is not None and given.reading.has_noise:
+        raise InputError("--joint has one noise for all pixels: leave the error map out")
     if given.reading.masks and not abilities(key).masks:
         raise InputError(f"method {key!r} cannot leave pixels out: leave the maps out, or use the method 'continuous'")
     psf, measured = _chosen_psf(given)
