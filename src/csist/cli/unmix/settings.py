@@ -14,7 +14,7 @@ from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
-    from csist.io import ImageStack, ReadOptions
+    from csist.io import ImageStack, Quantities, ReadOptions
     from csist.io.sequences import FrameSequence
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
@@ -25,6 +25,12 @@ def _all_of_it() -> ReadOptions:
     from csist.io import ReadOptions
 
     return ReadOptions()
+
+
+def _no_more() -> Quantities:
+    from csist.io import Quantities
+
+    return Quantities()
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Settings:
     detector_values: Mapping[str, Any] = field(default_factory=dict)
     """Gain, read noise and saturation given by options, which go before those of a card, a file or its header."""
     min_score: float | None = None
+    quantities: Quantities = field(default_factory=_no_more)
     noise_stated: bool = False
     """Whether the card or an option states the read noise."""
 
@@ -215,6 +222,7 @@ class Options:
     read_noise: float | None = None
     saturation: float | None = None
     min_score: float | None = None
+    quantities: Quantities = field(default_factory=_no_more)
 
 
 def make_settings(given: Options) -> Settings:
@@ -271,6 +279,7 @@ def make_settings(given: Options) -> Settings:
         reading=given.reading,
         detector_values=detector,
         min_score=given.min_score,
+        quantities=given.quantities,
         noise_stated=stated_noise is not None or given.read_noise is not None,
     )
 
