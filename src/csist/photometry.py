@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from scipy.sparse import csc_array, csr_array, hstack
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
@@ -22,11 +23,13 @@ from csist.frames.mask import check_frame
 from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
 from csist.frames.options import FrameOptions
 from csist.frames.psf_estimate import PSFEstimate
-from csist.physics.psf import PSF
+from csist.physics.psf import PSF, equivalent_sigma, outer_response
 from csist.targets import Flag, Targets
 
 MARGIN_PX = 2
-"""Pixels beyond the PSF's radius that take part in the fit: they hold the constant."""
+"""Pixels beyond a target's light that take part in the fit: they hold the constant."""
+FAINT_SHARE, FAINT_WING = 1e-3, 0.5
+"""Light below both, as a share of the target's brightest pixel and in units of the noise, does not count."""
 UPPER_LIMIT_SIGMAS = 3.0
 """Fluxes below so many standard errors are flagged as upper limits."""
 SHOT_NOISE_PASSES = 3
@@ -90,8 +93,9 @@ def measure_fluxes(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF,
     """
     flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
     valid = ~(frame.pixels.masked | frame.pixels.saturated)
-    for members in _overlapping(x, y, psf):
-        patch = _light(x[members], y[members], psf, valid)
+    reach = _reach(frame, x, y, psf)
+    for members in _overlapping(x, y, reach):
+        patch = _light(x[members], y[members], reach[members], psf, valid)
         seen = patch.seen
         if seen.any():
             flux[members[seen]], error[members[seen]] = _fit(patch, frame, gain)
@@ -114,29 +118,39 @@ class _Patch(NamedTuple):
     seen: BoolArray
 
 
-def _reach(psf: PSF) -> int:
-    return int(np.ceil(psf.radius_px)) + MARGIN_PX
+def _reach(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF) -> IntArray:
+    """Half side (n,) in px of the square in which each position's light matters, by its brightest pixel."""
+    outer, (height, width) = outer_response(psf), frame.image.shape
+    rows, columns = (np.clip(np.rint(v), 0, n - 1).astype(np.int64) for v, n in ((y, height), (x, width)))
+    near = ndimage.maximum_filter(np.nan_to_num(frame.flattened, nan=0.0), 3)[rows, columns]
+    share = FAINT_WING * frame.background.noise[rows, columns] * psf.response(0.0, 0.0) / np.maximum(near, 1e-300)
+    faint = np.minimum(share, FAINT_SHARE * psf.response(0.0, 0.0))
+    return np.asarray(np.searchsorted(-outer, -faint) + MARGIN_PX)
 
 
-def _overlapping(x: FloatArray, y: FloatArray, psf: PSF) -> list[IntArray]:
-    """Indices of the positions in each set whose pixels overlap."""
+def _overlapping(x: FloatArray, y: FloatArray, reach: IntArray) -> list[IntArray]:
+    """Indices of the positions in each set whose pixels overlap, given the half sides (n,) of their squares."""
     if not len(x):
         return []
-    pairs = KDTree(np.stack([x, y], axis=1)).query_pairs(2.0 * _reach(psf) + 1.0, p=np.inf, output_type="ndarray")
+    positions = np.stack([x, y], axis=1)
+    pairs = KDTree(positions).query_pairs(2.0 * float(reach.max()) + 1.0, p=np.inf, output_type="ndarray")
+    distance = np.abs(positions[pairs[:, 0]] - positions[pairs[:, 1]]).max(axis=1, initial=0.0)
+    pairs = pairs[distance <= reach[pairs].sum(axis=1) + 1.0]
     links = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(x), len(x)))
     number, labels = connected_components(links, directed=False)
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, number)))
 
 
-def _light(x: FloatArray, y: FloatArray, psf: PSF, valid: BoolArray) -> _Patch:
+def _light(x: FloatArray, y: FloatArray, reach: IntArray, psf: PSF, valid: BoolArray) -> _Patch:
     """Pixels and light of some targets; pixels outside the frame, or that are not valid, are left out."""
-    reach, (height, width) = _reach(psf), valid.shape
-    offset = np.arange(-reach, reach + 1)
+    height, width = valid.shape
+    offset = np.arange(-int(reach.max()), int(reach.max()) + 1)
     rows = np.rint(y).astype(np.int64)[:, None, None] + offset[None, :, None]
     columns = np.rint(x).astype(np.int64)[:, None, None] + offset[None, None, :]
     rows, columns = np.broadcast_arrays(rows, columns)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    inside &= np.maximum(np.abs(offset)[:, None], np.abs(offset)) <= reach[:, None, None]
     inside[inside] = valid[rows[inside], columns[inside]]
     target, _, _ = np.nonzero(inside)
     rows, columns = rows[inside], columns[inside]
@@ -180,7 +194,7 @@ def _solve(normal: csc_array, right: FloatArray) -> tuple[FloatArray, FloatArray
 
 def _pixel_flags(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF) -> IntArray:
     """MASKED and SATURATED bits of each position, by the pixels that hold most of its light."""
-    reach, (height, width) = int(np.ceil(psf.radius_px / 2.0)), frame.image.shape
+    reach, (height, width) = int(np.ceil(2.0 * equivalent_sigma(psf) + 0.5)), frame.image.shape
     flags = np.zeros(len(x), dtype=np.int64)
     for number, (column, row) in enumerate(zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True)):
         part = (

@@ -119,7 +119,7 @@ class BlobSolver:
     def _solve_blob(self, members: IntArray) -> SolvedBlob:
         """One blob, in one or several windows."""
         psf, positions = self.windows.psf, self.windows.peaks.positions
-        extent = max(LARGEST_WINDOW_PX - 2.0 * psf.margin_px - 1.0, 2.0 * psf.footprint_px)
+        extent = max(LARGEST_WINDOW_PX - 2.0 * psf.least_margin_px - 1.0, 2.0 * psf.footprint_px)
         parts = [np.sort(part) for part in split(positions, members, MOST_PEAKS, extent)]
         parts.sort(key=lambda part: int(part[0]))  # strongest first
         solved: list[SolvedWindow] = []

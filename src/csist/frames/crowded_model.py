@@ -10,7 +10,7 @@ from scipy.sparse import coo_array, csr_array, kron
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background import Background
 from csist.frames.measured import FramePSF, MeasuredFrame
-from csist.physics.psf import PSF, equivalent_sigma
+from csist.physics.psf import PSF, equivalent_sigma, outer_response
 
 PATCH_PX = 48
 """Spacing of the background's nodes."""
@@ -149,12 +149,8 @@ def first_nodes(frame: CrowdedFrame) -> FloatArray:
 
 def _reach(frame: CrowdedFrame, flux: FloatArray) -> IntArray:
     """Half side (n,) in px of the square in which a target's light matters."""
-    full = int(np.ceil(frame.psf.radius_px)) + 1
-    offsets = np.arange(full + 1)
-    along = np.arange(-full, full + 1)
-    response = np.abs(frame.psf.response(along[None, :], along[:, None]))
-    ring = np.maximum(np.abs(along)[:, None], np.abs(along)[None, :])
-    outside = np.array([response[ring > r].max(initial=0.0) for r in offsets])
+    outside = outer_response(frame.psf)
+    full = len(outside)
     reach = np.searchsorted(-outside, -LOST_LIGHT * frame.noise_std / np.maximum(flux, 1e-300))
     # Few distinct sizes, so that many targets are drawn at once.
     return np.minimum(np.maximum(3 * -(-reach // 3), int(np.ceil(3.0 * frame.sigma_px))), full)

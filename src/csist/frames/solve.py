@@ -27,6 +27,7 @@ from csist.frames.result import FrameModel, FrameResult, ModelPart, whole_region
 from csist.frames.spots import typical_sigma
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.frames.windows import WindowSolver
+from csist.frames.wings import without_wings
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
@@ -186,6 +187,7 @@ def _solve_part(
         image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, options.detector
     )
     psf = guess_psf(frame, peaks, options.psf_error) if psf is None else psf
+    peaks = without_wings(peaks, psf)
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
     return _result(frame, frame.background, psf, threshold, targets, groups)

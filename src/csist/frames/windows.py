@@ -30,6 +30,8 @@ LEAST_EXTRA_SCORE = 0.1
 """Where the PSF is guessed, further targets of one peak need this much of the unmixer's score."""
 MOST_TARGETS_PER_PEAK = 3
 """A poor fit with more targets per peak than this is an extended source, whether or not the PSF is known."""
+MOST_PEAKS_IN_WINGS = 6
+"""A window is not widened for the wings of a bright target beyond so many peaks, itself included."""
 FEWEST_VALID_PIXELS = 9
 NOISE_SIDE_PX = 21
 """Least side of the square around a window in which its noise is measured."""
@@ -151,9 +153,19 @@ class WindowSolver:
         """The positions of the peaks."""
         return KDTree(self.peaks.positions)
 
+    def margin_px(self, members: IntArray) -> int:
+        """Margin of the window around some peaks: room for the wings of the brightest, but not for many other peaks."""
+        brightest = members[int(self.peaks.significance[members].argmax())]
+        margin = self.psf.margin_px(float(self.peaks.significance[brightest]))
+        least = self.psf.least_margin_px
+        if margin > least:
+            near, _ = self.tree.query(self.peaks.positions[brightest], k=[MOST_PEAKS_IN_WINGS + 1], p=np.inf)
+            margin = max(least, min(margin, int(np.nan_to_num(near[0], posinf=margin))))
+        return margin
+
     def around(self, members: IntArray) -> tuple[slice, slice]:
         """(rows, columns) of the window around some peaks, inside the frame."""
-        margin, (rows, columns) = self.psf.margin_px, self.frame.image.shape
+        margin, (rows, columns) = self.margin_px(members), self.frame.image.shape
         x, y = np.rint(self.peaks.x[members]).astype(int), np.rint(self.peaks.y[members]).astype(int)
         return (
             slice(max(y.min() - margin, 0), min(y.max() + margin + 1, rows)),

@@ -227,10 +227,9 @@ class PixelSolver:
     def _reach(self, sensor: Sensor, brightest: float) -> int:
         """Pixels on each side of the group's pixel beyond which its light is lost in the noise."""
         limit = 0.1 * self.noise.variance**0.5 / brightest
-        reach = 1
-        while reach < sensor.psf.radius_px and sensor.psf.response(reach + 0.5, 0.0) > limit:
-            reach += 1
-        return reach
+        edges = np.arange(1, int(np.ceil(sensor.psf.reach_px)) + 1) + 0.5
+        bright = np.flatnonzero(sensor.psf.response(edges, 0.0) > limit)
+        return 1 if not bright.size else int(min(bright[-1] + 2, np.ceil(sensor.psf.reach_px)))
 
     def bounds(self, places: IntArray) -> tuple[FloatArray, FloatArray]:
         """Bounds (N, 3 Kmax) of groups inside the pixels (N, 2), row and column."""

@@ -10,7 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from csist.checks import InputError
-from csist.physics.psf.base import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma, lone_significance, pixel_kernel, spread_px
+from csist.physics.psf.base import (
+    PSF,
+    RAYLEIGH_PER_SIGMA,
+    equivalent_sigma,
+    lone_significance,
+    outer_response,
+    pixel_kernel,
+    spread_px,
+)
 from csist.physics.psf.gaussian import EllipticalGaussianPSF, GaussianPSF
 from csist.physics.psf.quadrature import AiryPSF, MoffatPSF
 from csist.physics.psf.sampled import SampledPSF
@@ -26,6 +34,7 @@ __all__ = [
     "SampledPSF",
     "equivalent_sigma",
     "lone_significance",
+    "outer_response",
     "pixel_kernel",
     "psf_from_card",
     "spread_px",

@@ -15,6 +15,10 @@ RAYLEIGH_PER_SIGMA = 1.9
 """1 R, the unit of separation of the CSIST literature, is 1.9 sigma of the Gaussian PSF."""
 
 
+REACH_SHARE = 1e-4
+"""Share of the peak down to which the wings of a PSF are fitted."""
+
+
 class PSF(Protocol):
     """Point spread function as used by sensors and solvers."""
 
@@ -24,7 +28,7 @@ class PSF(Protocol):
         """Return a hash, equal for equal PSFs, by which derived results are cached."""
 
     @property
-    def radius_px(self) -> float:
+    def reach_px(self) -> float:
         """Distance in px, along an axis, beyond which a pixel's response is negligible for fitting."""
 
     def response(self, dx: ArrayLike, dy: ArrayLike) -> FloatArray:
@@ -62,9 +66,21 @@ class FromFields:
 
 
 def pixel_kernel(psf: PSF) -> FloatArray:
-    """Return the responses (n, n), n odd, of the pixels within the PSF's radius of a target at a pixel centre."""
-    reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
+    """Return the responses (n, n), n odd, of the pixels within the PSF's reach of a target at a pixel centre."""
+    reach = np.arange(-np.ceil(psf.reach_px), np.ceil(psf.reach_px) + 1)
     return psf.response(reach[None, :], reach[:, None])
+
+
+@lru_cache(maxsize=32)
+def outer_response(psf: PSF) -> FloatArray:
+    """Largest response (n,) of a pixel more than 0, 1, 2, ... px, along an axis, from a target at a pixel centre.
+
+    It falls monotonically where the response itself has dark rings. The last value, at the PSF's reach, is 0.
+    """
+    response = np.abs(pixel_kernel(psf))
+    along = np.abs(np.arange(len(response)) - len(response) // 2)
+    ring = np.maximum(along[:, None], along)
+    return np.array([response[ring > r].max(initial=0.0) for r in range(len(response) // 2 + 1)])
 
 
 @lru_cache(maxsize=32)

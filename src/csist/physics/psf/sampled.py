@@ -13,6 +13,7 @@ from scipy.interpolate import RectBivariateSpline
 
 from csist._types import FloatArray
 from csist.checks import InputError
+from csist.physics.psf.base import REACH_SHARE
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +49,9 @@ class SampledPSF:
         object.__setattr__(self, "oversampling", int(self.oversampling))
 
     @property
-    def radius_px(self) -> float:
-        """Distance in px beyond which every sample is below 1e-3 of the peak, or at which the array ends."""
-        bright = np.argwhere(np.abs(self.array) > 1e-3 * self.array.max())
+    def reach_px(self) -> float:
+        """Distance in px beyond which every sample is below `REACH_SHARE` of the peak, or at which the array ends."""
+        bright = np.argwhere(np.abs(self.array) > REACH_SHARE * self.array.max())
         centre = (np.array(self.array.shape) - 1) / 2
         return float((np.abs(bright - centre).max() + 1) / self.oversampling)
 
