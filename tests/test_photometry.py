@@ -127,7 +127,9 @@ def test_fluxes_are_those_of_photutils() -> None:
     [
         ([1.0, 2.0], [1.0], {}, "positions of equal number"),
         ([np.nan], [1.0], {}, "positions must be finite"),
-        ([1.0], [1.0], {"psf": "auto"}, "psf must be a PSF or a sigma in px, got 'auto'"),
+        ([1.0], [1.0], {"psf": "auto"}, "the PSF cannot be measured"),
+        ([1.0], [1.0], {"psf": None}, "need the PSF"),
+        ([1.0], [1.0], {"psf": "round"}, "psf must be a PSF, a sigma in px, auto or empirical, got 'round'"),
         ([1.0], [1.0], {"noise": 1.0}, "a frame does not take noise"),
         ([1.0], [1.0], {"noise_std": -1.0}, "noise_std"),
     ],

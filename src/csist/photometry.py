@@ -19,11 +19,14 @@ from scipy.spatial import KDTree
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError
-from csist.frames.mask import check_frame
-from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
+from csist.frames.background import Background
+from csist.frames.mask import PixelKind, PixelMask, check_frame
+from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame
 from csist.frames.options import FrameOptions
 from csist.frames.psf_estimate import PSFEstimate
+from csist.frames.solve import settle_psf
 from csist.physics.psf import PSF, equivalent_sigma, outer_response
+from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 
 MARGIN_PX = 2
@@ -40,7 +43,7 @@ BLOCK = 256
 
 
 def forced_photometry(
-    image: NDArray[np.generic], x: ArrayLike, y: ArrayLike, *, psf: PSF | float, **options: Any
+    image: NDArray[np.generic], x: ArrayLike, y: ArrayLike, *, psf: PSF | PSFEstimate | float | str, **options: Any
 ) -> Targets:
     """Measure the flux of a point target at each of the given positions.
 
@@ -48,7 +51,8 @@ def forced_photometry(
         image: (H, W) in counts; NaN pixels are left out.
         x: columns in px, shape (n,).
         y: rows in px, shape (n,).
-        psf: point spread function, or the sigma in px of a Gaussian one.
+        psf: point spread function, the sigma in px of a Gaussian one, or "auto" or "empirical" to measure it on the
+            frame.
         **options: `sensor`, `noise_std` and `box_sides_px` as in `csist.frames.FrameOptions`.
 
     Returns:
@@ -57,8 +61,8 @@ def forced_photometry(
         SATURATED mark such pixels of the target. Where no pixel of a target is valid, flux and error are NaN.
 
     Raises:
-        InputError: if the positions are not finite or of different lengths, if the frame cannot be used, or if an
-            option is unknown or out of range.
+        InputError: if the positions are not finite or of different lengths, if the frame cannot be used, if the PSF
+            cannot be measured, or if an option is unknown or out of range.
 
     >>> from csist.physics.sensor import Sensor
     >>> from csist.physics.psf import GaussianPSF
@@ -68,20 +72,71 @@ def forced_photometry(
     >>> found.flags.tolist(), bool(abs(found.intensity[0] - 900.0) < 4.0 * found.intensity_std[0])
     ([0, 64], True)
     """
-    settled = FrameOptions.of(psf=psf, **options)
-    kernel = settled.psf
-    if kernel is None or isinstance(kernel, str | float | PSFEstimate):
-        raise InputError(f"psf must be a PSF or a sigma in px, got {psf!r}")
+    return measure_frame_at(image, x, y, FrameOptions.of(psf=psf, **options))[0]
+
+
+def measure_frame_at(
+    image: NDArray[np.generic], x: ArrayLike, y: ArrayLike, options: FrameOptions
+) -> tuple[Targets, MeasuredFrame, FramePSF]:
+    """`forced_photometry` with its options in one object; the frame as it was measured and the PSF are returned, too.
+
+    Args:
+        image: (H, W) in counts.
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+        options: of the frame; its PSF or sensor must be given.
+
+    Raises:
+        InputError: as `forced_photometry`, and if the PSF is not known.
+    """
+    columns, rows = check_positions(x, y)
+    pixels, rules = check_frame(image), FrameRules.of(options)
+    psf, frame = settle_psf(pixels, rules, options)
+    if psf is None:
+        raise InputError("fluxes at given positions need the PSF: give psf or sensor (--psf-sigma, --psf, --sensor)")
+    frame = measure_frame(pixels, rules, psf.psf) if frame is None else frame
+    return measure_fluxes(frame, columns, rows, psf.psf, options.gain), frame, psf
+
+
+def check_positions(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Columns and rows in px as arrays (n,).
+
+    Raises:
+        InputError: if they are not finite or of different lengths.
+    """
     columns, rows = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (x, y))
     if columns.shape != rows.shape or columns.ndim != 1:
         raise InputError(f"x and y must be positions of equal number, got shapes {columns.shape} and {rows.shape}")
     if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
         raise InputError("positions must be finite: leave out those that are NaN or infinite")
-    frame = measure_frame(check_frame(image), FrameRules.of(settled), kernel)
-    return measure_fluxes(frame, columns, rows, kernel, settled.gain)
+    return columns, rows
 
 
-def measure_fluxes(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF, gain: float | None) -> Targets:
+def window_fluxes(image: FloatArray, x: ArrayLike, y: ArrayLike, sensor: Sensor, noise_std: float) -> Targets:
+    """`forced_photometry` in a window, whose background and noise are those of the sensor.
+
+    Args:
+        image: (H, W) in counts; NaN pixels are left out.
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+        sensor: PSF, background, gain and saturation.
+        noise_std: noise of a pixel in counts, without photon noise and rounding.
+
+    Raises:
+        InputError: if the positions are not finite or of different lengths.
+    """
+    columns, rows = check_positions(x, y)
+    sky = 0.0 if sensor.gain is None else max(sensor.background, 0.0) / sensor.gain
+    noise = np.sqrt(noise_std**2 + sensor.rounding_variance + sky)
+    background = Background(np.full(image.shape, sensor.background), np.full(image.shape, max(noise, 1e-300)))
+    kind = np.where(np.isnan(image), PixelKind.NAN, np.where(image >= sensor.ceiling, PixelKind.SATURATED, 0))
+    frame = MeasuredFrame(image, PixelMask(kind.astype(np.uint8), sensor.ceiling), background, noise_measured=False)
+    return measure_fluxes(frame, columns, rows, sensor.psf, sensor.gain, level_known=True)
+
+
+def measure_fluxes(
+    frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF, gain: float | None, level_known: bool = False
+) -> Targets:
     """`forced_photometry` on a frame whose pixels and background are measured.
 
     Args:
@@ -90,6 +145,7 @@ def measure_fluxes(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF,
         y: rows in px, shape (n,).
         psf: point spread function.
         gain: electrons per count; None for no shot noise of the targets.
+        level_known: whether the background is exact, so that no constant is fitted with the fluxes.
     """
     flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
     valid = ~(frame.pixels.masked | frame.pixels.saturated)
@@ -98,7 +154,7 @@ def measure_fluxes(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF,
         patch = _light(x[members], y[members], reach[members], psf, valid)
         seen = patch.seen
         if seen.any():
-            flux[members[seen]], error[members[seen]] = _fit(patch, frame, gain)
+            flux[members[seen]], error[members[seen]] = _fit(patch, frame, gain, level_known)
     flags = np.where(flux < UPPER_LIMIT_SIGMAS * error, int(Flag.UPPER_LIMIT), 0)
     flags |= _pixel_flags(frame, x, y, psf)
     return Targets(x=x, y=y, intensity=flux, intensity_std=error, flags=flags)
@@ -161,20 +217,20 @@ def _light(x: FloatArray, y: FloatArray, reach: IntArray, psf: PSF, valid: BoolA
     return _Patch(pixels, csr_array(light[:, np.flatnonzero(seen)]), seen)
 
 
-def _fit(patch: _Patch, frame: MeasuredFrame, gain: float | None) -> tuple[FloatArray, FloatArray]:
+def _fit(patch: _Patch, frame: MeasuredFrame, gain: float | None, level_known: bool) -> tuple[FloatArray, FloatArray]:
     """Fluxes and standard errors of the targets of a patch."""
     data = (frame.image - frame.background.level).ravel()[patch.pixels]
     variance = frame.background.noise.ravel()[patch.pixels] ** 2
-    constant = csr_array(np.ones((len(data), 1)))
-    design = csr_array(hstack([patch.light, constant]))
+    number = patch.light.shape[1]
+    design = patch.light if level_known else csr_array(hstack([patch.light, csr_array(np.ones((len(data), 1)))]))
     solution = np.zeros(design.shape[1])
     errors = np.full(design.shape[1], np.nan)
     for _ in range(1 if gain is None else SHOT_NOISE_PASSES):
-        shot = 0.0 if gain is None else np.maximum(patch.light @ solution[:-1], 0.0) / gain
+        shot = 0.0 if gain is None else np.maximum(patch.light @ solution[:number], 0.0) / gain
         weighted = design.multiply(1.0 / (variance + shot)[:, None]).tocsr()
         normal = csc_array(design.T @ weighted)
         solution, errors = _solve(normal, weighted.T @ data)
-    return solution[:-1], errors[:-1]
+    return solution[:number], errors[:number]
 
 
 def _solve(normal: csc_array, right: FloatArray) -> tuple[FloatArray, FloatArray]:

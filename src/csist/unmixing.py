@@ -32,8 +32,9 @@ def unmix(
         prior: prior of a group of targets; None for `ScenePrior.flat()`.
         method: a name of `csist.list_methods`; frames need "continuous".
         **options: for windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise
-            in counts; None: the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained`
-            and those of the method; for frames, those of `csist.unmix_frame`.
+            in counts; None: the sensor's, or if that is 0 estimated from the stack), `start` (positions at which the
+            continuous method tries targets, `Targets` or (n, 2), for a stack one each per image), `ratio`,
+            `pretrained` and those of the method; for frames, those of `csist.unmix_frame`.
 
     Returns:
         `Targets` for an image, or a list of `Targets`, one per image, for a stack.
@@ -53,8 +54,9 @@ def unmix(
     array = as_array(image)
     stack = check_stack(array)
     if is_window(stack.shape):
+        tried = _named_in_windows(options.pop("start", None), array.ndim, method)
         ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
-        found: list[Targets] = list(ready.predict(stack)) if len(stack) else []
+        found: list[Targets] = list(ready.solve(stack, **tried).targets) if len(stack) else []
     else:
         # Imported here: the frames' part is not needed for windows.
         from csist.frames.solve import unmix_frame
@@ -63,6 +65,27 @@ def unmix(
         options.pop("mask_nan", None)  # frames always mask NaN
         found = [unmix_frame(frame, sensor, prior, **options).targets for frame in stack]
     return found[0] if array.ndim == 2 else found
+
+
+def _named_in_windows(start: Any, dimensions: int, method: str) -> dict[str, Any]:
+    """Start positions as an argument of `Continuous.solve`.
+
+    Args:
+        start: of an image, or a list of one per image of a stack; None for none.
+        dimensions: of the image or stack.
+        method: registry name.
+
+    Raises:
+        InputError: if the method does not take them.
+    """
+    from csist.frames.options import as_positions
+    from csist.methods.table import abilities, canonical_name
+
+    if start is None:
+        return {}
+    if not abilities(method).frames:
+        raise InputError(f"method {canonical_name(method)!r} does not search from start positions: leave start out")
+    return {"start": [as_positions(each) for each in ([start] if dimensions == 2 else start)]}
 
 
 def window_recipe(

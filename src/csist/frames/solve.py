@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,8 @@ from csist.frames.detect import detect_peaks
 from csist.frames.groups import FrameGroup, linked_groups
 from csist.frames.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
-from csist.frames.options import CROWDED, FrameOptions
+from csist.frames.named import with_named
+from csist.frames.options import CROWDED, FrameOptions, as_positions
 from csist.frames.peaks import Peaks, threshold_sigmas
 from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
@@ -95,9 +97,28 @@ def solve_frame(image: NDArray[np.generic], options: FrameOptions, progress: Pro
         psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
         if rules.ceiling is None:
             rules = FrameRules(find_ceiling(frame), rules.noise_std, rules.box_sides_px)
-        return unmix_tiles(frame, partial(_solve_part, rules=rules, psf=psf, options=options, progress=progress))
-    psf, measured = _measured_on(frame, rules, options) or (_given_psf(options), None)
+        return unmix_tiles(frame, partial(_solve_tile, rules=rules, psf=psf, options=options, progress=progress))
+    psf, measured = settle_psf(frame, rules, options)
     return _solve_part(frame, rules, psf, options, progress, measured)
+
+
+def settle_psf(
+    image: FloatArray, rules: FrameRules, options: FrameOptions
+) -> tuple[FramePSF | None, MeasuredFrame | None]:
+    """The PSF that is stated or, where asked for, measured on the frame (H, W); None where it is to be guessed.
+
+    With it comes the frame as it was measured for that, or None where it has to be measured again: for a PSF so wide or
+    so narrow that other rules hold.
+
+    Raises:
+        InputError: if the PSF cannot be measured.
+    """
+    if not isinstance(options.psf, str):
+        return _given_psf(options), None
+    frame = measure_frame(image, FrameRules(rules.ceiling, rules.noise_std))
+    psf = _measured_psf(psf_of_spots([spots_of(frame)], empirical=options.psf == "empirical"), options)
+    alike = rules.box_sides_px is None and measured_alike(rules, psf.psf)
+    return psf, frame if alike else None
 
 
 def _given_psf(options: FrameOptions) -> FramePSF | None:
@@ -115,21 +136,6 @@ def _given_psf(options: FrameOptions) -> FramePSF | None:
 def _measured_psf(estimate: PSFEstimate, options: FrameOptions) -> FramePSF:
     error = estimate.psf_error if options.psf_error is None else options.psf_error
     return FramePSF(estimate.psf, error, "measured", estimate)
-
-
-def _measured_on(
-    image: FloatArray, rules: FrameRules, options: FrameOptions
-) -> tuple[FramePSF, MeasuredFrame | None] | None:
-    """The PSF measured on the frame itself, and the frame as it was measured for that; None where not asked for.
-
-    The frame is None where it has to be measured again: for a PSF so wide or so narrow that other rules hold.
-    """
-    if not isinstance(options.psf, str):
-        return None
-    frame = measure_frame(image, FrameRules(rules.ceiling, rules.noise_std))
-    psf = _measured_psf(psf_of_spots([spots_of(frame)], empirical=options.psf == "empirical"), options)
-    alike = rules.box_sides_px is None and measured_alike(rules, psf.psf)
-    return psf, frame if alike else None
 
 
 def _measured_in_tiles(frame: FloatArray, rules: FrameRules, options: FrameOptions) -> FramePSF | None:
@@ -153,6 +159,20 @@ def guess_psf(frame: MeasuredFrame, peaks: Peaks, error: float | None) -> FrameP
     """
     sigma_px = typical_sigma(frame.flattened, peaks, frame.background.noise)
     return FramePSF(GaussianPSF(sigma_px), GUESSED_PSF_ERROR if error is None else error, "guessed")
+
+
+def _solve_tile(
+    image: FloatArray,
+    corner: tuple[int, int],
+    *,
+    rules: FrameRules,
+    psf: FramePSF | None,
+    options: FrameOptions,
+    progress: Progress | None,
+) -> FrameResult:
+    """Unmix a tile whose first column and row in the frame are `corner`; the rest is as in `_solve_part`."""
+    start = tuple((x - corner[0], y - corner[1]) for x, y in as_positions(options.start))
+    return _solve_part(image, rules, psf, replace(options, start=start), progress)
 
 
 def _solve_part(
@@ -180,14 +200,14 @@ def _solve_part(
             raise InputError("the crowded detector needs the PSF: give psf or sensor")
         threshold = threshold_sigmas(options.false_alarm_rate)
         crowd = CrowdedFrame.of(frame, psf, options.gain)
-        found, background = unmix_crowded(crowd, threshold)
+        found, background = unmix_crowded(crowd, threshold, as_positions(options.start))
         targets, groups = linked_groups(found, psf.psf, frame.pixels)
         return _result(frame, background, psf, threshold, targets, groups)
     peaks, threshold = detect_peaks(
         image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, options.detector
     )
     psf = guess_psf(frame, peaks, options.psf_error) if psf is None else psf
-    peaks = without_wings(peaks, psf)
+    peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
     return _result(frame, frame.background, psf, threshold, targets, groups)

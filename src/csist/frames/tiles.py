@@ -80,13 +80,16 @@ def tiles(shape: tuple[int, int], side: int = TILE_PX, margin: int = MARGIN_PX) 
 
 
 def unmix_tiles(
-    frame: FloatArray, solve: Callable[[FloatArray], FrameResult], side: int = TILE_PX, margin: int = MARGIN_PX
+    frame: FloatArray,
+    solve: Callable[[FloatArray, tuple[int, int]], FrameResult],
+    side: int = TILE_PX,
+    margin: int = MARGIN_PX,
 ) -> FrameResult:
     """Unmix a frame (H, W) tile by tile; of the background only the boxes are kept.
 
     Args:
         frame: in counts; tiles without a valid pixel are left out, but one has to have some.
-        solve: unmixes a part of the frame, in its own coordinates.
+        solve: unmixes a part of the frame, in its own coordinates; it is also told the part's first column and row.
         side: of a tile in px.
         margin: around it in px.
     """
@@ -98,7 +101,7 @@ def unmix_tiles(
     for tile in tiles(shape, side, margin):
         if np.isnan(frame[tile.part]).all():
             continue
-        result = solve(frame[tile.part])
+        result = solve(frame[tile.part], (tile.part[1].start, tile.part[0].start))
         own = _own_groups(tile, result)
         found += own
         psfs.append(result.frame_psf)

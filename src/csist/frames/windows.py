@@ -18,7 +18,7 @@ from csist.frames.background import scatter_about_plane
 from csist.frames.extended import peaks_as_targets, separation_px
 from csist.frames.groups import pixel_flags
 from csist.frames.measured import FramePSF, MeasuredFrame
-from csist.frames.options import FrameOptions
+from csist.frames.options import FrameOptions, as_positions
 from csist.frames.peaks import Peaks
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import lone_significance
@@ -67,6 +67,12 @@ class Cutout:
     noise: float
     noise_beside: float
 
+    def inside(self, positions: FloatArray) -> FloatArray:
+        """The positions (n, 2), x and y in px, of the frame that lie in the window, in its coordinates."""
+        own = positions - [self.columns.start, self.rows.start]
+        high = np.array([self.data.shape[1], self.data.shape[0]]) - 0.5
+        return np.asarray(own[((own >= -0.5) & (own < high)).all(axis=1)])
+
 
 @dataclass(frozen=True, eq=False)
 class WindowFit:
@@ -105,26 +111,29 @@ class SolvedWindow:
         return self.unseen is not None
 
 
-def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, mode: str, keep_samples: bool) -> WindowFit:
+def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: FrameOptions) -> WindowFit:
     """Unmix a window; what is left of its background is an unknown surface.
 
     Args:
         cutout: the window.
         prior: scene prior.
         noise_std: of a pixel in counts.
-        mode: "accurate" or "fast".
-        keep_samples: whether the group gets posterior samples.
+        options: how the frame is unmixed.
     """
     method = Continuous(
         cutout.sensor.with_shape((cutout.data.shape[0], cutout.data.shape[1])),
         prior=prior,
-        mode=mode,
+        mode=options.mode,
         noise_std=noise_std,
         background="surface",
         mask_nan=True,
         workers=1,
     )
-    targets, groups = method.solve(cutout.data, keep_samples=keep_samples)
+    targets, groups = method.solve(
+        cutout.data,
+        keep_samples=options.keep_samples,
+        start=[cutout.inside(np.reshape(as_positions(options.start), (-1, 2)))],
+    )
     return WindowFit(targets[0], groups[0], noise_std)
 
 
@@ -159,8 +168,10 @@ class WindowSolver:
         margin = self.psf.margin_px(float(self.peaks.significance[brightest]))
         least = self.psf.least_margin_px
         if margin > least:
-            near, _ = self.tree.query(self.peaks.positions[brightest], k=[MOST_PEAKS_IN_WINGS + 1], p=np.inf)
-            margin = max(least, min(margin, int(np.nan_to_num(near[0], posinf=margin))))
+            near = np.asarray(
+                self.tree.query(self.peaks.positions[brightest], k=[MOST_PEAKS_IN_WINGS + 1], p=np.inf)[0]
+            )
+            margin = max(least, int(np.minimum(margin, near)[0]))
         return margin
 
     def around(self, members: IntArray) -> tuple[slice, slice]:
@@ -278,7 +289,7 @@ class WindowSolver:
         return self._unmix(tolerant, self._at_most(MOST_TARGETS_PER_PEAK * seen), cutout.noise)
 
     def _unmix(self, cutout: Cutout, prior: ScenePrior, noise_std: float) -> WindowFit:
-        return unmix_window(cutout, prior, noise_std, self.options.mode, self.options.keep_samples)
+        return unmix_window(cutout, prior, noise_std, self.options)
 
     def _peaks_inside(self, cutout: Cutout) -> int:
         """Number of peaks in a window, those of other windows included."""

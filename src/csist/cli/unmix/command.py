@@ -48,6 +48,7 @@ from csist.cli.output import (
 )
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
+from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
 from csist.cli.unmix.report import Tally, draw_unmixed, groups_table
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.cluster import ClusterError
@@ -129,6 +130,8 @@ def unmix(
     frames: FramesOption = None,
     roi: RoiOption = None,
     max_pixels: MaxPixelsOption = None,
+    at: AtOption = None,
+    start: StartOption = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
 ) -> None:
@@ -138,7 +141,7 @@ def unmix(
     frame, in which groups are detected first. Without sensor options, windows are assumed to have a Gaussian PSF of
     0.5 px and no background, and their noise is estimated.
     """
-    from csist.io import TableWriter, check_form, split_selector
+    from csist.io import check_form, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -166,12 +169,23 @@ def unmix(
             reading=make_reading(
                 hdu=hdu, channel=channel, plane=plane, page=page, frames=frames, roi=roi, max_pixels=max_pixels
             ),
+            places=read_places(
+                at,
+                start,
+                {
+                    "--engine dask": engine == "dask",
+                    f"--method {method}": method != "continuous",
+                    "--groups": at is not None and groups is not None,
+                    "--tracks": at is not None and tracks is not None,
+                },
+            ),
         )
     )
     tally = Tally(tracks=None if tracks is None else TrackRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = _input_files(inputs, tally, sequence)
+    check_images(settings, *zip(*files, strict=True))
     check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot, regions)
     for table_path in (groups, tracks):
         if table_path is not None:
@@ -184,7 +198,7 @@ def unmix(
         check_picture(plot)
     started = time.perf_counter()
     metadata = settings.metadata()
-    writer = TableWriter(output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px)
+    writer = writer_for(settings, output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px)
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:

@@ -14,6 +14,7 @@ from csist.frames.options import FrameOptions
 if TYPE_CHECKING:
     from csist._types import FloatArray
     from csist.io import ImageStack, ReadOptions
+    from csist.io.positions import Positions
     from csist.io.sequences import FrameSequence
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
@@ -47,6 +48,8 @@ class Settings:
     temporal: int | None = None
     workers: int | None = None
     reading: ReadOptions = field(default_factory=_all_of_it)
+    at: Positions | None = None
+    start: Positions | None = None
 
     def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
         """Return the sensor from the card, the file or the default, in this order, overridden by the options."""
@@ -181,6 +184,7 @@ class Options:
     temporal: int | None
     workers: int | None
     reading: ReadOptions
+    places: dict[str, Positions] = field(default_factory=dict)
 
 
 def make_settings(given: Options) -> Settings:
@@ -223,6 +227,7 @@ def make_settings(given: Options) -> Settings:
         temporal=given.temporal,
         workers=given.workers,
         reading=given.reading,
+        **given.places,
     )
 
 

@@ -346,6 +346,7 @@ class FreeSolver:
             prior.intensity_law == "log-uniform",
             prior.min_separation_px,
             spread_px(sensor.psf),
+            np.empty((0, 0, 2)),
         )
         self.laws = Laws(
             self.optics.polynomials, self.space.log_flux, self.space.min_separation, self.noise.before_rounding
@@ -360,16 +361,18 @@ class FreeSolver:
             high[counts == count, : len(bounds.high)] = bounds.high
         return low, high
 
-    def solve(self, stack: Stack, keep_samples: bool = False) -> Answers:
+    def solve(self, stack: Stack, keep_samples: bool = False, named: FloatArray | None = None) -> Answers:
         """Targets and group information of each window.
 
         Args:
             stack: the windows.
             keep_samples: whether groups get posterior samples.
+            named: (N, most, 2) positions at which targets are tried, padded with NaN; None for none.
         """
         whole = whole_region(stack)
         modes = empty_modes(len(stack.data), self.most, len(self.space.terms))
-        search_stack(climbers(), stack, self.noise, self.optics.tables, self.space, modes)
+        space = self.space._replace(named=np.empty((len(stack.data), 0, 2)) if named is None else named)
+        search_stack(climbers(), stack, self.noise, self.optics.tables, space, modes)
         counts = modes.evidence.argmax(axis=1)
         own = np.arange(len(counts)), counts
         theta, bounds = modes.theta[own], self.bounds(counts)
