@@ -49,7 +49,7 @@ from csist.cli.output import (
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
-from csist.cli.unmix.report import Tally, draw_unmixed, groups_table
+from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, psf_text
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.cluster import ClusterError
 from csist.frames.options import FrameOptions
@@ -398,7 +398,7 @@ def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str
     if tally.masked:
         rows.append(("masked pixels", f"{tally.masked}"))
     for psf in tally.psfs[:SHOWN_PSFS]:
-        rows.append(("PSF", f"sigma {psf['sigma_px']:.3f} +- {psf['sigma_px_std']:.3f} px, {psf['sources']} sources"))
+        rows.append(("PSF", psf_text(psf)))
     if tracks is not None:
         rows.append(("tracks", f"{tracks}"))
     rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]

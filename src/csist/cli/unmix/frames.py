@@ -74,7 +74,9 @@ def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOpt
 
 def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
     row = psf_row(measured.sigma_px, measured.sigma_px_std, measured.sources)
-    return row | {"frames": measured.frames}
+    shape = measured.elliptical
+    axes = {} if shape is None else {name: getattr(shape, name) for name in ("sigma_x_px", "sigma_y_px", "angle_deg")}
+    return row | {"frames": measured.frames} | axes
 
 
 def unmix_frame(
