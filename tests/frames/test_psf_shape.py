@@ -32,8 +32,9 @@ def test_axes_and_angle_of_an_elongated_psf_are_found(long: float, short: float,
     assert found.psf_error < 0.02
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("psf", [csist.GaussianPSF(1.2), csist.MoffatPSF(2.6, 3.5)], ids=["gaussian", "moffat"])
+@pytest.mark.parametrize(
+    ("psf", "seed"), [(csist.GaussianPSF(1.2), seed) for seed in range(5)] + [(csist.MoffatPSF(2.6, 3.5), 0)]
+)
 def test_a_round_psf_stays_round(psf: object, seed: int) -> None:
     assert estimate_psf(stars(psf, seed)).elliptical is None
 
