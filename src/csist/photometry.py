@@ -28,6 +28,7 @@ from csist.frames.solve import settle_psf
 from csist.physics.psf import PSF, equivalent_sigma, outer_response
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
+from csist.windows import check_error, leave_out
 
 MARGIN_PX = 2
 """Pixels beyond a target's light that take part in the fit: they hold the constant."""
@@ -43,7 +44,13 @@ BLOCK = 256
 
 
 def forced_photometry(
-    image: NDArray[np.generic], x: ArrayLike, y: ArrayLike, *, psf: PSF | PSFEstimate | float | str, **options: Any
+    image: NDArray[np.generic],
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    psf: PSF | PSFEstimate | float | str | None = None,
+    error: ArrayLike | None = None,
+    **options: Any,
 ) -> Targets:
     """Measure the flux of a point target at each of the given positions.
 
@@ -51,8 +58,10 @@ def forced_photometry(
         image: (H, W) in counts; NaN pixels are left out.
         x: columns in px, shape (n,).
         y: rows in px, shape (n,).
+        error: (H, W) standard deviation of each pixel in counts with all that adds to it, photons of the targets too;
+            None if it is not known.
         psf: point spread function, the sigma in px of a Gaussian one, or "auto" or "empirical" to measure it on the
-            frame.
+            frame; None for that of the sensor.
         **options: `sensor`, `noise_std` and `box_sides_px` as in `csist.frames.FrameOptions`.
 
     Returns:
@@ -72,11 +81,15 @@ def forced_photometry(
     >>> found.flags.tolist(), bool(abs(found.intensity[0] - 900.0) < 4.0 * found.intensity_std[0])
     ([0, 64], True)
     """
-    return measure_frame_at(image, x, y, FrameOptions.of(psf=psf, **options))[0]
+    return measure_frame_at(image, x, y, FrameOptions.of(psf=psf, **options), error)[0]
 
 
 def measure_frame_at(
-    image: NDArray[np.generic], x: ArrayLike, y: ArrayLike, options: FrameOptions
+    image: NDArray[np.generic],
+    x: ArrayLike,
+    y: ArrayLike,
+    options: FrameOptions,
+    error: ArrayLike | None = None,
 ) -> tuple[Targets, MeasuredFrame, FramePSF]:
     """`forced_photometry` with its options in one object; the frame as it was measured and the PSF are returned, too.
 
@@ -85,16 +98,20 @@ def measure_frame_at(
         x: columns in px, shape (n,).
         y: rows in px, shape (n,).
         options: of the frame; its PSF or sensor must be given.
+        error: (H, W) standard deviation of each pixel in counts, with all that adds to it; None if it is not known.
 
     Raises:
         InputError: as `forced_photometry`, and if the PSF is not known.
     """
     columns, rows = check_positions(x, y)
     pixels, rules = check_frame(image), FrameRules.of(options)
-    psf, frame = settle_psf(pixels, rules, options)
+    noise_map = check_error(error, pixels.shape)
+    if noise_map is not None:
+        pixels, noise_map = leave_out(pixels[None], noise_map)[0], noise_map[0]
+    psf, frame = settle_psf(pixels, rules, options, noise_map)
     if psf is None:
         raise InputError("fluxes at given positions need the PSF: give psf or sensor (--psf-sigma, --psf, --sensor)")
-    frame = measure_frame(pixels, rules, psf.psf) if frame is None else frame
+    frame = measure_frame(pixels, rules, psf.psf, noise_map) if frame is None else frame
     return measure_fluxes(frame, columns, rows, psf.psf, options.gain), frame, psf
 
 
@@ -112,25 +129,30 @@ def check_positions(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]
     return columns, rows
 
 
-def window_fluxes(image: FloatArray, x: ArrayLike, y: ArrayLike, sensor: Sensor, noise_std: float) -> Targets:
+def window_fluxes(
+    image: FloatArray, places: FloatArray, sensor: Sensor, noise_std: float, error: FloatArray | None = None
+) -> Targets:
     """`forced_photometry` in a window, whose background and noise are those of the sensor.
 
     Args:
         image: (H, W) in counts; NaN pixels are left out.
-        x: columns in px, shape (n,).
-        y: rows in px, shape (n,).
+        places: x and y in px, shape (n, 2).
         sensor: PSF, background, gain and saturation.
-        noise_std: noise of a pixel in counts, without photon noise and rounding.
+        noise_std: noise in counts of a pixel without targets, before rounding.
+        error: (H, W) standard deviation of each pixel in counts; None if it is not known.
 
     Raises:
         InputError: if the positions are not finite or of different lengths.
     """
-    columns, rows = check_positions(x, y)
-    sky = 0.0 if sensor.gain is None else max(sensor.background, 0.0) / sensor.gain
-    noise = np.sqrt(noise_std**2 + sensor.rounding_variance + sky)
-    background = Background(np.full(image.shape, sensor.background), np.full(image.shape, max(noise, 1e-300)))
+    columns, rows = check_positions(places[:, 0], places[:, 1])
+    if error is None:
+        deviation = np.full(image.shape, max((noise_std**2 + sensor.rounding_variance) ** 0.5, 1e-300))
+    else:
+        image = leave_out(image[None], error[None])[0]
+        deviation = np.where(np.isfinite(error) & (error > 0.0), error, 1.0)
+    background = Background(np.full(image.shape, sensor.background), deviation)
     kind = np.where(np.isnan(image), PixelKind.NAN, np.where(image >= sensor.ceiling, PixelKind.SATURATED, 0))
-    frame = MeasuredFrame(image, PixelMask(kind.astype(np.uint8), sensor.ceiling), background, noise_measured=False)
+    frame = MeasuredFrame(image, PixelMask(kind.astype(np.uint8), sensor.ceiling), background, False, error)
     return measure_fluxes(frame, columns, rows, sensor.psf, sensor.gain, level_known=True)
 
 
@@ -149,6 +171,7 @@ def measure_fluxes(
     """
     flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
     valid = ~(frame.pixels.masked | frame.pixels.saturated)
+    gain = gain if frame.error is None else None
     reach = _reach(frame, x, y, psf)
     for members in _overlapping(x, y, reach):
         patch = _light(x[members], y[members], reach[members], psf, valid)

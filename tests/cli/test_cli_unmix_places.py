@@ -133,8 +133,8 @@ def test_a_start_is_tried_and_not_believed(run: Run, tmp_path: Path) -> None:
 def test_a_start_is_found_where_detection_sees_nothing() -> None:
     truth = csist.Targets(x=[40.3], y=[30.2], intensity=[48.0])
     image = SKY.observe(truth, 3)
-    alone = csist.unmix_frame(image, SKY, mode="fast", noise_std=2.0)
-    helped = csist.unmix_frame(image, SKY, mode="fast", noise_std=2.0, start=truth)
+    alone = csist.unmix_frame(image, SKY, noise_std=2.0)
+    helped = csist.unmix_frame(image, SKY, noise_std=2.0, start=truth)
     assert len(alone.targets) == 0 and len(helped.targets) == 1
     assert abs(helped.targets.intensity[0] - 48.0) < 4.5 * helped.targets.intensity_std[0]
 

@@ -37,6 +37,9 @@ SKEW_LIMIT = 0.3
 MOST_BOX_PIXELS = 2048
 """Pixels of a box that are sampled; its level is then known to a thirtieth of the noise."""
 
+FEWEST_ABSURD, ABSURD_SHARE = 8, 1e-4
+"""Number, and share, of the values farthest from a frame's median that its range leaves out."""
+
 FEWEST_SCATTER_PIXELS = 60
 """Fewest pixels for the scatter about a plane."""
 
@@ -265,8 +268,14 @@ def scatter_about_plane(values: FloatArray) -> float:
 def noise_floor(frame: FloatArray) -> float:
     """Smallest possible noise of a pixel in counts: the rounding noise if all values are whole numbers.
 
-    Otherwise a millionth of the range of the values, so that a constant patch is not infinitely significant.
+    Otherwise a millionth of the range of the values, so that a constant patch is not infinitely significant. The range
+    leaves out the few values farthest from the median: single absurd pixels say nothing of the others.
     """
     if is_whole_numbered(frame):
         return float(np.sqrt(ROUNDING_VARIANCE))
-    return max(1e-6 * float(np.nanmax(frame) - np.nanmin(frame)), 1e-12 * float(np.nanmax(np.abs(frame))), 1e-300)
+    values = frame[np.isfinite(frame)]
+    middle = float(np.median(values))
+    steps = np.abs(values - middle)
+    outermost = min(max(FEWEST_ABSURD, int(ABSURD_SHARE * steps.size)), steps.size - 1)
+    reach = float(np.partition(steps, steps.size - 1 - outermost)[steps.size - 1 - outermost])
+    return max(1e-6 * reach, 1e-12 * abs(middle), float(np.finfo(np.float64).tiny))

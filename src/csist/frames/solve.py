@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from csist._types import FloatArray
 from csist.checks import InputError
@@ -34,6 +33,7 @@ from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
+from csist.windows import check_error, leave_out
 
 GUESSED_PSF_ERROR = 0.2
 """Error of a guessed PSF as a share of the light in a window's brightest pixel."""
@@ -47,6 +47,7 @@ def unmix_frame(
     mode: str = "accurate",
     keep_samples: bool = False,
     progress: Progress | None = None,
+    error: ArrayLike | None = None,
     **options: Any,
 ) -> FrameResult:
     """Unmix a whole frame: its targets in frame coordinates, its groups, and what they were measured against.
@@ -60,6 +61,8 @@ def unmix_frame(
         keep_samples: whether the groups keep their posterior samples; the crowded detector has none.
         progress: called with (blobs done, blobs in all) now and then, tile by tile in a very large frame; an
             exception of its own ends the work.
+        error: (H, W) standard deviation of each pixel in counts, with all that adds to it, the photons of the targets
+            too; takes the place of noise and gain. A pixel where it is 0 or not finite is left out.
         **options: the other fields of `csist.frames.FrameOptions`: noise_std, psf, psf_error, detector,
             false_alarm_rate, box_sides_px, workers.
 
@@ -77,45 +80,69 @@ def unmix_frame(
     True
     """
     settled = FrameOptions.of(sensor=sensor, prior=prior, mode=mode, keep_samples=keep_samples, **options)
-    return solve_frame(image, settled, progress)
+    return solve_frame(image, settled, progress, error)
 
 
-def solve_frame(image: NDArray[np.generic], options: FrameOptions, progress: Progress | None = None) -> FrameResult:
+def solve_frame(
+    image: NDArray[np.generic],
+    options: FrameOptions,
+    progress: Progress | None = None,
+    error: ArrayLike | None = None,
+) -> FrameResult:
     """`unmix_frame` with its options in one object.
 
     Args:
         image: (H, W) in counts.
         options: how it is unmixed.
         progress: told of the blobs done.
+        error: (H, W) standard deviation of each pixel in counts, see `unmix_frame`.
 
     Raises:
         InputError: if the frame has no valid pixel or is not one image, or if the PSF cannot be measured.
     """
     frame = check_frame(image)
     rules = FrameRules.of(options)
+    noise_map = check_error(error, frame.shape)
+    if noise_map is not None:
+        if options.detector == CROWDED:
+            raise InputError(
+                "the crowded detector has one noise for all pixels: give an error map to contrast or matched"
+            )
+        frame, noise_map = leave_out(frame[None], noise_map)[0], noise_map[0]
     if frame.size > LARGEST_PIXELS:
         psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
         if rules.ceiling is None:
-            rules = FrameRules(find_ceiling(frame), rules.noise_std, rules.box_sides_px)
-        return unmix_tiles(frame, partial(_solve_tile, rules=rules, psf=psf, options=options, progress=progress))
-    psf, measured = settle_psf(frame, rules, options)
-    return _solve_part(frame, rules, psf, options, progress, measured)
+            rules = replace(rules, ceiling=find_ceiling(frame))
+
+        def solve(part: tuple[slice, slice]) -> FrameResult:
+            own = None if noise_map is None else noise_map[part]
+            return _solve_part(frame[part], rules, psf, _moved(options, part), progress, error=own)
+
+        return unmix_tiles(frame, solve)
+    psf, measured = settle_psf(frame, rules, options, noise_map)
+    return _solve_part(frame, rules, psf, options, progress, frame=measured, error=noise_map)
 
 
 def settle_psf(
-    image: FloatArray, rules: FrameRules, options: FrameOptions
+    image: FloatArray, rules: FrameRules, options: FrameOptions, error: FloatArray | None = None
 ) -> tuple[FramePSF | None, MeasuredFrame | None]:
     """The PSF that is stated or, where asked for, measured on the frame (H, W); None where it is to be guessed.
 
     With it comes the frame as it was measured for that, or None where it has to be measured again: for a PSF so wide or
     so narrow that other rules hold.
 
+    Args:
+        image: (H, W) in counts.
+        rules: how the frame is measured.
+        options: how it is unmixed.
+        error: (H, W) standard deviation of each pixel in counts; None if it is not known.
+
     Raises:
         InputError: if the PSF cannot be measured.
     """
     if not isinstance(options.psf, str):
         return _given_psf(options), None
-    frame = measure_frame(image, FrameRules(rules.ceiling, rules.noise_std))
+    frame = measure_frame(image, replace(rules, box_sides_px=None), None, error)
     psf = _measured_psf(psf_of_spots([spots_of(frame)], empirical=options.psf == "empirical"), options)
     alike = rules.box_sides_px is None and measured_alike(rules, psf.psf)
     return psf, frame if alike else None
@@ -161,18 +188,10 @@ def guess_psf(frame: MeasuredFrame, peaks: Peaks, error: float | None) -> FrameP
     return FramePSF(GaussianPSF(sigma_px), GUESSED_PSF_ERROR if error is None else error, "guessed")
 
 
-def _solve_tile(
-    image: FloatArray,
-    corner: tuple[int, int],
-    *,
-    rules: FrameRules,
-    psf: FramePSF | None,
-    options: FrameOptions,
-    progress: Progress | None,
-) -> FrameResult:
-    """Unmix a tile whose first column and row in the frame are `corner`; the rest is as in `_solve_part`."""
-    start = tuple((x - corner[0], y - corner[1]) for x, y in as_positions(options.start))
-    return _solve_part(image, rules, psf, replace(options, start=start), progress)
+def _moved(options: FrameOptions, part: tuple[slice, slice]) -> FrameOptions:
+    """The options of a part of a frame, in its own coordinates."""
+    left, top = part[1].start, part[0].start
+    return replace(options, start=tuple((x - left, y - top) for x, y in as_positions(options.start)))
 
 
 def _solve_part(
@@ -181,7 +200,9 @@ def _solve_part(
     psf: FramePSF | None,
     options: FrameOptions,
     progress: Progress | None,
+    *,
     frame: MeasuredFrame | None = None,
+    error: FloatArray | None = None,
 ) -> FrameResult:
     """Unmix a frame, or a tile of one.
 
@@ -192,9 +213,10 @@ def _solve_part(
         options: how the frame is unmixed.
         progress: told of the blobs done.
         frame: the same image, if it has been measured by these rules.
+        error: (H, W) standard deviation of each pixel in counts; None if it is not known.
     """
     known: PSF | None = None if psf is None else psf.psf
-    frame = measure_frame(image, rules, known) if frame is None else frame
+    frame = measure_frame(image, rules, known, error) if frame is None else frame
     if options.detector == CROWDED:
         if psf is None:
             raise InputError("the crowded detector needs the PSF: give psf or sensor")

@@ -81,7 +81,7 @@ def tiles(shape: tuple[int, int], side: int = TILE_PX, margin: int = MARGIN_PX) 
 
 def unmix_tiles(
     frame: FloatArray,
-    solve: Callable[[FloatArray, tuple[int, int]], FrameResult],
+    solve: Callable[[tuple[slice, slice]], FrameResult],
     side: int = TILE_PX,
     margin: int = MARGIN_PX,
 ) -> FrameResult:
@@ -89,7 +89,7 @@ def unmix_tiles(
 
     Args:
         frame: in counts; tiles without a valid pixel are left out, but one has to have some.
-        solve: unmixes a part of the frame, in its own coordinates; it is also told the part's first column and row.
+        solve: unmixes the part of the frame in these rows and columns, in its own coordinates.
         side: of a tile in px.
         margin: around it in px.
     """
@@ -101,7 +101,7 @@ def unmix_tiles(
     for tile in tiles(shape, side, margin):
         if np.isnan(frame[tile.part]).all():
             continue
-        result = solve(frame[tile.part], (tile.part[1].start, tile.part[0].start))
+        result = solve(tile.part)
         own = _own_groups(tile, result)
         found += own
         psfs.append(result.frame_psf)

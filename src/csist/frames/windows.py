@@ -57,6 +57,7 @@ class Cutout:
         top: brightest pixel in counts, at least 0.
         noise: of a pixel in counts, to fit with.
         noise_beside: of a pixel in counts beside the peaks.
+        error: (h, w) standard deviation of each pixel in counts, if it is known.
     """
 
     rows: slice
@@ -66,6 +67,7 @@ class Cutout:
     top: float
     noise: float
     noise_beside: float
+    error: FloatArray | None = None
 
     def inside(self, positions: FloatArray) -> FloatArray:
         """The positions (n, 2), x and y in px, of the frame that lie in the window, in its coordinates."""
@@ -129,11 +131,8 @@ def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: F
         mask_nan=True,
         workers=1,
     )
-    targets, groups = method.solve(
-        cutout.data,
-        keep_samples=options.keep_samples,
-        start=[cutout.inside(np.reshape(as_positions(options.start), (-1, 2)))],
-    )
+    named = cutout.inside(np.reshape(as_positions(options.start), (-1, 2)))
+    targets, groups = method.solve(cutout.data, keep_samples=options.keep_samples, error=cutout.error, start=[named])
     return WindowFit(targets[0], groups[0], noise_std)
 
 
@@ -235,7 +234,8 @@ class WindowSolver:
                 # Only clipped pixels may touch the ceiling; the background's slope must not push others there.
                 np.minimum(data, np.nextafter(level, 0.0), out=data, where=~saturated)
                 sensor = replace(sensor, saturation=level)
-        return Cutout(rows, columns, data, sensor, top, noise, beside)
+        error = None if self.frame.error is None else self.frame.error[rows, columns]
+        return Cutout(rows, columns, data, sensor, top, noise, beside, error)
 
     def _noise(self, rows: slice, columns: slice) -> tuple[float, float]:
         """Noise of a pixel in a window, in counts: to fit with, and beside the peaks.
@@ -283,10 +283,13 @@ class WindowSolver:
         fit = self._unmix(cutout, self._at_most(seen + 1), cutout.noise)
         if Flag.POOR_FIT not in fit.group.flags and fit.group.count <= seen:
             return fit
-        gain = self.options.gain
+        gain, most = self.options.gain, self._at_most(MOST_TARGETS_PER_PEAK * seen)
         per_count = self.psf.error**2 * cutout.top + (0.0 if gain is None else 1.0 / gain)
         tolerant = replace(cutout, sensor=replace(cutout.sensor, gain=1.0 / per_count))
-        return self._unmix(tolerant, self._at_most(MOST_TARGETS_PER_PEAK * seen), cutout.noise)
+        if cutout.error is not None:
+            misfit = self.psf.error**2 * cutout.top * np.nan_to_num(np.maximum(cutout.data, 0.0))
+            tolerant = replace(cutout, error=np.sqrt(cutout.error**2 + misfit))
+        return self._unmix(tolerant, most, cutout.noise)
 
     def _unmix(self, cutout: Cutout, prior: ScenePrior, noise_std: float) -> WindowFit:
         return unmix_window(cutout, prior, noise_std, self.options)

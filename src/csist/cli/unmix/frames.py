@@ -45,7 +45,7 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
             sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
         at, start = (places_in(table, sequence, name, index, settings) for table in (settings.at, settings.start))
         own = options if start is None else replace(options, start=as_positions(start))
-        solved = unmix_frame(frame, index, len(sequence), own, at)
+        solved = unmix_frame(frame, index, len(sequence), own, sequence.error(index), at=at)
 
         def view(_: int) -> View | None:
             return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
@@ -80,7 +80,13 @@ def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
 
 
 def unmix_frame(
-    frame: FloatArray, index: int, count: int, options: FrameOptions, at: FloatArray | None = None
+    frame: FloatArray,
+    index: int,
+    count: int,
+    options: FrameOptions,
+    error: FloatArray | None = None,
+    *,
+    at: FloatArray | None = None,
 ) -> Solved:
     """Unmix a frame, or measure the fluxes at given positions.
 
@@ -89,6 +95,7 @@ def unmix_frame(
         index: index of the frame in its sequence.
         count: number of frames in the sequence; 0 if unknown.
         options: options of the frame.
+        error: (H, W) standard deviation of each pixel in counts, if it is known.
         at: positions (n, 2), x and y in px, for fluxes only; None to unmix the frame.
 
     Raises:
@@ -103,8 +110,8 @@ def unmix_frame(
         return Solved([Targets.empty() if at is None else unmeasured(at)], [], frame.size)
     try:
         if at is not None:
-            return _measure_frame(frame, at, options)
-        result = solve_frame(frame, options)
+            return _measure_frame(frame, at, options, error)
+        result = solve_frame(frame, options, error=error)
     except InputError as error:
         raise InputError(f"frame {index}: {error}" if count != 1 else str(error)) from error
     groups = [{"frame": index, "group": group.number, **group_row(group)} for group in result.groups]
@@ -113,12 +120,12 @@ def unmix_frame(
     return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf)
 
 
-def _measure_frame(frame: FloatArray, at: FloatArray, options: FrameOptions) -> Solved:
+def _measure_frame(frame: FloatArray, at: FloatArray, options: FrameOptions, error: FloatArray | None) -> Solved:
     """Fluxes at positions (n, 2) of a frame."""
     from csist.frames.result import FrameModel, ModelPart, whole_region
     from csist.photometry import measure_frame_at
 
-    targets, measured, psf = measure_frame_at(frame, at[:, 0], at[:, 1], options)
+    targets, measured, psf = measure_frame_at(frame, at[:, 0], at[:, 1], options, error)
     shape = (frame.shape[0], frame.shape[1])
     whole = whole_region(shape)
     model = FrameModel(shape, [ModelPart(whole, whole, measured.background, psf.psf, targets)])

@@ -34,10 +34,12 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
         block = images[start : start + size]
         started = time.perf_counter()
         part = slice(start, start + len(block))
+        error = stack.errors(part)
         if at is None:
-            solved = unmix_windows(method, block, start, None if named is None else named[part])
+            tried = None if named is None else named[part]
+            solved = unmix_windows(method, block, start, error, named=tried)
         else:
-            solved = measure_windows(method.sensor, recipe["noise_std"], block, at[part])
+            solved = measure_windows(method.sensor, recipe["noise_std"], block, at[part], error)
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
             truth = None if truths is None else truths[start + index]
@@ -78,18 +80,19 @@ def settle_windows(
     if len(empty):
         notes.append(f"{empty_text(empty.tolist(), 'image')}, it has no targets")
     sensor, psf = settings.sensor_for(stack, images), None
+    noise = settings.noise_for(stack, sensor)
     if settings.psf_measured == "empirical":
         raise InputError("an empirical PSF is measured on whole frames: for windows use --psf auto")
     if settings.psf_measured:
         from csist.methods.continuous.calibrate import calibrate
 
-        measured = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
+        measured = calibrate(images, sensor, settings.prior, noise, workers=settings.workers)
         level = measured.background if settings.background is None else settings.background
         sensor = replace(measured.sensor, background=level)
         psf = psf_row(measured.sigma_px, measured.sigma_px_std, measured.images_used)
     recipe = window_recipe(
         images, stack.data.dtype, sensor, settings.prior, settings.method,
-        mask_nan=settings.mask_nan, noise_std=settings.noise_for(stack), **settings.method_options,
+        mask_nan=settings.masks, noise_std=noise, **settings.method_options,
     )  # fmt: skip
     return everything, recipe, psf
 
@@ -103,7 +106,9 @@ def whole_batches(method: Unmixer, windows: int) -> int:
     return -(-windows // method.block_size) * method.block_size
 
 
-def measure_windows(sensor: Sensor, noise_std: float, images: FloatArray, at: Sequence[FloatArray]) -> Solved:
+def measure_windows(
+    sensor: Sensor, noise_std: float, images: FloatArray, at: Sequence[FloatArray], error: FloatArray | None = None
+) -> Solved:
     """Fluxes at given positions of windows.
 
     Args:
@@ -111,25 +116,35 @@ def measure_windows(sensor: Sensor, noise_std: float, images: FloatArray, at: Se
         noise_std: noise of a pixel in counts.
         images: (n, H, W) in counts.
         at: positions (m, 2), x and y in px, for each window.
+        error: (n, H, W) standard deviation of each pixel in counts, if it is known.
     """
     import numpy as np
 
     from csist.photometry import window_fluxes
 
+    maps = [None] * len(images) if error is None else list(error)
     targets = [
-        window_fluxes(image, places[:, 0], places[:, 1], sensor, noise_std)
-        for image, places in zip(images, at, strict=True)
+        window_fluxes(image, places, sensor, noise_std, own)
+        for image, places, own in zip(images, at, maps, strict=True)
     ]
     return Solved(targets, [], int(np.isnan(images).sum()))
 
 
-def unmix_windows(method: Unmixer, images: FloatArray, start: int, named: Sequence[FloatArray] | None = None) -> Solved:
+def unmix_windows(
+    method: Unmixer,
+    images: FloatArray,
+    start: int,
+    error: FloatArray | None = None,
+    *,
+    named: Sequence[FloatArray] | None = None,
+) -> Solved:
     """Unmix windows.
 
     Args:
         method: made by the recipe of `settle_windows`.
         images: (n, H, W) in counts; there is nothing in one that is NaN everywhere.
         start: place of the first one in its file.
+        error: (n, H, W) standard deviation of each pixel in counts, if it is known.
         named: positions (m, 2), x and y in px, at which targets are tried in each window; None for none.
     """
     import numpy as np
@@ -137,8 +152,9 @@ def unmix_windows(method: Unmixer, images: FloatArray, start: int, named: Sequen
     from csist.targets import Targets
 
     held = np.flatnonzero(~np.isnan(images).all(axis=(1, 2))).tolist()
-    tried: dict[str, Any] = {} if named is None else {"start": [named[place] for place in held]}
-    answers = method.solve(images[held], **tried)
+    known: dict[str, Any] = {} if error is None else {"error": error[held]}
+    known |= {} if named is None else {"start": [named[place] for place in held]}
+    answers = method.solve(images[held], **known)
     targets = [Targets.empty() for _ in images]
     for place, found in zip(held, answers.targets, strict=True):
         targets[place] = found
