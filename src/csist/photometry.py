@@ -25,7 +25,7 @@ from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_f
 from csist.frames.options import FrameOptions
 from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.solve import settle_psf
-from csist.physics.psf import PSF, equivalent_sigma, outer_response
+from csist.physics.psf import PSF, by_place, equivalent_sigma, outer_response
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
 from csist.windows import check_error, leave_out
@@ -233,7 +233,10 @@ def _light(x: FloatArray, y: FloatArray, reach: IntArray, psf: PSF, valid: BoolA
     inside[inside] = valid[rows[inside], columns[inside]]
     target, _, _ = np.nonzero(inside)
     rows, columns = rows[inside], columns[inside]
-    response = psf.response(columns - x[target], rows - y[target])
+    response = np.empty(len(target))
+    for own, members in by_place(psf, x, y):
+        mine = np.isin(target, members)
+        response[mine] = own.response((columns - x[target])[mine], (rows - y[target])[mine])
     pixels, place = np.unique(rows * width + columns, return_inverse=True)
     light = csc_array((response, (place, target)), shape=(len(pixels), len(x)))
     seen = np.asarray(light.sum(axis=0)).ravel() > 0.5 * float(psf.response(0.0, 0.0))

@@ -184,7 +184,7 @@ def add_light(image: FloatArray, targets: Targets, psf: PSF) -> None:
         part = image[row : max(round(float(y)) + reach + 1, 0), column : max(round(float(x)) + reach + 1, 0)]
         if part.size:
             dy, dx = row + np.arange(part.shape[0]) - y, column + np.arange(part.shape[1]) - x
-            part += intensity * psf.response(dx[None, :], dy[:, None])
+            part += intensity * psf.at(x, y).response(dx[None, :], dy[:, None])
 
 
 def own_values(part: ModelPart, values: NDArray[Number]) -> NDArray[Number]:

@@ -116,7 +116,7 @@ def solve_frame(
 
         def solve(part: tuple[slice, slice]) -> FrameResult:
             own = None if noise_map is None else noise_map[part]
-            return _solve_part(frame[part], rules, psf, _moved(options, part), progress, error=own)
+            return _solve_part(frame[part], rules, _psf_of(psf, part), _moved(options, part), progress, error=own)
 
         return unmix_tiles(frame, solve)
     psf, measured = settle_psf(frame, rules, options, noise_map)
@@ -186,6 +186,11 @@ def guess_psf(frame: MeasuredFrame, peaks: Peaks, error: float | None) -> FrameP
     """
     sigma_px = typical_sigma(frame.flattened, peaks, frame.background.noise)
     return FramePSF(GaussianPSF(sigma_px), GUESSED_PSF_ERROR if error is None else error, "guessed")
+
+
+def _psf_of(psf: FramePSF | None, part: tuple[slice, slice]) -> FramePSF | None:
+    """The PSF of a part of a frame, in its own coordinates."""
+    return None if psf is None else replace(psf, psf=psf.psf.moved(part[1].start, part[0].start))
 
 
 def _moved(options: FrameOptions, part: tuple[slice, slice]) -> FrameOptions:

@@ -218,7 +218,9 @@ class WindowSolver:
         if np.isfinite(data).sum() < FEWEST_VALID_PIXELS:
             return None
         shape = (data.shape[0], data.shape[1])
-        sensor = Sensor(psf=self.psf.psf, shape=shape, gain=self.options.gain, quantised=False)
+        brightest = members[0]  # they are sorted
+        own = self.psf.psf.at(float(self.peaks.x[brightest]), float(self.peaks.y[brightest]))
+        sensor = Sensor(psf=own, shape=shape, gain=self.options.gain, quantised=False)
         for others in explained:
             near = np.abs(others.x - columns.start) < FARTHEST_EXPLAINED_PX
             near &= np.abs(others.y - rows.start) < FARTHEST_EXPLAINED_PX

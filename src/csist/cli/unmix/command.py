@@ -98,7 +98,8 @@ def unmix(
     psf: Annotated[
         Path | None,
         typer.Option(
-            "--psf", help="Measured PSF: array with odd sides, target at the centre (.npy, .fits); auto; or empirical."
+            "--psf",
+            help="PSF: array with odd sides, grid of photutils or PSFEx (.npy, .fits, .psf); auto; or empirical.",
         ),
     ] = None,
     psf_oversampling: Annotated[

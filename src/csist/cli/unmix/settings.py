@@ -289,6 +289,7 @@ def _detector_values(given: Options) -> dict[str, Any]:
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
     """Return the PSF given by the options, or the keyword for measuring it."""
     from csist.frames.options import MEASURED_PSFS
+    from csist.io.psf import read_psf
     from csist.physics.psf import GaussianPSF
 
     if given.psf is not None and given.psf_sigma is not None:
@@ -297,17 +298,4 @@ def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
         return GaussianPSF(given.psf_sigma), None
     if str(given.psf) in MEASURED_PSFS:  # a file of such a name is ./auto
         return None, str(given.psf)
-    return None if given.psf is None else _read_psf(given.psf, given.psf_oversampling), None
-
-
-def _read_psf(path: Path, oversampling: int) -> PSF:
-    from csist.io import read_image
-    from csist.physics.psf import SampledPSF
-
-    stack = read_image(path)
-    if len(stack) != 1:
-        raise InputError(f"cannot use the PSF {path}: it holds {len(stack)} images, give one")
-    try:
-        return SampledPSF(stack[0], oversampling)
-    except InputError as error:
-        raise InputError(f"cannot use the PSF {path}: {error}") from error
+    return None if given.psf is None else read_psf(given.psf, given.psf_oversampling), None

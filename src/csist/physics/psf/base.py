@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol, Self
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from csist._types import FloatArray
+from csist._types import FloatArray, IntArray
 
 RAYLEIGH_PER_SIGMA = 1.9
 """1 R, the unit of separation of the CSIST literature, is 1.9 sigma of the Gaussian PSF."""
@@ -37,6 +38,12 @@ class PSF(Protocol):
     def gradient(self, dx: ArrayLike, dy: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Derivatives of `response` by the target's x and y, in 1/px."""
 
+    def at(self, x: float, y: float) -> PSF:
+        """PSF of a target at a place (x, y) in px; the same everywhere for all kinds but `FieldPSF`."""
+
+    def moved(self, dx: float, dy: float) -> PSF:
+        """The same PSF for a part of the frame whose first pixel lies at (dx, dy) px."""
+
     def to_card(self) -> dict[str, Any]:
         """Return a JSON-ready description from which `psf_from_card` builds an equal PSF."""
 
@@ -50,7 +57,19 @@ class PSF(Protocol):
         """
 
 
-class FromFields:
+class Invariant:
+    """Base class of a PSF that is the same all over the field."""
+
+    def at(self, x: float, y: float) -> Self:
+        """Return the PSF itself."""
+        return self
+
+    def moved(self, dx: float, dy: float) -> Self:
+        """Return the PSF itself."""
+        return self
+
+
+class FromFields(Invariant):
     """Base class that writes and reads the card of a dataclass whose fields are numbers."""
 
     kind: ClassVar[str]
@@ -63,6 +82,24 @@ class FromFields:
     def from_fields(cls: Any, values: dict[str, Any]) -> Any:
         """Build the PSF from the fields of a card, without its kind."""
         return cls(**{each.name: values[each.name] for each in fields(cls)})
+
+
+def by_place(psf: PSF, x: FloatArray, y: FloatArray) -> Iterator[tuple[PSF, IntArray]]:
+    """Yield each PSF that some positions have, with the indices of these positions.
+
+    Args:
+        psf: of the frame.
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+    """
+    if isinstance(psf, Invariant):
+        yield psf, np.arange(len(x))
+        return
+    members: dict[PSF, list[int]] = {}
+    for k, place in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
+        members.setdefault(psf.at(*place), []).append(k)
+    for each, indices in members.items():
+        yield each, np.array(indices, dtype=np.int64)
 
 
 def pixel_kernel(psf: PSF) -> FloatArray:

@@ -13,11 +13,11 @@ from scipy.interpolate import RectBivariateSpline
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.physics.psf.base import REACH_SHARE
+from csist.physics.psf.base import REACH_SHARE, Invariant
 
 
 @dataclass(frozen=True, eq=False)
-class SampledPSF:
+class SampledPSF(Invariant):
     """Measured PSF: pixel responses tabulated every 1/oversampling px around a target at the centre of the array.
 
     Args:
