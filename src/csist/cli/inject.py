@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from csist.checks import InputError
 from csist.cli.options import (
@@ -27,7 +26,7 @@ from csist.cli.options import (
     RoiOption,
     SensorOption,
 )
-from csist.cli.output import check_outputs, interval_cell, make_console, number, progress, write_json
+from csist.cli.output import check_outputs, interval_cell, make_console, number, print_figures, progress, write_json
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.frames.options import FrameOptions
 
@@ -218,28 +217,33 @@ def _figures(result: InjectionResult, rows: list[dict[str, Any]], path: Path, se
 
 def _report(result: InjectionResult, rows: list[dict[str, Any]], notes: list[str], seconds: float) -> None:
     console = make_console()
-    table = Table(box=None, pad_edge=False)
-    for heading in (
-        "flux", "separation px", "groups", "complete %", "95 %", "pure %", "95 %", "position rms px", "flux bias %",
-        "within 68 %: x", "y", "flux",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in (each for each in rows if each["by"] != "both"):
-        table.add_row(
-            _range(row, "flux", ".4g"), _range(row, "separation_px", ".3g"), f"{row['groups']}",
-            number(100.0 * row["completeness"], ".1f"),
-            interval_cell((100.0 * row["completeness_low"], 100.0 * row["completeness_high"]), ".0f"),
-            number(100.0 * row["purity"], ".1f"),
-            interval_cell((100.0 * row["purity_low"], 100.0 * row["purity_high"]), ".0f"),
-            number(row["position_rms_px"], ".3f"), number(100.0 * row["flux_bias"], "+.1f"),
-            *(number(100.0 * row[f"{name}_within_68"], ".0f") for name in ("x", "y", "flux")),
-        )  # fmt: skip
-    console.print(table)
+    shown = [row for row in rows if row["by"] != "both"]
+    columns: list[tuple[str, list[str]]] = [
+        ("groups", [f"{row['groups']}" for row in shown]),
+        ("complete %", [number(100.0 * row["completeness"], ".1f") for row in shown]),
+        ("95 %", [_percent(row, "completeness") for row in shown]),
+        ("pure %", [number(100.0 * row["purity"], ".1f") for row in shown]),
+        ("95 %", [_percent(row, "purity") for row in shown]),
+        ("position rms px", [number(row["position_rms_px"], ".3f") for row in shown]),
+        ("flux bias %", [number(100.0 * row["flux_bias"], "+.1f") for row in shown]),
+    ]
+    for name in ("x", "y", "flux"):
+        cells = [number(100.0 * row[f"{name}_within_68"], ".0f") for row in shown]
+        columns.append((f"{name} within 1 sigma %", cells))
+    print_figures(console, ("targets", [_limits(row) for row in shown]), columns)
     console.print(f"{len(result.groups)} groups in {result.passes} passes, {seconds:.1f} s", soft_wrap=True)
     for line in notes:
         console.print(f"note: {line}", soft_wrap=True)
 
 
-def _range(row: dict[str, Any], name: str, form: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "all" if low != low else f"{low:{form}} - {high:{form}}"
+def _percent(row: dict[str, Any], name: str) -> str:
+    return interval_cell((100.0 * row[f"{name}_low"], 100.0 * row[f"{name}_high"]), ".0f")
+
+
+def _limits(row: dict[str, Any]) -> str:
+    """Which targets a row is about."""
+    if row["by"] == "flux":
+        return f"flux {row['flux_low']:.4g} - {row['flux_high']:.4g}"
+    if row["by"] == "separation":
+        return f"separation {row['separation_px_low']:.3g} - {row['separation_px_high']:.3g} px"
+    return "all"

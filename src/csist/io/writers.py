@@ -110,6 +110,11 @@ def _cell(value: float) -> str:
     return "" if np.isnan(value) else repr(float(value))
 
 
+def _number(value: int) -> str:
+    """The number of a group or track; blank for none."""
+    return "" if value < 0 else str(value)
+
+
 class TableWriter:
     """Writes a table of targets row by row while a long run goes on.
 
@@ -128,6 +133,7 @@ class TableWriter:
         regions: DS9 regions to be written as well.
         metadata: of the run; where the form has a place, it is written with the csist version.
         sigma_px: of the PSF, for forms that state it.
+        tracked: whether the table has the column `track` after those of `TABLE_COLUMNS`.
 
     Raises:
         InputError: if the path cannot be written, the suffix does not suit or a package is missing.
@@ -141,8 +147,10 @@ class TableWriter:
         regions: str | Path | None = None,
         metadata: Mapping[str, Any] | None = None,
         sigma_px: float = float("nan"),
+        tracked: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._tracked = tracked
         self.rows = 0
         self.shape = (0, 0, 0)
         """(N, H, W) of the images, for forms that state it; told by who appends."""
@@ -174,7 +182,7 @@ class TableWriter:
             self._file = self.partial_path.open("wb")
         except OSError as error:
             raise InputError(f"cannot write {self.partial_path}: {error.strerror}") from error
-        self._write([TABLE_COLUMNS])
+        self._write([(*TABLE_COLUMNS, "track") if self._tracked else TABLE_COLUMNS])
         return self
 
     def _write(self, rows: Iterable[Sequence[object]]) -> None:
@@ -197,10 +205,10 @@ class TableWriter:
             InputError: if the disk is full.
         """
         floats = [getattr(targets, name).tolist() for name in FLOAT_COLUMNS]
-        rest = zip(targets.flags.tolist(), targets.group.tolist(), strict=True)
+        rest = zip(targets.flags.tolist(), targets.group.tolist(), targets.track.tolist(), strict=True)
         self._write(
-            [image, frame, *map(_cell, values), flags, "" if group < 0 else group]
-            for *values, (flags, group) in zip(*floats, rest, strict=True)
+            [image, frame, *map(_cell, values), flags, _number(group), *([_number(track)] if self._tracked else [])]
+            for *values, (flags, group, track) in zip(*floats, rest, strict=True)
         )
         self.rows += len(targets)
         if len(self._places) == 1 or not self._places:
@@ -211,8 +219,9 @@ class TableWriter:
         import pandas as pd
 
         kinds: dict[str, Any] = {"image": object, "frame": np.int64, "flags": np.int64, "group": "Int64"}
+        kinds |= {"track": "Int64"} if self._tracked else {}
         kinds |= dict.fromkeys(FLOAT_COLUMNS, np.float64)
-        numbers = {name: [""] for name in TABLE_COLUMNS if name != "image"}
+        numbers = {name: [""] for name in kinds if name != "image"}
         with pd.read_csv(
             self.partial_path,
             dtype=kinds,

@@ -57,6 +57,7 @@ from csist.cli.output import (
 )
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
+from csist.cli.unmix.joint import JointRows
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
 from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, psf_text
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
@@ -124,6 +125,10 @@ def unmix(
         int | None,
         typer.Option("--temporal", help="Subtract the static background of the last TEMPORAL frames (fixed camera)."),
     ] = None,
+    joint: Annotated[
+        int | None,
+        typer.Option("--joint", help="Unmix JOINT frames of a sequence of windows at a time, as one posterior."),
+    ] = None,
     tracks: Annotated[
         Path | None, typer.Option("--tracks", help="Table of tracks (.csv), linked from the targets of the frames.")
     ] = None,
@@ -165,7 +170,7 @@ def unmix(
     if str(output) == "-":
         output = Path("/dev/stdout")
     if engine == "dask":
-        _check_independent(sequence, temporal, tracks)
+        _check_independent(sequence, temporal, tracks, joint)
     settings = make_settings(
         Options(
             method=method,
@@ -189,6 +194,7 @@ def unmix(
             read_noise=read_noise,
             saturation=saturation,
             min_score=min_score,
+            joint=joint,
             reading=make_reading(
                 hdu=hdu,
                 channel=channel,
@@ -209,6 +215,7 @@ def unmix(
                 start,
                 {
                     "--engine dask": engine == "dask",
+                    "--joint": joint is not None,
                     f"--method {method}": method != "continuous",
                     "--groups": at is not None and groups is not None,
                     "--tracks": at is not None and tracks is not None,
@@ -216,7 +223,7 @@ def unmix(
             ),
         )
     )
-    tally = Tally(tracks=None if tracks is None else TrackRows())
+    tally = Tally(tracks=None if tracks is None else TrackRows() if joint is None else JointRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = _input_files(inputs, tally, sequence)
@@ -233,7 +240,15 @@ def unmix(
         check_picture(plot)
     started = time.perf_counter()
     metadata = settings.metadata()
-    writer = writer_for(settings, output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px)
+    writer = writer_for(
+        settings,
+        output,
+        form=form,
+        regions=regions,
+        metadata=metadata,
+        sigma_px=settings.sigma_px,
+        tracked=joint is not None,
+    )
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
@@ -259,13 +274,18 @@ def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metada
         write_table(tally.tracks.table(), tracks, metadata)
 
 
-def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None) -> None:
+def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None, joint: int | None) -> None:
     """Check that every image can be unmixed independently.
 
     Raises:
         InputError: if an option needs the previous images.
     """
-    given = {"--sequence": sequence, "--temporal": temporal is not None, "--tracks": tracks is not None}
+    given = {
+        "--sequence": sequence,
+        "--temporal": temporal is not None,
+        "--tracks": tracks is not None,
+        "--joint": joint is not None,
+    }
     for option in [name for name, is_given in given.items() if is_given]:
         raise InputError(f"{option} processes frames sequentially, on one machine: leave out --engine dask")
 

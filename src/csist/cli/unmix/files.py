@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, above_score, in_file
+from csist.cli.unmix.joint import joint_sequence, joint_windows
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import solve_windows
 
@@ -78,10 +79,13 @@ def _solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Blo
     from csist.unmixing import check_frame_method
     from csist.windows import WINDOW_SIDE_PX, is_window
 
+    if settings.joint is not None:
+        yield from joint_sequence(sequence, settings, sequence.notes)
+        return
     if is_window(sequence.shape):
         raise InputError(
             f"{sequence.path} holds windows of {sequence.shape[1]} x {sequence.shape[2]} px, a sequence needs frames "
-            f"larger than {WINDOW_SIDE_PX} px: leave out --sequence, or save them as one .npy stack"
+            f"larger than {WINDOW_SIDE_PX} px: add --joint 20, or leave out --sequence"
         )
     check_frame_method(settings.method)
     yield from solve_sequence(sequence, settings)
@@ -92,6 +96,9 @@ def _solve_stack(stack: ImageStack, sequence: FrameSequence, settings: Settings)
     from csist.cli.unmix.frames import solve_sequence
     from csist.windows import is_window
 
+    if settings.joint is not None:
+        yield from joint_windows(stack, settings, sequence.notes)
+        return
     if is_window(stack.shape):
         yield from solve_windows(stack, settings, sequence.notes)
         return

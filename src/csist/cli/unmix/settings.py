@@ -48,6 +48,7 @@ class Settings:
     psf_measured: str | None = None
     temporal: int | None = None
     workers: int | None = None
+    joint: int | None = None
     reading: ReadOptions = field(default_factory=_all_of_it)
     at: Positions | None = None
     start: Positions | None = None
@@ -211,6 +212,7 @@ class Options:
     runtime: str
     temporal: int | None
     workers: int | None
+    joint: int | None
     reading: ReadOptions
     places: dict[str, Positions] = field(default_factory=dict)
     gain: float | None = None
@@ -246,6 +248,10 @@ def make_settings(given: Options) -> Settings:
         raise InputError(f"background must be finite, got {given.background}")
     if given.temporal is not None and given.temporal < 3:
         raise InputError(f"temporal must be a whole number of frames >= 3, got {given.temporal}")
+    if given.joint is not None and given.joint < 1:
+        raise InputError(f"joint must be a whole number of frames >= 1, got {given.joint}")
+    if given.joint is not None and key != "continuous":
+        raise InputError(f"--joint is for the method 'continuous', got {key!r}: leave one out")
     if given.workers is not None and given.workers < 1:
         raise InputError(f"workers must be a whole number >= 1, got {given.workers}")
     return Settings(
@@ -265,6 +271,7 @@ def make_settings(given: Options) -> Settings:
         psf_measured=measured,
         temporal=given.temporal,
         workers=given.workers,
+        joint=given.joint,
         reading=given.reading,
         **given.places,
         detector_values=detector,
