@@ -127,6 +127,7 @@ def inject(
             weights=None,
             runtime="torch",
             temporal=None,
+            joint=None,
             workers=workers,
             reading=make_reading(
                 hdu=hdu, channel=channel, plane=plane, page=page, frames=frames, roi=roi, max_pixels=max_pixels
