@@ -15,6 +15,7 @@ from csist.frames.options import FrameOptions
 if TYPE_CHECKING:
     from csist._types import FloatArray
     from csist.io import ImageStack, Quantities, ReadOptions
+    from csist.io.positions import Positions
     from csist.io.sequences import FrameSequence
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
@@ -55,6 +56,8 @@ class Settings:
     workers: int | None = None
     joint: int | None = None
     reading: ReadOptions = field(default_factory=_all_of_it)
+    at: Positions | None = None
+    start: Positions | None = None
     detector_values: Mapping[str, Any] = field(default_factory=dict)
     """Gain, read noise and saturation given by options, which go before those of a card, a file or its header."""
     min_score: float | None = None
@@ -218,6 +221,7 @@ class Options:
     workers: int | None
     joint: int | None
     reading: ReadOptions
+    places: dict[str, Positions] = field(default_factory=dict)
     gain: float | None = None
     read_noise: float | None = None
     saturation: float | None = None
@@ -279,6 +283,7 @@ def make_settings(given: Options) -> Settings:
         workers=given.workers,
         joint=given.joint,
         reading=given.reading,
+        **given.places,
         detector_values=detector,
         min_score=given.min_score,
         quantities=given.quantities,
@@ -302,6 +307,7 @@ def _detector_values(given: Options) -> dict[str, Any]:
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
     """Return the PSF given by the options, or the keyword for measuring it."""
     from csist.frames.options import MEASURED_PSFS
+    from csist.io.psf import read_psf
     from csist.physics.psf import GaussianPSF
 
     if given.psf is not None and given.psf_sigma is not None:
@@ -310,17 +316,4 @@ def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
         return GaussianPSF(given.psf_sigma), None
     if str(given.psf) in MEASURED_PSFS:  # a file of such a name is ./auto
         return None, str(given.psf)
-    return None if given.psf is None else _read_psf(given.psf, given.psf_oversampling), None
-
-
-def _read_psf(path: Path, oversampling: int) -> PSF:
-    from csist.io import read_image
-    from csist.physics.psf import SampledPSF
-
-    stack = read_image(path)
-    if len(stack) != 1:
-        raise InputError(f"cannot use the PSF {path}: it holds {len(stack)} images, give one")
-    try:
-        return SampledPSF(stack[0], oversampling)
-    except InputError as error:
-        raise InputError(f"cannot use the PSF {path}: {error}") from error
+    return None if given.psf is None else read_psf(given.psf, given.psf_oversampling), None

@@ -68,7 +68,7 @@ def overlap_table(psf: PSF) -> FloatArray:
 
     The mean over phases of a sum over pixels is the integral: the autocorrelation of the response.
     """
-    reach = math.ceil(psf.radius_px) + 1
+    reach = math.ceil(psf.reach_px) + 1
     fine = np.arange(-reach * OVERLAPS, reach * OVERLAPS + 1) / OVERLAPS
     response = psf.response(fine[None, :], fine[:, None])
     full = correlate(response, response, mode="same", method="fft") / OVERLAPS**2
