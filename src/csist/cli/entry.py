@@ -13,6 +13,7 @@ import typer
 from csist.checks import InputError
 from csist.cli.app import app as app_command
 from csist.cli.benchmark import benchmark
+from csist.cli.config import init_config
 from csist.cli.convert import convert
 from csist.cli.doctor import doctor
 from csist.cli.evaluate import evaluate
@@ -78,6 +79,7 @@ for command in (
     doctor,
 ):
     app.command()(command)
+app.command("init-config")(init_config)
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:

@@ -13,11 +13,13 @@ import typer
 from rich.table import Table
 
 from csist.checks import InputError
+from csist.cli.config import ConfigOption
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
     ChannelOption,
     DarkOption,
     DetectorOption,
+    ElectronsOption,
     ErrorOption,
     FalseAlarmOption,
     FlatOption,
@@ -31,6 +33,7 @@ from csist.cli.options import (
     ModeOption,
     NoiseOption,
     PageOption,
+    PixelScaleOption,
     PlaneOption,
     PlotOption,
     PriorOption,
@@ -40,8 +43,10 @@ from csist.cli.options import (
     RuntimeOption,
     SaturationOption,
     SensorOption,
+    SkyOption,
     WeightOption,
     WeightsOption,
+    ZeroPointOption,
 )
 from csist.cli.output import (
     FAILURE,
@@ -156,8 +161,13 @@ def unmix(
     read_noise: ReadNoiseOption = None,
     saturation: SaturationOption = None,
     min_score: MinScoreOption = None,
+    pixel_scale: PixelScaleOption = None,
+    sky: SkyOption = False,
+    electrons: ElectronsOption = False,
+    zero_point: ZeroPointOption = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Find the point targets of images and write them to a table.
 
@@ -165,7 +175,8 @@ def unmix(
     frame, in which groups are detected first. Without sensor options, windows are assumed to have a Gaussian PSF of
     0.5 px and no background, and their noise is estimated.
     """
-    from csist.io import check_form, split_selector
+    del config  # read before the others, see `csist.cli.config`
+    from csist.io import Quantities, check_form, parse_pixel_scale, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -195,6 +206,9 @@ def unmix(
             saturation=saturation,
             min_score=min_score,
             joint=joint,
+            quantities=Quantities(
+                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point
+            ),
             reading=make_reading(
                 hdu=hdu,
                 channel=channel,
@@ -248,6 +262,7 @@ def unmix(
         metadata=metadata,
         sigma_px=settings.sigma_px,
         tracked=joint is not None,
+        columns=settings.quantities.columns,
     )
     with cluster_client(engine, scheduler, workers) as client:
         try:
@@ -328,12 +343,13 @@ def _unmix_files(
 
     for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
         report(name, place, len(files))
-        for shape, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
+        for opened, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
+            shape = opened.shape
             with uninterrupted():  # table, groups and summary must cover the same images
                 image = _image_name(path, name, block.name, len(files) > 1)
                 table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
                 for index, targets in enumerate(block.targets):
-                    table.append(image, block.start + index, targets)
+                    table.append(image, block.start + index, targets, opened.further and opened.further(targets))
                 tally.add(block, image, name, is_window(shape))
             if pictured:
                 tally.keep_view(block, is_window(shape))
@@ -341,10 +357,8 @@ def _unmix_files(
             report(name, place + min(done, 1.0), len(files))
 
 
-def _blocks_of(
-    open_next: Callable[[], OpenFile], name: str, tally: Tally
-) -> Iterator[tuple[tuple[int, int, int], Block]]:
-    """Yield (shape of the file, block) for each block of a file, and add its notes to the summary."""
+def _blocks_of(open_next: Callable[[], OpenFile], name: str, tally: Tally) -> Iterator[tuple[OpenFile, Block]]:
+    """Yield (the file, block) for each block of a file, and add its notes to the summary."""
     from csist.windows import is_window
 
     opened = open_next()
@@ -352,7 +366,7 @@ def _blocks_of(
     if not is_window(opened.shape):
         tally.note_all(tally.frame_notes, name)
     for block in opened.blocks:
-        yield opened.shape, block
+        yield opened, block
     tally.note_all(opened.notes, name)  # reading frames may have added notes
     tally.files += 1
 

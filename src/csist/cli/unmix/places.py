@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,16 +130,19 @@ def ordered_writer(table: Positions, path: Path, options: dict[str, Any]) -> Tab
     """
     from csist.io import TableWriter
 
-    held: list[tuple[int, str, int, Targets]] = []
+    held: list[tuple[int, str, int, Targets, dict[str, FloatArray] | None]] = []
 
     class InTableOrder(TableWriter):
-        def append(self, image: str, frame: int, targets: Targets) -> None:
-            rows = table.rows(image, frame).tolist()
-            held.extend((row, image, frame, each) for row, each in zip(rows, targets, strict=True))
+        def append(
+            self, image: str, frame: int, targets: Targets, further: Mapping[str, FloatArray] | None = None
+        ) -> None:
+            for place, row in enumerate(table.rows(image, frame).tolist()):
+                own = None if further is None else {name: values[[place]] for name, values in further.items()}
+                held.append((row, image, frame, targets[place], own))
 
         def __exit__(self, *ended: Any) -> None:
-            for _, image, frame, target in sorted(held, key=lambda each: each[0]):
-                super().append(image, frame, target)
+            for _, image, frame, target, own in sorted(held, key=lambda each: each[0]):
+                super().append(image, frame, target, own)
             super().__exit__(*ended)
 
     return InTableOrder(path, **options)

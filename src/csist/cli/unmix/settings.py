@@ -14,7 +14,7 @@ from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
-    from csist.io import ImageStack, ReadOptions
+    from csist.io import ImageStack, Quantities, ReadOptions
     from csist.io.positions import Positions
     from csist.io.sequences import FrameSequence
     from csist.physics.psf import PSF
@@ -26,6 +26,12 @@ def _all_of_it() -> ReadOptions:
     from csist.io import ReadOptions
 
     return ReadOptions()
+
+
+def _no_more() -> Quantities:
+    from csist.io import Quantities
+
+    return Quantities()
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Settings:
     detector_values: Mapping[str, Any] = field(default_factory=dict)
     """Gain, read noise and saturation given by options, which go before those of a card, a file or its header."""
     min_score: float | None = None
+    quantities: Quantities = field(default_factory=_no_more)
     noise_stated: bool = False
     """Whether the card or an option states the read noise."""
 
@@ -70,14 +77,14 @@ class Settings:
             sensor = replace(sensor, psf=self.psf)
         if self.background is not None:
             sensor = replace(sensor, background=self.background)
-        return self._as_detected(sensor)
+        return self.as_detected(sensor)
 
-    def _as_detected(self, sensor: Sensor) -> Sensor:
+    def as_detected(self, sensor: Sensor) -> Sensor:
         """The sensor with what options say of the detector; after dark and flat no level of clipping is left."""
         sensor = replace(sensor, **self.detector_values)
         return replace(sensor, saturation=None, bits=None, quantised=False) if self.reading.corrects else sensor
 
-    def noise_for(self, stack: ImageStack, sensor: Sensor) -> float | None:
+    def noise_for(self, stack: ImageStack | FrameSequence, sensor: Sensor) -> float | None:
         """Return the noise in counts of a pixel without targets, if an option, card or file states it.
 
         Args:
@@ -102,7 +109,7 @@ class Settings:
         if partly:
             sensor = sequence.header.applied(Sensor())
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
-        sensor = None if sensor is None else self._as_detected(sensor)
+        sensor = None if sensor is None else self.as_detected(sensor)
         # With a gain, the read noise is only a part of the noise.
         stated = self.noise_stated and sensor is not None and sensor.gain is None
         return FrameOptions(
@@ -219,6 +226,7 @@ class Options:
     read_noise: float | None = None
     saturation: float | None = None
     min_score: float | None = None
+    quantities: Quantities = field(default_factory=_no_more)
 
 
 def make_settings(given: Options) -> Settings:
@@ -241,6 +249,8 @@ def make_settings(given: Options) -> Settings:
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
     detector = _detector_values(given)
     check_noise_map(key, given.reading.has_noise)
+    if given.joint is not None and given.reading.has_noise:
+        raise InputError("--joint has one noise for all pixels: leave the error map out")
     if given.reading.masks and not abilities(key).masks:
         raise InputError(f"method {key!r} cannot leave pixels out: leave the maps out, or use the method 'continuous'")
     psf, measured = _chosen_psf(given)
@@ -276,6 +286,7 @@ def make_settings(given: Options) -> Settings:
         **given.places,
         detector_values=detector,
         min_score=given.min_score,
+        quantities=given.quantities,
         noise_stated=stated_noise is not None or given.read_noise is not None,
     )
 
