@@ -130,19 +130,19 @@ def ordered_writer(table: Positions, path: Path, options: dict[str, Any]) -> Tab
     """
     from csist.io import TableWriter
 
-    held: list[tuple[int, str, int, Targets, Mapping[str, FloatArray] | None]] = []
+    held: list[tuple[int, str, int, Targets, dict[str, FloatArray] | None]] = []
 
     class InTableOrder(TableWriter):
         def append(
             self, image: str, frame: int, targets: Targets, further: Mapping[str, FloatArray] | None = None
         ) -> None:
             for place, row in enumerate(table.rows(image, frame).tolist()):
-                more = further and {name: values[place : place + 1] for name, values in further.items()}
-                held.append((row, image, frame, targets[place : place + 1], more))
+                own = None if further is None else {name: values[[place]] for name, values in further.items()}
+                held.append((row, image, frame, targets[place], own))
 
         def __exit__(self, *ended: Any) -> None:
-            for _, image, frame, target, more in sorted(held, key=lambda each: each[0]):
-                super().append(image, frame, target, more)
+            for _, image, frame, target, own in sorted(held, key=lambda each: each[0]):
+                super().append(image, frame, target, own)
             super().__exit__(*ended)
 
     return InTableOrder(path, **options)
