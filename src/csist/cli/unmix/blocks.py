@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from csist.frames.result import FrameModel
     from csist.plots import View
+    from csist.sequences.result import Track
     from csist.targets import Targets
 
 GROUP_PLACE = ("column", "row", "peaks", "significance")
@@ -48,6 +49,8 @@ class Block:
     """Name of the image in sequences that name each frame."""
     psf: dict[str, Any] | None = None
     """Summary of the measured PSF, in the first block of a file."""
+    tracks: list[Track] | None = None
+    """Tracks of a joint posterior, their frames counted from the start of the block; None without one."""
 
 
 def in_file(block: Block, origin: tuple[int, int, int]) -> Block:
