@@ -158,13 +158,15 @@
     };
     for (const select of [layer, stretch, colour]) select.addEventListener("change", redraw);
     picture.plot.on("plotly_hover", (event) => {
-      const point = event.points.find((each) => each.curveNumber === HEATMAP);
-      if (!point) return;
-      const place = (centre) => Math.round((centre - 0.5 * (data.step - 1)) / data.step);
-      const shown = layers[layer.value][place(point.y)][place(point.x)];
+      // The position of the pointer, because the point of the event may be a marker nearby.
+      const place = (position) => Math.round((position - 0.5 * (data.step - 1)) / data.step);
+      const [column, row] = [place(event.xvals[0]), place(event.yvals[0])];
+      const shown = layers[layer.value][row]?.[column];
+      if (shown === undefined) return;
       const unit = layer.value === "residual" ? data.residual.unit : "counts";
       const read = isFinite(shown) ? `${Number(shown.toPrecision(6))} ${unit}` : "no value";
-      value.textContent = `x ${point.x}, y ${point.y}: ${read}`;
+      const [x, y] = [column, row].map((number) => number * data.step + 0.5 * (data.step - 1));
+      value.textContent = `x ${x}, y ${y}: ${read}`;
     });
     picture.plot.on("plotly_click", (event) => {
       const point = event.points.find((each) => each.curveNumber === MARKERS);
