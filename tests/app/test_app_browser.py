@@ -276,3 +276,137 @@ def test_cancel_ends_long_work(visit: Callable[..., sync_api.Page], tmp_path: Pa
     page.get_by_text("Cancelled.").wait_for()
     page.locator("#run:enabled").wait_for()
     assert page.locator("#results img").count() == 0
+
+
+# --- pictures that can be zoomed ----------------------------------------------------------------------------
+
+
+def unmixed(page: sync_api.Page) -> sync_api.Locator:
+    """The picture of the first result, drawn."""
+    page.locator("#run").click()
+    finished(page)
+    picture = page.locator(".csist-look").first
+    picture.locator(".main-svg").first.wait_for()
+    return picture
+
+
+def ranges(picture: sync_api.Locator) -> list[list[float]]:
+    script = "figure => ['xaxis', 'yaxis'].map(name => figure.querySelector('.js-plotly-plot')._fullLayout[name].range)"
+    return [[float(end) for end in axis] for axis in picture.evaluate(script)]
+
+
+def pixel_at(picture: sync_api.Locator, x: float, y: float) -> tuple[float, float]:
+    """Where a position of the image, in px, lies on the screen."""
+    script = """(figure, [x, y]) => {
+      const plot = figure.querySelector('.js-plotly-plot'), box = plot.getBoundingClientRect();
+      const {xaxis, yaxis} = plot._fullLayout;
+      return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)];
+    }"""
+    picture.locator(".csist-look-plot").scroll_into_view_if_needed()
+    across, down = picture.evaluate(script, [x, y])
+    return float(across), float(down)
+
+
+def test_a_drag_zooms_and_a_double_click_shows_the_whole_picture_again(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?mode=fast")
+    picture = unmixed(page)
+    whole = ranges(picture)
+    page.mouse.move(*pixel_at(picture, 100, 100))
+    page.mouse.down()
+    page.mouse.move(*pixel_at(picture, 160, 150), steps=5)
+    page.mouse.up()
+    left, right = ranges(picture)[0]
+    assert whole[0][0] < left < right < whole[0][1] and right - left < 0.5 * (whole[0][1] - whole[0][0])
+    page.mouse.dblclick(*pixel_at(picture, 0.5 * (left + right), 125))
+    page.wait_for_function(
+        "width => {const [a, b] = document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range;"
+        "return b - a >= width}",
+        arg=0.9 * (whole[0][1] - whole[0][0]),
+    )
+
+
+def test_the_value_under_the_pointer_is_that_of_the_file(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit("/?mode=fast")
+    path = frame_file(tmp_path)
+    drop(page, path)
+    page.get_by_text("sky.png: one image").wait_for()
+    picture = unmixed(page)
+    said = picture.locator(".csist-look-value")
+    for stretch in ("percentile", "log"):
+        picture.locator("select[name=stretch]").select_option(stretch)
+        for column, row in ((10, 8), (20, 30), (75, 50)):  # the second one is under a marker
+            page.mouse.move(*pixel_at(picture, column, row))
+            value = int(np.asarray(Image.open(path))[row, column])
+            sync_api.expect(said).to_have_text(f"x {column}, y {row}: {value} counts")
+
+
+def test_stretch_layer_and_colours_change_the_scale(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?mode=fast")
+    picture = unmixed(page)
+
+    def scale() -> list[float]:
+        script = "figure => (({zmin, zmax}) => [zmin, zmax])(figure.querySelector('.js-plotly-plot')._fullData[0])"
+        return [float(end) for end in picture.evaluate(script)]
+
+    narrow = scale()
+    picture.locator("select[name=stretch]").select_option("full")
+    wide = scale()
+    assert wide[0] <= narrow[0] < narrow[1] < wide[1]
+    picture.locator("select[name=stretch]").select_option("log")
+    assert scale()[0] == 0.0
+    picture.locator("select[name=show]").select_option("residual")
+    assert scale() == [-5.0, 5.0]
+    assert picture.locator("select[name=colours]").is_disabled()
+    picture.locator("select[name=show]").select_option("model")
+    before = picture.locator(".js-plotly-plot image").get_attribute("href")
+    picture.locator("select[name=colours]").select_option("Viridis")
+    page.wait_for_function(
+        "old => document.querySelector('.js-plotly-plot image').getAttribute('href') !== old", arg=before
+    )
+
+
+def test_a_row_and_its_marker_highlight_each_other(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit("/?mode=fast")
+    drop(page, frame_file(tmp_path))
+    page.get_by_text("sky.png: one image").wait_for()
+    picture = unmixed(page)
+    rows = page.locator("#results tr[data-target]")
+    places = [[float(cell.split(" ")[0]) for cell in row.split("\t")[:2]] for row in rows.all_inner_texts()]
+    assert len(places) == 2
+
+    def ringed() -> list[float]:
+        script = "figure => {const {x, y} = figure.querySelector('.js-plotly-plot').data[2]; return [...x, ...y]}"
+        return [float(value) for value in picture.evaluate(script)]
+
+    for number, place in enumerate(places):
+        rows.nth(number).click()
+        assert rows.nth(number).get_attribute("aria-current") == "true"
+        assert ringed() == pytest.approx(place, abs=1e-3)
+    page.mouse.click(*pixel_at(picture, *places[0]))
+    sync_api.expect(rows.nth(0)).to_have_attribute("aria-current", "true")
+    assert rows.nth(1).get_attribute("aria-current") is None
+    assert ringed() == pytest.approx(places[0], abs=1e-3)
+    rows.nth(1).focus()
+    page.keyboard.press("Enter")
+    assert ringed() == pytest.approx(places[1], abs=1e-3)
+
+
+def test_methods_share_one_residual_scale(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build&mode=fast&methods=continuous ista ista%2Brefine")
+    unmixed(page)
+    pictures = page.locator(".csist-look")
+    pictures.nth(2).locator(".main-svg").first.wait_for()
+    assert pictures.count() == 3
+    for number in range(3):
+        picture = pictures.nth(number)
+        picture.locator("select[name=show]").select_option("residual")
+        script = "figure => (({zmin, zmax}) => [zmin, zmax])(figure.querySelector('.js-plotly-plot')._fullData[0])"
+        assert picture.evaluate(script) == [-5, 5]
+
+
+def test_a_picture_fits_on_a_phone(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build&mode=fast", viewport=PHONE)
+    picture = unmixed(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    box = picture.bounding_box()
+    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]

@@ -59,11 +59,22 @@ STYLE_SHEET = """
 .csist-scroll th, .csist-scroll td { padding: .2rem .5rem; text-align: right; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) !important; }
 .csist-scroll .text { text-align: left; }
+.csist-look { grid-column: 1 / -1; min-width: 0; }
+.csist-look-plot { width: 100%; }
+.csist-look-bar { display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: .2rem .4rem; color: #27272a; }
+.csist-look-bar label { display: flex; gap: .4rem; align-items: center; font-size: .85rem; }
+.csist-look-bar select { border: 1px solid #a1a1aa; border-radius: 4px; padding: .1rem .3rem; background: white;
+  appearance: auto; }
+.csist-look-bar select:disabled { opacity: .5; }
+.csist-look-value { color: #27272a; font-size: .85rem; padding: 0 .4rem; font-variant-numeric: tabular-nums; }
+.csist-scroll tr[data-target] { cursor: pointer; }
+.csist-scroll tr.csist-chosen { background: color-mix(in srgb, #F0E442 45%, transparent); }
 #action { max-width: 28rem; }
 #held { padding: .4rem .8rem; }
 .csist-links { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; margin-top: 1rem; }
 .csist-links a { text-decoration: underline; }
-.csist-links a:focus-visible, .csist-scroll:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
+.csist-links a:focus-visible, .csist-scroll:focus-visible, .csist-scroll tr:focus-visible {
+  outline: 3px solid #0072B2; outline-offset: 2px; }
 .csist-error { color: #b42318; font-weight: 600; overflow-wrap: anywhere; }
 .dark .csist-error { color: #ff9b8f; }
 #status p { margin: 0; }

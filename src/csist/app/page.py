@@ -9,13 +9,14 @@ import tempfile
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from csist import plots
+from csist.app.look import look
 from csist.app.scene import Scene
 from csist.app.settings import Settings
 from csist.app.work import Answer, Progress, Report, count_text, unmix_scene
@@ -106,16 +107,29 @@ def render(
 ) -> str:
     """Render the results so far as HTML."""
     parts = [f'<p class="csist-note">{escape(note)}</p>' for note in scene.notes]
-    if pictures:
-        parts.append('<div class="csist-grid">' + "".join(map(_figure, pictures)) + "</div>")
+    # The values of an image are large: they are sent once, when the work is done.
+    looks = [_look(answer, scene, settings) for answer in answers[:MOST_PICTURES]] if downloads else []
+    shown = [*looks, *map(_figure, pictures)]
+    if shown:
+        parts.append('<div class="csist-grid">' + "".join(shown) + "</div>")
     by_method = {name: [each for each in answers if each.method == name] for name in settings.methods}
-    tables = [_section(name, scene, own) for name, own in by_method.items() if own]
+    tables = [_section(name, scene, settings, own) for name, own in by_method.items() if own]
     if scene.truths is not None and answers:
         tables.append(_truth_section(scene))
     parts.append('<div class="csist-grid csist-tables">' + "".join(tables) + "</div>")
     if downloads:
         parts.append(_downloads(scene, settings, by_method, pictures))
     return "".join(parts)
+
+
+def _key(answer: Answer, settings: Settings) -> str:
+    """Return the key of a result's picture, which the rows of its targets refer to."""
+    return f"{settings.methods.index(answer.method)}-{answer.place}"
+
+
+def _look(answer: Answer, scene: Scene, settings: Settings) -> str:
+    view = replace(answer.view, targets=_by_group(answer.targets))
+    return look(view, answer.noise, _key(answer, settings), _title(answer, scene))
 
 
 def _figure(picture: Picture) -> str:
@@ -129,13 +143,16 @@ def _data_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
-def _section(name: str, scene: Scene, answers: Sequence[Answer]) -> str:
-    rows = [
-        (*_place(scene, answer.place), *_cells(target)) for answer in answers for target in _by_group(answer.targets)
-    ]
+def _section(name: str, scene: Scene, settings: Settings, answers: Sequence[Answer]) -> str:
+    rows: list[tuple[str, ...]] = []
+    keys: list[str] = []
+    for answer in answers:
+        for number, target in enumerate(_by_group(answer.targets)):
+            rows.append((*_place(scene, answer.place), *_cells(target)))
+            keys.append(f"{_key(answer, settings)}-{number}")
     return (
         f"<section><h3>{escape(name)}</h3><p>{escape(summary(scene, answers))}</p>"
-        + _table((*_place_heads(scene), "x in px", "y in px", "intensity", "score", REMARKS), rows)
+        + _table((*_place_heads(scene), "x in px", "y in px", "intensity", "score", REMARKS), rows, keys)
         + "</section>"
     )
 
@@ -179,14 +196,18 @@ def _with_error(value: float, error: float, digits: int) -> str:
     return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if np.isfinite(error) else "")
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], keys: Sequence[str] = ()) -> str:
+    """Render a table; with `keys`, one per row, a row highlights its target in the picture."""
     if not rows:
         return ""
     looks = [' class="text"' if head == REMARKS else "" for head in heads]
     top = "".join(f'<th scope="col"{look}>{escape(head)}</th>' for head, look in zip(heads, looks, strict=True))
+    marks = [f' data-target="{escape(key)}" tabindex="0"' for key in keys] or [""] * len(rows)
     body = "".join(
-        "<tr>" + "".join(f"<td{look}>{escape(cell)}</td>" for cell, look in zip(row, looks, strict=True)) + "</tr>"
-        for row in rows[:MOST_ROWS]
+        f"<tr{mark}>"
+        + "".join(f"<td{look}>{escape(cell)}</td>" for cell, look in zip(row, looks, strict=True))
+        + "</tr>"
+        for row, mark in list(zip(rows, marks, strict=True))[:MOST_ROWS]
     )
     more = f"<p>The file has all {len(rows)} targets.</p>" if len(rows) > MOST_ROWS else ""
     # Focusable, so that wide tables can be scrolled with the keyboard.

@@ -27,6 +27,10 @@ LARGEST_UPLOAD_MB, LARGEST_UPLOAD_MPX = 64, 32
 WINDOW_SHAPE = (11, 11)
 
 
+class TooLargeError(InputError):
+    """A file above the limits of the app."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """Images to unmix, and their metadata.
@@ -140,17 +144,17 @@ def open_upload(path: Path) -> ImageStack:
         if path.suffix.lower() not in UPLOAD_SUFFIXES:
             raise InputError(f"cannot read {path}: upload a PNG, TIFF, FITS or NPY file")
         if path.stat().st_size > LARGEST_UPLOAD_MB * 2**20:
-            raise InputError(f"{path} is larger than {LARGEST_UPLOAD_MB} MB: use the command csist unmix")
+            raise TooLargeError(f"{path} is larger than {LARGEST_UPLOAD_MB} MB: use the command csist unmix")
         with reading(path):
             pixels = _COUNTERS[path.suffix.lower()](path)
         if pixels > LARGEST_UPLOAD_MPX * 10**6:
-            raise InputError(
+            raise TooLargeError(
                 f"{path} holds {pixels / 1e6:.0f} million pixels, above the limit of {LARGEST_UPLOAD_MPX} million: "
                 "use the command csist unmix"
             )
         return read_image(path)
     except InputError as error:
-        raise InputError(str(error).replace(str(path), path.name)) from error
+        raise type(error)(str(error).replace(str(path), path.name)) from error
 
 
 def _png_pixels(path: Path) -> int:

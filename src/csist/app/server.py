@@ -6,46 +6,17 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from csist.app.guard import LOCAL_NAMES, ContentPolicy, SameOrigin
 from csist.checks import InputError
 
 DEFAULT_PORT, LOCAL_HOST = 7860, "127.0.0.1"
 
 HEAD_START_S = 5.0
 """Seconds after the first page has loaded before the warm-up starts."""
-
-CONTENT_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'none'"
-)
-"""Policy that forbids the browser to load anything from another origin (W3C Content Security Policy)."""
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class ContentPolicy:
-    """ASGI middleware that adds `CONTENT_POLICY` to every response."""
-
-    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Handle a request."""
-
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message.get("headers", []), (b"content-security-policy", CONTENT_POLICY.encode())]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await self.app(scope, receive, marked)
 
 
 def check_address(host: str, port: int) -> None:
@@ -83,8 +54,11 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "received")
         try:
             from starlette.middleware import Middleware
+            from starlette.routing import Route
 
-            from csist.app.layout import STYLE_SHEET, build, make_theme
+            from csist.app import endpoint
+            from csist.app.layout import SIMULTANEOUS, STYLE_SHEET, build, make_theme
+            from csist.app.scripts import HEAD, script_routes
         except ImportError as error:
             raise InputError(f"the app needs the extra `app`, pip install 'csist[app]' ({error})") from error
         from csist.app.scene import LARGEST_UPLOAD_MB
@@ -92,13 +66,17 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
 
         over, opened = threading.Event(), threading.Event()
         blocks = build(Sessions(Path(folder) / "sessions"), opened.set)
+        unmixing = Route(endpoint.PATH, endpoint.UnmixEndpoint(Path(folder), SIMULTANEOUS), methods=["POST"])
         signal.signal(signal.SIGTERM, lambda *_: over.set())
         try:
             _, address, _ = blocks.launch(
                 server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
                 max_file_size=f"{LARGEST_UPLOAD_MB}mb", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
-                mcp_server=False, enable_monitoring=False, theme=make_theme(), css=STYLE_SHEET,
-                app_kwargs={"middleware": [Middleware(ContentPolicy)]},
+                mcp_server=False, enable_monitoring=False, theme=make_theme(), css=STYLE_SHEET, head=HEAD,
+                app_kwargs={
+                    "middleware": [Middleware(ContentPolicy), Middleware(SameOrigin, local=host in LOCAL_NAMES)],
+                    "routes": [*script_routes(), unmixing],
+                },
             )  # fmt: skip
             if ready is not None:
                 ready(address.rstrip("/"))

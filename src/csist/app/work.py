@@ -51,11 +51,13 @@ class Answer:
         method: name of the method.
         place: index of the image in the scene.
         view: image, model, detections and truth, and posterior samples if the method has them.
+        noise: standard deviation of a pixel in counts, (H, W) or a scalar array; None if it is not known.
     """
 
     method: str
     place: int
     view: View
+    noise: FloatArray | None = None
 
     @property
     def targets(self) -> Targets:
@@ -102,13 +104,16 @@ def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Ca
         mask_nan=True, noise_std=scene.noise_std, **options,
     )  # fmt: skip
     method = create_method(**recipe)
+    noise_std = recipe.get("noise_std")
+    noise = np.asarray(recipe["sensor"].pixel_noise if noise_std is None else noise_std)
 
     def solve(place: int) -> Answer:
         image = scene.images[place]
         found, groups = method.solve(image[None], keep_samples=True)
         cloud = _cloud([group.samples for group in groups if group.samples is not None]) if groups else None
         truth = None if scene.truths is None else scene.truths[place]
-        return Answer(name, place, View(image, method.sensor.render(found[0]), found[0], truth, cloud=cloud))
+        view = View(image, method.sensor.render(found[0]), found[0], truth, cloud=cloud)
+        return Answer(name, place, view, noise)
 
     return solve
 
@@ -128,7 +133,8 @@ def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -
     def solve(place: int) -> Answer:
         result = solve_frame(scene.images[place], options, progress)
         cloud = _cloud([samples for group in result.groups for samples in group.samples])
-        return Answer(name, place, View(result.image, result.model(), result.targets, cloud=cloud))
+        view = View(result.image, result.model(), result.targets, cloud=cloud)
+        return Answer(name, place, view, result.noise)
 
     return solve
 

@@ -1,0 +1,198 @@
+"""Options of `POST /api/unmix`, named as those of `csist unmix`, and the rows that answer a request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from csist.app.scene import open_upload
+from csist.app.settings import working_methods
+from csist.checks import InputError, check_not_negative, check_positive, check_ratio
+from csist.frames.options import DETECTORS, MEASURED_PSFS, FrameOptions, check_false_alarm_rate
+from csist.io import ImageStack, targets_table
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+from csist.unmixing import check_frame_method, unmix
+from csist.windows import default_sensor, is_window
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, got {text!r}")
+    return value
+
+
+def _checked(check: Callable[[str, float], Any]) -> Callable[[str, str], float]:
+    return lambda name, text: float(check(name, _number(name, text)))
+
+
+def _share(name: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} must be between 0 and 1, got {value:g}")
+    return value
+
+
+def _false_alarm_rate(name: str, text: str) -> float:
+    value = _number(name, text)
+    check_false_alarm_rate(value)
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str, str], str]:
+    def read(name: str, text: str) -> str:
+        if text not in choices:
+            raise InputError(f"{name} must be one of {', '.join(choices)}, got {text!r}")
+        return text
+
+    return read
+
+
+def _method(_: str, text: str) -> str:
+    return _one_of(*working_methods())("method", text)
+
+
+def _switch(name: str, text: str) -> bool:
+    return _one_of("true", "false")(name, text) == "true"
+
+
+def _ratio(name: str, text: str) -> int:
+    value = _number(name, text)
+    if value != int(value):
+        raise InputError(f"{name} must be a whole number, got {text!r}")
+    return check_ratio(int(value))
+
+
+READERS: dict[str, Callable[[str, str], Any]] = {
+    "method": _method,
+    "mode": _one_of("accurate", "fast"),
+    "prior": _one_of("flat", "csist-100k"),
+    "psf": _one_of(*MEASURED_PSFS),
+    "psf-sigma": _checked(check_positive),
+    "noise-std": _checked(check_not_negative),
+    "background": _number,
+    "detector": _one_of(*DETECTORS),
+    "false-alarm-rate": _false_alarm_rate,
+    "mask-nan": _switch,
+    "ratio": _ratio,
+    "gain": _checked(check_positive),
+    "read-noise": _checked(check_not_negative),
+    "saturation": _checked(check_positive),
+    "min-score": _checked(_share),
+}
+"""Options of a request, and the functions that check their text. None of them names a file of the server."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Checked options of a request.
+
+    Args:
+        given: value of each option that was given, by its name.
+    """
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str]) -> Options:
+        """Read the options from the fields of a form.
+
+        Raises:
+            InputError: if an option is unknown or its value cannot be used.
+        """
+        for name in fields:
+            if name not in READERS:
+                raise InputError(f"unknown option {name!r}: use {', '.join(READERS)}")
+        if "psf" in fields and "psf-sigma" in fields:
+            raise InputError("give psf or psf-sigma, not both")
+        return cls({name: READERS[name](name, text) for name, text in fields.items()})
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.given.get("method", "continuous"))
+
+    @property
+    def prior(self) -> ScenePrior | None:
+        """Prior, if one is given."""
+        return ScenePrior.named(self.given["prior"]) if "prior" in self.given else None
+
+    @property
+    def detector_values(self) -> dict[str, float]:
+        """Fields of the sensor that are given."""
+        names = {"gain": "gain", "read-noise": "read_noise", "saturation": "saturation"}
+        return {field: self.given[name] for name, field in names.items() if name in self.given}
+
+
+def rows_of(path: Path, options: Options) -> list[dict[str, Any]]:
+    """Unmix all images of a file and return its targets, one row each with the columns of the CSV table.
+
+    Missing values are None.
+
+    Raises:
+        InputError: if the file cannot be read or unmixed with these options.
+    """
+    stack = open_upload(path)
+    given = options.given
+    solve = _unmix_windows if is_window(stack.shape) else _unmix_frames
+    found = solve(stack, options)
+    least = given.get("min-score")
+    kept = found if least is None else [targets[~(targets.score < least)] for targets in found]
+    table = targets_table([(path.name, number, targets) for number, targets in enumerate(kept)])
+    columns = {name: table[name].astype(object).where(table[name].notna(), None).tolist() for name in table.columns}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _unmix_windows(stack: ImageStack, options: Options) -> list[Any]:
+    from csist.methods.table import abilities
+
+    given, images = options.given, stack[:]
+    sensor = stack.sensor
+    if sensor is None:
+        # The noise is estimated: the read noise alone would leave out that of a sky.
+        sensor = replace(stack.header.applied(default_sensor(images, stack.data.dtype)), read_noise=0.0)
+    if "psf-sigma" in given:
+        sensor = replace(sensor, psf=GaussianPSF(given["psf-sigma"]))
+    if "background" in given:
+        sensor = replace(sensor, background=given["background"])
+    sensor = replace(sensor, **options.detector_values)
+    noise_std = given.get("noise-std")
+    if noise_std is None and ("read-noise" in given or stack.sensor is not None):
+        noise_std = sensor.pixel_noise
+    more: dict[str, Any] = {"mode": given["mode"]} if "mode" in given else {}
+    if abilities(options.method).grid and "ratio" in given:
+        more["ratio"] = given["ratio"]
+    found = unmix(
+        images, sensor, options.prior, options.method,
+        noise_std=noise_std, mask_nan=given.get("mask-nan", False), **more,
+    )  # fmt: skip
+    return list(found)
+
+
+def _unmix_frames(stack: ImageStack, options: Options) -> list[Any]:
+    from csist.frames import solve_frame
+
+    check_frame_method(options.method)
+    given, sensor = options.given, stack.sensor
+    partly = sensor is None and (stack.header.states_sensor or bool(options.detector_values))
+    if partly:
+        sensor = stack.header.applied(Sensor())
+    if sensor is not None:
+        sensor = replace(sensor, **options.detector_values)
+    noise_std = given.get("noise-std")
+    if noise_std is None and sensor is not None and sensor.gain is None:
+        noise_std = given.get("read-noise")
+    names = {"mode": "mode", "detector": "detector", "false-alarm-rate": "false_alarm_rate"}
+    frame_options = FrameOptions.of(
+        sensor=sensor, sensor_has_psf=not partly, prior=options.prior, noise_std=noise_std,
+        psf=given.get("psf", given.get("psf-sigma")),
+        **{field: given[name] for name, field in names.items() if name in given},
+    )  # fmt: skip
+    return [solve_frame(stack[number], frame_options).targets for number in range(len(stack))]
