@@ -67,6 +67,10 @@ POINT_CORRELATION = 0.8
 """Correlation with the PSF from which a spot looks like a point source."""
 POINT_SHARE = 0.5
 """Share of the strongest spots that must look like point sources, for the frame to be taken as a field of them."""
+BRIGHT_SIGMAS = 300.0
+"""Significance from which a source's light is spread farther by the filters than its own disc."""
+WIDEST_RESPONSE = 2.2
+"""Width of the widest filter in units of the PSF's sigma, about."""
 MOST_JUDGED_SPOTS = 200
 """Strongest spots that this share is taken of."""
 FEWEST_TAIL_PIXELS = 100
@@ -289,7 +293,13 @@ def point_sources(
     point_like = shape_correlation(flattened, rows, columns, sigma_px) >= POINT_CORRELATION
     if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
         return None
-    return _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
+    mask = _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
+    # The filters spread the light of a very bright source.
+    spread = float(np.hypot(sigma_px, WIDEST_RESPONSE * sigma_px))
+    for k in np.flatnonzero(point_like & (spots.significance > BRIGHT_SIGMAS)):
+        radius = spread * (2.0 * np.log(spots.significance[k])) ** 0.5 + 1.0
+        mask |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
+    return mask
 
 
 def _discs(shape: tuple[int, ...], rows: IntArray, columns: IntArray, radius_px: float) -> BoolArray:
