@@ -42,6 +42,8 @@ MOST_BOX_PIXELS = 2048
 FLOOR_SAMPLES = 20_000
 """Pixels of a frame that are sampled for its smallest possible noise."""
 
+PLANE_ROUNDS = 4
+PLANE_CLIP = 5.0
 FEWEST_SCATTER_PIXELS = 60
 """Fewest pixels for the scatter about a plane."""
 
@@ -227,8 +229,16 @@ def scatter_about_plane(values: FloatArray) -> float:
         return float("nan")
     known = values[rows, columns]
     design = np.stack([np.ones(len(rows)), rows - rows.mean(), columns - columns.mean()], axis=1)
-    plane = np.linalg.lstsq(design, known)[0]  # also where all of them lie in one row
-    return float(1.4826 * np.median(np.abs(known - design @ plane)))
+    kept = np.ones(len(known), dtype=bool)
+    for _ in range(PLANE_ROUNDS):
+        plane = np.linalg.lstsq(design[kept], known[kept])[0]  # also where all of them lie in one row
+        rest = np.abs(known - design @ plane)
+        scatter = float(1.4826 * np.median(rest))
+        # The wings of a bright source beside the window would tilt the plane.
+        before, kept = kept, rest <= PLANE_CLIP * scatter
+        if kept.sum() < FEWEST_SCATTER_PIXELS or (kept == before).all():
+            break
+    return scatter
 
 
 def noise_floor(frame: FloatArray) -> float:
