@@ -44,9 +44,8 @@ def running_app(environment: Mapping[str, str] | None = None) -> Iterator[str]:
         [sys.executable, "-m", "csist", "app", "--port", str(port)],
         env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stdout is not None  # noqa: S101
     try:
-        line = process.stdout.readline()
+        line = process.stdout.readline() if process.stdout is not None else ""
         address = f"http://127.0.0.1:{port}"
         if address not in line:
             raise RuntimeError(f"the app did not start: {line!r}")

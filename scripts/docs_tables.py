@@ -6,10 +6,12 @@ import ast
 import inspect
 import json
 import re
+import runpy
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import groupby, pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -398,9 +400,10 @@ def flags() -> str:
 def worked_example() -> tuple[list[Targets], list[Targets]]:
     """Detections and true targets of the first code block on the metric page."""
     page = (ROOT / "docs" / "metric.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {}
-    with redirect_stdout(StringIO()):
-        exec(PYTHON_BLOCK.findall(page)[0], names)  # noqa: S102 - our own page
+    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        script = Path(folder) / "metric.py"
+        script.write_text(PYTHON_BLOCK.findall(page)[0], encoding="utf-8")
+        names = runpy.run_path(str(script))
     return names["found"], names["truths"]
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import venv
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -102,13 +102,14 @@ def test_readme_markers_are_needed(results_table: ModuleType) -> None:
         results_table.filled("no markers", "results", "table")
 
 
-def test_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ((example, shown),) = re.findall(
         r"```python\n(.*?)```\n\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
     assert len(example.strip().splitlines()) <= 7
-    names: dict[str, Any] = {}
-    exec(compile(example, "README.md", "exec"), names)  # noqa: S102
+    script = tmp_path / "example.py"
+    script.write_text(example, encoding="utf-8")
+    names = runpy.run_path(str(script))
     printed = capsys.readouterr().out
     assert "CSO-mAP" in printed
     assert words_of(printed) == words_of(shown)

@@ -238,16 +238,15 @@ def choose(
     field: Field, finder: Callable[..., Targets], grid: Iterable[dict[str, Any]]
 ) -> tuple[dict[str, Any], Targets, float]:
     """Return the options with the best F1 on the left half, their detections and the seconds they take."""
-    best: tuple[float, dict[str, Any], Targets, float] | None = None
+    tried: list[tuple[float, dict[str, Any], Targets, float]] = []
     for options in grid:
         start = time.process_time()
         found = finder(field, **options)
         seconds = time.process_time() - start
         f1 = judge(field, found, left=True).best()[0]
-        if best is None or f1 > best[0]:
-            best = f1, options, found, seconds
-    assert best is not None  # noqa: S101 - a grid is never empty
-    return best[1], best[2], best[3]
+        tried.append((f1, options, found, seconds))
+    _, options, found, seconds = max(tried, key=lambda each: each[0])
+    return options, found, seconds
 
 
 def run(data: Path, progress: Progress) -> dict[str, Any]:

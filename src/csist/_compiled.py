@@ -121,8 +121,16 @@ def cache_folder() -> Path | None:
     return open_cache()
 
 
+@cache
+def is_cache_new() -> bool:
+    """Whether that folder was empty when this process first asked."""
+    folder = cache_folder()
+    return folder is not None and not any(folder.iterdir())
+
+
 def _decorate(function: Callable[..., Any], **options: Any) -> Any:
     folder = cache_folder()
+    is_cache_new()  # before anything is written
     if folder is None:
         return _numba.njit(**OPTIONS, **options)(function)
     before = _numba.config.CACHE_DIR

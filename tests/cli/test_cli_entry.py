@@ -20,7 +20,7 @@ from csist.cli.output import tell_of_compilation, uninterrupted
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["unmix"], ["evaluate"], ["methods"], ["generate"], ["convert"], ["train"], ["limits"]]
+    "command", [[], ["unmix"], ["evaluate"], ["methods"], ["generate"], ["convert"], ["train"], ["limits"], ["doctor"]]
 )
 def test_help(command: list[str]) -> None:
     said = CliRunner().invoke(app, [*command, "--help"])

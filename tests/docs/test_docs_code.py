@@ -8,6 +8,7 @@ value given counts), `make` and `python` only have to name something that exists
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from importlib.resources import files
 from itertools import pairwise
@@ -71,10 +72,12 @@ def test_code_of_a_page_runs(
     monkeypatch.chdir(tmp_path)
     with Image.open(str(files("csist") / "data" / "airplane_above_hills.png")) as sample:
         sample.crop((110, 90, 190, 150)).save("frame.png")  # the part around the aeroplane: a small frame
-    namespace: dict[str, Any] = {"__name__": page.stem}
-    for block in blocks(page):
+    namespace: dict[str, Any] = {}
+    for number, block in enumerate(blocks(page)):
         if block.reason is None and block.kind == "python":
-            exec(compile(block.code, str(page), "exec"), namespace)  # noqa: S102
+            script = tmp_path / f"{page.stem}_{number}.py"
+            script.write_text(block.code, encoding="utf-8")
+            namespace |= runpy.run_path(str(script), namespace, page.stem)
         elif block.reason is None and block.kind == "console":
             for line in block.code.splitlines():
                 run_line(line, capsys)

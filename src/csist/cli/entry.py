@@ -14,6 +14,7 @@ from csist.checks import InputError
 from csist.cli.app import app as app_command
 from csist.cli.benchmark import benchmark
 from csist.cli.convert import convert
+from csist.cli.doctor import doctor
 from csist.cli.evaluate import evaluate
 from csist.cli.export import export
 from csist.cli.generate import generate
@@ -35,7 +36,6 @@ from csist.cli.unmix import unmix
 app = typer.Typer(
     name="csist",
     help="Find the point targets in blurred infrared blobs: their number, positions and fluxes, with uncertainties.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,7 +62,7 @@ def _root(
         raise typer.Exit(BAD_USE)
 
 
-for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export, benchmark):
+for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export, benchmark, doctor):
     app.command()(command)
 
 

@@ -139,7 +139,8 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     if path.suffix not in PICKLES:
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                names = file.keys()  # the file itself is no mapping
+                return {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:

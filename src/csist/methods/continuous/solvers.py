@@ -9,6 +9,7 @@ import numpy as np
 
 from csist._compiled import compiled
 from csist._types import FloatArray, IntArray
+from csist.methods.continuous import beside
 from csist.methods.continuous.annealing import CHAINS_A_BLOCK, Cloud, Plan, anneal_in_pixel
 from csist.methods.continuous.diagnostics import Diagnostics
 from csist.methods.continuous.group import POOR_FIT_TRUST, describe
@@ -246,12 +247,14 @@ class PixelSolver:
             stack: the windows.
             keep_samples: whether groups get posterior samples.
         """
+        beside.start("pixel anneal" if self.effort.blocks else "pixel temper")
         found = empty_pixel_modes(len(stack.data), self.most)
         search_pixels(climbers(), stack, self.model, self.effort.scan, found)
         if self.effort.blocks:
-            counts, draws = self._anneal(stack, found)
+            counts, draws = self.anneal(stack, found)
         else:
-            counts, draws = self._temper(stack, found)
+            counts, places, starts, number = self._climb(stack, found)
+            draws = self.temper(stack, counts, places, starts, number)
         own = np.arange(len(counts)), counts
         fit = fit_stack(stack, self.noise, self.optics.tables, found.theta[own], counts)
         fit = np.where(counts > 0, fit, -2.0 * found.evidence[:, 0])
@@ -262,7 +265,7 @@ class PixelSolver:
         )  # fmt: skip
         return report(stack, sampled, self.effort.kept_samples if keep_samples else 0)
 
-    def _anneal(self, stack: Stack, found: PixelModes) -> tuple[IntArray, Draws]:
+    def anneal(self, stack: Stack, found: PixelModes) -> tuple[IntArray, Draws]:
         """Sample the counts that contend; where there are several, they are weighed by the samples' evidence."""
         number = len(stack.data)
         counts, draws = np.zeros(number, np.int64), empty_draws(number, self.effort.kept_samples, 3 * self.most)
@@ -284,13 +287,24 @@ class PixelSolver:
                 counts[n] = 0
         return counts, draws
 
-    def _temper(self, stack: Stack, found: PixelModes) -> tuple[IntArray, Draws]:
-        """Sample the count with the largest evidence, from the modes of the best templates."""
+    def _climb(self, stack: Stack, found: PixelModes) -> tuple[IntArray, IntArray, FloatArray, IntArray]:
+        """The count with the largest evidence, its pixel, the modes of the best templates, and how many there are."""
         counts = found.evidence.argmax(axis=1)
         places = found.places[np.arange(len(counts)), counts]
-        draws = empty_draws(len(counts), self.effort.samples, 3 * self.most)
         starts = np.zeros((len(counts), self.effort.starts, 3 * self.most))
-        number = climb_in_pixels(climbers(), stack, self.model, places, counts, starts)
+        return counts, places, starts, climb_in_pixels(climbers(), stack, self.model, places, counts, starts)
+
+    def temper(self, stack: Stack, counts: IntArray, places: IntArray, starts: FloatArray, number: IntArray) -> Draws:
+        """Sample the groups of so many targets in the pixels `places` (N, 2) from their modes.
+
+        Args:
+            stack: the windows.
+            counts: (N,) targets of each group.
+            places: (N, 2) row and column of its pixel.
+            starts: (N, modes, 3 Kmax) parameters of its modes.
+            number: (N,) how many of these there are.
+        """
+        draws = empty_draws(len(counts), self.effort.samples, 3 * self.most)
         rows, columns = stack.data.shape[1:]
         regions = [region_around(int(row), int(column), self.reach, rows, columns) for row, column in places]
         temper_stack(
@@ -301,7 +315,7 @@ class PixelSolver:
             self.effort.ladder(),
             draws,
         )
-        return counts, draws
+        return draws
 
 
 def groups_of(
@@ -368,17 +382,13 @@ class FreeSolver:
             stack: the windows.
             keep_samples: whether groups get posterior samples.
         """
-        whole = whole_region(stack)
+        beside.start("free temper")
         modes = empty_modes(len(stack.data), self.most, len(self.space.terms))
         search_stack(climbers(), stack, self.noise, self.optics.tables, self.space, modes)
         counts = modes.evidence.argmax(axis=1)
         own = np.arange(len(counts)), counts
         theta, bounds = modes.theta[own], self.bounds(counts)
-        draws = empty_draws(len(counts), self.effort.samples, theta.shape[1])
-        if counts.any():
-            regions, number = np.tile(whole, (len(counts), 1)), np.ones(len(counts), np.int64)
-            groups = groups_of(counts, regions, theta[:, None].copy(), number, bounds, self.noise)
-            temper_stack(kernels(self.noise), stack, groups, self.laws, self.effort.ladder(), draws)
+        draws = self.temper(stack, counts, theta, bounds)
         at_bound = ((theta <= bounds[0]) | (theta >= bounds[1]))[:, : 3 * self.most].reshape(-1, self.most, 3)
         trouble = np.where(at_bound.any(axis=2), int(Flag.AT_BOUND), 0)
         trouble |= np.where(modes.converged[own], 0, int(Flag.NOT_CONVERGED))[:, None]
@@ -387,3 +397,19 @@ class FreeSolver:
             counts, modes.evidence, fit, draws, *bounds, np.ones(len(counts)), trouble.astype(np.int64), "tempering"
         )
         return report(stack, sampled, self.effort.samples if keep_samples else 0)
+
+    def temper(self, stack: Stack, counts: IntArray, theta: FloatArray, bounds: tuple[FloatArray, FloatArray]) -> Draws:
+        """Sample the groups of so many targets from their modes.
+
+        Args:
+            stack: the windows.
+            counts: (N,) targets of each group.
+            theta: (N, parameters) its mode.
+            bounds: lower and upper, shaped like theta.
+        """
+        draws = empty_draws(len(counts), self.effort.samples, theta.shape[1])
+        if counts.any():
+            regions, number = np.tile(whole_region(stack), (len(counts), 1)), np.ones(len(counts), np.int64)
+            groups = groups_of(counts, regions, theta[:, None].copy(), number, bounds, self.noise)
+            temper_stack(kernels(self.noise), stack, groups, self.laws, self.effort.ladder(), draws)
+        return draws
