@@ -11,11 +11,11 @@ from csist.checks import InputError
 from csist.frames.background import Background
 from csist.frames.contrast import contrast_peaks
 from csist.frames.matched import matched_map
-from csist.frames.options import FALSE_ALARM_RATE
+from csist.frames.options import CONTRAST, FALSE_ALARM_RATE, MATCHED
 from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.physics.psf import PSF
 
-DETECTORS = ("contrast", "matched")
+DETECTORS = (CONTRAST, MATCHED)
 """Detectors that give peaks."""
 
 
@@ -25,7 +25,7 @@ def detect_peaks(
     masked: BoolArray | None = None,
     psf: PSF | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
-    detector: str = "contrast",
+    detector: str = CONTRAST,
 ) -> tuple[Peaks, float]:
     """Point-like spots of a frame.
 
@@ -45,7 +45,7 @@ def detect_peaks(
     """
     if detector not in DETECTORS:
         raise InputError(f"detector must be one of {', '.join(DETECTORS)}, got {detector!r}")
-    if detector == "contrast":
+    if detector == CONTRAST:
         return contrast_peaks(frame, background, masked, psf, false_alarm_rate)
     if psf is None:
         raise InputError("the matched detector needs the PSF: give psf or sensor, or use detector='contrast'")
