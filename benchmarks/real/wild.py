@@ -3,7 +3,8 @@
 A labelled target (a component of a SIRST mask, a drone's box) is found if a detection lies within `NEAR_PX` of it. A
 detection farther than that from every labelled pixel is false; there are unlabelled targets, so that the figures of
 false detections are upper bounds. Extended rows count as any other. Nothing is ranked: all figures hold at the same,
-default threshold. Options are chosen on one half of the scenes and reported on the other (`split.json`). Intervals are
+default threshold. The score is compared with the share of right detections; of several detections of one labelled
+target the best counts there, as the number of points that make it up is not known. Options are chosen on one half of the scenes and reported on the other (`split.json`). Intervals are
 bootstraps over frames.
 """
 
@@ -68,6 +69,7 @@ class Judged:
         pixels: of the frame.
         found: whether each labelled target was found.
         near: (n,) whether each detection lies near a labelled target.
+        repeated: (n,) whether a better one of the same target exists, so that it says nothing about the score.
         targets: the detections.
         seconds: run time in seconds.
     """
@@ -76,6 +78,7 @@ class Judged:
     pixels: int
     found: list[bool]
     near: NDArray[np.bool_]
+    repeated: NDArray[np.bool_]
     targets: Targets
     seconds: float
 
@@ -115,13 +118,15 @@ def judge(frame: LabelledFrame, mode: str) -> Judged:
     targets = unmix_frame(frame.image, mode=mode, workers=1).targets
     seconds = time.perf_counter() - start
     count = int(frame.labels.max(initial=0))
-    near, found = np.zeros(len(targets), dtype=bool), []
+    near, best, found = np.zeros(len(targets), dtype=bool), np.zeros(len(targets), dtype=bool), []
     for number in range(1, count + 1):
         rows, columns = np.nonzero(frame.labels == number)
         distance = np.hypot(targets.x[:, None] - columns, targets.y[:, None] - rows).min(axis=1)
         found.append(bool((distance <= NEAR_PX).any()))
         near |= distance <= NEAR_PX
-    return Judged(frame.name, frame.image.size, found, near, targets, seconds)
+        if found[-1]:
+            best[np.where(distance <= NEAR_PX, targets.score, -np.inf).argmax()] = True
+    return Judged(frame.name, frame.image.size, found, near, near & ~best, targets, seconds)
 
 
 def figures(judged: list[Judged]) -> dict[str, Any]:
@@ -141,8 +146,8 @@ def figures(judged: list[Judged]) -> dict[str, Any]:
 
     rng = np.random.default_rng(0)
     drawn = [of(counts[rng.integers(0, len(counts), len(counts))]) for _ in range(RESAMPLES)]
-    score = np.concatenate([each.targets.score for each in judged])
-    near = np.concatenate([each.near for each in judged])
+    score = np.concatenate([each.targets.score[~each.repeated] for each in judged])
+    near = np.concatenate([each.near[~each.repeated] for each in judged])
     return {
         "frames": len(judged),
         "targets": int(counts[:, 1].sum()),
@@ -229,7 +234,9 @@ def draw(result: dict[str, Any]) -> Figure:
         axis.plot([0.0, 1.0], [0.0, 1.0], color="0.6", linewidth=1.0)
         for place, (mode, parts) in enumerate(result["reported_on"].items()):
             bins = parts["all"]["score"]["bins"]
-            axis.plot([b["score"] for b in bins], [b["right"] for b in bins], "o-", color=LINE_COLOURS[place], label=mode)
+            axis.plot(
+                [b["score"] for b in bins], [b["right"] for b in bins], "o-", color=LINE_COLOURS[place], label=mode
+            )
         axis.set(xlim=(0.0, 1.02), ylim=(0.0, 1.02), xlabel="score", ylabel="share of right detections")
         axis.set_title("Real infrared frames (SIRST and drones)")
         axis.legend(loc="upper left")

@@ -33,7 +33,7 @@ SPARED = 4
 """Directions that the second lead leaves out."""
 COEFFICIENTS = (-11.54, 2.42, 0.64, 0.90)
 """Of 1, the logarithm of the significance, and the inverse hyperbolic sines of both leads."""
-LEAST_PROBABILITY = 0.1
+LEAST_PROBABILITY = 0.06
 """Probability that a spot must have at the default false-alarm rate."""
 RATE_EXPONENT = 1.0 / 6.0
 """That probability falls with this power of the false-alarm rate."""
@@ -42,8 +42,8 @@ RATE_EXPONENT = 1.0 / 6.0
 def least_probability(false_alarm_rate: float) -> float:
     """Probability that a spot must have, at a stated rate of false alarms per pixel in noise alone.
 
-    >>> least_probability(1e-9), round(least_probability(1e-3), 2)
-    (0.1, 0.01)
+    >>> least_probability(1e-9), round(least_probability(1e-3), 3)
+    (0.06, 0.006)
     """
     return min(LEAST_PROBABILITY * (FALSE_ALARM_RATE / false_alarm_rate) ** RATE_EXPONENT, 0.9)
 
@@ -80,7 +80,9 @@ def directional_leads(flattened: FloatArray, peaks: Peaks, floor: float, sigma_p
     windows = sliding_window_view(np.pad(flattened, reach, mode="reflect"), ring.shape)[rows, columns]
     beside = windows[:, ring]
     empty = np.isnan(beside)
-    beside = np.where(empty & ~empty.all(axis=1, keepdims=True), np.nan, np.nan_to_num(beside)) if empty.any() else beside
+    beside = (
+        np.where(empty & ~empty.all(axis=1, keepdims=True), np.nan, np.nan_to_num(beside)) if empty.any() else beside
+    )
     middle = np.nanmedian if empty.any() else np.median
     scatter = 1.4826 * middle(np.abs(beside - middle(beside, axis=1)[:, None]), axis=1)
     light = np.nan_to_num(windows).reshape(len(peaks), -1) @ probe.T

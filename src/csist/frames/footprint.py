@@ -92,4 +92,6 @@ def _is_ramp(outer: FloatArray, inner: FloatArray) -> bool:
         return False
     levels = np.median(outer), np.median(inner)
     scatter = 1.4826 * float(np.median(np.abs(inner - levels[1])))
-    return bool(abs(levels[0] - levels[1]) > RAMP_SIGMAS * 1.25 * scatter * (1.0 / outer.size + 1.0 / inner.size) ** 0.5)
+    return bool(
+        abs(levels[0] - levels[1]) > RAMP_SIGMAS * 1.25 * scatter * (1.0 / outer.size + 1.0 / inner.size) ** 0.5
+    )

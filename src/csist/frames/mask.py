@@ -86,6 +86,10 @@ class PixelMask:
         numbers = np.bincount(self.kind.ravel(), minlength=len(PixelKind))
         return {kind.name.lower(): int(numbers[kind]) for kind in PixelKind if kind is not PixelKind.VALID}
 
+    def of(self, kind: str) -> BoolArray:
+        """(H, W) pixels of a kind, given by its lower-case name."""
+        return np.asarray(self.kind == PixelKind[kind.upper()])
+
     def with_kind(self, pixels: BoolArray, kind: PixelKind) -> PixelMask:
         """The same with a further kind of unusable pixels (H, W); those that are unusable already stay what they are."""
         return replace(self, kind=np.where(pixels & ~self.masked, np.uint8(kind), self.kind))

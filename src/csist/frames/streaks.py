@@ -34,7 +34,7 @@ def streaks(flattened: FloatArray, noise: FloatArray) -> BoolArray | None:
     least = max(LEAST_LENGTH_PX, LEAST_SHARE * min(bright.shape))
     if bright.sum() < least:
         return None
-    labels, count = ndimage.label(bright, np.ones((3, 3)))
+    labels, _ = ndimage.label(bright, np.ones((3, 3)))
     found = np.zeros(bright.shape, dtype=bool)
     for number, part in enumerate(ndimage.find_objects(labels), 1):
         if max(part[0].stop - part[0].start, part[1].stop - part[1].start) < least / 2.0**0.5:
