@@ -4,8 +4,8 @@ A labelled target (a component of a SIRST mask, a drone's box) is found if a det
 detection farther than that from every labelled pixel is false; there are unlabelled targets, so that the figures of
 false detections are upper bounds. Extended rows count as any other. Nothing is ranked: all figures hold at the same,
 default threshold. The score is compared with the share of right detections; of several detections of one labelled
-target the best counts there, as the number of points that make it up is not known. Options are chosen on one half of the scenes and reported on the other (`split.json`). Intervals are
-bootstraps over frames.
+target the best counts there, as the number of points that make it up is not known. Options are chosen on one half of
+the scenes and reported on the other (`split.json`). Intervals are bootstraps over frames.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ WIDEST = 3
 """Largest number of adjacent bad lines; more are a thing in the scene."""
 OUTLYING = 12.0
 """Least excess of a bad line's median in units of the scatter of all lines."""
-ALONG = 0.9
+ALONG = 0.95
 """Least share of its pixels that differ from the neighbouring lines in the same sense."""
 FEWEST_LINES = 16
 

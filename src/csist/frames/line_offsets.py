@@ -36,7 +36,8 @@ def line_offsets(frame: FloatArray) -> tuple[FloatArray, FloatArray] | None:
     columns, rows = _offsets(frame), _offsets(frame.T)
     if columns is None and rows is None:
         return None
-    return tuple(np.zeros(n) if v is None else v for n, v in zip(frame.shape, (rows, columns), strict=True))  # type: ignore[return-value]
+    none_of_rows, none_of_columns = (np.zeros(n) for n in frame.shape)
+    return none_of_rows if rows is None else rows, none_of_columns if columns is None else columns
 
 
 def _offsets(frame: FloatArray) -> FloatArray | None:
@@ -99,9 +100,11 @@ def _steps(levels: FloatArray) -> FloatArray:
     far &= (np.abs(height - middle) <= STEP_SCATTER * np.abs(middle)).all(axis=0)
     far[: NEIGHBOURS + 1] = far[-NEIGHBOURS:] = False
     result = np.zeros(levels.shape[1])
-    for k in np.flatnonzero(far):
-        near = np.abs(middle[max(k - NEIGHBOURS, 0) : k + NEIGHBOURS + 1])
-        sharp = np.abs(np.median(levels[:, k] - levels[:, k - 1]))
-        if np.abs(middle[k]) == near.max() and sharp > 0.5 * np.abs(middle[k]) and not result[k]:
+    jump = np.zeros(levels.shape[1])
+    jump[1:] = np.median(np.diff(levels, axis=1), axis=0)
+    places = np.flatnonzero(far)
+    for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if places.size else []:
+        k = run[np.abs(jump[run]).argmax()]
+        if np.abs(jump[k]) > 0.5 * np.abs(middle[k]):
             result[k:] += middle[k]
     return result
