@@ -85,7 +85,8 @@ class Judged:
 
 def load(data: Path, half: str) -> list[LabelledFrame]:
     """Read the frames of a half of the split."""
-    names = {source: sorted(sum(scenes, [])) for source, scenes in json.loads(SPLIT.read_text())[half].items()}
+    split = json.loads(SPLIT.read_text(encoding="utf-8"))[half]
+    names = {source: sorted(name for scene in scenes for name in scene) for source, scenes in split.items()}
     return [_sirst(data / "sirst", name) for name in names["sirst"]] + _drones(
         data / "drone_ir_cc0", names["drone_ir_cc0"]
     )
@@ -127,6 +128,15 @@ def judge(frame: LabelledFrame, mode: str) -> Judged:
         if found[-1]:
             best[np.where(distance <= NEAR_PX, targets.score, -np.inf).argmax()] = True
     return Judged(frame.name, frame.image.size, found, near, near & ~best, targets, seconds)
+
+
+def false_rows(judged: Judged) -> list[dict[str, Any]]:
+    """The false detections of a frame."""
+    false = judged.targets[~judged.near]
+    return [
+        {"frame": judged.frame, "x": round(float(x), 1), "y": round(float(y), 1), "score": round(float(score), 3)}
+        for x, y, score in zip(false.x, false.y, false.score, strict=True)
+    ]
 
 
 def figures(judged: list[Judged]) -> dict[str, Any]:
@@ -199,11 +209,7 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
                 source: figures([j for j, frame in zip(judged, frames, strict=True) if frame.source == source])
                 for source in FOLDERS
             }
-            false = [
-                {"frame": each.frame, "x": round(float(x), 1), "y": round(float(y), 1), "score": round(float(s), 3)}
-                for each in judged
-                for x, y, s in zip(*(v[~each.near] for v in (each.targets.x, each.targets.y, each.targets.score)), strict=True)
-            ]  # fmt: skip
+            false = [row for each in judged for row in false_rows(each)]
             result.setdefault(half, {})[mode] = {"all": figures(judged), **parts, "false_detections": false}
     return result | {"targets": targets_met(result["reported_on"])}
 
@@ -217,7 +223,7 @@ def targets_met(modes: dict[str, Any]) -> list[dict[str, Any]]:
             value = every["score"]["error"] if name == "score_error" else every[name]["value"]
             least = name in {"detection", "frames_free"}
             word = "at least" if least else "at most"
-            met = value >= aim if least else value <= aim
+            met = bool(value >= aim if least else value <= aim)
             rows.append({"aim": f"{name.replace('_', ' ')} {word} {aim:g}, {mode}", "value": value, "met": met})
     return rows
 

@@ -7,6 +7,8 @@ a source leaves gradually, and from single empty pixels of a photon counter, whi
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import ndimage
 
@@ -46,7 +48,7 @@ def outside_footprint(frame: FloatArray, nan: BoolArray, whole_numbered: bool) -
             continue
         rings = _rings(region | nan | (False if outside is None else outside))
         if _is_fill(frame, value, rings, whole_numbered):
-            for ring, next_ring in zip(rings[:MOST_ERODED_PX], rings[1:], strict=False):
+            for ring, next_ring in pairwise(rings[: MOST_ERODED_PX + 1]):
                 if not _is_ramp(frame[ring], frame[next_ring]):
                     break
                 region = region | ring

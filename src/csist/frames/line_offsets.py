@@ -18,6 +18,8 @@ NEIGHBOURS = 4
 """Lines on either side that a line, or a step, is compared with."""
 AGREEMENT = 0.7
 """Least mean correlation of the bands' stripes."""
+USUAL_SIGMAS = 3.0
+"""Excess, in units of the usual one, of a line that has no say in that."""
 OUTLYING = 12.0
 """Least height of a step in units of the usual difference of the lines on its sides."""
 STEP_SCATTER = 0.2
@@ -80,8 +82,9 @@ def _stripes(levels: FloatArray) -> FloatArray:
     """What all bands agree each line (W,) differs from its neighbours by; 0 everywhere if they do not agree."""
     excess = levels - 0.5 * np.sum(_sides(levels), axis=0)
     scale = np.maximum(1.4826 * np.median(np.abs(excess), axis=1, keepdims=True), 1e-300)
-    # Single lines that stand out are bad lines or things in the scene.
-    within = np.clip(excess / scale, -4.0, 4.0)
+    # Single lines that stand out are bad lines or things in the scene: the others have to agree.
+    usual = np.abs(np.median(excess / scale, axis=0)) < USUAL_SIGMAS
+    within = np.clip(excess / scale, -USUAL_SIGMAS, USUAL_SIGMAS)[:, usual]
     agreement = np.corrcoef(within)[np.triu_indices(BANDS, 1)].mean() if within.std(axis=1).all() else 0.0
     if agreement < AGREEMENT:
         return np.zeros(levels.shape[1])

@@ -91,7 +91,7 @@ class PixelMask:
         return np.asarray(self.kind == PixelKind[kind.upper()])
 
     def with_kind(self, pixels: BoolArray, kind: PixelKind) -> PixelMask:
-        """The same with a further kind of unusable pixels (H, W); those that are unusable already stay what they are."""
+        """The same with a further kind of unusable pixels (H, W); those that are unusable stay what they are."""
         return replace(self, kind=np.where(pixels & ~self.masked, np.uint8(kind), self.kind))
 
 

@@ -16,6 +16,8 @@ WIDEST_PX = 2.5
 """Largest standard deviation across a trail."""
 SLIMMEST = 20.0
 """Least ratio of length and that standard deviation."""
+UNEVENNESS = 0.2
+"""Largest scatter of the brightness along a trail, as a share of it, beside the noise."""
 DARK_SIDES = 0.25
 """Largest light beside a trail in units of that in it."""
 MARGIN_PX = 3
@@ -43,7 +45,11 @@ def streaks(flattened: FloatArray, noise: FloatArray) -> BoolArray | None:
         rows, columns = rows + part[0].start, columns + part[1].start
         along, across, normal = _extent(rows, columns)
         slim = along >= least and across <= WIDEST_PX and along >= SLIMMEST * across
-        if slim and _stands_out(flattened, rows, columns, (3.0 * across + 2.0) * normal):
+        if not slim or not _is_even(
+            flattened[rows, columns], rows * normal[1] - columns * normal[0], noise[rows, columns]
+        ):
+            continue
+        if _stands_out(flattened, rows, columns, (3.0 * across + 2.0) * normal):
             found[rows, columns] = True
     return ndimage.binary_dilation(found, iterations=MARGIN_PX) if found.any() else None
 
@@ -54,6 +60,23 @@ def _extent(rows: IntArray, columns: IntArray) -> tuple[float, float, FloatArray
     values, axes = np.linalg.eigh(places @ places.T / len(rows))
     along = axes[:, 1] @ places
     return float(np.ptp(along)) + 1.0, float(max(values[0], 1.0 / 12.0) ** 0.5), np.asarray(axes[:, 0])
+
+
+def _is_even(light: FloatArray, along: FloatArray, noise: FloatArray) -> bool:
+    """Whether a trail is equally bright along its length; a row of targets is not.
+
+    Args:
+        light: (n,) of its pixels in counts.
+        along: (n,) their places along it in px.
+        noise: (n,) standard deviation of the pixels in counts.
+    """
+    bins = (along - along.min()).astype(int)
+    ridge = np.full(bins.max() + 1, -np.inf)
+    np.maximum.at(ridge, bins, light)
+    ridge = ridge[np.isfinite(ridge)]
+    middle = float(np.median(ridge))
+    scatter = 1.4826 * float(np.median(np.abs(ridge - middle)))
+    return bool(scatter <= float(np.hypot(UNEVENNESS * middle, np.median(noise))))
 
 
 def _stands_out(flattened: FloatArray, rows: IntArray, columns: IntArray, aside: FloatArray) -> bool:
