@@ -166,10 +166,14 @@ class ContrastFrame:
                 return False
         return True
 
-    def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
-        """Spots, most significant first, and the threshold in standard deviations."""
+    def significant(self, false_alarm_rate: float) -> tuple[Peaks, float]:
+        """Spots by their significance alone, and the threshold in standard deviations."""
         threshold = threshold_sigmas(false_alarm_rate, len(self.scales))
-        peaks = _significant_peaks(self.responses, self.valid, self.beside, self.floor, threshold)
+        return _significant_peaks(self.responses, self.valid, self.beside, self.floor, threshold), threshold
+
+    def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
+        """Spots, most significant first, and the threshold; in clutter those that are likely targets."""
+        peaks, threshold = self.significant(false_alarm_rate)
         if not len(peaks) or self.noise_limited:
             return peaks, threshold
         seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)

@@ -22,6 +22,8 @@ USUAL_SIGMAS = 3.0
 """Excess, in units of the usual one, of a line that has no say in that."""
 OUTLYING = 12.0
 """Least height of a step in units of the usual difference of the lines on its sides."""
+LASTING = 16
+"""Lines beyond the nearest ones over which a step has to last."""
 STEP_SCATTER = 0.2
 """Largest deviation of a band's step from the median of all bands, as a share of it."""
 FEWEST_LINES = 32
@@ -101,13 +103,17 @@ def _steps(levels: FloatArray) -> FloatArray:
     usual = float(np.median(np.abs(middle - np.median(middle))))
     far = np.abs(middle) > OUTLYING * max(1.4826 * usual, 1e-300)
     far &= (np.abs(height - middle) <= STEP_SCATTER * np.abs(middle)).all(axis=0)
-    far[: NEIGHBOURS + 1] = far[-NEIGHBOURS:] = False
+    far[: 2 * NEIGHBOURS] = far[-2 * NEIGHBOURS :] = False
     result = np.zeros(levels.shape[1])
     jump = np.zeros(levels.shape[1])
     jump[1:] = np.median(np.diff(levels, axis=1), axis=0)
     places = np.flatnonzero(far)
     for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if places.size else []:
         k = run[np.abs(jump[run]).argmax()]
-        if np.abs(jump[k]) > 0.5 * np.abs(middle[k]):
+        # A bar or a row of targets goes up and down again.
+        near, last = NEIGHBOURS, NEIGHBOURS + LASTING
+        after_it = np.median(levels[:, k + near : k + last])
+        lasts = after_it - np.median(levels[:, max(k - last, 0) : k - near])
+        if np.abs(jump[k]) > 0.5 * np.abs(middle[k]) and lasts / middle[k] > 0.5:
             result[k:] += middle[k]
     return result

@@ -34,7 +34,7 @@ class SmoothMesh:
         """The function (H, W) in counts, the rest interpolated by cubic splines and continued linearly."""
         rows, columns = (_spline(n, boxes) for n, boxes in zip(shape, self.rest.shape, strict=True))
         one, along_x, along_y, xx, yy, xy = self.surface
-        y, x = (_places(np.arange(n), n) for n in shape)
+        y, x = (_places(np.arange(n, dtype=np.float64), n) for n in shape)
         total = np.asarray(rows @ self.rest @ columns.T)
         if along_x or along_y or xx or yy or xy:
             total += (one + along_y * y + yy * y**2)[:, None] + (along_x * x + xx * x**2) + xy * y[:, None] * x
