@@ -273,7 +273,7 @@ def _prepare(
         key, suffix = split_name(name)
         if not abilities(name).grid:
             options: dict[str, Any] = {} if mode is None else {"mode": mode}
-            noise = data.sensor.read_noise  # given explicitly: 0 means no noise instead of "estimate it"
+            noise = data.sensor.pixel_noise  # given explicitly: 0 means no noise instead of "estimate it"
             method = create_method(key, data.sensor, prior=prior or data.prior, noise_std=noise, **options)
             families[key] = Family(None, {key: method})
         else:

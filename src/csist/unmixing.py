@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,16 @@ from csist.checks import InputError, check_not_negative, check_stack
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
-from csist.windows import WINDOW_SIDE_PX, as_array, check_window_values, default_sensor, is_window, window_noise
+from csist.windows import (
+    WINDOW_SIDE_PX,
+    as_array,
+    check_error,
+    check_window_values,
+    default_sensor,
+    is_window,
+    leave_out,
+    window_noise,
+)
 
 
 def unmix(
@@ -31,9 +39,11 @@ def unmix(
             in windows, and for a PSF and background measured by `csist.frames` in frames.
         prior: prior of a group of targets; None for `ScenePrior.flat()`.
         method: a name of `csist.list_methods`; frames need "continuous".
-        **options: for windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise
-            in counts; None: the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained`
-            and those of the method; for frames, those of `csist.unmix_frame`.
+        **options: `error` (standard deviation of each pixel in counts, (H, W) or (N, H, W), with all that adds to
+            it) and `mask` (of the same shape, true where a pixel is left out), for methods that can use them; for
+            windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise in counts; None:
+            the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained` and those of the method;
+            for frames, those of `csist.unmix_frame`.
 
     Returns:
         `Targets` for an image, or a list of `Targets`, one per image, for a stack.
@@ -52,16 +62,26 @@ def unmix(
 
     array = as_array(image)
     stack = check_stack(array)
+    error = check_error(options.pop("error", None), array.shape)
+    mask = options.pop("mask", None)
     if is_window(stack.shape):
+        check_noise_map(method, error is not None)
+        options["mask_nan"] = options.get("mask_nan", False) or mask is not None
+        stack = leave_out(stack, error, mask)
         ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
-        found: list[Targets] = list(ready.predict(stack)) if len(stack) else []
+        known = {} if error is None else {"error": error}
+        found: list[Targets] = list(ready.solve(stack, **known).targets) if len(stack) else []
     else:
         # Imported here: the frames' part is not needed for windows.
         from csist.frames.solve import unmix_frame
 
         check_frame_method(method)
         options.pop("mask_nan", None)  # frames always mask NaN
-        found = [unmix_frame(frame, sensor, prior, **options).targets for frame in stack]
+        stack = leave_out(stack, error, mask)
+        found = [
+            unmix_frame(frame, sensor, prior, error=None if error is None else error[n % len(error)], **options).targets
+            for n, frame in enumerate(stack)
+        ]
     return found[0] if array.ndim == 2 else found
 
 
@@ -87,7 +107,7 @@ def window_recipe(
         prior: scene prior, for the continuous method and `NAME+refine`.
         method: registry name.
         mask_nan: whether NaN pixels are left out.
-        noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
+        noise_std: noise in counts of a pixel without targets; None: see `csist.windows.window_noise`.
         **options: further arguments of `create_method`.
 
     Raises:
@@ -102,8 +122,7 @@ def window_recipe(
     sensor = sensor or default_sensor(stack, dtype)
     sensor = sensor.with_shape((stack.shape[1], stack.shape[2]))
     if can.masks:
-        noise = window_noise(stack, sensor) if noise_std is None else noise_std
-        known = {"prior": prior, "mask_nan": mask_nan, "noise_std": noise}
+        known = {"prior": prior, "mask_nan": mask_nan, "noise_std": window_noise(stack, sensor, noise_std)}
         return {"name": key, "sensor": sensor, **known, **options}
     if "mode" in options or (prior is not None and not can.prior):
         name = "mode" if "mode" in options else "prior"
@@ -111,11 +130,26 @@ def window_recipe(
     if np.isnan(stack).any():
         raise InputError(f"method {key!r} cannot leave pixels out (NaN): use the method 'continuous'")
     if can.prior:
-        noise_std = window_noise(stack, sensor) if noise_std is None else noise_std
+        noise_std = window_noise(stack, sensor, noise_std)
         options |= {} if prior is None else {"prior": prior}
     if noise_std is not None:
-        sensor = replace(sensor, read_noise=noise_std)
+        sensor = sensor.with_pixel_noise(noise_std)
     return {"name": key, "sensor": sensor, **options}
+
+
+def check_noise_map(method: str, given: bool) -> None:
+    """Check that a method can use the noise of each pixel, if it is given.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    from csist.methods.table import abilities, canonical_name, methods_that
+
+    if given and not abilities(method).noise_maps:
+        raise InputError(
+            f"method {canonical_name(method)!r} has one noise for all pixels: leave the error map out, "
+            f"or use the method {methods_that('noise_maps')[0]!r}"
+        )
 
 
 def check_frame_method(method: str) -> None:

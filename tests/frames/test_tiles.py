@@ -40,7 +40,7 @@ def test_every_place_belongs_to_one_tile(shape):
 def test_tiles_give_what_the_whole_frame_gives():
     frame = sky()
     whole = unmix_frame(frame, psf=PSF, mode="fast")
-    tiled = unmix_tiles(frame, lambda part: unmix_frame(part, psf=PSF, mode="fast"), side=150, margin=64)
+    tiled = unmix_tiles(frame, lambda part: unmix_frame(frame[part], psf=PSF, mode="fast"), side=150, margin=64)
     found, groups = tiled.targets, tiled.groups
     assert len(found) == len(whole.targets) > 30
     distance = np.hypot(found.x[:, None] - whole.targets.x, found.y[:, None] - whole.targets.y)
@@ -56,7 +56,7 @@ def test_the_result_of_tiles_has_all_that_of_a_whole_frame_has():
     frame = sky()
     frame[:160, :150] = np.nan  # a tile without a valid pixel
     whole = unmix_frame(frame, psf=PSF, mode="fast")
-    tiled = unmix_tiles(frame, lambda part: unmix_frame(part, psf=PSF, mode="fast"), side=150, margin=10)
+    tiled = unmix_tiles(frame, lambda part: unmix_frame(frame[part], psf=PSF, mode="fast"), side=150, margin=10)
     np.testing.assert_array_equal(tiled.mask, whole.mask)
     assert tiled.pixel_counts == whole.pixel_counts
     assert {kind: count for kind, count in whole.pixel_counts.items() if count} == {"nan": 160 * 150, "hot": 1}
@@ -75,7 +75,7 @@ def test_the_result_of_tiles_has_all_that_of_a_whole_frame_has():
 
 def test_a_psf_that_is_guessed_tile_by_tile_draws_its_own_targets():
     frame = sky(seed=3)
-    tiled = unmix_tiles(frame, lambda part: unmix_frame(part, mode="fast"), side=150, margin=40)
+    tiled = unmix_tiles(frame, lambda part: unmix_frame(frame[part], mode="fast"), side=150, margin=40)
     parts = tiled.drawing.parts
     sigmas = [part.psf.sigma_px for part in parts]
     assert tiled.psf_origin == "guessed" and tiled.psf.sigma_px == sorted(sigmas)[len(sigmas) // 2]
@@ -116,7 +116,7 @@ def test_a_large_frame_goes_in_tiles_by_itself(monkeypatch):
 def test_of_tiles_no_more_than_boxes_are_kept(detector):
     frame = sky()
     tiled = unmix_tiles(
-        frame, lambda part: unmix_frame(part, psf=PSF, mode="fast", detector=detector), side=150, margin=40
+        frame, lambda part: unmix_frame(frame[part], psf=PSF, mode="fast", detector=detector), side=150, margin=40
     )
     assert len(pickle.dumps(tiled.drawing)) < 0.1 * frame.nbytes
     assert np.nanstd(tiled.residual()) < 4.0

@@ -68,7 +68,7 @@ def window_of(data: np.ndarray, code: np.ndarray | None = None, basis: np.ndarra
     """A whole window; all pixels measured and no background terms unless given."""
     if code is None:
         code = np.full(data.shape, MEASURED, np.int8)
-    return Window(data, code, 0, 0, np.zeros((0, *data.shape)) if basis is None else basis)
+    return Window(data, code, np.ones(data.shape), 0, 0, np.zeros((0, *data.shape)) if basis is None else basis)
 
 
 def noise_of(variance: float, inverse_gain: float = 0.0) -> Noise:
@@ -77,7 +77,7 @@ def noise_of(variance: float, inverse_gain: float = 0.0) -> Noise:
 
 def rendered(theta: np.ndarray, psf: object, row: int = 0, column: int = 0) -> np.ndarray:
     image = np.empty(SHAPE)
-    window = Window(image, np.zeros(SHAPE, np.int8), row, column, BASIS)
+    window = Window(image, np.zeros(SHAPE, np.int8), np.ones(SHAPE), row, column, BASIS)
     render(theta, window, profile_tables(psf), np.empty((4, 9)), image)
     return image
 
@@ -105,7 +105,7 @@ def test_render_equals_the_sensor(psf: GaussianPSF, tolerance: float) -> None:
 
 def test_window_offset() -> None:
     whole, part = rendered(THETA, GaussianPSF(0.6)), np.empty((4, 5))
-    window = Window(part, np.zeros((4, 5), np.int8), 2, 1, np.ones((1, 4, 5)))
+    window = Window(part, np.zeros((4, 5), np.int8), np.ones((4, 5)), 2, 1, np.ones((1, 4, 5)))
     render(THETA, window, profile_tables(GaussianPSF(0.6)), np.empty((4, 9)), part)
     assert part == pytest.approx(whole[2:6, 1:6], abs=1e-12)
 
@@ -224,9 +224,9 @@ def test_tempered_samples_equal_integration() -> None:
         np.array([1]), np.array([[0, 5, 0, 5]]), start.reshape(1, 1, 3), np.array([1]), low[None], high[None],
         np.array([variance]), np.array([0.0]),
     )  # fmt: skip
-    ladder = Ladder(np.array([1.0, 4.0]), 2, 32, np.array([2500]), 0.2, 1)
+    ladder = Ladder(np.array([1.0, 4.0]), 2, 32, np.array([2500]), 0.2, 1, is_scattered=False)
     draws, laws = empty_draws(1, 4000, 3), Laws(profile_polynomials(tables), False, 0.0, NOT_EXACT)
-    stack = Stack(data[None], np.zeros((1, 5, 5), np.int8), EMPTY)
+    stack = Stack(data[None], np.zeros((1, 5, 5), np.int8), np.ones((1, 5, 5)), EMPTY)
     temper_stack(kernels(noise_of(variance)), stack, groups, laws, ladder, draws)
     kept, samples = draws.kept[0], draws.theta[0]
     assert kept == 4000

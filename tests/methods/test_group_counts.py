@@ -39,7 +39,12 @@ def test_results_of_any_counts_are_put_together(counts, draws):
     evidence = np.full((windows, MOST + 1), -50.0)
     evidence[np.arange(windows), counts] = 0.0
     bounds = np.zeros((windows, 3 * MOST)), np.ones((windows, 3 * MOST))
-    stack = Stack(np.zeros((windows, 7, 7)), np.full((windows, 7, 7), MEASURED, np.int8), np.zeros((0, 7, 7)))
+    stack = Stack(
+        np.zeros((windows, 7, 7)),
+        np.full((windows, 7, 7), MEASURED, np.int8),
+        np.ones((windows, 7, 7)),
+        np.zeros((0, 7, 7)),
+    )
     found, groups = report(
         stack,
         Sampled(

@@ -10,7 +10,7 @@ import typer
 
 from csist.checks import InputError
 from csist.cli.options import LimitOption, SplitOption
-from csist.cli.output import check_outputs, interval_cell, make_console, number, progress, write_json
+from csist.cli.output import check_outputs, interval_cell, make_console, number, print_figures, progress, write_json
 
 
 def benchmark(
@@ -89,30 +89,18 @@ def _draw(result: dict[str, Any], path: Path) -> None:
 
 
 def _report(result: dict[str, Any]) -> None:
-    from rich.table import Table
+    rows = sorted(result["rows"], key=lambda row: -row["CSO-mAP"])
+    columns = [
+        ("CSO-mAP", [number(row["CSO-mAP"], ".2f") for row in rows]),
+        ("95 % interval", [interval_cell(row["interval"], ".1f") for row in rows]),
+        ("by intensity", [number(row["by_intensity"]["CSO-mAP"], ".2f") for row in rows]),
+        ("count %", [number(row["count_accuracy"], ".1f") for row in rows]),
+        ("images/s", [number(row.get("images_per_second"), ".0f") for row in rows]),
+        ("M multiply-adds", [number(_millions(row.get("multiply_adds_per_image")), ".0f") for row in rows]),
+        ("squared error", [number(row.get("squared_error"), ".1f") for row in rows]),
+    ]
+    print_figures(make_console(), ("", [row["name"] for row in rows]), columns, f"ratio {result['ratio']}")
 
-    table = Table(box=None, pad_edge=False, title=f"ratio {result['ratio']}", title_justify="left")
-    for heading in (
-        "",
-        "CSO-mAP",
-        "95 % interval",
-        "by intensity",
-        "count %",
-        "images/s",
-        "M multiply-adds",
-        "squared error",
-    ):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for row in sorted(result["rows"], key=lambda row: -row["CSO-mAP"]):
-        cost = row.get("multiply_adds_per_image")
-        table.add_row(
-            row["name"],
-            number(row["CSO-mAP"], ".2f"),
-            interval_cell(row["interval"], ".1f"),
-            number(row["by_intensity"]["CSO-mAP"], ".2f"),
-            number(row["count_accuracy"], ".1f"),
-            number(row.get("images_per_second"), ".0f"),
-            number(None if cost is None else cost / 1e6, ".0f"),
-            number(row.get("squared_error"), ".1f"),
-        )
-    make_console().print(table)
+
+def _millions(value: float | None) -> float | None:
+    return None if value is None else value / 1e6

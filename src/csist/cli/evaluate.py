@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from csist.checks import InputError
 from csist.cli.options import (
@@ -24,7 +24,16 @@ from csist.cli.options import (
     check_mode,
     check_runtime,
 )
-from csist.cli.output import check_outputs, data_line, interval_cell, make_console, number, progress, write_json
+from csist.cli.output import (
+    check_outputs,
+    data_line,
+    interval_cell,
+    make_console,
+    number,
+    print_figures,
+    progress,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from csist.targets import Targets
@@ -119,23 +128,16 @@ def _report_evaluation(result: Any) -> None:
 
     console = make_console()
     console.print(data_line(result.data), soft_wrap=True)
-    scores = Table(box=None, pad_edge=False, title_justify="left")
-    for heading in ("", SCORE_NAMES[0], "95 % interval", *SCORE_NAMES[1:], "by intensity"):
-        scores.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for row in result.rows:
-        interval = "-" if row["interval"] is None else interval_cell(row["interval"], ".1f")
-        rest = [number(row[name], ".2f") for name in SCORE_NAMES[1:]]
-        scores.add_row(
-            row["name"],
-            number(row["CSO-mAP"], ".2f"),
-            interval,
-            *rest,
-            number(row["by_intensity"]["CSO-mAP"], ".2f"),
-        )
-    console.print(scores)
+    names = ("", [row["name"] for row in result.rows])
+    scores: dict[str, Callable[[dict[str, Any]], str]] = {
+        SCORE_NAMES[0]: lambda row: number(row[SCORE_NAMES[0]], ".2f"),
+        "95 % interval": lambda row: "-" if row["interval"] is None else interval_cell(row["interval"], ".1f"),
+        **{name: partial(_score, name) for name in SCORE_NAMES[1:]},
+        "by intensity": lambda row: number(row["by_intensity"]["CSO-mAP"], ".2f"),
+    }
+    print_figures(console, names, [(name, [make(row) for row in result.rows]) for name, make in scores.items()])
     console.print()
-    details = Table(box=None, pad_edge=False)
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+    details: dict[str, Callable[[dict[str, Any]], str]] = {
         "count %": lambda row: number(row["count_accuracy"], ".2f"),
         "missed": lambda row: number(row["errors"]["missed"], "d"),
         "spurious": lambda row: number(row["errors"]["spurious"], "d"),
@@ -149,11 +151,9 @@ def _report_evaluation(result: Any) -> None:
         "x in 1 std %": lambda row: number(100 * (row["coverage"] or {}).get("x_within_1", float("nan")), ".1f"),
         "images/s": lambda row: number(row.get("images_per_second"), ".0f"),
     }
-    cells = {name: [make(row) for row in result.rows] for name, make in columns.items()}
-    used = [name for name, values in cells.items() if set(values) != {"-"}]
-    details.add_column("")
-    for name in used:
-        details.add_column(name, justify="right", no_wrap=True)
-    for place, row in enumerate(result.rows):
-        details.add_row(row["name"], *(cells[name][place] for name in used))
-    console.print(details)
+    cells = [(name, [make(row) for row in result.rows]) for name, make in details.items()]
+    print_figures(console, names, [column for column in cells if set(column[1]) != {"-"}])
+
+
+def _score(name: str, row: dict[str, Any]) -> str:
+    return number(row[name], ".2f")

@@ -6,12 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from csist.cli.options import DataArgument, JsonOption, LimitOption, SplitOption
-from csist.cli.output import check_outputs, data_line, interval_cell, make_console, number, progress, write_json
+from csist.cli.output import (
+    Column,
+    check_outputs,
+    data_line,
+    interval_cell,
+    make_console,
+    number,
+    print_figures,
+    progress,
+    write_json,
+)
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from csist.limits import BoundSummary, Limits, PosteriorLimit
 
 
@@ -63,23 +74,21 @@ def _report_limits(result: Limits) -> None:
         console.print(f"no posterior limit: {result.posterior_missing}", soft_wrap=True)
     else:
         console.print(f"posterior limit, count and pixel known, {result.steps} steps", soft_wrap=True)
-        console.print(_score_table(result.posterior))
+        _print_scores(console, result.posterior)
         console.print(_verdict(result.posterior), soft_wrap=True)
     console.print()
     console.print("Cramer-Rao bound, median and quartiles")
-    console.print(_bound_table(result.summary))
+    _print_bounds(console, result.summary)
 
 
-def _score_table(posterior: PosteriorLimit) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for heading in ("from the truth", "95 % interval", "from found modes", "95 % interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, first in posterior.from_truth.items():
-        second = posterior.from_modes[name]
-        values = [(number(each.value, ".2f"), interval_cell(each[1:], ".1f")) for each in (first, second)]
-        table.add_row(name, *values[0], *values[1])
-    return table
+def _print_scores(console: Console, posterior: PosteriorLimit) -> None:
+    columns: list[Column] = []
+    for heading, chains in (("from the truth", posterior.from_truth), ("from found modes", posterior.from_modes)):
+        columns += [
+            (heading, [number(each.value, ".2f") for each in chains.values()]),
+            ("95 % interval", [interval_cell(each[1:], ".1f") for each in chains.values()]),
+        ]
+    print_figures(console, ("", list(posterior.from_truth)), columns)
 
 
 def _verdict(posterior: PosteriorLimit) -> str:
@@ -90,17 +99,15 @@ def _verdict(posterior: PosteriorLimit) -> str:
     return f"CSO-mAP limit {low} to {high}; the two sets of chains differ by {apart}: {verdict}"
 
 
-def _bound_table(summary: list[BoundSummary]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in (
-        "targets per image", "images", "targets", "unresolved",
-        "x px", "quartiles", "y px", "quartiles", "intensity counts", "quartiles",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in summary:
-        cells = []
-        for (low, middle, high), form in ((row.x, ".4f"), (row.y, ".4f"), (row.intensity, ".2f")):
-            cells += [number(middle, form), interval_cell((low, high), form)]
-        count = "all" if row.count is None else f"{row.count}"
-        table.add_row(count, f"{row.images}", f"{row.targets}", f"{row.unresolved}", *cells)
-    return table
+def _print_bounds(console: Console, summary: list[BoundSummary]) -> None:
+    columns: list[Column] = [
+        (name, [f"{getattr(row, name)}" for row in summary]) for name in ("images", "targets", "unresolved")
+    ]
+    for name, unit, form in (("x", "px", ".4f"), ("y", "px", ".4f"), ("intensity", "counts", ".2f")):
+        quartiles = [getattr(row, name) for row in summary]
+        columns += [
+            (f"{name} {unit}", [number(middle, form) for _, middle, _ in quartiles]),
+            ("quartiles", [interval_cell((low, high), form) for low, _, high in quartiles]),
+        ]
+    counts = ["all" if row.count is None else f"{row.count}" for row in summary]
+    print_figures(console, ("targets per image", counts), columns)

@@ -56,6 +56,37 @@ RoiOption = Annotated[
 MaxPixelsOption = Annotated[
     int | None, typer.Option("--max-pixels", help="Pixels that a file may bring into memory.", show_default="2^28")
 ]
+PANEL = "Instrument"
+ErrorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--error", help="Noise of each pixel as standard deviation: file or FITS unit.", rich_help_panel=PANEL
+    ),
+]
+WeightOption = Annotated[
+    str | None,
+    typer.Option("--weight", help="Noise of each pixel as inverse variance: file or FITS unit.", rich_help_panel=PANEL),
+]
+MaskOption = Annotated[
+    str | None,
+    typer.Option("--mask", help="Pixels to leave out, where not 0: file or FITS unit.", rich_help_panel=PANEL),
+]
+DarkOption = Annotated[
+    str | None, typer.Option("--dark", help="Dark frame, subtracted: file or FITS unit.", rich_help_panel=PANEL)
+]
+FlatOption = Annotated[
+    str | None, typer.Option("--flat", help="Flat field, divided by: file or FITS unit.", rich_help_panel=PANEL)
+]
+GainOption = Annotated[float | None, typer.Option("--gain", help="Electrons per count.", rich_help_panel=PANEL)]
+ReadNoiseOption = Annotated[
+    float | None, typer.Option("--read-noise", help="Read noise in counts.", rich_help_panel=PANEL)
+]
+SaturationOption = Annotated[
+    float | None, typer.Option("--saturation", help="Level in counts at which a pixel clips.", rich_help_panel=PANEL)
+]
+MinScoreOption = Annotated[
+    float | None, typer.Option("--min-score", help="Targets with a lower score are left out.", rich_help_panel=PANEL)
+]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a figure (.png, .svg or .pdf).")]
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from csist.checks import InputError
 
@@ -161,6 +162,47 @@ def number(value: float | None, form: str) -> str:
 def interval_cell(ends: Sequence[float], form: str) -> str:
     """Format the ends of an interval for a table cell."""
     return " - ".join(number(end, form) for end in ends)
+
+
+Column = tuple[str, Sequence[str]]
+"""Heading and cells of a column of a table."""
+
+
+def print_figures(console: Console, names: Column, columns: Sequence[Column], title: str | None = None) -> None:
+    """Print a table of figures, as several tables below each other where the console is too narrow for one.
+
+    Args:
+        console: where to print.
+        names: the first column, repeated in each of the tables.
+        columns: the others.
+        title: printed above the first table.
+    """
+    for place, fitting in enumerate(_fitting(console.width, names, columns)):
+        table = Table(box=None, pad_edge=False, title=None if place else title, title_justify="left")
+        table.add_column(names[0], no_wrap=True)
+        for heading, _ in fitting:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for cells in zip(names[1], *(cells for _, cells in fitting), strict=True):
+            table.add_row(*cells)
+        if place:
+            console.print()
+        console.print(table)
+
+
+def _fitting(width: int, names: Column, columns: Sequence[Column]) -> list[list[Column]]:
+    """Columns of each table that fits the width; one that does not fit beside the names gets a table of its own."""
+    between = 2
+    first = max(map(len, (names[0], *names[1])))
+    tables: list[list[Column]] = [[]]
+    used = first
+    for heading, cells in columns:
+        needed = between + max(map(len, (heading, *cells)))
+        if tables[-1] and used + needed > width:
+            tables.append([])
+            used = first
+        tables[-1].append((heading, cells))
+        used += needed
+    return tables
 
 
 def data_line(data: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+UNDERRATED = 1.1
+"""Ratio of the noise that a sensor has at least to the measured one, up to which the measured one stands."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrameRules:
@@ -32,16 +35,31 @@ class FrameRules:
         ceiling: level in counts at which the frame clips; None guesses it.
         noise_std: noise of a pixel in counts; None measures it.
         box_sides_px: sides of the boxes of the background, coarse to fine; None chooses them by the PSF.
+        gain: electrons per count, where the photons of the background are part of the noise; None where not known.
+        read_noise: in counts, likewise.
     """
 
     ceiling: float | None = None
     noise_std: float | None = None
     box_sides_px: tuple[int, ...] | None = None
+    gain: float | None = None
+    read_noise: float = 0.0
 
     @classmethod
     def of(cls, options: FrameOptions) -> FrameRules:
         """The rules that the options of a frame state."""
-        return cls(options.ceiling, options.stated_noise_std, options.box_sides_px)
+        return cls(
+            options.ceiling, options.stated_noise_std, options.box_sides_px, options.gain, options.least_noise_std
+        )
+
+    def noise_of(self, background: Background) -> Background:
+        """The background with the noise that the sensor has at least; a measured one can be larger, by clutter."""
+        if self.noise_std is not None or self.gain is None:
+            return background
+        least = np.sqrt(np.maximum(background.level, 0.0) / self.gain + self.read_noise**2)
+        if (least <= UNDERRATED * background.noise).all():
+            return background
+        return replace(background, noise=np.maximum(background.noise, least), mesh=None)
 
     def sides(self, psf: PSF | None) -> tuple[int, ...]:
         """Sides in px of the boxes for a PSF; None where it is not known."""
@@ -57,12 +75,14 @@ class MeasuredFrame:
         pixels: which pixels are usable.
         background: level and noise.
         noise_measured: whether the noise was measured, not stated.
+        error: (H, W) standard deviation of each pixel in counts if it is known, photons of the targets included.
     """
 
     image: FloatArray
     pixels: PixelMask
     background: Background
     noise_measured: bool
+    error: FloatArray | None = field(default=None, repr=False)
 
     @cached_property
     def flattened(self) -> FloatArray:
@@ -114,13 +134,17 @@ class FramePSF:
         return int(np.ceil(3.0 * self.sigma_px)) + 2
 
 
-def measure_frame(image: FloatArray, rules: FrameRules, psf: PSF | None = None) -> MeasuredFrame:
+def measure_frame(
+    image: FloatArray, rules: FrameRules, psf: PSF | None = None, error: FloatArray | None = None
+) -> MeasuredFrame:
     """Mask the bad pixels of a frame (H, W) and measure its background and noise.
 
     Args:
         image: in counts, checked by `csist.frames.mask.check_frame`.
         rules: how it is measured.
         psf: point spread function, if it is known.
+        error: (H, W) standard deviation of each pixel in counts, finite and > 0 where the image is finite; None if it
+            is not known.
 
     Raises:
         InputError: if no pixel is valid.
@@ -134,7 +158,11 @@ def measure_frame(image: FloatArray, rules: FrameRules, psf: PSF | None = None) 
         pixels = pixels.with_kind(trails, PixelKind.STREAK)
         background = estimate_background(image, pixels.masked, rules.noise_std, rules.sides(psf))
     logger.info("pixels: %s", ", ".join(f"{count} {kind}" for kind, count in pixels.counts.items()))
-    return MeasuredFrame(image, pixels, background, rules.noise_std is None)
+    if error is not None:
+        usable = np.where(pixels.masked, np.nan, error)
+        known = np.where(np.isfinite(usable), usable, np.nanmedian(usable))
+        return MeasuredFrame(image, pixels, replace(background, noise=known, mesh=None), False, known)
+    return MeasuredFrame(image, pixels, rules.noise_of(background), rules.noise_std is None)
 
 
 def measured_alike(rules: FrameRules, psf: PSF) -> bool:

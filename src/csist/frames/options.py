@@ -48,8 +48,8 @@ class FrameOptions:
             of a file.
         prior: scene prior of a window, not single-pixel; None for `ScenePrior.flat()`.
         mode: "accurate" or "fast".
-        noise_std: noise of a pixel in counts; None takes the sensor's, and if that is 0 measures it all over the
-            frame.
+        noise_std: noise of a pixel without targets in counts; None takes the sensor's read noise where it has no gain,
+            and else measures it all over the frame; with a gain no less than read noise and photons of the background.
         psf: point spread function, or the sigma in px of a Gaussian one; takes precedence over the sensor's. "auto"
             measures the sigma on isolated bright sources, "empirical" the shape too, see
             `csist.frames.psf_measure.estimate_psf`; both refuse frames with too few sources. A `PSFEstimate` is used
@@ -134,6 +134,11 @@ class FrameOptions:
     def ceiling(self) -> float | None:
         """Level in counts at which the sensor clips; None if it is not known."""
         return None if self.sensor is None or self.sensor.ceiling == float("inf") else self.sensor.ceiling
+
+    @property
+    def least_noise_std(self) -> float:
+        """Noise in counts that a pixel has at least, without the photons of the background and the targets."""
+        return 0.0 if self.sensor is None else self.sensor.read_noise
 
     @property
     def stated_noise_std(self) -> float | None:

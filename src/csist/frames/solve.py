@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from csist._types import FloatArray
 from csist.checks import InputError
@@ -34,6 +34,7 @@ from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
+from csist.windows import check_error, leave_out
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def unmix_frame(
     mode: str = "accurate",
     keep_samples: bool = False,
     progress: Progress | None = None,
+    error: ArrayLike | None = None,
     **options: Any,
 ) -> FrameResult:
     """Unmix a whole frame: its targets in frame coordinates, its groups, and what they were measured against.
@@ -64,6 +66,8 @@ def unmix_frame(
         keep_samples: whether the groups keep their posterior samples; the crowded detector has none.
         progress: called with (blobs done, blobs in all) now and then, tile by tile in a very large frame; an
             exception of its own ends the work.
+        error: (H, W) standard deviation of each pixel in counts, with all that adds to it, the photons of the targets
+            too; takes the place of noise and gain. A pixel where it is 0 or not finite is left out.
         **options: the other fields of `csist.frames.FrameOptions`: noise_std, psf, psf_error, detector,
             false_alarm_rate, box_sides_px, workers.
 
@@ -81,29 +85,47 @@ def unmix_frame(
     True
     """
     settled = FrameOptions.of(sensor=sensor, prior=prior, mode=mode, keep_samples=keep_samples, **options)
-    return solve_frame(image, settled, progress)
+    return solve_frame(image, settled, progress, error)
 
 
-def solve_frame(image: NDArray[np.generic], options: FrameOptions, progress: Progress | None = None) -> FrameResult:
+def solve_frame(
+    image: NDArray[np.generic],
+    options: FrameOptions,
+    progress: Progress | None = None,
+    error: ArrayLike | None = None,
+) -> FrameResult:
     """`unmix_frame` with its options in one object.
 
     Args:
         image: (H, W) in counts.
         options: how it is unmixed.
         progress: told of the blobs done.
+        error: (H, W) standard deviation of each pixel in counts, see `unmix_frame`.
 
     Raises:
         InputError: if the frame has no valid pixel or is not one image, or if the PSF cannot be measured.
     """
     frame = check_frame(image)
     rules = FrameRules.of(options)
+    noise_map = check_error(error, frame.shape)
+    if noise_map is not None:
+        if options.detector == CROWDED:
+            raise InputError(
+                "the crowded detector has one noise for all pixels: give an error map to contrast or matched"
+            )
+        frame, noise_map = leave_out(frame[None], noise_map)[0], noise_map[0]
     if frame.size > LARGEST_PIXELS:
         psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
         if rules.ceiling is None:
-            rules = FrameRules(find_ceiling(frame), rules.noise_std, rules.box_sides_px)
-        return unmix_tiles(frame, partial(_solve_part, rules=rules, psf=psf, options=options, progress=progress))
-    psf, measured = _measured_on(frame, rules, options) or (_given_psf(options), None)
-    return _solve_part(frame, rules, psf, options, progress, measured)
+            rules = replace(rules, ceiling=find_ceiling(frame))
+
+        def solve(part: tuple[slice, slice]) -> FrameResult:
+            own = None if noise_map is None else noise_map[part]
+            return _solve_part(frame[part], rules, psf, options, progress, error=own)
+
+        return unmix_tiles(frame, solve)
+    psf, measured = _measured_on(frame, rules, options, noise_map) or (_given_psf(options), None)
+    return _solve_part(frame, rules, psf, options, progress, frame=measured, error=noise_map)
 
 
 def _given_psf(options: FrameOptions) -> FramePSF | None:
@@ -124,7 +146,7 @@ def _measured_psf(estimate: PSFEstimate, options: FrameOptions) -> FramePSF:
 
 
 def _measured_on(
-    image: FloatArray, rules: FrameRules, options: FrameOptions
+    image: FloatArray, rules: FrameRules, options: FrameOptions, error: FloatArray | None
 ) -> tuple[FramePSF, MeasuredFrame | None] | None:
     """The PSF measured on the frame itself, and the frame as it was measured for that; None where not asked for.
 
@@ -132,7 +154,7 @@ def _measured_on(
     """
     if not isinstance(options.psf, str):
         return None
-    frame = measure_frame(image, FrameRules(rules.ceiling, rules.noise_std))
+    frame = measure_frame(image, replace(rules, box_sides_px=None), None, error)
     psf = _measured_psf(psf_of_spots([spots_of(frame)], empirical=options.psf == "empirical"), options)
     alike = rules.box_sides_px is None and measured_alike(rules, psf.psf)
     return psf, frame if alike else None
@@ -167,7 +189,9 @@ def _solve_part(
     psf: FramePSF | None,
     options: FrameOptions,
     progress: Progress | None,
+    *,
     frame: MeasuredFrame | None = None,
+    error: FloatArray | None = None,
 ) -> FrameResult:
     """Unmix a frame, or a tile of one.
 
@@ -178,9 +202,10 @@ def _solve_part(
         options: how the frame is unmixed.
         progress: told of the blobs done.
         frame: the same image, if it has been measured by these rules.
+        error: (H, W) standard deviation of each pixel in counts; None if it is not known.
     """
     known: PSF | None = None if psf is None else psf.psf
-    frame = measure_frame(image, rules, known) if frame is None else frame
+    frame = measure_frame(image, rules, known, error) if frame is None else frame
     seen = ContrastFrame.of(image, frame.background, frame.pixels.masked, known)
     choice = choose_detector(seen) if options.detector == AUTO else Choice(options.detector, "asked for")
     logger.info("detector: %s (%s)", choice.detector, choice.reason)

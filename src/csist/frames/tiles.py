@@ -80,13 +80,16 @@ def tiles(shape: tuple[int, int], side: int = TILE_PX, margin: int = MARGIN_PX) 
 
 
 def unmix_tiles(
-    frame: FloatArray, solve: Callable[[FloatArray], FrameResult], side: int = TILE_PX, margin: int = MARGIN_PX
+    frame: FloatArray,
+    solve: Callable[[tuple[slice, slice]], FrameResult],
+    side: int = TILE_PX,
+    margin: int = MARGIN_PX,
 ) -> FrameResult:
     """Unmix a frame (H, W) tile by tile; of the background only the boxes are kept.
 
     Args:
         frame: in counts; tiles without a valid pixel are left out, but one has to have some.
-        solve: unmixes a part of the frame, in its own coordinates.
+        solve: unmixes the part of the frame in these rows and columns, in its own coordinates.
         side: of a tile in px.
         margin: around it in px.
     """
@@ -99,7 +102,7 @@ def unmix_tiles(
     for tile in tiles(shape, side, margin):
         if np.isnan(frame[tile.part]).all():
             continue
-        result = solve(frame[tile.part])
+        result = solve(tile.part)
         own = _own_groups(tile, result)
         found += own
         psfs.append(result.frame_psf)

@@ -55,6 +55,7 @@ class Cutout:
         top: brightest pixel in counts, at least 0.
         noise: of a pixel in counts, to fit with.
         noise_beside: of a pixel in counts beside the peaks.
+        error: (h, w) standard deviation of each pixel in counts, if it is known.
     """
 
     rows: slice
@@ -64,6 +65,7 @@ class Cutout:
     top: float
     noise: float
     noise_beside: float
+    error: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,7 @@ def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, mode: str,
         mask_nan=True,
         workers=1,
     )
-    targets, groups = method.solve(cutout.data, keep_samples=keep_samples)
+    targets, groups = method.solve(cutout.data, keep_samples=keep_samples, error=cutout.error)
     return WindowFit(targets[0], groups[0], noise_std)
 
 
@@ -211,7 +213,8 @@ class WindowSolver:
                 # Only clipped pixels may touch the ceiling; the background's slope must not push others there.
                 np.minimum(data, np.nextafter(level, 0.0), out=data, where=~saturated)
                 sensor = replace(sensor, saturation=level)
-        return Cutout(rows, columns, data, sensor, top, noise, beside)
+        error = None if self.frame.error is None else self.frame.error[rows, columns]
+        return Cutout(rows, columns, data, sensor, top, noise, beside, error)
 
     def _noise(self, rows: slice, columns: slice) -> tuple[float, float]:
         """Noise of a pixel in a window, in counts: to fit with, and beside the peaks.
@@ -259,10 +262,13 @@ class WindowSolver:
         fit = self._unmix(cutout, self._at_most(seen + 1), cutout.noise)
         if Flag.POOR_FIT not in fit.group.flags and fit.group.count <= seen:
             return fit
-        gain = self.options.gain
+        gain, most = self.options.gain, self._at_most(MOST_TARGETS_PER_PEAK * seen)
         per_count = self.psf.error**2 * cutout.top + (0.0 if gain is None else 1.0 / gain)
         tolerant = replace(cutout, sensor=replace(cutout.sensor, gain=1.0 / per_count))
-        return self._unmix(tolerant, self._at_most(MOST_TARGETS_PER_PEAK * seen), cutout.noise)
+        if cutout.error is not None:
+            misfit = self.psf.error**2 * cutout.top * np.nan_to_num(np.maximum(cutout.data, 0.0))
+            tolerant = replace(cutout, error=np.sqrt(cutout.error**2 + misfit))
+        return self._unmix(tolerant, most, cutout.noise)
 
     def _unmix(self, cutout: Cutout, prior: ScenePrior, noise_std: float) -> WindowFit:
         return unmix_window(cutout, prior, noise_std, self.options.mode, self.options.keep_samples)

@@ -300,15 +300,21 @@ def _beside(
             quality = values
             used.append(name)
         elif name in (*DEVIATIONS, *VARIANCES, *WEIGHTS) and error is None:
-            error = _deviation(name, str(unit.header.get("UTYPE", "")), values.astype(np.float64))
+            error = deviation(name, str(unit.header.get("UTYPE", "")), values.astype(np.float64))
             used.append(name)
     if used:
-        notes.append(f"{' and '.join(used)} beside the image: not used unless asked for")
+        notes.append(f"{' and '.join(used)} beside the image: not used unless asked for (--error {used[0]}, --mask DQ)")
     return error, mask, quality
 
 
-def _deviation(name: str, kind: str, values: FloatArray) -> FloatArray:
-    """Standard deviation from what a unit's name, or the type that CCDData writes, says that its values are."""
+def deviation(name: str, kind: str, values: FloatArray) -> FloatArray:
+    """Standard deviation from what a unit's name, or the type that CCDData writes, says that its values are.
+
+    Args:
+        name: of the unit.
+        kind: its UTYPE; "" where it has none.
+        values: of the unit.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         if name in WEIGHTS or kind.lower().startswith("inv"):
             return np.asarray(np.where(values > 0, 1.0 / np.sqrt(np.where(values > 0, values, 1.0)), np.inf))

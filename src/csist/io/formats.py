@@ -74,9 +74,15 @@ class ReadOptions:
         frames: (first, end) of the images of a stack, video or sequence, the end left out; end None for the last.
         roi: ((x0, x1), (y0, y1)), the ends left out; None for the whole image.
         max_pixels: pixels that one file may bring into memory.
+        error: standard deviation of each pixel: a file, or the name of a unit of the same FITS file.
+        weight: the same as inverse variance.
+        mask: pixels to leave out are not 0, likewise.
+        dark: frame to be subtracted, likewise.
+        flat: sensitivity of each pixel to be divided by, likewise.
+        saturation: level in counts at which the sensor clips before dark and flat are applied; None where not known.
 
     Raises:
-        InputError: if a number is out of range.
+        InputError: if a number is out of range, or error and weight are both given.
     """
 
     hdu: str | None = None
@@ -86,8 +92,16 @@ class ReadOptions:
     frames: tuple[int, int | None] = (0, None)
     roi: Roi | None = None
     max_pixels: int = MOST_PIXELS
+    error: str | None = None
+    weight: str | None = None
+    mask: str | None = None
+    dark: str | None = None
+    flat: str | None = None
+    saturation: float | None = None
 
     def __post_init__(self) -> None:
+        if self.error is not None and self.weight is not None:
+            raise InputError(f"--error {self.error} and --weight {self.weight} both state the noise: give one of them")
         for name in ("channel", "plane", "page"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -115,6 +129,26 @@ class ReadOptions:
     def whole(self) -> bool:
         """Whether all images are read, and all of each."""
         return self.frames == (0, None) and self.roi is None
+
+    @property
+    def corrects(self) -> bool:
+        """Whether a dark frame or a flat field is applied."""
+        return self.dark is not None or self.flat is not None
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether a map of the noise is asked for."""
+        return self.error is not None or self.weight is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the values are read as they are stored, without maps."""
+        return not (self.corrects or self.has_noise or self.mask is not None)
+
+    @property
+    def masks(self) -> bool:
+        """Whether maps can leave pixels out."""
+        return not self.plain
 
     def with_hdu(self, hdu: str | None) -> ReadOptions:
         """The same with the FITS unit that stands in brackets behind a file's name.
@@ -211,6 +245,8 @@ class Content:
         error: standard deviation of every pixel, of the data's shape.
         mask: pixels that the file declares bad, of the data's shape.
         quality: bit flags whose meaning is the instrument's, of the data's shape.
+        dark: frame to be subtracted, of the data's shape or for all images.
+        flat: sensitivity to be divided by, likewise, of mean 1.
         sensor: the sensor that a store states.
         times: of the images in s.
     """
@@ -220,5 +256,13 @@ class Content:
     error: FloatArray | None = None
     mask: NDArray[np.bool_] | None = None
     quality: NDArray[Any] | None = None
+    dark: FloatArray | None = None
+    flat: FloatArray | None = None
     sensor: Sensor | None = None
     times: FloatArray | None = None
+
+    def with_maps(self, **maps: Any) -> Content:
+        """The same with these maps, spread over all images where they are the same for all."""
+        shape = self.data.shape
+        spread: dict[str, Any] = {name: None if v is None else np.broadcast_to(v, shape) for name, v in maps.items()}
+        return replace(self, **spread)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from csist.io.arrays import read_npy
 from csist.io.fits import read_fits
 from csist.io.formats import FORMATS, Content, ReadOptions, image_kind, split_selector
 from csist.io.headers import Header
+from csist.io.maps import corrected, usable_pixels, with_maps
 from csist.io.pictures import read_bmp, read_jpeg, read_png
 from csist.io.tiff import Pages, read_tiff
 from csist.physics.sensor import Sensor
@@ -41,6 +43,8 @@ class ImageStack:
         error: standard deviation of every pixel, of the data's shape; None where the file has none.
         mask: pixels that the file declares bad.
         quality: bit flags of every pixel, whose meaning is the instrument's.
+        dark: frame that is subtracted from every image, of the data's shape.
+        flat: sensitivity that every image is divided by, likewise, of mean 1.
         options: what of the file was read.
 
     Raises:
@@ -57,6 +61,8 @@ class ImageStack:
     error: FloatArray | None = field(default=None, repr=False)
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
     quality: NDArray[Any] | None = field(default=None, repr=False)
+    dark: FloatArray | None = field(default=None, repr=False)
+    flat: FloatArray | None = field(default=None, repr=False)
     options: ReadOptions = field(default_factory=ReadOptions, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +73,7 @@ class ImageStack:
             raise InputError(f"{self.path} looks like a colour image, shape {data.shape}: give one channel or the mean")
         # On no rows at all, so that a memory-mapped file is not read twice; values are checked at their use.
         check_stack(data[:0] if data.ndim == 3 else np.asarray(data), str(self.path))
-        for name in ("data", "error", "mask", "quality"):
+        for name in ("data", "error", "mask", "quality", "dark", "flat"):
             object.__setattr__(self, name, self._part(getattr(self, name)))
 
     def _part(self, values: Any) -> Any:
@@ -91,10 +97,37 @@ class ImageStack:
         return count, rows, columns
 
     def __getitem__(self, key: int | slice) -> FloatArray:
-        stack = check_stack(self.data[key], str(self.path))
-        if self.mask is not None and self.mask[key].any():
-            stack = np.where(self.mask[key], np.nan, stack)
+        stack = self.applied(check_stack(self.data[key], str(self.path)), key)
         return stack if isinstance(key, slice) else np.asarray(stack[0])
+
+    def applied(self, stack: FloatArray, key: int | slice) -> FloatArray:
+        """Images (n, H, W) with dark frame and flat field applied and NaN where maps leave a pixel out.
+
+        Args:
+            stack: in counts.
+            key: place of these images in the file.
+        """
+        if self.dark is not None or self.flat is not None:
+            dark, flat = (None if each is None else each[key] for each in (self.dark, self.flat))
+            level = self.options.saturation if self.options.saturation is not None else self.header.saturation
+            stack = corrected(stack, dark, flat, np.inf if level is None else level)
+        noise = self._noise
+        usable = usable_pixels(None if noise is None else noise[key], None if self.mask is None else self.mask[key])
+        if usable is not None and not usable.all():
+            stack = np.where(usable, stack, np.nan)
+        return stack
+
+    @property
+    def _noise(self) -> FloatArray | None:
+        """The noise of the pixels if it is asked for."""
+        return self.error if self.options.has_noise else None
+
+    def errors(self, key: int | slice) -> FloatArray | None:
+        """Standard deviation of the pixels of the same images as `stack[key]`; None where it is not asked for."""
+        if self._noise is None:
+            return None
+        values = np.asarray(self._noise[key], dtype=np.float64)
+        return values if self.flat is None else values / self.flat[key]
 
     def __iter__(self) -> Iterator[FloatArray]:
         return (self[i] for i in range(len(self)))
@@ -156,7 +189,7 @@ def read_image(path: str | Path, name: str | None = None, options: ReadOptions |
     options = (options or ReadOptions()).with_hdu(unit)
     notes: list[str] = []
     with reading(path):
-        content = _READERS[kind](path, options, notes)
+        content = _mapped(_READERS[kind](path, options, notes), path, options, notes)
         return ImageStack(
             given.name if name is None else name,
             path,
@@ -168,5 +201,36 @@ def read_image(path: str | Path, name: str | None = None, options: ReadOptions |
             error=content.error,
             mask=content.mask,
             quality=content.quality,
+            dark=content.dark,
+            flat=content.flat,
             options=options,
         )
+
+
+def maps_of_frames(size: tuple[int, int], path: Path, options: ReadOptions, notes: list[str]) -> ImageStack:
+    """Stand-in of one image for the frames of a sequence, from which the maps that all of them share can be had.
+
+    Args:
+        size: (rows, columns) of a frame.
+        path: of the sequence.
+        options: name the maps.
+        notes: gets what the user should know.
+
+    Raises:
+        InputError: if a map cannot be used.
+    """
+    content = _mapped(Content(np.zeros(size)), path, options, notes)
+    maps = {name: getattr(content, name) for name in ("error", "mask", "dark", "flat")}
+    return ImageStack(path.name, path, "video", content.data, options=replace(options, frames=(0, None)), **maps)
+
+
+def _mapped(content: Content, path: Path, options: ReadOptions, notes: list[str]) -> Content:
+    """What a file holds, with the maps that the options name."""
+    if options.plain:
+        return content
+    return with_maps(content, path, options, partial(_map_values, max_pixels=options.max_pixels), notes)
+
+
+def _map_values(path: Path, unit: str | None, *, max_pixels: int) -> NDArray[Any]:
+    """Values of a map, (N, H, W)."""
+    return np.asarray(read_image(path, options=ReadOptions(hdu=unit, max_pixels=max_pixels)).data[:])

@@ -19,7 +19,8 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import one_line, reading
 from csist.io import Header, ImageStack, ReadOptions, read_frames
-from csist.io.formats import check_pixels
+from csist.io.formats import check_pixels, split_selector
+from csist.io.images import maps_of_frames
 from csist.io.pictures import grey
 from csist.physics.sensor import Sensor
 
@@ -34,6 +35,10 @@ _HIGH_BITS = r"p[024]1[02]"
 """Pixel formats whose 10 or 12 bits are the highest of 16."""
 
 
+def _unknown(_: int) -> None:
+    """Noise of the pixels of a frame of which nothing is known."""
+
+
 @dataclass(frozen=True, eq=False)
 class FrameSequence:
     """Frames of one size, in order; iteration gives (name of the image, frame (H, W) float64).
@@ -46,6 +51,7 @@ class FrameSequence:
         notes: what the user should know, one line each; more may come while frames are read.
         sensor: the sensor that the file itself states.
         header: what the file says of the instrument.
+        error: standard deviation of the pixels of a frame (H, W), given its number; None where it is not known.
         times: of the frames in s, filled while they are read; empty where the file has none.
     """
 
@@ -56,6 +62,7 @@ class FrameSequence:
     notes: list[str] = field(default_factory=list)
     sensor: Sensor | None = None
     header: Header = field(default_factory=Header)
+    error: Callable[[int], FloatArray | None] = field(default=_unknown, repr=False)
     times: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -76,6 +83,7 @@ def sequence_of_stack(stack: ImageStack) -> FrameSequence:
         notes,
         stack.sensor,
         stack.header,
+        stack.errors,
     )
 
 
@@ -93,6 +101,9 @@ def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> 
     options = options or ReadOptions()
     reader = read_frames(path, replace(options, frames=(0, None)))
     first = next(iter(reader))
+    for text in (options.error, options.weight):
+        if text is not None and not Path(split_selector(text)[0]).is_file():
+            raise InputError(f"a sequence has one error map for all its images: give a file, got {text}")
     _, rows, columns = first.shape
     notes = [note.removeprefix(f"{reader.path}: ") for note in reader.notes]
 
@@ -115,6 +126,7 @@ def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> 
         notes,
         first.sensor,
         first.header,
+        lambda _: first.errors(0),
     )
 
 
@@ -162,6 +174,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
     region = options.cut_pixels(size, path)
     begin, end = options.frames
     times: list[float] = []
+    maps = maps_of_frames(size, path, options, notes)
 
     def source() -> Iterator[Labelled]:
         done = 0
@@ -176,7 +189,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
                                          f"{size[0]} x {size[1]}: split the video")  # fmt: skip
                     if done >= begin:
                         times.append(np.nan if frame.time is None else float(frame.time))
-                        yield name, luma(frame)[region]
+                        yield name, maps.applied(luma(frame)[region][None], slice(None))[0]
                     done += 1
             except av.FFmpegError as error:
                 notes.append(f"the video breaks off after {done} frames ({one_line(error)[:80]})")
@@ -186,7 +199,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
 
     rows, columns = (len(range(*part.indices(side))) for part, side in zip(region, size, strict=True))
     shape = (_cut_count(announced, options, path), rows, columns)
-    return FrameSequence(name, path, shape, source, notes, times=times)
+    return FrameSequence(name, path, shape, source, notes, error=lambda _: maps.errors(0), times=times)
 
 
 def luma(frame: VideoFrame) -> FloatArray:

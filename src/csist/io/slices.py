@@ -34,15 +34,27 @@ def read_slice(path: Path, start: int, stop: int, options: ReadOptions | None = 
         )
 
 
+def read_error_slice(path: Path, start: int, stop: int, options: ReadOptions) -> FloatArray | None:
+    """Standard deviation of the pixels of images `start` to `stop` - 1, (n, H, W); None where no map is named.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if not options.has_noise:
+        return None
+    state = path.stat()
+    return _whole(path, state.st_mtime_ns, state.st_size, options).errors(slice(start, stop))
+
+
 def _stored(path: Path, start: int, stop: int, options: ReadOptions) -> NDArray[Any]:
     """The images as stored, pixels that the file declares bad as NaN."""
     with path.open("rb") as file:
         magic = file.read(8)
-    if options.whole and magic == b"\x89HDF\r\n\x1a\n":
+    if options.whole and options.plain and magic == b"\x89HDF\r\n\x1a\n":
         from csist.io.store import load
 
         return load(path)["test"][start:stop].counts
-    if options.whole and magic[:2] == b"PK":
+    if options.whole and options.plain and magic[:2] == b"PK":
         return _of_archive(path, start, stop, options)
     if magic[:6] == b"\x93NUMPY":
         return read_image(path, options=options)[start:stop]

@@ -25,6 +25,7 @@ class Entry:
         frames: whether it unmixes the blobs of a frame, in windows of any size with a background.
         prior: whether it takes a scene prior.
         masks: whether it can leave out NaN pixels.
+        noise_maps: whether it takes the noise of each pixel.
         threads: whether it takes `workers`, the number of its threads.
         modes: names of its modes, the default first.
     """
@@ -38,6 +39,7 @@ class Entry:
     frames: bool = False
     prior: bool = False
     masks: bool = False
+    noise_maps: bool = False
     threads: bool = False
     modes: tuple[str, ...] = ()
 
@@ -68,6 +70,7 @@ METHODS: dict[str, Entry] = {
         frames=True,
         prior=True,
         masks=True,
+        noise_maps=True,
         threads=True,
         modes=("accurate", "fast"),
     ),

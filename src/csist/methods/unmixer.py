@@ -35,13 +35,16 @@ class Unmixer(Protocol):
     def block_size(self) -> int:
         """Batch size: a stack in blocks of whole batches gives the same bits as the whole stack at once."""
 
-    def solve(self, images: FloatArray, progress: Progress | None = None, keep_samples: bool = False) -> Answers:
+    def solve(
+        self, images: FloatArray, progress: Progress | None = None, keep_samples: bool = False, **options: Any
+    ) -> Answers:
         """Return the targets, and the groups if the method reports them, of each image of a stack.
 
         Args:
             images: (N, H, W) in counts.
             progress: called from time to time with (images done, images in all).
             keep_samples: whether to keep the posterior samples of each group, if the method has them.
+            **options: `error`, the noise of each pixel, for methods that take `noise_maps`.
         """
 
     def predict(self, images: FloatArray) -> list[Targets]:

@@ -77,6 +77,20 @@ class Sensor:
         """Variance in counts^2 that rounding adds."""
         return ROUNDING_VARIANCE if self.quantised else 0.0
 
+    @property
+    def background_variance(self) -> float:
+        """Variance in counts^2 of the photons of the background."""
+        return 0.0 if self.gain is None else max(self.background, 0.0) / self.gain
+
+    @property
+    def pixel_noise(self) -> float:
+        """Standard deviation in counts of a pixel without targets, before rounding: read noise and background."""
+        return float(np.sqrt(self.read_noise**2 + self.background_variance))
+
+    def with_pixel_noise(self, noise_std: float) -> Sensor:
+        """Return the same sensor with the read noise that gives this noise to a pixel without targets."""
+        return replace(self, read_noise=float(np.sqrt(max(noise_std**2 - self.background_variance, 0.0))))
+
     def with_shape(self, shape: tuple[int, int]) -> Sensor:
         """Return the same sensor with another image shape."""
         return replace(self, shape=shape)

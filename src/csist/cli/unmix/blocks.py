@@ -81,6 +81,13 @@ def in_file(block: Block, origin: tuple[int, int, int]) -> Block:
     return replace(block, start=first + block.start, targets=targets, groups=rows)
 
 
+def above_score(block: Block, least: float | None) -> Block:
+    """A block without the targets whose score is below the least one; None keeps all."""
+    if least is None:
+        return block
+    return replace(block, targets=[each[~(each.score < least)] for each in block.targets])
+
+
 def image_name(name: str, kind: str, index: int, count: int) -> str:
     """Return the display name of image `index` in a file of `count` images (0 if unknown); `kind` is the noun."""
     return name if count == 1 else f"{name}, {kind} {index}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, Solved, empty_text, image_name, in_file
+from csist.cli.unmix.blocks import Block, Solved, above_score, empty_text, image_name, in_file
 from csist.cli.unmix.files import OpenFile, check_frames
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame
 from csist.cli.unmix.settings import Settings
@@ -53,6 +53,12 @@ class Slice:
     start: int
     stop: int
     options: ReadOptions
+
+    def errors(self) -> FloatArray | None:
+        """Standard deviation of the pixels of the same images, (n, H, W) in counts; None if it is not known."""
+        from csist.io.slices import read_error_slice
+
+        return read_error_slice(self.path, self.start, self.stop, self.options)
 
     def read(self) -> FloatArray:
         """Read the images, (n, H, W) in counts.
@@ -117,16 +123,16 @@ def open_on_cluster(
         ClusterError: if the scheduler is gone.
     """
     for _, steps in groupby(submit_ahead(client, _steps(files, settings)), key=lambda step: step[0][0]):
-        yield partial(_opened, steps)
+        yield partial(_opened, steps, settings.min_score)
 
 
-def _opened(steps: Iterator[Step]) -> OpenFile:
+def _opened(steps: Iterator[Step], least_score: float | None) -> OpenFile:
     """Open a file from its steps: its description and then its parts, raising an exception in place of either."""
     _, description = next(steps)
     if isinstance(description, Exception):
         raise description
     shape, notes = description
-    return OpenFile(shape, notes, _blocks(steps))
+    return OpenFile(shape, notes, (above_score(block, least_score) for block in _blocks(steps)))
 
 
 def _blocks(steps: Iterator[Step]) -> Iterator[Block]:
@@ -220,8 +226,9 @@ def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> Solved:
         raise ClusterError(
             f"the worker on {socket.gethostname()} cannot build the method, but this machine can: {error}"
         ) from error
-    return unmix_windows(method, images, part.start)
+    return unmix_windows(method, images, part.start, part.errors())
 
 
 def _unmix_frame(part: Slice, count: int, options: FrameOptions) -> Solved:
-    return unmix_frame(part.read()[0], part.start, count, options)
+    frame, error = part.read()[0], part.errors()
+    return unmix_frame(frame, part.start, count, options, None if error is None else error[0])

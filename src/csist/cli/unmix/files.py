@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, in_file
+from csist.cli.unmix.blocks import Block, above_score, in_file
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import solve_windows
 
@@ -52,7 +52,7 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
 
 
 def _placed(blocks: Iterator[Block], settings: Settings) -> Iterator[Block]:
-    return (in_file(block, settings.reading.origin) for block in blocks)
+    return (above_score(in_file(block, settings.reading.origin), settings.min_score) for block in blocks)
 
 
 def check_frames(stack: ImageStack, method: str) -> list[int]:

@@ -41,7 +41,7 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
         index, (name, frame) = numbered
         if np.isnan(frame).all():
             sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
-        solved = unmix_frame(frame, index, len(sequence), options)
+        solved = unmix_frame(frame, index, len(sequence), options, sequence.error(index))
 
         def view(_: int) -> View | None:
             return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
@@ -74,7 +74,9 @@ def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
     return row | {"frames": measured.frames}
 
 
-def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions) -> Solved:
+def unmix_frame(
+    frame: FloatArray, index: int, count: int, options: FrameOptions, error: FloatArray | None = None
+) -> Solved:
     """Unmix a frame.
 
     Args:
@@ -82,6 +84,7 @@ def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions
         index: index of the frame in its sequence.
         count: number of frames in the sequence; 0 if unknown.
         options: options of the frame.
+        error: (H, W) standard deviation of each pixel in counts, if it is known.
 
     Raises:
         InputError: if the frame cannot be used.
@@ -94,7 +97,7 @@ def unmix_frame(frame: FloatArray, index: int, count: int, options: FrameOptions
     if np.isnan(frame).all():
         return Solved([Targets.empty()], [], frame.size)
     try:
-        result = solve_frame(frame, options)
+        result = solve_frame(frame, options, error=error)
     except InputError as error:
         raise InputError(f"frame {index}: {error}" if count != 1 else str(error)) from error
     groups = [{"frame": index, "group": group.number, **group_row(group)} for group in result.groups]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,11 @@ class Settings:
     temporal: int | None = None
     workers: int | None = None
     reading: ReadOptions = field(default_factory=_all_of_it)
+    detector_values: Mapping[str, Any] = field(default_factory=dict)
+    """Gain, read noise and saturation given by options, which go before those of a card, a file or its header."""
+    min_score: float | None = None
+    noise_stated: bool = False
+    """Whether the card or an option states the read noise."""
 
     def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
         """Return the sensor from the card, the file or the default, in this order, overridden by the options."""
@@ -60,26 +66,46 @@ class Settings:
             sensor = replace(sensor, psf=self.psf)
         if self.background is not None:
             sensor = replace(sensor, background=self.background)
-        return sensor
+        return self._as_detected(sensor)
 
-    def noise_for(self, stack: ImageStack) -> float | None:
-        """Return the noise in counts stated by an option or the file; None if it is to be estimated."""
-        if self.noise_std is None and self.sensor is None and stack.sensor is not None:
-            return stack.sensor.read_noise
+    def _as_detected(self, sensor: Sensor) -> Sensor:
+        """The sensor with what options say of the detector; after dark and flat no level of clipping is left."""
+        sensor = replace(sensor, **self.detector_values)
+        return replace(sensor, saturation=None, bits=None, quantised=False) if self.reading.corrects else sensor
+
+    def noise_for(self, stack: ImageStack, sensor: Sensor) -> float | None:
+        """Return the noise in counts of a pixel without targets, if an option, card or file states it.
+
+        Args:
+            stack: the windows.
+            sensor: of `sensor_for`.
+        """
+        if self.noise_std is None and (self.noise_stated or (self.sensor is None and stack.sensor is not None)):
+            return sensor.pixel_noise
         return self.noise_std
+
+    @property
+    def masks(self) -> bool:
+        """Whether pixels can be left out."""
+        return self.mask_nan or self.reading.masks
 
     def frame_options(self, sequence: FrameSequence) -> FrameOptions:
         """The options of frames, with the sensor of a card, of the file, or what its header knows of one."""
         from csist.physics.sensor import Sensor
 
         sensor = self.sensor or sequence.sensor
-        of_header = sensor is None and sequence.header.states_sensor
+        partly = sensor is None and (sequence.header.states_sensor or bool(self.detector_values))
+        if partly:
+            sensor = sequence.header.applied(Sensor())
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
+        sensor = None if sensor is None else self._as_detected(sensor)
+        # With a gain, the read noise is only a part of the noise.
+        stated = self.noise_stated and sensor is not None and sensor.gain is None
         return FrameOptions(
-            sensor=sequence.header.applied(Sensor()) if of_header else sensor,
-            sensor_has_psf=not of_header,
+            sensor=sensor,
+            sensor_has_psf=not partly,
             prior=self.prior,
-            noise_std=self.noise_std,
+            noise_std=sensor.read_noise if stated and sensor is not None and self.noise_std is None else self.noise_std,
             psf=self.psf_measured or self.psf,
             detector=self.detector,
             false_alarm_rate=self.false_alarm_rate,
@@ -111,7 +137,7 @@ class Settings:
         plain = {
             each.name: getattr(self, each.name)
             for each in fields(self)
-            if each.name not in (*cards, "reading") and getattr(self, each.name) is not None
+            if each.name not in (*cards, "reading", "noise_stated") and getattr(self, each.name) is not None
         }
         options = plain | {name: card for name, card in cards.items() if card is not None and name != "sensor"}
         options |= {"reading": {each.name: getattr(self.reading, each.name) for each in fields(self.reading)}}
@@ -140,8 +166,9 @@ def make_reading(
     frames: str | None,
     roi: str | None,
     max_pixels: int | None,
+    **maps: Any,
 ) -> ReadOptions:
-    """What of the files is read, from the options' values.
+    """What of the files is read, from the options' values; `maps` are the other fields of `ReadOptions`.
 
     Raises:
         InputError: if one is out of range.
@@ -155,6 +182,7 @@ def make_reading(
         page=page,
         frames=(0, None) if frames is None else parse_range("frames", frames),
         roi=None if roi is None else parse_roi(roi),
+        **maps,
     )
     return options if max_pixels is None else replace(options, max_pixels=max_pixels)
 
@@ -181,6 +209,10 @@ class Options:
     temporal: int | None
     workers: int | None
     reading: ReadOptions
+    gain: float | None = None
+    read_noise: float | None = None
+    saturation: float | None = None
+    min_score: float | None = None
 
 
 def make_settings(given: Options) -> Settings:
@@ -191,13 +223,20 @@ def make_settings(given: Options) -> Settings:
     """
     from csist.checks import check_not_negative, check_ratio
     from csist.io.cards import read_prior
-    from csist.methods.table import canonical_name
+    from csist.methods.table import abilities, canonical_name
+    from csist.unmixing import check_noise_map
 
     check_mode(given.mode)
+    if given.min_score is not None and not 0.0 <= given.min_score <= 1.0:
+        raise InputError(f"min_score must be between 0 and 1, got {given.min_score}")
     FrameOptions(detector=given.detector, false_alarm_rate=given.false_alarm_rate)
     key = canonical_name(given.method)
     check_runtime(given.runtime, [key])
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
+    detector = _detector_values(given)
+    check_noise_map(key, given.reading.has_noise)
+    if given.reading.masks and not abilities(key).masks:
+        raise InputError(f"method {key!r} cannot leave pixels out: leave the maps out, or use the method 'continuous'")
     psf, measured = _chosen_psf(given)
     if given.background is not None and abs(given.background) == float("inf"):
         raise InputError(f"background must be finite, got {given.background}")
@@ -213,7 +252,7 @@ def make_settings(given: Options) -> Settings:
         sensor=sensor,
         psf=psf,
         background=given.background,
-        noise_std=stated_noise if given.noise_std is None else check_not_negative("noise_std", given.noise_std),
+        noise_std=None if given.noise_std is None else check_not_negative("noise_std", given.noise_std),
         mask_nan=given.mask_nan,
         weights=given.weights,
         runtime=given.runtime,
@@ -223,7 +262,23 @@ def make_settings(given: Options) -> Settings:
         temporal=given.temporal,
         workers=given.workers,
         reading=given.reading,
+        detector_values=detector,
+        min_score=given.min_score,
+        noise_stated=stated_noise is not None or given.read_noise is not None,
     )
+
+
+def _detector_values(given: Options) -> dict[str, Any]:
+    """Fields of the sensor that options state.
+
+    Raises:
+        InputError: if one is out of range.
+    """
+    from csist.checks import check_not_negative, check_positive
+
+    checks = {"gain": check_positive, "read_noise": check_not_negative, "saturation": check_positive}
+    values = {name: getattr(given, name) for name in checks}
+    return {name: check(name, values[name]) for name, check in checks.items() if values[name] is not None}
 
 
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:

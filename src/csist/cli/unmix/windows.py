@@ -31,7 +31,7 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     while start < len(images):
         block = images[start : start + size]
         started = time.perf_counter()
-        solved = unmix_windows(method, block, start)
+        solved = unmix_windows(method, block, start, stack.errors(slice(start, start + len(block))))
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
             truth = None if truths is None else truths[start + index]
@@ -72,18 +72,19 @@ def settle_windows(
     if len(empty):
         notes.append(f"{empty_text(empty.tolist(), 'image')}, it has no targets")
     sensor, psf = settings.sensor_for(stack, images), None
+    noise = settings.noise_for(stack, sensor)
     if settings.psf_measured == "empirical":
         raise InputError("an empirical PSF is measured on whole frames: for windows use --psf auto")
     if settings.psf_measured:
         from csist.methods.continuous.calibrate import calibrate
 
-        measured = calibrate(images, sensor, settings.prior, settings.noise_for(stack), workers=settings.workers)
+        measured = calibrate(images, sensor, settings.prior, noise, workers=settings.workers)
         level = measured.background if settings.background is None else settings.background
         sensor = replace(measured.sensor, background=level)
         psf = psf_row(measured.sigma_px, measured.sigma_px_std, measured.images_used)
     recipe = window_recipe(
         images, stack.data.dtype, sensor, settings.prior, settings.method,
-        mask_nan=settings.mask_nan, noise_std=settings.noise_for(stack), **settings.method_options,
+        mask_nan=settings.masks, noise_std=noise, **settings.method_options,
     )  # fmt: skip
     return everything, recipe, psf
 
@@ -97,20 +98,22 @@ def whole_batches(method: Unmixer, windows: int) -> int:
     return -(-windows // method.block_size) * method.block_size
 
 
-def unmix_windows(method: Unmixer, images: FloatArray, start: int) -> Solved:
+def unmix_windows(method: Unmixer, images: FloatArray, start: int, error: FloatArray | None = None) -> Solved:
     """Unmix windows.
 
     Args:
         method: made by the recipe of `settle_windows`.
         images: (n, H, W) in counts; there is nothing in one that is NaN everywhere.
         start: place of the first one in its file.
+        error: (n, H, W) standard deviation of each pixel in counts, if it is known.
     """
     import numpy as np
 
     from csist.targets import Targets
 
     held = np.flatnonzero(~np.isnan(images).all(axis=(1, 2))).tolist()
-    answers = method.solve(images[held])
+    known: dict[str, Any] = {} if error is None else {"error": error[held]}
+    answers = method.solve(images[held], **known)
     targets = [Targets.empty() for _ in images]
     for place, found in zip(held, answers.targets, strict=True):
         targets[place] = found

@@ -231,7 +231,7 @@ def _terms(
     number, rows, columns = data.shape
     flat = (number * rows, columns)
     slope, curvature = np.empty(flat), np.empty(flat)
-    pixels = Window(data.reshape(flat), codes.reshape(flat), 0, 0, np.zeros((0, *flat)))
+    pixels = Window(data.reshape(flat), codes.reshape(flat), np.ones(flat), 0, 0, np.zeros((0, *flat)))
     value = pixel_terms((light + shared[1]).reshape(flat), pixels, noise_of(sensor, variance), slope, curvature)
     slope, curvature = slope.reshape(number, -1), curvature.reshape(number, -1)
     jacobian = jacobian.reshape(number, 5, -1)
@@ -317,7 +317,8 @@ def _fit(
         InputError: if too few windows remain.
     """
     _check_enough(len(own), images)
-    variance = noise_std**2 + sensor.rounding_variance
+    # The background is part of the light here, so its photons are no part of the noise.
+    variance = sensor.with_pixel_noise(noise_std).read_noise ** 2 + sensor.rounding_variance
     data, codes = pixel_codes(stack, sensor)
     shared = np.array([sigma_px, sensor.background])
     if sensor.quantised and noise_std < DITHER_STD:

@@ -155,22 +155,23 @@ def fill_log_likelihoods(posterior: Posterior, state: SingleArray, scratch: Scra
     """Fill `value` (chains,) with the log likelihood of the parameters `state` (size, chains) of each chain."""
     _fill_image(posterior, state, scratch)
     image, data, noise = scratch.image, posterior.window.data, posterior.noise
-    h, w, chains = image.shape
+    weight = posterior.window.weight
+    rows, columns, chains = image.shape
     if posterior.is_plain:
         value[:] = np.float32(0.0)
-        for i in range(h):
-            for j in range(w):
-                z, model = np.float32(data[i, j]), image[i, j]
+        for i in range(rows):
+            for j in range(columns):
+                z, w, model = np.float32(data[i, j]), np.float32(weight[i, j]), image[i, j]
                 for chain in range(chains):
                     residual = z - model[chain]
-                    value[chain] += residual * residual
+                    value[chain] += w * residual * residual
         factor = np.float32(-0.5 / noise.variance)
         for chain in range(chains):
             value[chain] *= factor
         return
     for chain in range(chains):
-        for i in range(h):
-            for j in range(w):
+        for i in range(rows):
+            for j in range(columns):
                 scratch.one[i, j] = image[i, j, chain]
         value[chain] = log_likelihood(scratch.one, posterior.window, noise)
 

@@ -1,8 +1,8 @@
 """The likelihood of a group of point targets and its derivatives, compiled with Numba.
 
 Each pixel adds log p(z | mu) with first derivative g and expected curvature c; Fisher scoring then needs only J^T g
-and J^T diag(c) J. A measured pixel has Gaussian noise of variance s^2 + mu / gain; one at the ceiling or the floor is
-censored: its value is only a bound.
+and J^T diag(c) J. A measured pixel has Gaussian noise of variance s^2 / w + mu / gain, w its weight; one at the ceiling
+or the floor is censored: its value is only a bound.
 """
 
 from __future__ import annotations
@@ -169,14 +169,16 @@ def log_likelihood(image: FloatArray, window: Window, noise: Noise) -> float:
             c = window.code[i, j]
             if c == MEASURED:
                 residual = window.data[i, j] - image[i, j]
+                dark = noise.variance / window.weight[i, j]
                 if noise.inverse_gain == 0.0:
-                    total -= 0.5 * residual * residual / noise.variance
+                    total -= 0.5 * residual * residual / dark
                 else:
-                    v = noise.variance + max(image[i, j], 0.0) * noise.inverse_gain
-                    total -= 0.5 * (residual * residual / v + math.log(v / noise.variance))
+                    v = dark + max(image[i, j], 0.0) * noise.inverse_gain
+                    total -= 0.5 * (residual * residual / v + math.log(v / dark))
             elif c != IGNORED:
                 sign = 1.0 if c == AT_CEILING else -1.0
-                s = math.sqrt(noise.variance + max(image[i, j], 0.0) * noise.inverse_gain)
+                dark = noise.variance / window.weight[i, j]
+                s = math.sqrt(dark + max(image[i, j], 0.0) * noise.inverse_gain)
                 total += _log_normal_tail(sign * (image[i, j] - window.data[i, j]) / s)[0]
     return total
 
@@ -200,7 +202,8 @@ def chi_squared(image: FloatArray, window: Window, noise: Noise) -> float:
         for j in range(w):
             residual = window.data[i, j] - image[i, j]
             if _is_contradicted(window.code[i, j], residual):
-                total += residual * residual / (noise.variance + max(image[i, j], 0.0) * noise.inverse_gain)
+                dark = noise.variance / window.weight[i, j]
+                total += residual * residual / (dark + max(image[i, j], 0.0) * noise.inverse_gain)
     return total
 
 
@@ -216,12 +219,13 @@ def pixel_terms(image: FloatArray, window: Window, noise: Noise, slope: FloatArr
         curvature: filled, (h, w), the expected -d2 log p / d mu2.
     """
     h, w = image.shape
-    variance, inverse_gain = noise.variance, noise.inverse_gain
+    inverse_gain = noise.inverse_gain
     total = 0.0
     for i in range(h):
         for j in range(w):
             c = window.code[i, j]
             mu = image[i, j]
+            variance = noise.variance / window.weight[i, j]
             if c == MEASURED:
                 residual = window.data[i, j] - mu
                 if inverse_gain == 0.0:

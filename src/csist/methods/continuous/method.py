@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_stack
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver
+from csist.methods.continuous.units import from_units, in_units, typical_variance, unit_of, weights_of
 from csist.methods.unmixer import Answers
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Targets
-from csist.windows import estimate_noise
+from csist.windows import check_error, leave_out, window_noise
 
 MODES = tuple(EFFORTS)
 
@@ -37,8 +39,8 @@ class Continuous:
         ratio: not used; every method takes it.
         prior: scene prior; default `ScenePrior.flat()`.
         mode: "accurate" or "fast".
-        noise_std: noise of a pixel in counts before rounding; None takes the sensor's, and if that is 0
-            estimates it from each stack.
+        noise_std: noise in counts of a pixel without targets, before rounding; None takes the sensor's read noise and
+            the photons of its background, and if the read noise is 0 estimates it from each stack.
         background: "known" (the sensor's), or beyond it an unknown "constant", "plane" or "surface" (of second
             degree) in each window; for priors that are not single-pixel.
         mask_nan: leave out NaN pixels instead of refusing the image.
@@ -83,6 +85,7 @@ class Continuous:
         images: FloatArray,
         progress: Callable[[int, int], None] | None = None,
         keep_samples: bool = False,
+        error: FloatArray | None = None,
     ) -> Answers:
         """Targets and group information of each image of a stack (N, H, W) in counts, in order.
 
@@ -90,6 +93,9 @@ class Continuous:
             images: (N, H, W) or (H, W).
             progress: called with (images done, images in all) now and then.
             keep_samples: give each group its posterior samples, for `Group.interval` and `Group.covariance`.
+            error: standard deviation of each pixel in counts with all that adds to it, photons of the targets and
+                rounding too, (N, H, W) or (H, W) for all images; takes the place of the noise and of the sensor's gain.
+                A pixel where it is 0 or not finite is left out.
 
         Raises:
             InputError: if the stack cannot be used or holds NaN and `mask_nan` is off.
@@ -99,23 +105,29 @@ class Continuous:
             raise InputError(
                 f"image {int(np.isnan(stack).any(axis=(1, 2)).argmax())} holds NaN: use mask_nan to leave them out"
             )
-        noise = self.noise_std
-        if noise is None:
-            noise = self.sensor.read_noise or estimate_noise(stack - self.sensor.background)
-        variance = noise**2 + self.sensor.rounding_variance
-        if variance <= 0.0:
-            variance = 1e-6 * max(float(np.nanmax(np.abs(stack), initial=0.0)), 1.0) ** 2
         sensor = self.sensor.with_shape((stack.shape[1], stack.shape[2]))
-        if sensor.gain is not None:
-            variance += max(sensor.background, 0.0) / sensor.gain
+        error = check_error(error, stack.shape)
+        stack = leave_out(stack, error)
+        if error is None:
+            variance = window_noise(stack, sensor, self.noise_std) ** 2 + sensor.rounding_variance
+        else:
+            # The map is the whole noise of a pixel.
+            sensor = replace(sensor, gain=None, quantised=False)
+            variance = typical_variance(error)
+        unit = unit_of(sensor, variance)
+        scaled, prior = in_units(sensor, self.prior, unit)
         solver: PixelSolver | FreeSolver
         if self.prior.single_pixel:
-            solver = PixelSolver(sensor, self.prior, self.effort, variance)
+            solver = PixelSolver(scaled, prior, self.effort, variance / unit**2)
         else:
-            solver = FreeSolver(sensor, self.prior, self.effort, variance, self.background_terms)
+            solver = FreeSolver(scaled, prior, self.effort, variance / unit**2, self.background_terms)
 
         def solve_part(start: int) -> Answers:
-            return solver.solve(stack_of(stack[start : start + IMAGES_A_TASK], sensor, solver.basis), keep_samples)
+            images = stack[start : start + IMAGES_A_TASK]
+            weight = None if error is None else weights_of(error, variance, slice(start, start + len(images)))
+            windows = stack_of(images, sensor, solver.basis, weight)
+            found = solver.solve(windows._replace(data=windows.data / unit), keep_samples)
+            return from_units(found, unit)
 
         starts = range(0, len(stack), IMAGES_A_TASK)
         answers = Answers([], [])

@@ -11,6 +11,7 @@ from csist._compiled import calling, fused, inlined, inner, linked
 from csist.methods.continuous.chain_likelihood import (
     KERNELS,
     Kernels,
+    call_log_likelihoods,
     call_render,
     fill_log_likelihoods,
     fill_profiles,
@@ -23,6 +24,13 @@ WIDEST_STEP = 2.0
 """Largest proposal scale."""
 TARGET_ACCEPTANCE = 0.25
 
+UNIFORMS_A_NORMAL = 4
+"""Uniform numbers whose sum is taken as a normal one."""
+NORMAL_SCALE = math.sqrt(12.0 / UNIFORMS_A_NORMAL)
+"""Of that sum, for a variance of 1."""
+SCATTER_TRIES, SCATTER_SIGMAS = 4, 2.0
+"""Draws of Laplace's approximation that a chain is offered, and how unlikely the one that it takes may be."""
+
 PRIOR_INFORMATION = 12.0
 """Of a uniform distribution of width 1: one over its variance."""
 
@@ -30,10 +38,12 @@ PRIOR_INFORMATION = 12.0
 @inlined
 def _fill_curvatures(posterior: Posterior, scratch: Scratch) -> None:
     """Fill `scratch.curvature` with the expected -d2 log p / d mu2 of each pixel of `scratch.image`."""
-    if posterior.is_plain:
-        scratch.curvature[:] = np.float32(1.0 / posterior.noise.variance)
-        return
     h, w, chains = scratch.image.shape
+    if posterior.is_plain:
+        for i in range(h):
+            for j in range(w):
+                scratch.curvature[i, j] = np.float32(posterior.window.weight[i, j] / posterior.noise.variance)
+        return
     for chain in range(chains):
         for i in range(h):
             for j in range(w):
@@ -224,6 +234,49 @@ def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
                     state[p, chain] = trial[p, chain]
             else:
                 accepted[chain] = np.float32(0.0)
+
+
+@inlined
+def scatter(call: Kernels, posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
+    """Move chains from the mode where they start to draws from Laplace's approximation around it.
+
+    Few steps from a mode do not reach the width of the posterior in all its directions, those of the background
+    terms among them. A draw whose likelihood is lower than such a draw's can be is drawn again; where the posterior is
+    far from normal, chains stay.
+
+    Args:
+        call: addresses of kernels.
+        posterior: what is sampled.
+        chains: at their starts, with `root` and `value` filled.
+        scratch: arrays to work in.
+    """
+    state, value = chains.state, chains.value
+    size, number = state.shape
+    trial, allowed, draw = scratch.trial, scratch.accepted, np.empty(number, np.float32)
+    lowest = -0.5 * size - SCATTER_SIGMAS * math.sqrt(0.5 * size)
+    moved = np.zeros(number, np.bool_)
+    for _ in range(SCATTER_TRIES):
+        for p in range(size):
+            for chain in range(number):
+                trial[p, chain] = state[p, chain]
+        for i in range(size):
+            draw[:] = np.float32(-0.5 * UNIFORMS_A_NORMAL)
+            for _ in range(UNIFORMS_A_NORMAL):
+                uniform(chains.random, scratch.draw)
+                for chain in range(number):
+                    draw[chain] += scratch.draw[chain]
+            for c in range(i + 1):
+                for chain in range(number):
+                    trial[c, chain] += np.float32(NORMAL_SCALE) * draw[chain] * chains.root[i, c, chain]
+        _mark_allowed(posterior, trial, allowed)
+        call_log_likelihoods(call.log_likelihoods, posterior, trial, scratch, scratch.trial_value)
+        for chain in range(number):
+            gain = (scratch.trial_value[chain] - value[chain]) * chains.power[chain]
+            if not moved[chain] and allowed[chain] > np.float32(0.0) and gain > lowest:
+                moved[chain] = True
+                value[chain] = scratch.trial_value[chain]
+                for p in range(size):
+                    state[p, chain] = trial[p, chain]
 
 
 call_shape_proposals, call_move = calling(shape_proposals), calling(move)

@@ -37,11 +37,13 @@ class Stack(NamedTuple):
     Args:
         data: (N, H, W) in counts, background subtracted.
         code: (N, H, W) codes of the pixels.
+        weight: (N, H, W) `Noise.variance` over a pixel's own; 1 where all pixels have one noise.
         basis: (terms, H, W) background terms whose coefficients are unknown.
     """
 
     data: FloatArray
     code: CodeArray
+    weight: FloatArray
     basis: FloatArray
 
 
@@ -51,6 +53,7 @@ class Window(NamedTuple):
     Args:
         data: (h, w) in counts, background subtracted.
         code: (h, w) codes of the pixels.
+        weight: (h, w) `Noise.variance` over a pixel's own.
         row: of the first pixel in the whole image.
         column: likewise.
         basis: (terms, h, w) background terms whose coefficients are unknown.
@@ -58,6 +61,7 @@ class Window(NamedTuple):
 
     data: FloatArray
     code: CodeArray
+    weight: FloatArray
     row: int
     column: int
     basis: FloatArray
@@ -67,7 +71,7 @@ class Noise(NamedTuple):
     """Noise of a pixel.
 
     Args:
-        variance: without shot noise, in counts^2, rounding included.
+        variance: of a pixel of weight 1, without shot noise, in counts^2, rounding included.
         inverse_gain: counts per electron; 0 without shot noise.
         before_rounding: standard deviation in counts before rounding, where that is so low that rounding is no
             Gaussian noise; else negative.
@@ -106,8 +110,8 @@ class Bounds(NamedTuple):
     min_separation: float
 
 
-STACK = tuple_type(Stack, CUBE, int8[:, :, ::1], CUBE)
-WINDOW = tuple_type(Window, MATRIX, int8[:, ::1], int64, int64, CUBE)
+STACK = tuple_type(Stack, CUBE, int8[:, :, ::1], CUBE, CUBE)
+WINDOW = tuple_type(Window, MATRIX, int8[:, ::1], MATRIX, int64, int64, CUBE)
 NOISE = tuple_type(Noise, float64, float64, float64)
 OPTICS = tuple_type(Optics, TABLES, TABLES.copy(dtype=float32))
 BOUNDS = tuple_type(Bounds, VECTOR, VECTOR, boolean, float64)
@@ -133,6 +137,7 @@ def cut(stack: Stack, place: int, region: IntArray) -> Window:
     return Window(
         stack.data[place, top:bottom, left:right].copy(),
         stack.code[place, top:bottom, left:right].copy(),
+        stack.weight[place, top:bottom, left:right].copy(),
         top,
         left,
         stack.basis[:, top:bottom, left:right].copy(),
@@ -178,15 +183,19 @@ def pixel_codes(images: FloatArray, sensor: Sensor) -> tuple[FloatArray, CodeArr
     return data, codes
 
 
-def stack_of(images: FloatArray, sensor: Sensor, basis: FloatArray | None = None) -> Stack:
+def stack_of(
+    images: FloatArray, sensor: Sensor, basis: FloatArray | None = None, weight: FloatArray | None = None
+) -> Stack:
     """The windows (N, H, W) of a sensor as the solver takes them.
 
     Args:
         images: in counts, NaN where masked.
         sensor: gives background, ceiling and floor.
         basis: (terms, H, W) unknown background terms; None for a background that is known.
+        weight: (N, H, W) of the pixels, see `Stack`; None for one noise.
     """
     data, code = pixel_codes(images, sensor)
     if basis is None:
         basis = np.zeros((0, *images.shape[1:]))
-    return Stack(np.ascontiguousarray(data - sensor.background), np.ascontiguousarray(code), basis)
+    weight = np.ones(images.shape) if weight is None else np.ascontiguousarray(weight)
+    return Stack(np.ascontiguousarray(data - sensor.background), np.ascontiguousarray(code), weight, basis)

@@ -44,7 +44,7 @@ class Posterior(NamedTuple):
         window: the data.
         basis: (terms, h, w) background terms in single precision.
         noise: of a pixel.
-        is_plain: whether all pixels are measured, with one noise.
+        is_plain: whether all pixels are measured, with a noise that does not depend on the light.
     """
 
     targets: int

@@ -103,15 +103,15 @@ class Square(NamedTuple):
     """The pixels around a candidate, as many as a template has.
 
     Args:
-        values: (P * P,) in counts, 0 outside the window and where masked.
-        valid: (P * P,) 1 where there is a value, else 0.
-        is_whole: whether all are valid.
-        light: sum of the values.
-        power: sum of their squares.
+        values: (P * P,) in counts times the weight, 0 outside the window and where masked.
+        weight: (P * P,) of the pixels, 0 where there is no value.
+        is_whole: whether all weights are 1.
+        light: sum of the values, in counts.
+        power: weighted sum of their squares.
     """
 
     values: SingleArray
-    valid: SingleArray
+    weight: SingleArray
     is_whole: bool
     light: float
     power: float
@@ -121,18 +121,20 @@ class Square(NamedTuple):
 def _cut_square(window: Window, row: int, column: int, side: int) -> Square:
     """The square around the pixel (row, column) of a window."""
     rows, columns = window.data.shape
-    values, valid = np.zeros(side * side, np.float32), np.zeros(side * side, np.float32)
-    light, power, missing = 0.0, np.float32(0.0), 0
+    values, weight = np.zeros(side * side, np.float32), np.zeros(side * side, np.float32)
+    light, power, is_whole = 0.0, np.float32(0.0), True
     for i in range(side):
         for j in range(side):
             r, c = row - side // 2 + i, column - side // 2 + j
             if 0 <= r < rows and 0 <= c < columns and window.code[r, c] != IGNORED:
-                values[i * side + j], valid[i * side + j] = np.float32(window.data[r, c]), np.float32(1.0)
+                value, own = np.float32(window.data[r, c]), np.float32(window.weight[r, c])
+                values[i * side + j], weight[i * side + j] = own * value, own
                 light += window.data[r, c]
-                power += np.float32(window.data[r, c]) ** 2
+                power += own * value**2
+                is_whole = is_whole and own == np.float32(1.0)
             else:
-                missing += 1
-    return Square(values, valid, missing == 0, light, float(power))
+                is_whole = False
+    return Square(values, weight, is_whole, light, float(power))
 
 
 @inner
@@ -143,11 +145,11 @@ def _match(square: Square, images: SingleArray, flux: FloatArray, misfits: Float
         square: the pixels.
         images: (m, P, P) of the templates.
         flux: (2,) bounds in counts.
-        misfits: filled, (n,) squared residuals; infinite where nothing is seen.
+        misfits: filled, (n,) weighted squared residuals; infinite where nothing is seen.
         fluxes: filled, (n,) in counts.
     """
     pixels = square.values.shape[0]
-    values, valid = square.values, square.valid
+    values, weight = square.values, square.weight
     for m in range(misfits.shape[0]):
         model = images[m].reshape(pixels)
         cross, norm = np.float32(0.0), np.float32(0.0)
@@ -158,7 +160,7 @@ def _match(square: Square, images: SingleArray, flux: FloatArray, misfits: Float
         else:
             for p in range(pixels):
                 cross += values[p] * model[p]
-                norm += valid[p] * model[p] * model[p]
+                norm += weight[p] * model[p] * model[p]
         misfits[m], fluxes[m] = np.inf, flux[0]
         if norm > np.float32(0.0):
             fluxes[m] = min(max(cross / norm, flux[0]), flux[1])
@@ -176,12 +178,13 @@ def match_templates(
 
 @inlined
 def _brightest(window: Window) -> tuple[int, int]:
-    """Row and column of the brightest pixel that is not masked."""
+    """Row and column of the pixel brightest against its own noise, among those that are not masked."""
     top, row, column = -np.inf, 0, 0
     for i in range(window.data.shape[0]):
         for j in range(window.data.shape[1]):
-            if window.code[i, j] != IGNORED and window.data[i, j] > top:
-                top, row, column = window.data[i, j], i, j
+            value = window.data[i, j] * math.sqrt(window.weight[i, j])
+            if window.code[i, j] != IGNORED and value > top:
+                top, row, column = value, i, j
     return row, column
 
 
@@ -225,7 +228,7 @@ def empty_outside(window: Window, region: IntArray, variance: float) -> float:
         for j in range(window.data.shape[1]):
             is_inside = region[0] <= i < region[1] and region[2] <= j < region[3]
             if not is_inside and window.code[i, j] == MEASURED:
-                total -= 0.5 * window.data[i, j] ** 2 / variance
+                total -= 0.5 * window.data[i, j] ** 2 * window.weight[i, j] / variance
     return total
 
 

@@ -79,10 +79,11 @@ class Effort:
     samples: int
     widening: tuple[float, ...]
 
-    def ladder(self) -> Ladder:
-        """The tempered chains."""
+    def ladder(self, is_scattered: bool) -> Ladder:
+        """The tempered chains, which start around the modes or on them."""
         temperatures = np.array([TEMPERATURE_RATIO**level for level in range(self.levels)])
-        return Ladder(temperatures, 1, TEMPERED_CHAINS, np.array(self.sweeps, dtype=np.int64), BURN_IN, SEED)
+        sweeps = np.array(self.sweeps, dtype=np.int64)
+        return Ladder(temperatures, 1, TEMPERED_CHAINS, sweeps, BURN_IN, SEED, is_scattered)
 
     def plan(self, count: int) -> Plan:
         """The annealing of a group of so many targets."""
@@ -312,7 +313,7 @@ class PixelSolver:
             stack,
             groups_of(counts, np.array(regions).reshape(-1, 4), starts, number, self.bounds(places), self.noise),
             self.laws,
-            self.effort.ladder(),
+            self.effort.ladder(is_scattered=False),
             draws,
         )
         return draws
@@ -411,5 +412,6 @@ class FreeSolver:
         if counts.any():
             regions, number = np.tile(whole_region(stack), (len(counts), 1)), np.ones(len(counts), np.int64)
             groups = groups_of(counts, regions, theta[:, None].copy(), number, bounds, self.noise)
-            temper_stack(kernels(self.noise), stack, groups, self.laws, self.effort.ladder(), draws)
+            ladder = self.effort.ladder(is_scattered=True)
+            temper_stack(kernels(self.noise), stack, groups, self.laws, ladder, draws)
         return draws

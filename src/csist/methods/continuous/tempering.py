@@ -21,6 +21,7 @@ from csist.methods.continuous.metropolis import (
     accepts,
     call_move,
     call_shape_proposals,
+    scatter,
 )
 from csist.methods.continuous.model import Bounds, Noise, SingleArray, Stack, cut
 from csist.methods.continuous.population import (
@@ -54,6 +55,7 @@ class Ladder(NamedTuple):
         sweeps: (n,) sweeps for 1, 2, ..., n and more targets.
         burn_in: fraction of sweeps discarded, in which proposal scales are adapted.
         seed: of the chains' random numbers.
+        is_scattered: whether chains start around their starts, spread as Laplace's approximation, or on them.
     """
 
     temperatures: FloatArray
@@ -62,6 +64,7 @@ class Ladder(NamedTuple):
     sweeps: IntArray
     burn_in: float
     seed: int
+    is_scattered: bool
 
 
 class Groups(NamedTuple):
@@ -214,6 +217,8 @@ def temper(
     for sweep in range(sweeps):
         if sweep % REFRESH_SWEEPS == 0:
             call_shape_proposals(call.shape_proposals, call, posterior, chains, floor, scratch)
+        if sweep == 0 and ladder.is_scattered:
+            scatter(call, posterior, chains, scratch)
         call_move(call.move, posterior, chains, scratch)
         if sweep < burn_in:
             _adapt(chains.scale, scratch.accepted)

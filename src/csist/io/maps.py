@@ -1,0 +1,119 @@
+"""Maps that belong to an image: noise and mask of its pixels, dark frame and flat field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csist._types import BoolArray, FloatArray
+from csist.checks import InputError
+from csist.io.fits import deviation
+from csist.io.formats import Content, ReadOptions, image_kind, split_selector
+
+OF_CCD_DATA = ("UNCERT", "UNCERTAINTY")
+"""Units whose kind (deviation, variance or inverse variance) is written in their header."""
+
+Reader = Callable[[Path, str | None], NDArray[Any]]
+"""Values of a file, (H, W) or (N, H, W), and of the unit with a name where one is given."""
+
+
+def with_maps(content: Content, path: Path, options: ReadOptions, read: Reader, notes: list[str]) -> Content:
+    """What a file holds, with the maps that the options name in the place of its own.
+
+    Args:
+        content: of the file.
+        path: of the file.
+        options: name the maps: files, or units of the same FITS file.
+        read: reads a map.
+        notes: gets what the user should know.
+
+    Raises:
+        InputError: if a map cannot be read, has another shape or holds values that it cannot have.
+    """
+    shape = content.data.shape
+    error, mask, dark, flat = content.error, content.mask, None, None
+    if options.error is not None or options.weight is not None:
+        error = _read_noise(content, path, options, read)
+    if options.mask is not None:
+        declared = _read_map("mask", options.mask, path, shape, read)[0]
+        bad = np.broadcast_to(np.nan_to_num(np.asarray(declared, np.float64), nan=1.0) != 0.0, shape)
+        mask = bad if mask is None else mask | bad
+        notes.append(f"{int(np.count_nonzero(bad))} pixels are masked by {options.mask}")
+    if options.dark is not None:
+        dark = np.asarray(_read_map("dark", options.dark, path, shape, read)[0], np.float64)
+    if options.flat is not None:
+        flat = unit_flat(np.asarray(_read_map("flat", options.flat, path, shape, read)[0], np.float64), options.flat)
+    return content.with_maps(error=error, mask=mask, dark=dark, flat=flat)
+
+
+def unit_flat(flat: FloatArray, name: str) -> FloatArray:
+    """A flat field of mean 1 over its positive pixels, NaN in the others, which have no sensitivity.
+
+    Raises:
+        InputError: if no pixel is positive.
+    """
+    seen = np.isfinite(flat) & (flat > 0.0)
+    if not seen.any():
+        raise InputError(f"flat {name} has no value > 0: it must hold the sensitivity of each pixel")
+    return np.where(seen, flat / float(flat[seen].mean()), np.nan)
+
+
+def corrected(images: FloatArray, dark: FloatArray | None, flat: FloatArray | None, ceiling: float) -> FloatArray:
+    """Images (n, H, W) less the dark frame and over the flat field; NaN where they reached the ceiling before.
+
+    Args:
+        images: in counts.
+        dark: (n, H, W) in counts, or (1, H, W) for all; None for none.
+        flat: of mean 1, likewise.
+        ceiling: level in counts at which the sensor clips; infinite where not known.
+    """
+    values = np.where(images >= ceiling, np.nan, images)
+    if dark is not None:
+        values = values - dark
+    return values if flat is None else values / flat
+
+
+def _read_noise(content: Content, path: Path, options: ReadOptions, read: Reader) -> FloatArray:
+    """Standard deviation of each pixel, infinite where it says nothing."""
+    kind, text = ("error", options.error) if options.error is not None else ("weight", options.weight or "")
+    if kind == "error" and str(text).upper() in OF_CCD_DATA and content.error is not None:
+        return content.error
+    values, unit = _read_map(kind, str(text), path, content.data.shape, read)
+    numbers = np.asarray(values, np.float64)
+    if (numbers < 0.0).any():
+        what = "standard deviations" if kind == "error" else "inverse variances"
+        raise InputError(f"{kind} {text} must hold {what} >= 0, got {float(np.nanmin(numbers)):.6g}")
+    found = deviation("WEIGHT" if kind == "weight" else unit, "", numbers)
+    usable = np.isfinite(found) & (found > 0.0)
+    if not usable.any():
+        raise InputError(f"{kind} {text} has no finite value > 0: no pixel could be used")
+    return np.where(usable, found, np.inf)
+
+
+def _read_map(kind: str, text: str, path: Path, shape: tuple[int, ...], read: Reader) -> tuple[NDArray[Any], str]:
+    """Values of a map, (H, W) or of the image's shape, and the name of its FITS unit."""
+    given, unit = split_selector(text)
+    if not given.is_file() and re.fullmatch(r"\w+(,\d+)?", text) and image_kind(path) == "fits":
+        given, unit = path, text
+    elif not given.is_file():
+        raise InputError(f"cannot read {kind} {text}: there is no such file" + (
+            ", nor is it the name of a FITS unit" if image_kind(path) == "fits" else ""))  # fmt: skip
+    values = read(given, unit)
+    if values.shape[0] == 1 and values.ndim == 3 and values.shape != shape:
+        values = values[0]
+    if values.shape not in (shape, shape[-2:]):
+        raise InputError(f"{kind} {text} has the shape {values.shape}, {path} has {tuple(shape)}: they must be alike")
+    return values, (unit or "").upper().partition(",")[0]
+
+
+def usable_pixels(error: FloatArray | None, mask: BoolArray | None) -> BoolArray | None:
+    """Where the maps leave a pixel in use; None where they leave all."""
+    if error is None:
+        return None if mask is None else ~mask
+    seen = np.isfinite(error)
+    return seen if mask is None else seen & ~mask
