@@ -45,7 +45,7 @@ def least_probability(false_alarm_rate: float) -> float:
     >>> least_probability(1e-9), round(least_probability(1e-3), 3)
     (0.06, 0.006)
     """
-    return min(LEAST_PROBABILITY * (FALSE_ALARM_RATE / false_alarm_rate) ** RATE_EXPONENT, 0.9)
+    return float(min(LEAST_PROBABILITY * (FALSE_ALARM_RATE / false_alarm_rate) ** RATE_EXPONENT, 0.9))
 
 
 def target_probability(flattened: FloatArray, peaks: Peaks, floor: float, sigma_px: float | None) -> FloatArray:

@@ -313,12 +313,12 @@ class PointSources(NamedTuple):
 
     Args:
         pixels: (H, W) that hold their light.
-        count: number of them.
+        number: of them.
         sigma_px: of the PSF, or their typical one.
     """
 
     pixels: BoolArray
-    count: int
+    number: int
     sigma_px: float
 
 

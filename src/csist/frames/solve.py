@@ -207,7 +207,9 @@ def _solve_part(
     known: PSF | None = None if psf is None else psf.psf
     frame = measure_frame(image, rules, known, error) if frame is None else frame
     seen = ContrastFrame.of(image, frame.background, frame.pixels.masked, known)
-    choice = choose_detector(seen) if options.detector == AUTO else Choice(options.detector, "asked for")
+    choice = Choice(options.detector, "asked for")
+    if options.detector == AUTO:
+        choice = choose_detector(seen, one_noise=error is None)
     logger.info("detector: %s (%s)", choice.detector, choice.reason)
     if choice.detector == CROWDED:
         return _solve_crowded(frame, seen, psf, options, choice)

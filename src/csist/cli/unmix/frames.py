@@ -47,8 +47,8 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
             return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
 
         known = solved.psf or (psf if index == 0 else None)
-        shown = {"name": name, "psf": known, "kinds": solved.kinds, "detector": solved.detector}
-        return Block(index, solved.targets, solved.groups, solved.masked, view, **shown)
+        kinds, used = solved.kinds, solved.detector
+        return Block(index, solved.targets, solved.groups, solved.masked, view, name, known, kinds, used)
 
     yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
 
