@@ -181,25 +181,6 @@ class ContrastFrame:
         return replace(peaks, score=probability)[probability >= least_probability(false_alarm_rate)], threshold
 
 
-def contrast_peaks(
-    frame: FloatArray,
-    background: Background,
-    masked: BoolArray | None,
-    psf: PSF | None,
-    false_alarm_rate: float,
-) -> tuple[Peaks, float]:
-    """Spots of a frame by the contrast measure, most significant first, and the threshold in standard deviations.
-
-    Args:
-        frame: (H, W) in counts, NaN allowed.
-        background: of this frame.
-        masked: (H, W) further pixels to leave out.
-        psf: point spread function; None looks for spots of all usual sizes.
-        false_alarm_rate: stated false alarms per pixel in Gaussian noise.
-    """
-    return ContrastFrame.of(frame, background, masked, psf).peaks(false_alarm_rate)
-
-
 def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatArray:
     """Median, lower and upper quantile (3, rows, columns) of the response in overlapping boxes all over the frame."""
     counts = [max(2, round(2 * n / box)) for n in response.shape]

@@ -22,7 +22,7 @@ from csist.frames.detect import detect_peaks
 from csist.frames.groups import FrameGroup, linked_groups
 from csist.frames.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
-from csist.frames.options import AUTO, CONTRAST, CROWDED, FrameOptions
+from csist.frames.options import AUTO, CROWDED, FrameOptions
 from csist.frames.peaks import Peaks, threshold_sigmas
 from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
@@ -213,12 +213,9 @@ def _solve_part(
     logger.info("detector: %s (%s)", choice.detector, choice.reason)
     if choice.detector == CROWDED:
         return _solve_crowded(frame, seen, psf, options, choice)
-    if choice.detector == CONTRAST:
-        peaks, threshold = seen.peaks(options.false_alarm_rate)
-    else:
-        peaks, threshold = detect_peaks(
-            image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, choice.detector
-        )
+    peaks, threshold = detect_peaks(
+        image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, choice.detector, seen=seen
+    )
     psf = guess_psf(frame, peaks, options.psf_error) if psf is None else psf
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
