@@ -38,6 +38,7 @@ from docs_tables import (
     methods,
     metric_example,
     parts,
+    pulls,
     results,
     speed,
     speeds,
@@ -52,8 +53,8 @@ MACROS: dict[str, Callable[..., str]] = {
     for each in (
         aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, published_beside, recipes, results, short_trainings, speed, speeds, summary, table, training_steps,
-        weights, wrong_model, yolo, yolo_budget,
+        published, published_beside, pulls, recipes, results, short_trainings, speed, speeds, summary, table,
+        training_steps, weights, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

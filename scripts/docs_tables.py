@@ -58,6 +58,15 @@ def with_interval(value: float, low: float, high: float, form: str = ".1f", ends
     return f"{value:{form}} ({low:{ends}} to {high:{ends}})"
 
 
+def pulls() -> str:
+    """Root mean square of the pulls of single stars, by kind of noise and mode."""
+    rows = [
+        [row["condition"], row["mode"], str(row["single"]), *(f"{value:.2f}" for value in row["rms"].values())]
+        for row in read_result("pulls")["pulls"]
+    ]
+    return markdown_table(["noise", "mode", "stars", "x", "y", "flux"], rows, numbers_from=2)
+
+
 def figure(name: str, row: str, key: str, form: str = ".1f") -> str:
     """One figure of an evaluation in docs/results.
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from csist.physics.psf import AiryPSF, EllipticalGaussianPSF, GaussianPSF, MoffatPSF, SampledPSF
     from csist.physics.sensor import Sensor
     from csist.scenes import ScenePrior, sample_scenes
+    from csist.sequences.result import SequenceResult, Track
+    from csist.sequences.solve import unmix_sequence
     from csist.targets import Flag, Targets
     from csist.unmixing import unmix
 
@@ -31,8 +33,10 @@ __all__ = [
     "SampledPSF",
     "ScenePrior",
     "Sensor",
+    "SequenceResult",
     "SubPixelGrid",
     "Targets",
+    "Track",
     "__version__",
     "calibrate",
     "create_method",
@@ -42,6 +46,7 @@ __all__ = [
     "sample_scenes",
     "unmix",
     "unmix_frame",
+    "unmix_sequence",
 ]
 
 # Loaded on first use: `import csist` stays cheap, and a command loads only what it needs.
@@ -56,14 +61,17 @@ _HOMES = {
     "SampledPSF": "physics.psf",
     "ScenePrior": "scenes",
     "Sensor": "physics.sensor",
+    "SequenceResult": "sequences.result",
     "SubPixelGrid": "grid",
     "Targets": "targets",
+    "Track": "sequences.result",
     "calibrate": "methods.continuous.calibrate",
     "create_method": "create",
     "list_methods": "methods.table",
     "sample_scenes": "scenes",
     "unmix": "unmixing",
     "unmix_frame": "frames.solve",
+    "unmix_sequence": "sequences.solve",
 }
 _MODULES = ("datasets", "metrics")
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FLOAT_COLUMNS = ("x", "y", "intensity", "score", "x_std", "y_std", "intensity_std")
 INT_COLUMNS = ("flags", "group")
 COLUMNS = FLOAT_COLUMNS + INT_COLUMNS
+HELD = (*COLUMNS, "track")
+"""All columns; tables have `track` only where a target has one."""
 
 
 class Flag(IntFlag):
@@ -59,8 +61,10 @@ class Targets:
         intensity_std: standard errors of the intensity in counts.
         flags: bits of `Flag`.
         group: number of the blob in the image to which the target belongs; -1 for none.
+        track: number of the track to which the target belongs in a sequence; -1 for none.
 
-    All arguments except the first three may be None; NaN (0 for flags, -1 for group) then means "not estimated".
+    All arguments except the first three may be None; NaN (0 for flags, -1 for group and track) then means "not
+    estimated".
 
     Raises:
         InputError: if the arguments are not one-dimensional and equally long, or a position is not finite.
@@ -79,6 +83,7 @@ class Targets:
     intensity_std: NDArray[np.float64]
     flags: NDArray[np.int64]
     group: NDArray[np.int64]
+    track: NDArray[np.int64]
 
     def __init__(
         self,
@@ -92,13 +97,15 @@ class Targets:
         intensity_std: ArrayLike | None = None,
         flags: ArrayLike | None = None,
         group: ArrayLike | None = None,
+        track: ArrayLike | None = None,
     ) -> None:
-        given = dict(zip(COLUMNS, (x, y, intensity, score, x_std, y_std, intensity_std, flags, group), strict=True))
+        values = (x, y, intensity, score, x_std, y_std, intensity_std, flags, group, track)
+        given = dict(zip(HELD, values, strict=True))
         length = np.size(np.asarray(x))
         for name, value in given.items():
             dtype = np.float64 if name in FLOAT_COLUMNS else np.int64
             if value is None:
-                array = np.full(length, {"flags": 0, "group": -1}.get(name, np.nan), dtype=dtype)
+                array = np.full(length, {"flags": 0, "group": -1, "track": -1}.get(name, np.nan), dtype=dtype)
             else:
                 array = np.array(value, dtype=dtype)
             if array.shape != (length,):
@@ -120,7 +127,7 @@ class Targets:
         parts = list(parts)
         if not parts:
             return cls.empty()
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS})
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in HELD})
 
     def __len__(self) -> int:
         return int(self.x.size)
@@ -131,14 +138,19 @@ class Targets:
     def __getitem__(self, key: int | slice | ArrayLike) -> Targets:
         """Return the selected targets (index, slice, index array or boolean mask), always as `Targets`."""
         index = [key] if isinstance(key, int | np.integer) else key
-        return Targets(**{name: getattr(self, name)[index] for name in COLUMNS})
+        return Targets(**{name: getattr(self, name)[index] for name in HELD})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Targets):
             return NotImplemented
-        return all(np.array_equal(getattr(self, n), getattr(other, n), equal_nan=True) for n in COLUMNS)
+        return all(np.array_equal(getattr(self, n), getattr(other, n), equal_nan=True) for n in HELD)
 
     __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a table of these targets; `track` only where a target has one."""
+        return HELD if (self.track >= 0).any() else COLUMNS
 
     def replace(self, **columns: ArrayLike | None) -> Targets:
         """Return a copy with the given columns replaced."""
@@ -152,7 +164,7 @@ class Targets:
         """Return a data frame with one row per target and the columns of this class."""
         import pandas as pd
 
-        return pd.DataFrame({name: getattr(self, name) for name in COLUMNS})
+        return pd.DataFrame({name: getattr(self, name) for name in self.columns})
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame) -> Targets:
@@ -165,7 +177,7 @@ class Targets:
         if missing:
             raise InputError(f"a table of targets needs the columns x, y, intensity; missing: {', '.join(missing)}")
         columns: dict[str, Any] = {name: frame[name].to_numpy() for name in FLOAT_COLUMNS if name in frame.columns}
-        for name, blank in (("flags", 0), ("group", -1)):
+        for name, blank in (("flags", 0), ("group", -1), ("track", -1)):
             if name in frame.columns:
                 columns[name] = frame[name].fillna(blank).to_numpy()
         return cls(**columns)
@@ -197,7 +209,7 @@ class Targets:
         from astropy import units
         from astropy.table import Table
 
-        table = Table({name: getattr(self, name) for name in COLUMNS})
+        table = Table({name: getattr(self, name) for name in self.columns})
         for name in ("x", "y", "x_std", "y_std"):
             table[name].unit = units.pix
         for name in ("intensity", "intensity_std"):

@@ -84,3 +84,21 @@ def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="trajectories must be a whole number >= 1, got 0"):
         generate_sequences(tmp_path / "a.h5", trajectories=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_seqcsist_layout_both_ways(tmp_path):
+    from csist.datasets import convert, load
+
+    store = generate_sequences(tmp_path / "a.h5", 4, seed=3, motion=MotionPrior(frames=5))
+    convert(store, tmp_path / "folder")
+    split = tmp_path / "folder" / "train"
+    assert sorted(each.name for each in split.iterdir()) == ["annotation", "image"]
+    assert (split / "annotation" / "COS00000.xml").is_file()
+    convert(tmp_path / "folder", tmp_path / "b.h5")
+    first, second = load(store), load(tmp_path / "b.h5")
+    assert second.motion == first.motion
+    for name in first:
+        assert (first[name].counts == second[name].counts).all()
+        assert (first[name].trajectory == second[name].trajectory).all()
+        assert (first[name].frame == second[name].frame).all()
+        assert first[name].targets == second[name].targets

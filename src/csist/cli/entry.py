@@ -13,6 +13,7 @@ import typer
 from csist.checks import InputError
 from csist.cli.app import app as app_command
 from csist.cli.benchmark import benchmark
+from csist.cli.config import init_config
 from csist.cli.convert import convert
 from csist.cli.doctor import doctor
 from csist.cli.evaluate import evaluate
@@ -64,6 +65,7 @@ def _root(
 
 for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export, benchmark, doctor):
     app.command()(command)
+app.command("init-config")(init_config)
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:

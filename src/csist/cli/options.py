@@ -87,6 +87,21 @@ SaturationOption = Annotated[
 MinScoreOption = Annotated[
     float | None, typer.Option("--min-score", help="Targets with a lower score are left out.", rich_help_panel=PANEL)
 ]
+UNITS_PANEL = "Units and sky: further columns"
+PixelScaleOption = Annotated[
+    str | None,
+    typer.Option("--pixel-scale", help="Side of a pixel, as 1.2arcsec, 110nm, 0.1mrad.", rich_help_panel=UNITS_PANEL),
+]
+SkyOption = Annotated[
+    bool, typer.Option("--sky", help="Right ascension and declination by the file's WCS.", rich_help_panel=UNITS_PANEL)
+]
+ElectronsOption = Annotated[
+    bool, typer.Option("--electrons", help="Fluxes in electrons, by the gain.", rich_help_panel=UNITS_PANEL)
+]
+ZeroPointOption = Annotated[
+    float | None,
+    typer.Option("--zero-point", help="Magnitude of one count, for magnitudes.", rich_help_panel=UNITS_PANEL),
+]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a figure (.png, .svg or .pdf).")]
 
 

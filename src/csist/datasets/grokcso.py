@@ -35,7 +35,7 @@ from csist.datasets.labels import (
 )
 from csist.files import atomic_path, check_new_folder, natural_key, reading
 from csist.io import read_image
-from csist.io.cards import prior_of_card, read_json, sensor_of_card
+from csist.io.cards import motion_of_card, prior_of_card, read_json, sensor_of_card
 from csist.io.store import (
     SPLITS,
     STORE_SUFFIXES,
@@ -51,13 +51,14 @@ from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
+from csist.trajectories import MotionPrior
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 IMAGE_FOLDER, ANNOTATION_FOLDER = "cso_img", "Annotations"
 IMAGE_FOLDERS, ANNOTATION_FOLDERS = (IMAGE_FOLDER, "image"), (ANNOTATION_FOLDER, "annotation")
-"""Of GrokCSO and of SeqCSIST; what csist writes has the first."""
+"""Of GrokCSO and of SeqCSIST; what csist writes has the first, sequences the second."""
 PREFIXES = ("CSO", "COS", "CSO_", "COS_")
 """File name prefixes of annotations found in practice, before the id."""
 
@@ -76,6 +77,7 @@ class GrokCSOData:
         prior: law of the scenes.
         seed: the seed that made them; None where the files do not say.
         notes: what the user should know, one line each.
+        motion: law of the trajectories; None for single images.
     """
 
     splits: dict[str, SplitArrays]
@@ -84,6 +86,7 @@ class GrokCSOData:
     prior: ScenePrior
     seed: int | None
     notes: tuple[str, ...] = ()
+    motion: MotionPrior | None = None
 
 
 def is_grokcso(path: str | Path) -> bool:
@@ -196,7 +199,7 @@ def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], l
     return (np.stack(frames) if frames else np.empty((0, 0, 0), np.uint8)), truths, paths
 
 
-def _read_card(root: Path) -> tuple[Sensor, ScenePrior, int | None] | None:
+def _read_card(root: Path) -> tuple[Sensor, ScenePrior, int | None, MotionPrior | None] | None:
     path = root / CARD_NAME
     if not path.is_file():
         return None
@@ -206,7 +209,9 @@ def _read_card(root: Path) -> tuple[Sensor, ScenePrior, int | None] | None:
     seed = card["seed"]
     if not (seed is None or type(seed) is int):
         raise InputError(f"cannot use the card {path}: seed must be a whole number or null, got {str(seed)[:40]!r}")
-    return sensor_of_card(card["sensor"], f"the card {path}"), prior_of_card(card["prior"], f"the card {path}"), seed
+    where = f"the card {path}"
+    motion = motion_of_card(card["motion"], where) if "motion" in card else None
+    return sensor_of_card(card["sensor"], where), prior_of_card(card["prior"], where), seed, motion
 
 
 def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOData:
@@ -262,7 +267,7 @@ def read_grokcso(root: str | Path, progress: Progress | None = None) -> GrokCSOD
         data = images if truths else np.empty((0, *first.shape), first_images.dtype)
         splits[name] = SplitArrays.from_targets(data, [targets_of(truth, convention) for truth in truths])
     if card:
-        return GrokCSOData(splits, convention, measured, card[1], card[2], tuple(notes))
+        return GrokCSOData(splits, convention, measured, card[1], card[2], tuple(notes), card[3])
     benchmark = ScenePrior.csist_100k()
     prior = benchmark if follows(benchmark, splits) else ScenePrior.flat()
     return GrokCSOData(splits, convention, measured, prior, None, tuple(notes))
@@ -333,6 +338,8 @@ def _check_values(split: Split) -> np.dtype[Any]:
 def write_grokcso(store: Store, root: str | Path, progress: Progress | None = None) -> Path:
     """Write a store in the published layout: 8-bit PNG for 8-bit stores, else 16-bit.
 
+    Sequences get the folder names of SeqCSIST, their frames consecutive ids, trajectory by trajectory.
+
     Coordinates are printed in full precision; xc is the column, counted from 0. Ids are consecutive over train, val
     and test. A card with sensor, prior and seed is written beside the splits, so that the conversion is lossless.
 
@@ -356,22 +363,26 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
         raise TypeError(psf.kind)
     dtype = max((_check_values(store[name]) for name in store), key=lambda each: each.itemsize)
     total, done = sum(store.splits.values()), 0
+    kind = 0 if store.motion is None else 1
+    prefix = PREFIXES[kind]
     digits = max(5, len(str(total - 1)))
     with atomic_path(root, folder=True) as partial:
         for name in store:
             split = store[name]
-            images_folder, annotations_folder = (partial / name / each for each in (IMAGE_FOLDER, ANNOTATION_FOLDER))
+            images_folder = partial / name / IMAGE_FOLDERS[kind]
+            annotations_folder = partial / name / ANNOTATION_FOLDERS[kind]
             images_folder.mkdir(parents=True)
             annotations_folder.mkdir()
             for image, targets in zip(split.counts, targets_from_arrays(*split.target_arrays), strict=True):
                 number = f"{done:0{digits}d}"
                 Image.fromarray(image.astype(dtype)).save(images_folder / f"image_{number}.png")
-                text = _annotation_text(f"CSO{number}", targets, psf.sigma_px, store.sensor.shape)
-                (annotations_folder / f"CSO{number}.xml").write_text(text, encoding="utf-8")
+                text = _annotation_text(f"{prefix}{number}", targets, psf.sigma_px, store.sensor.shape)
+                (annotations_folder / f"{prefix}{number}.xml").write_text(text, encoding="utf-8")
                 done += 1
                 if progress is not None and (done % 500 == 0 or done == total):
                     progress(done, total)
         card = {"sensor": store.sensor.to_card(), "prior": store.prior.to_card(), "seed": store.seed}
+        card |= {} if store.motion is None else {"motion": store.motion.to_card()}
         (partial / CARD_NAME).write_text(json.dumps(card, indent=1), encoding="utf-8")
     return root
 
@@ -379,7 +390,7 @@ def write_grokcso(store: Store, root: str | Path, progress: Progress | None = No
 def convert(
     source: str | Path, destination: str | Path, progress: Progress | None = None, notes: list[str] | None = None
 ) -> Path:
-    """Convert a store (.h5) to the GrokCSO layout (a folder), or the other way round; the source decides.
+    """Convert a store (.h5) to the GrokCSO layout (a folder; SeqCSIST's for sequences) or back; the source decides.
 
     Args:
         source: store or folder.
@@ -404,4 +415,4 @@ def convert(
     data = read_grokcso(source, progress)
     if notes is not None:
         notes.extend(data.notes)
-    return write_store(destination, data.splits, data.sensor, data.prior, data.seed)
+    return write_store(destination, data.splits, data.sensor, data.prior, data.seed, motion=data.motion)

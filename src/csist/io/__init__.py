@@ -10,6 +10,7 @@ from csist.io.formats import VIDEO_SUFFIXES, ReadOptions, image_kind, parse_rang
 from csist.io.headers import Header
 from csist.io.images import ImageStack, read_image
 from csist.io.pictures import LUMINANCE
+from csist.io.quantities import Quantities, parse_pixel_scale
 from csist.io.tables import read_targets_table
 from csist.io.writers import (
     TABLE_COLUMNS,
@@ -30,12 +31,14 @@ __all__ = [
     "FrameReader",
     "Header",
     "ImageStack",
+    "Quantities",
     "ReadOptions",
     "TableWriter",
     "check_form",
     "image_kind",
     "npy_header",
     "npz_member",
+    "parse_pixel_scale",
     "parse_range",
     "parse_roi",
     "read_frames",

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from csist.io import quantities
+
 if TYPE_CHECKING:
     import pandas as pd
 
 UNITS = {
     **dict.fromkeys(("x", "y", "x_std", "y_std", "column", "row"), "pix"),
     **dict.fromkeys(("intensity", "intensity_std"), "ct"),
+    **quantities.UNITS,
 }
 """Units of columns, as astropy writes them; others have none."""
 
@@ -86,7 +89,7 @@ def _write_fits(source: Source, path: Path, metadata: Mapping[str, Any]) -> None
                 widths[name] = max([widths.get(name, 1), *(len(_fits_name(text)) for text in chunk[name].unique())])
     kinds = {name: _fits_kind(kind, widths.get(name)) for name, kind in chunk.dtypes.items()}
     columns = [
-        fits.Column(str(name), code, unit=UNITS.get(str(name)), null=null) for name, (code, _, null) in kinds.items()
+        fits.Column(str(name), code, unit=_fits_unit(str(name)), null=null) for name, (code, _, null) in kinds.items()
     ]
     table = fits.BinTableHDU.from_columns(columns, nrows=0, name="TARGETS")
     table.header["NAXIS2"] = count
@@ -107,6 +110,12 @@ def _write_fits(source: Source, path: Path, metadata: Mapping[str, Any]) -> None
                     rows[str(name)] = values.to_numpy(dtype=dtype[1:], na_value=np.nan if null is None else null)
             file.write(rows.tobytes())
         file.write(b"\0" * (-count * layout.itemsize % FITS_BLOCK))
+
+
+def _fits_unit(name: str) -> str | None:
+    """Unit of a column; FITS has none for electrons."""
+    unit = UNITS.get(name)
+    return None if unit == "electron" else unit
 
 
 def _fits_kind(kind: np.dtype[Any], width: int | None) -> tuple[str, str, int | None]:

@@ -232,5 +232,16 @@ def _mapped(content: Content, path: Path, options: ReadOptions, notes: list[str]
 
 
 def _map_values(path: Path, unit: str | None, *, max_pixels: int) -> NDArray[Any]:
-    """Values of a map, (N, H, W)."""
-    return np.asarray(read_image(path, options=ReadOptions(hdu=unit, max_pixels=max_pixels)).data[:])
+    """Values of a map, (H, W) or (N, H, W); unlike those of an image they may be infinite.
+
+    Raises:
+        InputError: if the file is of another format or holds no image.
+    """
+    kind = image_kind(path)
+    if kind not in _READERS:
+        raise InputError(f"cannot read {path}: {FORMATS.removesuffix(' and video')} can be read as a map")
+    with reading(path):
+        values = np.asarray(_READERS[kind](path, ReadOptions(hdu=unit, max_pixels=max_pixels), []).data[:])
+    if values.dtype.kind not in "buif" or values.ndim not in (2, 3):
+        raise InputError(f"cannot read {path}: a map is an array (H, W) or (N, H, W) of real numbers")
+    return values

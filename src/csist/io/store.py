@@ -135,6 +135,8 @@ def write_store(
     sensor: Sensor,
     prior: ScenePrior | None = None,
     seed: int | None = None,
+    *,
+    motion: MotionPrior | None = None,
 ) -> Path:
     """Write arrays that exist already as a store; returns the path.
 
@@ -144,6 +146,7 @@ def write_store(
         sensor: the sensor that made the images.
         prior: law of the scenes; None for `ScenePrior.flat()`, "not known".
         seed: the seed that made them, if one did.
+        motion: law of the trajectories, whose frames follow each other; None for single images.
 
     Raises:
         InputError: if shapes disagree, a split has another name or the path cannot be written.
@@ -162,10 +165,17 @@ def write_store(
                 f"{name} must have targets ({n}, Kmax, 3) and count ({n},), "
                 f"got {arrays.targets.shape} and {arrays.count.shape}"
             )
-    with new_store(path, sensor, prior or ScenePrior.flat(), seed) as file:
+        if motion is not None and n % motion.frames:
+            raise InputError(f"{name} has {n} images, not whole sequences of {motion.frames}")
+    with new_store(path, sensor, prior or ScenePrior.flat(), seed, motion) as file:
         for name, arrays in splits.items():
             most = arrays.targets.shape[1]
-            group = create_split(file, name, len(arrays.images), sensor.shape, arrays.images.dtype, most)
+            group = create_split(
+                file, name, len(arrays.images), sensor.shape, arrays.images.dtype, most, sequences=motion is not None
+            )
+            if motion is not None:
+                place = np.arange(len(arrays.images))
+                group["trajectory"][...], group["frame"][...] = np.divmod(place, motion.frames)
             group["image"][...] = arrays.images
             group["targets"][...] = arrays.targets
             group["count"][...] = arrays.count

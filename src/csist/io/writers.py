@@ -11,12 +11,14 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from csist._types import FloatArray
 from csist._version import package_version
 from csist.checks import InputError, check_packages
 from csist.files import atomic_path, check_writable, is_special
@@ -110,6 +112,11 @@ def _cell(value: float) -> str:
     return "" if np.isnan(value) else repr(float(value))
 
 
+def _number(value: int) -> str:
+    """The number of a group or track; blank for none."""
+    return "" if value < 0 else str(value)
+
+
 class TableWriter:
     """Writes a table of targets row by row while a long run goes on.
 
@@ -128,6 +135,8 @@ class TableWriter:
         regions: DS9 regions to be written as well.
         metadata: of the run; where the form has a place, it is written with the csist version.
         sigma_px: of the PSF, for forms that state it.
+        tracked: whether the table has the column `track` after those of `TABLE_COLUMNS`.
+        columns: names of further columns of numbers, which come last.
 
     Raises:
         InputError: if the path cannot be written, the suffix does not suit or a package is missing.
@@ -141,8 +150,14 @@ class TableWriter:
         regions: str | Path | None = None,
         metadata: Mapping[str, Any] | None = None,
         sigma_px: float = float("nan"),
+        tracked: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
+        self._columns = tuple(columns)
+        if columns and form is not None:
+            raise InputError(f"--format {form} has no place for the column {columns[0]}: leave one of them out")
         self.path = Path(path)
+        self._tracked = tracked
         self.rows = 0
         self.shape = (0, 0, 0)
         """(N, H, W) of the images, for forms that state it; told by who appends."""
@@ -174,7 +189,7 @@ class TableWriter:
             self._file = self.partial_path.open("wb")
         except OSError as error:
             raise InputError(f"cannot write {self.partial_path}: {error.strerror}") from error
-        self._write([TABLE_COLUMNS])
+        self._write([(*TABLE_COLUMNS, *(("track",) if self._tracked else ()), *self._columns)])
         return self
 
     def _write(self, rows: Iterable[Sequence[object]]) -> None:
@@ -190,17 +205,32 @@ class TableWriter:
             raise InputError(f"cannot write {self.partial_path}: {error.strerror}") from error
         self._complete += len(data)
 
-    def append(self, image: str, frame: int, targets: Targets) -> None:
+    def append(self, image: str, frame: int, targets: Targets, further: Mapping[str, FloatArray] | None = None) -> None:
         """Add the targets of one image.
+
+        Args:
+            image: its name.
+            frame: its number.
+            targets: found in it.
+            further: values (n,) of the further columns.
 
         Raises:
             InputError: if the disk is full.
         """
         floats = [getattr(targets, name).tolist() for name in FLOAT_COLUMNS]
-        rest = zip(targets.flags.tolist(), targets.group.tolist(), strict=True)
+        rest = zip(targets.flags.tolist(), targets.group.tolist(), targets.track.tolist(), strict=True)
+        last = zip(*(further[name].tolist() for name in self._columns), strict=True) if further else repeat(())
         self._write(
-            [image, frame, *map(_cell, values), flags, "" if group < 0 else group]
-            for *values, (flags, group) in zip(*floats, rest, strict=True)
+            [
+                image,
+                frame,
+                *map(_cell, values),
+                flags,
+                _number(group),
+                *([_number(track)] if self._tracked else []),
+                *map(_cell, more),
+            ]
+            for *values, (flags, group, track), more in zip(*floats, rest, last, strict=bool(further))
         )
         self.rows += len(targets)
         if len(self._places) == 1 or not self._places:
@@ -211,8 +241,9 @@ class TableWriter:
         import pandas as pd
 
         kinds: dict[str, Any] = {"image": object, "frame": np.int64, "flags": np.int64, "group": "Int64"}
-        kinds |= dict.fromkeys(FLOAT_COLUMNS, np.float64)
-        numbers = {name: [""] for name in TABLE_COLUMNS if name != "image"}
+        kinds |= {"track": "Int64"} if self._tracked else {}
+        kinds |= dict.fromkeys((*FLOAT_COLUMNS, *self._columns), np.float64)
+        numbers = {name: [""] for name in kinds if name != "image"}
         with pd.read_csv(
             self.partial_path,
             dtype=kinds,
@@ -227,7 +258,7 @@ class TableWriter:
                 empty = False
                 yield piece
             if empty:
-                yield targets_table([])
+                yield targets_table([]).assign(**{name: np.empty(0) for name in self._columns})
 
     def _finish(self) -> None:
         """Turn the rows into what was asked for."""

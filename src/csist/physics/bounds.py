@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from csist._types import FloatArray
+from csist.checks import InputError
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -49,11 +51,63 @@ def cramer_rao_bound(targets: Targets, sensor: Sensor) -> Bound:
     if sensor.gain is not None:
         weight = weight + 0.5 * (np.where(clean > 0, 1.0 / sensor.gain, 0.0) / variance) ** 2
     information = (jacobian * weight) @ jacobian.T
+    error = _standard_errors(information)
+    x, y, intensity = error.reshape(3, -1)
+    return Bound(x, y, intensity)
+
+
+def joint_bound(frames: Sequence[Targets], sensor: Sensor, scintillation: float = 0.0) -> Bound:
+    """Compute the Cramer-Rao bound of a joint estimate from frames of targets that move along straight lines.
+
+    Start, velocity and mean intensity of each target are unknown. The intensity of a frame varies about its mean by
+    `scintillation`, as Gaussian noise that all pixels of a target share. The prior is not used.
+
+    Args:
+        frames: true targets of each frame, in the same order in all.
+        sensor: camera.
+        scintillation: standard deviation of an intensity from frame to frame, as a share of its mean.
+
+    Returns:
+        Bounds of the positions in the middle of the sequence and of the mean intensities; for a single frame those of
+        `cramer_rao_bound`, with scintillation.
+
+    Raises:
+        InputError: if there is no frame, or the numbers of targets differ.
+
+    >>> still = [Targets(x=[5.0], y=[5.0], intensity=[235.0])] * 4
+    >>> alone = cramer_rao_bound(still[0], Sensor(read_noise=1.0))
+    >>> round(float(alone.x[0] / joint_bound(still, Sensor(read_noise=1.0)).x[0]), 3)
+    2.0
+    """
+    if not frames or any(len(each) != len(frames[0]) for each in frames):
+        raise InputError("a joint bound needs frames with the same targets in each")
+    count, number, pixels = len(frames[0]), len(frames), sensor.shape[0] * sensor.shape[1]
+    time = np.arange(number) - 0.5 * (number - 1)
+    functions = 2 if number > 1 else 1
+    size = count * (2 * functions + 1)
+    information = np.zeros((size, size))
+    flux = np.mean([each.intensity for each in frames], axis=0)
+    for t, targets in zip(time, frames, strict=True):
+        dx = np.arange(sensor.shape[1])[None, None, :] - targets.x[:, None, None]
+        dy = np.arange(sensor.shape[0])[None, :, None] - targets.y[:, None, None]
+        by_x, by_y = (flux[:, None] * each.reshape(count, pixels) for each in sensor.psf.gradient(dx, dy))
+        response = sensor.responses(targets.x, targets.y).reshape(count, pixels)
+        rows = [by_x, by_y, *((t * by_x, t * by_y) if functions > 1 else ()), response]
+        jacobian = np.concatenate(rows)
+        weight = 1.0 / sensor.noise_variance(sensor.render(targets).ravel())
+        shared = scintillation * flux[:, None] * response
+        mixed = (jacobian * weight) @ shared.T
+        inner = np.eye(count) + (shared * weight) @ shared.T
+        information += (jacobian * weight) @ jacobian.T - mixed @ np.linalg.solve(inner, mixed.T)
+    error = _standard_errors(information)
+    return Bound(error[:count], error[count : 2 * count], error[-count:] if count else error)
+
+
+def _standard_errors(information: FloatArray) -> FloatArray:
+    """Square roots of the diagonal of the inverse; infinite where it is singular."""
     scale = np.sqrt(np.maximum(np.diag(information), np.finfo(float).tiny))
     try:
         inverse = np.linalg.inv(information / np.outer(scale, scale)) / np.outer(scale, scale)
-        error = np.sqrt(np.where(np.diag(inverse) > 0, np.diag(inverse), np.inf))
     except np.linalg.LinAlgError:
-        error = np.full(3 * len(targets), np.inf)
-    x, y, intensity = error.reshape(3, -1)
-    return Bound(x, y, intensity)
+        return np.full(len(information), np.inf)
+    return np.asarray(np.sqrt(np.where(np.diag(inverse) > 0, np.diag(inverse), np.inf)))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from csist._types import BoolArray
     from csist.frames.result import FrameModel
     from csist.plots import View
+    from csist.sequences.result import Track
     from csist.targets import Targets
 
 GROUP_PLACE = ("column", "row", "peaks", "significance")
@@ -62,6 +63,8 @@ class Block:
     """Number of pixels of a frame of each kind that is not ordinary."""
     detector: str | None = None
     """What found the targets of a frame, and why it was used."""
+    tracks: list[Track] | None = None
+    """Tracks of a joint posterior, their frames counted from the start of the block; None without one."""
 
 
 def in_file(block: Block, origin: tuple[int, int, int]) -> Block:

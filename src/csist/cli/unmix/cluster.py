@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, above_score, empty_text, image_name, in_file
-from csist.cli.unmix.files import OpenFile, check_frames
+from csist.cli.unmix.files import OpenFile, check_frames, further_columns
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import settle_windows, store_truths, unmix_windows, whole_batches, window_view
@@ -110,8 +110,8 @@ class _Part:
 
 
 Step = tuple[tuple[int, _Part | None], Any]
-"""((index of the file, part of it), value): the values of a file are its shape and notes, then its tasks; any of them
-may be an exception instead."""
+"""((index of the file, part of it), value): the values of a file are its shape, notes and what gives further columns,
+then its tasks; any of them may be an exception instead."""
 
 
 def open_on_cluster(
@@ -131,8 +131,8 @@ def _opened(steps: Iterator[Step], least_score: float | None) -> OpenFile:
     _, description = next(steps)
     if isinstance(description, Exception):
         raise description
-    shape, notes = description
-    return OpenFile(shape, notes, (above_score(block, least_score) for block in _blocks(steps)))
+    shape, notes, further = description
+    return OpenFile(shape, notes, (above_score(block, least_score) for block in _blocks(steps)), further)
 
 
 def _blocks(steps: Iterator[Step]) -> Iterator[Block]:
@@ -160,7 +160,7 @@ def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[St
                 )
             stack = read_image(path, name, settings.reading)
             notes = [*stack.notes, *settings.header_notes(stack)]
-            yield (file, None), (stack.shape, notes)
+            yield (file, None), (stack.shape, notes, further_columns(stack, settings))
             if is_window(stack.shape):
                 yield from _window_steps(file, stack, settings, run, notes)
             else:

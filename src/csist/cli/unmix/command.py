@@ -13,11 +13,13 @@ import typer
 from rich.table import Table
 
 from csist.checks import InputError
+from csist.cli.config import ConfigOption
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
     ChannelOption,
     DarkOption,
     DetectorOption,
+    ElectronsOption,
     ErrorOption,
     FalseAlarmOption,
     FlatOption,
@@ -31,6 +33,7 @@ from csist.cli.options import (
     ModeOption,
     NoiseOption,
     PageOption,
+    PixelScaleOption,
     PlaneOption,
     PlotOption,
     PriorOption,
@@ -40,8 +43,10 @@ from csist.cli.options import (
     RuntimeOption,
     SaturationOption,
     SensorOption,
+    SkyOption,
     WeightOption,
     WeightsOption,
+    ZeroPointOption,
 )
 from csist.cli.output import (
     FAILURE,
@@ -57,6 +62,7 @@ from csist.cli.output import (
 )
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
+from csist.cli.unmix.joint import JointRows
 from csist.cli.unmix.report import Tally, draw_unmixed, groups_table
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.cluster import ClusterError
@@ -124,6 +130,10 @@ def unmix(
         int | None,
         typer.Option("--temporal", help="Subtract the static background of the last TEMPORAL frames (fixed camera)."),
     ] = None,
+    joint: Annotated[
+        int | None,
+        typer.Option("--joint", help="Unmix JOINT frames of a sequence of windows at a time, as one posterior."),
+    ] = None,
     tracks: Annotated[
         Path | None, typer.Option("--tracks", help="Table of tracks (.csv), linked from the targets of the frames.")
     ] = None,
@@ -149,8 +159,13 @@ def unmix(
     read_noise: ReadNoiseOption = None,
     saturation: SaturationOption = None,
     min_score: MinScoreOption = None,
+    pixel_scale: PixelScaleOption = None,
+    sky: SkyOption = False,
+    electrons: ElectronsOption = False,
+    zero_point: ZeroPointOption = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Find the point targets of images and write them to a table.
 
@@ -158,12 +173,13 @@ def unmix(
     frame, in which groups are detected first. Without sensor options, windows are assumed to have a Gaussian PSF of
     0.5 px and no background, and their noise is estimated.
     """
-    from csist.io import TableWriter, check_form, split_selector
+    del config  # read before the others, see `csist.cli.config`
+    from csist.io import Quantities, TableWriter, check_form, parse_pixel_scale, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
     if engine == "dask":
-        _check_independent(sequence, temporal, tracks)
+        _check_independent(sequence, temporal, tracks, joint)
     settings = make_settings(
         Options(
             method=method,
@@ -187,6 +203,10 @@ def unmix(
             read_noise=read_noise,
             saturation=saturation,
             min_score=min_score,
+            joint=joint,
+            quantities=Quantities(
+                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point
+            ),
             reading=make_reading(
                 hdu=hdu,
                 channel=channel,
@@ -204,7 +224,7 @@ def unmix(
             ),
         )
     )
-    tally = Tally(tracks=None if tracks is None else TrackRows())
+    tally = Tally(tracks=None if tracks is None else TrackRows() if joint is None else JointRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = _input_files(inputs, tally, sequence)
@@ -220,7 +240,10 @@ def unmix(
         check_picture(plot)
     started = time.perf_counter()
     metadata = settings.metadata()
-    writer = TableWriter(output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px)
+    writer = TableWriter(
+        output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px, tracked=joint is not None,
+        columns=settings.quantities.columns,
+    )  # fmt: skip
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
@@ -246,13 +269,18 @@ def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metada
         write_table(tally.tracks.table(), tracks, metadata)
 
 
-def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None) -> None:
+def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None, joint: int | None) -> None:
     """Check that every image can be unmixed independently.
 
     Raises:
         InputError: if an option needs the previous images.
     """
-    given = {"--sequence": sequence, "--temporal": temporal is not None, "--tracks": tracks is not None}
+    given = {
+        "--sequence": sequence,
+        "--temporal": temporal is not None,
+        "--tracks": tracks is not None,
+        "--joint": joint is not None,
+    }
     for option in [name for name, is_given in given.items() if is_given]:
         raise InputError(f"{option} processes frames sequentially, on one machine: leave out --engine dask")
 
@@ -295,12 +323,13 @@ def _unmix_files(
 
     for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
         report(name, place, len(files))
-        for shape, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
+        for opened, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
+            shape = opened.shape
             with uninterrupted():  # table, groups and summary must cover the same images
                 image = _image_name(path, name, block.name, len(files) > 1)
                 table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
                 for index, targets in enumerate(block.targets):
-                    table.append(image, block.start + index, targets)
+                    table.append(image, block.start + index, targets, opened.further and opened.further(targets))
                 tally.add(block, image, name, is_window(shape))
             if pictured:
                 tally.keep_view(block, is_window(shape))
@@ -308,10 +337,8 @@ def _unmix_files(
             report(name, place + min(done, 1.0), len(files))
 
 
-def _blocks_of(
-    open_next: Callable[[], OpenFile], name: str, tally: Tally
-) -> Iterator[tuple[tuple[int, int, int], Block]]:
-    """Yield (shape of the file, block) for each block of a file, and add its notes to the summary."""
+def _blocks_of(open_next: Callable[[], OpenFile], name: str, tally: Tally) -> Iterator[tuple[OpenFile, Block]]:
+    """Yield (the file, block) for each block of a file, and add its notes to the summary."""
     from csist.windows import is_window
 
     opened = open_next()
@@ -319,7 +346,7 @@ def _blocks_of(
     if not is_window(opened.shape):
         tally.note_all(tally.frame_notes, name)
     for block in opened.blocks:
-        yield opened.shape, block
+        yield opened, block
     tally.note_all(opened.notes, name)  # reading frames may have added notes
     tally.files += 1
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, above_score, in_file
+from csist.cli.unmix.joint import joint_sequence, joint_windows
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import solve_windows
 
 if TYPE_CHECKING:
+    from csist._types import FloatArray
     from csist.io import ImageStack
     from csist.io.sequences import FrameSequence
+    from csist.targets import Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,30 @@ class OpenFile:
     notes: Sequence[str]
     """Notes for the user, one line each; more may be added while blocks are read."""
     blocks: Iterator[Block]
+    further: Callable[[Targets], dict[str, FloatArray]] | None = None
+    """Further columns of the targets of an image; None where none are asked for."""
+
+
+def further_columns(
+    stack: ImageStack | FrameSequence, settings: Settings
+) -> Callable[[Targets], dict[str, FloatArray]] | None:
+    """What gives the columns that options add to the targets of a file.
+
+    Raises:
+        InputError: if the file does not state what they need.
+    """
+    from csist.targets import Targets
+
+    wanted = settings.quantities
+    if not wanted.columns:
+        return None
+    if wanted.sky and stack.path.is_dir():
+        raise InputError(f"{stack.path} has the sky coordinates of each image, one sequence has none: leave out --sky")
+    sensor = settings.sensor or stack.sensor
+    gain = settings.detector_values.get("gain", stack.header.gain if sensor is None else sensor.gain)
+    find = partial(wanted.of, wcs=stack.header.wcs() if wanted.sky else None, gain=gain)
+    find(Targets.empty())  # what is missing shows before anything is unmixed
+    return find
 
 
 def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
@@ -45,10 +73,12 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
         stack = (sequence_of_video if is_video else read_image)(path, name, settings.reading)
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
         stack.notes.extend(settings.header_notes(stack))
-        return OpenFile(stack.shape, stack.notes, _placed(_solve_sequence(stack, settings), settings))
+        blocks = _placed(_solve_sequence(stack, settings), settings)
+        return OpenFile(stack.shape, stack.notes, blocks, further_columns(stack, settings))
     sequence = sequence_of_stack(stack)
     sequence.notes.extend(settings.header_notes(stack))
-    return OpenFile(stack.shape, sequence.notes, _placed(_solve_stack(stack, sequence, settings), settings))
+    blocks = _placed(_solve_stack(stack, sequence, settings), settings)
+    return OpenFile(stack.shape, sequence.notes, blocks, further_columns(stack, settings))
 
 
 def _placed(blocks: Iterator[Block], settings: Settings) -> Iterator[Block]:
@@ -78,10 +108,13 @@ def _solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Blo
     from csist.unmixing import check_frame_method
     from csist.windows import WINDOW_SIDE_PX, is_window
 
+    if settings.joint is not None:
+        yield from joint_sequence(sequence, settings, sequence.notes)
+        return
     if is_window(sequence.shape):
         raise InputError(
             f"{sequence.path} holds windows of {sequence.shape[1]} x {sequence.shape[2]} px, a sequence needs frames "
-            f"larger than {WINDOW_SIDE_PX} px: leave out --sequence, or save them as one .npy stack"
+            f"larger than {WINDOW_SIDE_PX} px: add --joint 20, or leave out --sequence"
         )
     check_frame_method(settings.method)
     yield from solve_sequence(sequence, settings)
@@ -92,6 +125,9 @@ def _solve_stack(stack: ImageStack, sequence: FrameSequence, settings: Settings)
     from csist.cli.unmix.frames import solve_sequence
     from csist.windows import is_window
 
+    if settings.joint is not None:
+        yield from joint_windows(stack, settings, sequence.notes)
+        return
     if is_window(stack.shape):
         yield from solve_windows(stack, settings, sequence.notes)
         return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.cli.unmix.blocks import GROUP_PLACE, Block
 from csist.cli.unmix.frames import TrackRows
+from csist.cli.unmix.joint import JointRows
 
 if TYPE_CHECKING:
     from csist.plots import View
@@ -39,7 +40,7 @@ class Tally:
     windows: list[tuple[int, View]] = field(default_factory=list)
     frame: tuple[float, View] | None = None
     psfs: list[dict[str, Any]] = field(default_factory=list)
-    tracks: TrackRows | None = None
+    tracks: TrackRows | JointRows | None = None
 
     def note(self, text: str, name: str) -> None:
         """Add a note for the user about a file."""
@@ -61,7 +62,9 @@ class Tally:
             sequence: name of the file of the images.
             window: whether the images are windows, which have no tracks.
         """
-        if self.tracks is not None and not window:
+        if isinstance(self.tracks, JointRows) and block.tracks is not None:
+            self.tracks.add(sequence, block.start, block.tracks)
+        if isinstance(self.tracks, TrackRows) and not window:
             for index, targets in enumerate(block.targets):
                 self.tracks.add(sequence, block.start + index, targets)
         self.images += len(block.targets)

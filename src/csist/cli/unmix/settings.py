@@ -14,7 +14,7 @@ from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
-    from csist.io import ImageStack, ReadOptions
+    from csist.io import ImageStack, Quantities, ReadOptions
     from csist.io.sequences import FrameSequence
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
@@ -25,6 +25,12 @@ def _all_of_it() -> ReadOptions:
     from csist.io import ReadOptions
 
     return ReadOptions()
+
+
+def _no_more() -> Quantities:
+    from csist.io import Quantities
+
+    return Quantities()
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,12 @@ class Settings:
     psf_measured: str | None = None
     temporal: int | None = None
     workers: int | None = None
+    joint: int | None = None
     reading: ReadOptions = field(default_factory=_all_of_it)
     detector_values: Mapping[str, Any] = field(default_factory=dict)
     """Gain, read noise and saturation given by options, which go before those of a card, a file or its header."""
     min_score: float | None = None
+    quantities: Quantities = field(default_factory=_no_more)
     noise_stated: bool = False
     """Whether the card or an option states the read noise."""
 
@@ -208,11 +216,13 @@ class Options:
     runtime: str
     temporal: int | None
     workers: int | None
+    joint: int | None
     reading: ReadOptions
     gain: float | None = None
     read_noise: float | None = None
     saturation: float | None = None
     min_score: float | None = None
+    quantities: Quantities = field(default_factory=_no_more)
 
 
 def make_settings(given: Options) -> Settings:
@@ -242,6 +252,10 @@ def make_settings(given: Options) -> Settings:
         raise InputError(f"background must be finite, got {given.background}")
     if given.temporal is not None and given.temporal < 3:
         raise InputError(f"temporal must be a whole number of frames >= 3, got {given.temporal}")
+    if given.joint is not None and given.joint < 1:
+        raise InputError(f"joint must be a whole number of frames >= 1, got {given.joint}")
+    if given.joint is not None and key != "continuous":
+        raise InputError(f"--joint is for the method 'continuous', got {key!r}: leave one out")
     if given.workers is not None and given.workers < 1:
         raise InputError(f"workers must be a whole number >= 1, got {given.workers}")
     return Settings(
@@ -261,9 +275,11 @@ def make_settings(given: Options) -> Settings:
         psf_measured=measured,
         temporal=given.temporal,
         workers=given.workers,
+        joint=given.joint,
         reading=given.reading,
         detector_values=detector,
         min_score=given.min_score,
+        quantities=given.quantities,
         noise_stated=stated_noise is not None or given.read_noise is not None,
     )
 

@@ -39,16 +39,14 @@ def _evaluate(c: SingleArray, t: SingleArray, out: SingleArray) -> None:
 
 
 @fused
-def _fill_profile(
-    polynomial: SingleArray, position: SingleArray, pixel: int, scratch: Scratch, out: SingleArray
-) -> None:
+def fill_profile(polynomial: SingleArray, position: SingleArray, pixel: int, scratch: Any, out: SingleArray) -> None:
     """Profile, or its derivative, of every target of every chain along one axis.
 
     Args:
         polynomial: (offsets, powers).
         position: (targets * chains,) in px from the window's first pixel.
         pixel: in which all positions lie, or -1.
-        scratch: arrays to work in.
+        scratch: its arrays `phase` and `scattered` are used.
         out: filled, (pixels, targets * chains).
     """
     phase, scattered = scratch.phase, scratch.scattered
@@ -89,7 +87,7 @@ def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, kinds: An
         axis = n % 2
         position = state[(1 - axis) * count : (2 - axis) * count].reshape(number)
         length = h if axis == 0 else w
-        _fill_profile(
+        fill_profile(
             posterior.polynomials[n // 2, axis, rank], position, posterior.pixel[axis], scratch,
             scratch.profiles[n, :length].reshape(length, number),
         )  # fmt: skip

@@ -138,7 +138,7 @@ def _factorise(posterior: Posterior, floor: SingleArray, information: SingleArra
 
 
 @inlined
-def _invert(factor: SingleArray, root: SingleArray) -> None:
+def invert(factor: SingleArray, root: SingleArray) -> None:
     """Fill `root` (size, size, chains) with the inverse of the lower triangle of `factor`."""
     size, _, chains = factor.shape
     for c in range(size):
@@ -173,7 +173,7 @@ def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: 
     _fill_jacobian(posterior, chains.state, scratch)
     _fill_information(posterior, chains.power, floor, scratch)
     _factorise(posterior, floor, scratch.information)
-    _invert(scratch.information, chains.root)
+    invert(scratch.information, chains.root)
 
 
 @fused

@@ -15,10 +15,18 @@ from csist.methods.unmixer import Answers
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 
+MOST_PRECISE = 100.0
+"""Precision that a pixel counts with at most, in units of the median one."""
+
 
 def typical_variance(error: FloatArray) -> float:
-    """Variance in counts^2 of a typical pixel of an error map, of which some values may be unusable."""
-    return float(np.median(error[np.isfinite(error) & (error > 0.0)])) ** 2
+    """Variance in counts^2 of a typical pixel of an error map, of which some values may be unusable.
+
+    The harmonic mean: the good pixels decide how well a flux can be known. Single values that are absurdly small do not
+    decide alone.
+    """
+    precision = 1.0 / error[np.isfinite(error) & (error > 0.0)] ** 2
+    return float(1.0 / np.minimum(precision, MOST_PRECISE * np.median(precision)).mean())
 
 
 def weights_of(error: FloatArray, variance: float, part: slice) -> FloatArray:

@@ -1,0 +1,198 @@
+"""One posterior over many frames compared with single frames: scores, counts, calibration, bound and time.
+
+Choices (`--choose`: factors on the spread of the samples) are made on validation trajectories, figures on test
+ones. The score of the first frame is comparable between methods, because its prior, all targets inside one pixel, holds
+for `continuous` there as well; that of all frames is given beside it. Intervals are bootstrapped over trajectories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from common import write_result
+from csist import metrics
+from csist.methods.continuous import Continuous
+from csist.physics.bounds import joint_bound
+from csist.physics.sensor import Sensor
+from csist.sequences.result import SequenceResult
+from csist.sequences.solve import unmix_sequence
+from csist.targets import Targets
+from csist.trajectories import MotionPrior, sample_trajectories
+
+NOISES = (0.0, 1.0, 2.0, 5.0)
+LENGTHS = (5, 20)
+GOAL_NOISE = 1.6
+"""Noise of the single frames that 20 frames at the highest of `NOISES` are compared with."""
+SEEDS = {"val": 20_262, "test": 20_263}
+RESAMPLES = 1000
+LEVELS = {"68": 1.0, "95": 1.96}
+
+
+class Video(NamedTuple):
+    """Frames (T, H, W) of one trajectory, and the true targets of each."""
+
+    stack: np.ndarray
+    truth: list[Targets]
+
+
+def videos(split: str, number: int, noise: float) -> list[Video]:
+    """Sample trajectories; the same ones for every noise."""
+    sensor, motion = Sensor(read_noise=noise), MotionPrior()
+    rng = np.random.default_rng([SEEDS[split], round(10 * noise)])
+    paths = sample_trajectories(motion, sensor, number, SEEDS[split])
+    return [Video(np.stack([sensor.observe(each, rng) for each in path]), path) for path in paths]
+
+
+def solve(films: list[Video], frames: int, noise: float, mode: str) -> tuple[list[SequenceResult], list[float]]:
+    """Results of the first frames of each video, and the seconds that each took."""
+    sensor, motion = Sensor(read_noise=noise), MotionPrior()
+    results, seconds = [], []
+    for film in films:
+        started = time.perf_counter()
+        results.append(unmix_sequence(film.stack[:frames], sensor, motion, noise_std=noise, mode=mode))
+        seconds.append(time.perf_counter() - started)
+    return results, seconds
+
+
+def deviations(results: list[SequenceResult], films: list[Video]) -> list[dict[str, np.ndarray]]:
+    """Errors in stated standard errors of positions (all frames), velocities and the count, by trajectory."""
+    rows = []
+    for result, film in zip(results, films, strict=True):
+        truth = film.truth[: len(result.frames)]
+        row = {"right": np.array([result.count == len(truth[0])], dtype=float)}
+        row["stated"] = result.count_probability[[result.count]]
+        if row["right"][0] and result.count:
+            place, speed = [], []
+            for found, true in zip(result.frames, truth, strict=True):
+                i, j = linear_sum_assignment((found.x[:, None] - true.x) ** 2 + (found.y[:, None] - true.y) ** 2)
+                place += [(found.x[i] - true.x[j]) / found.x_std[i], (found.y[i] - true.y[j]) / found.y_std[i]]
+            found, true = result.frames[0], truth[0]
+            i, j = linear_sum_assignment((found.x[:, None] - true.x) ** 2 + (found.y[:, None] - true.y) ** 2)
+            velocity = np.stack([truth[1].x - true.x, truth[1].y - true.y], axis=1)
+            for one, other in zip(i, j, strict=True):
+                track = result.tracks[one]
+                speed.append((track.state[2:4] - velocity[other]) / np.sqrt(np.diag(track.covariance)[2:4]))
+            row["position"], row["velocity"] = np.abs(np.concatenate(place)), np.abs(np.concatenate(speed))
+        rows.append(row)
+    return rows
+
+
+def coverage(rows: list[dict[str, np.ndarray]], rng: np.random.Generator) -> dict[str, Any]:
+    """Shares of positions and velocities inside 68 and 95 % intervals, and counts, with bootstrap intervals."""
+    result: dict[str, Any] = {}
+    for name in ("position", "velocity"):
+        kept = [row[name] for row in rows if name in row]
+        sizes = np.array([len(values) for values in kept])
+        for level, width in LEVELS.items():
+            inside = np.array([(values < width).sum() for values in kept])
+            drawn = rng.integers(0, len(kept), (RESAMPLES, len(kept)))
+            share = 100.0 * inside[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+            result[f"{name}_{level}"] = interval(100.0 * inside.sum() / sizes.sum(), share)
+    right = np.concatenate([row["right"] for row in rows])
+    drawn = rng.integers(0, len(right), (RESAMPLES, len(right)))
+    result["count_accuracy"] = interval(100.0 * right.mean(), 100.0 * right[drawn].mean(axis=1))
+    result["count_probability_stated"] = 100.0 * float(np.concatenate([row["stated"] for row in rows]).mean())
+    return result
+
+
+def interval(value: float, drawn: np.ndarray) -> list[float]:
+    """Value and its 95 % interval."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return [float(value), float(low), float(high)]
+
+
+def score(found: list[list[Targets]], truths: list[list[Targets]]) -> list[float]:
+    """CSO-mAP and its interval over trajectories; each trajectory's frames are drawn together."""
+    frames = len(found[0])
+    value = metrics.cso_map([t for each in found for t in each], [t for each in truths for t in each])["CSO-mAP"]
+    if frames == 1:
+        one = metrics.bootstrap_interval([f[0] for f in found], [t[0] for t in truths], 0, resamples=RESAMPLES)
+        return [one.value, one.low, one.high]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(100):
+        chosen = rng.integers(0, len(found), len(found))
+        drawn.append(
+            metrics.cso_map([t for n in chosen for t in found[n]], [t for n in chosen for t in truths[n]])["CSO-mAP"]
+        )
+    return interval(value, np.array(drawn))
+
+
+def alone(films: list[Video], noise: float) -> dict[str, Any]:
+    """`continuous` on the first frame, under the exact prior of that frame."""
+    sensor, motion = Sensor(read_noise=noise), MotionPrior()
+    found = Continuous(sensor=sensor, prior=motion.start, noise_std=noise).predict(
+        np.stack([f.stack[0] for f in films])
+    )
+    truths = [film.truth[0] for film in films]
+    return {
+        "first_frame": score([[each] for each in found], [[each] for each in truths]),
+        "count_accuracy": 100.0 * metrics.count_accuracy(found, truths),
+    }
+
+
+def joint(films: list[Video], frames: int, noise: float, mode: str) -> dict[str, Any]:
+    """The joint posterior of the first frames."""
+    results, seconds = solve(films, frames, noise, mode)
+    truths = [film.truth[:frames] for film in films]
+    return {
+        "first_frame": score([result.frames[:1] for result in results], [truth[:1] for truth in truths]),
+        "all_frames": score([result.frames for result in results], truths),
+        **coverage(deviations(results, films), np.random.default_rng(0)),
+        "milliseconds_median": 1e3 * float(np.median(seconds)),
+        "milliseconds_mean": 1e3 * float(np.mean(seconds)),
+    }
+
+
+def choose(number: int) -> None:
+    """Print the factor on the samples' spread for each mode that gives both levels on validation trajectories."""
+    for mode in ("accurate", "fast"):
+        rows = []
+        for noise in NOISES[1:]:
+            films = videos("val", number, noise)
+            rows += deviations(solve(films, LENGTHS[-1], noise, mode)[0], films)
+        for name in ("position", "velocity"):
+            values = np.concatenate([row[name] for row in rows if name in row])
+            print(mode, name, np.quantile(values, 0.683), np.quantile(values, 0.95) / 1.96, flush=True)
+
+
+def bounds(films: list[Video], noise: float) -> dict[str, float]:
+    """Median Cramer-Rao bound of positions in the middle frame by number of frames, in px."""
+    sensor = Sensor(read_noise=noise)
+    return {
+        str(frames): float(
+            np.median(
+                np.concatenate([joint_bound(f.truth[:frames], sensor, MotionPrior().scintillation).x for f in films])
+            )
+        )
+        for frames in (1, 2, 5, 10, 20)
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--number", type=int, default=200, help="trajectories")
+    parser.add_argument("--choose", action="store_true", help="choose the factors on validation trajectories instead")
+    options = parser.parse_args()
+    if options.choose:
+        choose(options.number)
+        return
+    result: dict[str, Any] = {"trajectories": options.number, "noise": {}}
+    for noise in NOISES:
+        films = videos("test", options.number, noise)
+        row: dict[str, Any] = {"alone": alone(films, noise)}
+        for frames in LENGTHS:
+            row[f"joint_{frames}"] = joint(films, frames, noise, "accurate")
+        row["joint_20_fast"] = joint(films, LENGTHS[-1], noise, "fast")
+        row["bound_px"] = bounds(films, noise)
+        result["noise"][f"{noise:g}"] = row
+    result["goal"] = {"noise": GOAL_NOISE, "alone": alone(videos("test", options.number, GOAL_NOISE), GOAL_NOISE)}
+    write_result("sequences", result)
+
+
+if __name__ == "__main__":
+    main()

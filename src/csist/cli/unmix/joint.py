@@ -1,0 +1,186 @@
+"""Sequences of windows in `csist unmix --joint`: runs of frames, each unmixed as one posterior, and their tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from csist.checks import InputError
+from csist.cli.unmix.blocks import Block, image_name
+from csist.cli.unmix.settings import Settings
+from csist.cli.unmix.windows import settle_windows, store_truths, window_view
+
+if TYPE_CHECKING:
+    from csist._types import FloatArray
+    from csist.io import ImageStack
+    from csist.io.sequences import FrameSequence
+    from csist.physics.sensor import Sensor
+    from csist.plots import View
+    from csist.scenes import ScenePrior
+    from csist.sequences.result import SequenceResult, Track
+    from csist.targets import Targets
+    from csist.trajectories import MotionPrior
+
+
+class JointRows:
+    """Tracks of joint posteriors, one row each."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, sequence: str, start: int, tracks: list[Track]) -> None:
+        """Add the tracks of a run of frames that starts at frame `start` of a sequence."""
+        from csist.sequences.result import STATE
+
+        for track in tracks:
+            row = {"image": sequence, "track": track.id, "first": start + track.first, "last": start + track.last}
+            row |= dict(zip(STATE, track.state.tolist(), strict=True))
+            row["existence_probability"] = track.existence_probability
+            for i, one in enumerate(STATE):
+                row |= {f"cov_{one}_{other}": float(track.covariance[i, j]) for j, other in enumerate(STATE) if j >= i}
+            self._rows.append(row)
+
+    def table(self) -> Any:
+        """The tracks: states in their first frame, existence probability and the covariance's upper triangle."""
+        import pandas as pd
+
+        from csist.sequences.result import STATE
+
+        pairs = [f"cov_{one}_{other}" for i, one in enumerate(STATE) for other in STATE[i:]]
+        return pd.DataFrame(
+            self._rows, columns=["image", "track", "first", "last", *STATE, "existence_probability", *pairs]
+        )
+
+
+def joint_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> Iterator[Block]:
+    """The windows of a file, run by run; in a store, a run does not go beyond its trajectory."""
+    _check_windows(stack.path, stack.shape)
+    frames, recipe, _ = settle_windows(stack, settings, notes)
+    motion, edges = _trajectories(stack)
+    prior = settings.prior or motion
+    truths = store_truths(stack)
+    number = settings.joint or 1
+    runs = [(a, min(a + number, end)) for first, end in edges for a in range(first, end, number)]
+    started = 0
+    for first, last in runs:
+        found = _unmix(frames[first:last], recipe["sensor"], prior, recipe["noise_std"], settings, notes)
+        yield _block(found, frames[first:last], (first, started), recipe["sensor"], stack.name, truths)
+        started += len(found.tracks)
+
+
+def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]) -> Iterator[Block]:
+    """The windows of a sequence that is read as it comes, run by run; only one run is in memory."""
+    import numpy as np
+
+    from csist.unmixing import window_recipe
+    from csist.windows import default_sensor
+
+    _check_windows(sequence.path, sequence.shape)
+    frames = iter(sequence)
+    sensor: Sensor | None = None
+    noise, first, started = 0.0, 0, 0
+    while run := list(islice(frames, settings.joint)):
+        values = np.stack([frame for _, frame in run])
+        usable = values[~np.isnan(values).all(axis=(1, 2))]
+        if sensor is None and len(usable):
+            given = settings.sensor or sequence.sensor or replace(default_sensor(usable, values.dtype), read_noise=0.0)
+            given = given if settings.psf is None else replace(given, psf=settings.psf)
+            given = given if settings.background is None else replace(given, background=settings.background)
+            recipe = window_recipe(
+                usable, values.dtype, given, mask_nan=settings.mask_nan, noise_std=settings.noise_std
+            )
+            sensor, noise = recipe["sensor"], recipe["noise_std"]
+        if sensor is None:
+            raise InputError(f"{sequence.path}: its first {len(run)} frames hold nothing but NaN: leave them out")
+        found = _unmix(values, sensor, settings.prior, noise, settings, notes)
+        yield _block(found, values, (first, started), sensor, sequence.name, None)
+        first, started = first + len(run), started + len(found.tracks)
+
+
+def _check_windows(path: Any, shape: tuple[int, ...]) -> None:
+    from csist.windows import WINDOW_SIDE_PX, is_window
+
+    if not is_window(shape):
+        raise InputError(
+            f"--joint is for windows of at most {WINDOW_SIDE_PX} px a side, {path} has frames of "
+            f"{shape[1]} x {shape[2]} px: cut a window around the group (--roi)"
+        )
+
+
+def _trajectories(stack: ImageStack) -> tuple[MotionPrior | None, list[tuple[int, int]]]:
+    """Motion prior of a file and the first frame and the one after the last of each of its sequences."""
+    from itertools import pairwise
+
+    import numpy as np
+
+    whole = [(0, len(stack))]
+    if stack.kind != "store":
+        return None, whole
+    from csist.io.store import load
+
+    store = load(stack.path)
+    if store.motion is None or len(store["test"]) != len(stack):
+        return None, whole
+    ends = (np.flatnonzero(np.diff(store["test"].trajectory)) + 1).tolist()
+    return store.motion, list(pairwise([0, *ends, len(stack)]))
+
+
+def _unmix(
+    frames: FloatArray,
+    sensor: Sensor,
+    prior: ScenePrior | MotionPrior | None,
+    noise_std: float,
+    settings: Settings,
+    notes: list[str],
+) -> SequenceResult:
+    """One run of frames; one without any value has no targets."""
+    import numpy as np
+
+    from csist.sequences.result import SequenceResult
+    from csist.sequences.solve import unmix_sequence
+    from csist.targets import Targets
+
+    if np.isnan(frames).all():
+        return SequenceResult([Targets.empty() for _ in frames], [], np.ones(1))
+    found = unmix_sequence(
+        frames, sensor, prior, noise_std=noise_std, mode=settings.mode or "accurate", mask_nan=settings.mask_nan
+    )
+    notes.extend(found.notes)
+    return found
+
+
+def _block(
+    found: SequenceResult,
+    frames: FloatArray,
+    place: tuple[int, int],
+    sensor: Sensor,
+    name: str,
+    truths: list[Targets] | None,
+) -> Block:
+    """A run of frames as a block of the table.
+
+    Args:
+        found: what was found.
+        frames: (n, H, W).
+        place: number of the first frame, and of the first track.
+        sensor: of the frames.
+        name: of the file.
+        truths: true targets of all frames of the file, if known.
+    """
+    import numpy as np
+
+    first, started = place
+
+    def view(index: int) -> View:
+        truth = None if truths is None else truths[first + index]
+        return window_view(
+            image_name(name, "frame", first + index, 0), frames[index], found.frames[index], sensor, truth
+        )
+
+    targets = [each.replace(track=np.where(each.track >= 0, each.track + started, -1)) for each in found.frames]
+    tracks = [replace(track, id=track.id + started) for track in found.tracks]
+    group = {f"p_{k}": float(value) for k, value in enumerate(found.count_probability)}
+    row = {"frame": first, "group": 0, "count": found.count, "flags": int(found.flags), **group}
+    return Block(first, targets, [row], int(np.isnan(frames).sum()), view, tracks=tracks)

@@ -1,0 +1,151 @@
+"""Columns of a table of targets in the units of an instrument: lengths, angles, sky coordinates, electrons, magnitudes.
+
+Sky coordinates are those of the FITS world coordinate system of a file (Greisen & Calabretta, A&A 395, 1061, 2002), by
+astropy; its pixel centres are those of csist.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from csist._types import FloatArray
+from csist.checks import InputError, check_positive
+from csist.targets import Targets
+
+SCALE_UNITS = ("deg", "arcmin", "arcsec", "mas", "rad", "mrad", "urad", "nm", "um", "mm", "m", "km")
+"""Units of a pixel's side, as astropy writes them."""
+
+SKY_COLUMNS = ("ra", "dec", "ra_std", "dec_std")
+ELECTRON_COLUMNS = ("electrons", "electrons_std")
+MAGNITUDE_COLUMNS = ("magnitude", "magnitude_std")
+
+POGSON = 2.5 / np.log(10.0)
+"""Magnitudes of a relative error of a flux."""
+STEP_PX = 0.1
+"""Half the distance over which the scale of the sky coordinates is taken."""
+
+
+def scale_columns(unit: str) -> tuple[str, ...]:
+    """Names of the columns with positions in a unit."""
+    return f"x_{unit}", f"y_{unit}", f"x_{unit}_std", f"y_{unit}_std"
+
+
+UNITS = {
+    **dict.fromkeys(SKY_COLUMNS, "deg"),
+    **dict.fromkeys(ELECTRON_COLUMNS, "electron"),
+    **dict.fromkeys(MAGNITUDE_COLUMNS, "mag"),
+    **{name: unit for unit in SCALE_UNITS for name in scale_columns(unit)},
+}
+"""Units of all these columns, as astropy writes them."""
+
+
+def parse_pixel_scale(text: str) -> tuple[float, str]:
+    """Number and unit of a pixel's side.
+
+    >>> parse_pixel_scale("1.2arcsec")
+    (1.2, 'arcsec')
+
+    Raises:
+        InputError: if the text is not a number > 0 and one of `SCALE_UNITS`.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*([a-zA-Z]+)\s*", text)
+    if found is None or found[2] not in SCALE_UNITS:
+        raise InputError(
+            f"pixel_scale must be a number and one of {', '.join(SCALE_UNITS)}, as 1.2arcsec, got {text!r}"
+        )
+    try:
+        value = float(found[1])
+    except ValueError as error:
+        raise InputError(f"pixel_scale must begin with a number, got {text!r}") from error
+    return check_positive("pixel_scale", value), found[2]
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """Columns that are added to a table.
+
+    Args:
+        pixel_scale: (side of a pixel, its unit), for positions in that unit from the centre of the first pixel.
+        sky: whether right ascension and declination are added.
+        electrons: whether fluxes in electrons are added.
+        zero_point: magnitude of a flux of one count, for magnitudes.
+
+    Raises:
+        InputError: if the zero point is not finite.
+    """
+
+    pixel_scale: tuple[float, str] | None = None
+    sky: bool = False
+    electrons: bool = False
+    zero_point: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.zero_point is not None and not np.isfinite(self.zero_point):
+            raise InputError(f"zero_point must be a finite number, got {self.zero_point}")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        names: tuple[str, ...] = () if self.pixel_scale is None else scale_columns(self.pixel_scale[1])
+        names += SKY_COLUMNS if self.sky else ()
+        names += ELECTRON_COLUMNS if self.electrons else ()
+        return names + (() if self.zero_point is None else MAGNITUDE_COLUMNS)
+
+    def of(self, targets: Targets, wcs: Any = None, gain: float | None = None) -> dict[str, FloatArray]:
+        """The columns of some targets.
+
+        Args:
+            targets: in the coordinates of the whole image.
+            wcs: `astropy.wcs.WCS` of the image, for the sky.
+            gain: electrons per count, for electrons.
+
+        Raises:
+            InputError: if what a column needs is not known.
+        """
+        found: dict[str, FloatArray] = {}
+        if self.pixel_scale is not None:
+            scale, unit = self.pixel_scale
+            places = targets.x, targets.y, targets.x_std, targets.y_std
+            found |= {name: scale * value for name, value in zip(scale_columns(unit), places, strict=True)}
+        if self.sky:
+            found |= sky_columns(targets, wcs)
+        if self.electrons:
+            if gain is None:
+                raise InputError("electrons need the gain: give --gain, or a sensor card that states it")
+            fluxes = targets.intensity * gain, targets.intensity_std * gain
+            found |= dict(zip(ELECTRON_COLUMNS, fluxes, strict=True))
+        if self.zero_point is not None:
+            flux = np.where(targets.intensity > 0.0, targets.intensity, np.nan)
+            magnitudes = self.zero_point - 2.5 * np.log10(flux), POGSON * targets.intensity_std / flux
+            found |= dict(zip(MAGNITUDE_COLUMNS, magnitudes, strict=True))
+        return found
+
+
+def sky_columns(targets: Targets, wcs: Any) -> dict[str, FloatArray]:
+    """Right ascension and declination (ICRS) in degrees, and their standard errors in degrees on the sky.
+
+    The error of the right ascension is that along the sky, with the cosine of the declination.
+
+    Args:
+        targets: in the coordinates of the whole image.
+        wcs: `astropy.wcs.WCS`; None where the file has none.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if wcs is None:
+        raise InputError("it has no sky coordinates (a celestial WCS in a FITS header): leave out --sky")
+    if not len(targets):
+        return {name: np.empty(0) for name in SKY_COLUMNS}
+    here = wcs.pixel_to_world(targets.x, targets.y).icrs
+    variance = np.zeros((2, len(targets)))
+    for dx, dy, error in ((STEP_PX, 0.0, targets.x_std), (0.0, STEP_PX, targets.y_std)):
+        before, after = (wcs.pixel_to_world(targets.x + s * dx, targets.y + s * dy).icrs for s in (-1.0, 1.0))
+        steps = [each.deg / (2.0 * STEP_PX) for each in before.spherical_offsets_to(after)]
+        variance += (np.stack(steps) * error) ** 2
+    values = here.ra.deg, here.dec.deg, *np.sqrt(variance)
+    return dict(zip(SKY_COLUMNS, values, strict=True))

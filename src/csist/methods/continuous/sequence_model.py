@@ -1,0 +1,183 @@
+"""What the solver of sequences is given: the frames of one group, the law of its motion, and arrays to work in.
+
+A position in frame t is sum_m basis[m, t] (c_m + o_m): the group shares c_m, each target has its own o_m.
+basis[0] is 1 and belongs to the target alone (its position in the first frame), basis[1] is the time, so that c_1 is
+the group's velocity and o_1 what a target's differs from it.
+
+Chains run in the parameters c_1x, c_1y, c_2x, ..., then for each target o_0x, o_0y, o_1x, ..., flux or its logarithm.
+Arrays end with the chain, in single precision; see `csist.methods.continuous.population`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import boolean, float32, float64, int64
+
+from csist._compiled import inner, tuple_type
+from csist._types import FloatArray, IntArray
+from csist.methods.continuous.model import (
+    PAIRS,
+    SINGLE_CUBE,
+    SINGLE_MATRIX,
+    SINGLE_VECTOR,
+    SingleArray,
+)
+
+Random = Any
+"""States of `csist.methods.continuous.population.uniform`."""
+LANES = 64
+"""Chains that step together."""
+
+SINGLE_4D, SINGLE_5D = float32[:, :, :, ::1], float32[:, :, :, :, ::1]
+
+
+class Film(NamedTuple):
+    """A square patch around the group in each frame.
+
+    Args:
+        data: (T, side, side) in counts, background subtracted, 0 where there is no value.
+        weight: (T, side, side) one over the variance of each pixel, 0 where there is no value.
+        origin: (T, 2) row and column of each patch's first pixel in the window.
+    """
+
+    data: SingleArray
+    weight: SingleArray
+    origin: IntArray
+
+
+class MotionLaw(NamedTuple):
+    """What is known of a group before its frames are seen.
+
+    Args:
+        basis: (M, T) functions of time.
+        common: number of them that the group shares, with the constant, which it does not.
+        own: number of them that each target has for itself.
+        width: (2, M) of the common and the own coefficients: radius of the disc in which they are uniform, or standard
+            deviation where normal.
+        normal: (M,) 1 where the common coefficient is normal instead, else 0.
+        area: (4,) lowest x and y and highest x and y in the first frame.
+        one_pixel: whether all targets lie inside one pixel then.
+        least_square: square of the smallest separation in px^2 then.
+        flux: (2,) bounds of the mean flux, or of its logarithm.
+        log_flux: whether chains run in the logarithm of the flux.
+        scintillation: standard deviation of a flux from frame to frame, as a share of its mean.
+    """
+
+    basis: SingleArray
+    common: int
+    own: int
+    width: SingleArray
+    normal: SingleArray
+    area: SingleArray
+    one_pixel: bool
+    least_square: float
+    flux: SingleArray
+    log_flux: bool
+    scintillation: float
+
+
+class PathPosterior(NamedTuple):
+    """What the chains of one group sample.
+
+    Args:
+        targets: number of targets.
+        film: the frames.
+        law: what is known of the group.
+        polynomials: of `csist.methods.continuous.model.Optics`.
+    """
+
+    targets: int
+    film: Film
+    law: MotionLaw
+    polynomials: SingleArray
+
+
+class PathScratch(NamedTuple):
+    """Arrays that chains work in."""
+
+    phase: SingleArray
+    scattered: SingleArray
+    position: SingleArray
+    flux: SingleArray
+    profiles: SingleArray
+    response: SingleArray
+    residual: SingleArray
+    weighted: SingleArray
+    gram: SingleArray
+    ones: SingleArray
+    slope: SingleArray
+    half: SingleArray
+    frame: SingleArray
+    moments: SingleArray
+    information: SingleArray
+    trial: SingleArray
+    trial_value: SingleArray
+    trial_prior: SingleArray
+    draw: SingleArray
+    accepted: SingleArray
+
+
+FILM = tuple_type(Film, SINGLE_CUBE, SINGLE_CUBE, PAIRS)
+MOTION_LAW = tuple_type(
+    MotionLaw, SINGLE_MATRIX, int64, int64, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, boolean, float64,
+    SINGLE_VECTOR, boolean, float64,
+)  # fmt: skip
+PATH_POSTERIOR = tuple_type(PathPosterior, int64, FILM, MOTION_LAW, SINGLE_5D)
+PATH_SCRATCH = tuple_type(
+    PathScratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE,
+    SINGLE_VECTOR, SINGLE_CUBE, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE,
+    SINGLE_MATRIX,
+    SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR,
+)  # fmt: skip
+
+
+@inner
+def size_of(law: MotionLaw, targets: int) -> int:
+    """Number of parameters of so many targets."""
+    return int(2 * (law.common - 1) + targets * (2 * law.own + 1))
+
+
+@inner
+def first_of(law: MotionLaw, k: int) -> int:
+    """Place of the first parameter of target k."""
+    return int(2 * (law.common - 1) + k * (2 * law.own + 1))
+
+
+@inner
+def make_path_scratch(posterior: PathPosterior) -> PathScratch:
+    """Scratch for `LANES` chains."""
+    count, side, law, f32 = posterior.targets, posterior.film.data.shape[1], posterior.law, np.float32
+    number, size, pairs = count * LANES, size_of(law, count), law.basis.shape[0] ** 2
+    return PathScratch(
+        np.empty(number, f32), np.empty((posterior.polynomials.shape[3], number), f32), np.empty((2, number), f32),
+        np.empty((count, LANES), f32), np.empty((4, side, number), f32), np.empty((3 * count, side, side, LANES), f32),
+        np.empty((side, side, LANES), f32), np.empty(LANES, f32), np.empty((count, count, LANES), f32),
+        np.ones((count, LANES), f32),
+        np.empty((count, LANES), f32), np.empty((count, 3 * count, LANES), f32),
+        np.empty((3 * count, 3 * count, LANES), f32),
+        np.empty((pairs, 3 * count, 3 * count, LANES), f32), np.empty((size, size, LANES), f32),
+        np.empty((size, LANES), f32), np.empty(LANES, f32), np.empty(LANES, f32), np.empty(LANES, f32),
+        np.empty(LANES, f32),
+    )  # fmt: skip
+
+
+def film_around(data: FloatArray, weight: FloatArray, middle: FloatArray, side: int) -> Film:
+    """Square patches of a stack around a place in each frame.
+
+    Args:
+        data: (T, H, W) in counts, background subtracted.
+        weight: (T, H, W) inverse variances, 0 where there is no value.
+        middle: (T, 2) x and y.
+        side: of the patches in px, odd.
+    """
+    frames, rows, columns = data.shape
+    origin = np.rint(middle[:, ::-1]).astype(np.int64) - side // 2
+    patches, weights = (np.zeros((frames, side, side), np.float32) for _ in range(2))
+    for t, (top, left) in enumerate(origin):
+        row, column = np.arange(max(top, 0), min(top + side, rows)), np.arange(max(left, 0), min(left + side, columns))
+        if len(row) and len(column):
+            inside = np.ix_(row - top, column - left)
+            patches[t][inside], weights[t][inside] = data[t][np.ix_(row, column)], weight[t][np.ix_(row, column)]
+    return Film(np.where(weights > 0.0, patches, np.float32(0.0)), weights, np.ascontiguousarray(origin))

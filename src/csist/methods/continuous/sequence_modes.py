@@ -1,0 +1,123 @@
+"""Where the paths of targets start that may lie anywhere in a window: modes of the frames added along a common path."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from csist._types import FloatArray
+from csist.methods.continuous.model import stack_of
+from csist.methods.continuous.search import climbers, empty_modes, search_stack
+from csist.methods.continuous.sequence_model import MotionLaw, film_around
+from csist.methods.continuous.sequence_start import fill_motion
+from csist.methods.continuous.solvers import EFFORTS, FreeSolver
+from csist.physics.psf import GaussianPSF, spread_px
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+
+FINENESS_PX = 0.5
+"""Step of the trial velocities, as the distance at the end of the path."""
+MODE_SPREAD_PX = 0.3
+"""Spread of the starts around a mode."""
+FLUX_SPREAD = 0.25
+"""The same of the fluxes, as a share."""
+MARGIN = 12.0
+"""Counts whose log evidence in the added frames is so far below the best are not sampled."""
+
+
+class ModeStart:
+    """Chains around the modes of the frames added along the best straight path.
+
+    Args:
+        data: (T, H, W) in counts, background subtracted, 0 where there is no value.
+        weight: (T, H, W) inverse variances, 0 where there is no value.
+        sensor: PSF and shape of the window.
+        prior: of the first frame.
+        law: of the motion.
+    """
+
+    def __init__(self, data: FloatArray, weight: FloatArray, sensor: Sensor, prior: ScenePrior, law: MotionLaw) -> None:
+        self.law, basis = law, law.basis.astype(np.float64)
+        frames, rows, columns = data.shape
+        side = max(rows, columns) + 1 - max(rows, columns) % 2
+        middle = np.full((frames, 2), float(side // 2))
+        self.film = film_around(data, weight, middle, side)
+        self.path = np.zeros((len(basis), 2))
+        self.path[1:2] = _best_velocity(data * weight, basis, float(law.width[:, 1:2].sum()), spread_px(sensor.psf))
+        added, seen = _add_along(data * weight, weight, np.rint(basis.T @ self.path).astype(np.int64))
+        variance = 1.0 / np.maximum(seen, 1e-12)
+        level = float(np.median(variance[seen > 0.0])) if (seen > 0.0).any() else 1.0
+        # Pixels that few frames show are scaled to one noise: their light is seen too faint rather than too noisy.
+        image = np.where(seen > 0.0, added * variance * np.sqrt(level / variance), np.nan)
+        psf = sensor.psf
+        if isinstance(psf, GaussianPSF):  # the frames are shifted by whole pixels
+            psf = GaussianPSF(math.hypot(psf.sigma_px, 1.0 / math.sqrt(12.0)))
+        flux = np.exp(law.flux.astype(np.float64)) if law.log_flux else law.flux.astype(np.float64)
+        bounded = replace(prior, intensity_range=(float(flux[0]), float(flux[1])))
+        plain = replace(sensor, psf=psf, background=0.0, saturation=None, quantised=False, gain=None)
+        solver = FreeSolver(plain, bounded, EFFORTS["fast"], level, 0)
+        self.modes = empty_modes(1, prior.count_range[1], 0)
+        search_stack(
+            climbers(), stack_of(image[None], plain), solver.noise, solver.optics.tables, solver.space, self.modes
+        )
+        evidence = self.modes.evidence[0]
+        good = np.flatnonzero(evidence > evidence.max() - MARGIN)
+        self.counts = good[good > 0]
+
+    def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
+        """So many chains of so many targets.
+
+        Returns:
+            state (size, chains), log weights (chains,), -1 for an inverse temperature to be chosen, and the log
+            evidence up to there.
+        """
+        law, mode = self.law, self.modes.theta[0, count, : 3 * count].reshape(count, 3)
+        state = np.empty((2 * (law.common - 1) + count * (2 * law.own + 1), number))
+        log_weight = fill_motion(law, self.path, state, rng)
+        area, flux = law.area.astype(np.float64), law.flux.astype(np.float64)
+        log_prior = -math.log((area[2] - area[0]) * (area[3] - area[1]) * (flux[1] - flux[0]))
+        for k, (x, y, intensity) in enumerate(mode):
+            first = 2 * (law.common - 1) + k * (2 * law.own + 1)
+            centre = math.log(intensity) if law.log_flux else intensity
+            spread = FLUX_SPREAD if law.log_flux else FLUX_SPREAD * (flux[1] - flux[0])
+            step = rng.standard_normal((3, number))
+            state[first : first + 2] = np.array([[x], [y]]) + MODE_SPREAD_PX * step[:2]
+            state[first + 2 * law.own] = centre + spread * step[2]
+            density = -0.5 * (step**2).sum(axis=0) - 1.5 * math.log(2.0 * math.pi)
+            log_weight += log_prior - density + 2.0 * math.log(MODE_SPREAD_PX) + math.log(spread)
+        # Every order of the targets is a mode of its own.
+        return state, log_weight, -1.0, math.lgamma(count + 1.0)
+
+
+def _add_along(light: FloatArray, weight: FloatArray, shift: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sums (H, W) of frames and weights, each moved back by whole pixels (T, 2)."""
+    frames, rows, columns = light.shape
+    total, seen = np.zeros((rows, columns)), np.zeros((rows, columns))
+    for t in range(frames):
+        dx, dy = int(shift[t, 0]), int(shift[t, 1])
+        top, left, bottom, right = max(0, -dy), max(0, -dx), min(rows, rows - dy), min(columns, columns - dx)
+        if bottom > top and right > left:
+            target = slice(top, bottom), slice(left, right)
+            source = slice(top + dy, bottom + dy), slice(left + dx, right + dx)
+            total[target] += light[t][source]
+            seen[target] += weight[t][source]
+    return total, seen
+
+
+def _best_velocity(light: FloatArray, basis: FloatArray, speed_px: float, sigma_px: float) -> FloatArray:
+    """The velocity (2,) along which the matched sum of the frames has the highest peak; (0,) values without motion."""
+    if len(basis) < 2:
+        return np.zeros((0, 2))
+    matched = gaussian_filter(light, (0.0, sigma_px, sigma_px), mode="constant")
+    steps = max(1, math.ceil(speed_px * float(np.ptp(basis[1])) / FINENESS_PX))
+    trial = np.linspace(-speed_px, speed_px, 2 * steps + 1)
+    best, velocity = -np.inf, np.zeros(2)
+    for u, v in [(u, v) for u in trial for v in trial if math.hypot(u, v) <= 1.01 * speed_px]:
+        shift = np.rint(basis[1][:, None] * np.array([u, v])).astype(np.int64)
+        peak = float(_add_along(matched, matched, shift)[0].max())
+        if peak > best:
+            best, velocity = peak, np.array([u, v])
+    return velocity[None]

@@ -1,0 +1,172 @@
+"""From the frames of a group that moves to the posterior of its paths: start, count, annealing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from csist._types import FloatArray, IntArray
+from csist.methods.continuous.annealing import Cloud, Outcome, Plan
+from csist.methods.continuous.optics import optics_of
+from csist.methods.continuous.sequence_annealing import PathStart, anneal_paths, path_kernels
+from csist.methods.continuous.sequence_model import LANES, Film, MotionLaw, PathPosterior, film_around
+from csist.methods.continuous.sequence_modes import ModeStart
+from csist.methods.continuous.sequence_start import PixelStart, common_path
+from csist.methods.continuous.templates import draw_templates
+from csist.physics.psf import spread_px
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+
+SEED = 1
+"""Of all random numbers: an answer does not depend on what was solved before."""
+LIGHT_SIGMAS = 6.0
+"""Counts whose fluxes cannot add up to the light seen, by so many standard errors, are left out."""
+REACH_SPREADS = 3.5
+"""Pixels on each side of the group, in spreads of the PSF."""
+NOTHING = Outcome(0.0, 0.0, math.nan, 0, 1.0)
+"""Of a window without targets, which is not sampled."""
+
+
+@dataclass(frozen=True)
+class PathEffort:
+    """How hard to sample the paths of a group.
+
+    Args:
+        templates: configurations that are compared for the start.
+        blocks: population, in `LANES` chains.
+        moves: steps of every chain at each temperature, for each target.
+        last_moves: steps at the last, for each target.
+        records: times that the population is recorded during these.
+        widening: factor on the spread of the samples: short chains have not seen all of it; chosen on validation
+            trajectories by benchmarks/bench_sequences.py.
+    """
+
+    templates: int
+    blocks: int
+    moves: int
+    last_moves: int
+    records: int
+    widening: float
+
+
+PATH_EFFORTS = {
+    "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.04),
+    "fast": PathEffort(templates=1024, blocks=1, moves=1, last_moves=6, records=4, widening=1.7),
+}
+
+
+class Paths(NamedTuple):
+    """The posterior of a group's paths.
+
+    Args:
+        targets: most probable number of targets.
+        log_evidence: (Kmax + 1,) of each count, -inf where it was left out.
+        samples: (m, count, 2 M + 1) coefficients x_0, y_0, x_1, y_1, ..., of the functions of time, and mean flux.
+        value: (m,) log likelihoods.
+        misfit: chi-squared of the best sample in the group's patches and of nothing outside them.
+        widening: factor on the spread of the samples.
+        outcome: how they were sampled.
+    """
+
+    targets: int
+    log_evidence: FloatArray
+    samples: FloatArray
+    value: FloatArray
+    misfit: float
+    widening: float
+    outcome: Outcome
+
+
+class PathSolver:
+    """Samples the paths of a group.
+
+    Args:
+        sensor: PSF, and the shape of the windows.
+        prior: of the first frame.
+        law: of the motion.
+        effort: how hard to try.
+    """
+
+    def __init__(self, sensor: Sensor, prior: ScenePrior, law: MotionLaw, effort: PathEffort) -> None:
+        self.sensor, self.prior, self.law, self.effort = sensor, prior, law, effort
+        self.optics = optics_of(sensor.psf)
+        self.basis = law.basis.astype(np.float64)
+        self.flux = np.exp(law.flux.astype(np.float64)) if law.log_flux else law.flux.astype(np.float64)
+        drift = float(law.width[1, 1] * np.ptp(self.basis[1])) if law.own > 1 else 0.0
+        self.side = 2 * math.ceil(REACH_SPREADS * spread_px(sensor.psf) + 0.5 + drift) + 1
+
+    def solve(self, data: FloatArray, weight: FloatArray) -> Paths:
+        """The posterior of the group in a stack.
+
+        Args:
+            data: (T, H, W) in counts, background subtracted, 0 where there is no value.
+            weight: (T, H, W) inverse variances, 0 where there is no value.
+        """
+        start: PixelStart | ModeStart
+        if self.law.one_pixel:
+            start = self._in_pixel(data, weight)
+        else:
+            start = ModeStart(data, weight, self.sensor, self.prior, self.law)
+        outside = float((weight * data**2).sum() - (start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
+        log_evidence = np.full(self.prior.count_range[1] + 1, -np.inf)
+        log_evidence[0] = -0.5 * float((start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
+        best = Paths(
+            0, log_evidence, np.zeros((1, 0, 2 * len(self.basis) + 1)), log_evidence[:1].copy(), 0.0, 1.0, NOTHING
+        )
+        for count in start.counts:
+            cloud, outcome = self._anneal(start, int(count))
+            log_evidence[count] = outcome.log_evidence
+            if log_evidence[count] > log_evidence[best.targets]:
+                samples, misfit = self._coefficients(cloud.theta, int(count)), outside - 2.0 * float(cloud.value.max())
+                best = Paths(int(count), log_evidence, samples, cloud.value, misfit, self.effort.widening, outcome)
+        return best
+
+    def _in_pixel(self, data: FloatArray, weight: FloatArray) -> PixelStart:
+        speed = float(self.law.width[:, 1].sum()) if len(self.basis) > 1 else 0.0
+        path = np.zeros((len(self.basis), 2))
+        steady = self.law.normal == 0.0  # a random walk is too much like a velocity to be fitted beside one
+        path[steady] = common_path(data, self.basis[steady], speed)
+        film = film_around(data, weight, self.basis.T @ path, self.side)
+        counts = self._counts(film)
+        templates = draw_templates(self.sensor.psf, self.prior, 1, self.effort.templates)
+        return PixelStart(film, path, counts, templates.positions, self.sensor, self.law)
+
+    def _counts(self, film: Film) -> IntArray:
+        """Numbers of targets whose fluxes can add up to the light around the path."""
+        counts = np.arange(max(self.prior.count_range[0], 1), self.prior.count_range[1] + 1)
+        whole = (film.weight > 0.0).all(axis=(1, 2))
+        if not whole.any():
+            return counts
+        light = float(film.data[whole].astype(np.float64).sum(axis=(1, 2)).mean())
+        error = float((1.0 / film.weight[whole]).sum(axis=(1, 2)).mean()) / whole.sum()
+        flicker = (self.law.scintillation * self.flux[1]) ** 2 * counts / whole.sum()
+        reach = LIGHT_SIGMAS * np.sqrt(error + flicker) + 0.002 * abs(light)
+        missed = np.maximum(np.maximum(counts * self.flux[0] - light, light - counts * self.flux[1]) - reach, 0.0)
+        return np.asarray(counts[missed <= missed.min()])
+
+    def _anneal(self, start: PixelStart | ModeStart, count: int) -> tuple[Cloud, Outcome]:
+        """Samples of a group of so many targets."""
+        rng, blocks = np.random.default_rng((SEED, count)), self.effort.blocks
+        state, log_weight, inverse, log_evidence = start.draw(count, blocks * LANES, rng)
+        lanes = state.reshape(len(state), blocks, LANES).transpose(1, 0, 2)
+        first = PathStart(np.ascontiguousarray(lanes, np.float32), log_weight, inverse)
+        posterior = PathPosterior(count, start.film, self.law, self.optics.polynomials)
+        number = self.effort.records * blocks * LANES
+        cloud = Cloud(np.empty((number, len(state))), np.empty(number))
+        plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, SEED)
+        outcome = anneal_paths(path_kernels(), posterior, first, plan, cloud)
+        return cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence)
+
+    def _coefficients(self, theta: FloatArray, count: int) -> FloatArray:
+        """Samples as `Paths` holds them, from the chains' parameters (m, size)."""
+        law = self.law
+        samples = np.zeros((len(theta), count, 2 * len(law.basis) + 1))
+        shared = 2 * (law.common - 1)
+        own = theta[:, shared:].reshape(len(theta), count, 2 * law.own + 1)
+        samples[:, :, : 2 * law.own] = own[:, :, :-1]
+        samples[:, :, 2 : 2 + shared] += theta[:, None, :shared]
+        samples[:, :, -1] = np.exp(own[:, :, -1]) if law.log_flux else own[:, :, -1]
+        return samples

@@ -1,0 +1,76 @@
+"""What the joint posterior of a sequence says: targets of each frame, and tracks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from csist._types import FloatArray
+from csist.methods.continuous.diagnostics import Diagnostics
+from csist.targets import Flag, Targets
+
+NO_FLAGS = Flag(0)
+STATE = ("x", "y", "vx", "vy", "intensity")
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """The path of one target.
+
+    Args:
+        id: number of the track.
+        first: frame in which it starts.
+        last: frame in which it ends.
+        state: (5,) x, y in px, velocity in px a frame, and mean intensity in counts, in the first frame.
+        covariance: (5, 5) of the state.
+        existence_probability: that a target lies within 0.25 px of the path, the mean over the frames.
+        bend: (2,) acceleration in px a frame squared; zero where the motion is linear.
+    """
+
+    id: int
+    first: int
+    last: int
+    state: FloatArray
+    covariance: FloatArray
+    existence_probability: float
+    bend: FloatArray = field(default_factory=lambda: np.zeros(2))
+
+    def at(self, frame: float) -> tuple[FloatArray, FloatArray]:
+        """State (5,) and covariance (5, 5) in a frame, by the velocity; also between frames and beyond the last.
+
+        With acceleration, its mean is added to the state and its uncertainty is left out.
+        """
+        time = frame - self.first
+        step = np.eye(5)
+        step[0, 2] = step[1, 3] = time
+        state = step @ self.state
+        state[:2] += 0.5 * time**2 * self.bend
+        state[2:4] += time * self.bend
+        return state, step @ self.covariance @ step.T
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceResult:
+    """Targets and tracks of a sequence.
+
+    Args:
+        frames: targets of each frame, in the same order in all; their column `track` holds the number of the track.
+        tracks: path of each target.
+        count_probability: (Kmax + 1,) probability of 0, 1, 2, ... targets.
+        flags: bits of `Flag` of the group.
+        diagnostics: how well the posterior was sampled.
+        notes: what was left out of the frames or assumed, one line each.
+    """
+
+    frames: list[Targets]
+    tracks: list[Track]
+    count_probability: FloatArray
+    flags: Flag = NO_FLAGS
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Most probable number of targets."""
+        return int(np.argmax(self.count_probability))

@@ -1,0 +1,185 @@
+"""`csist.unmix_sequence`: one posterior over all frames of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from csist._types import BoolArray, FloatArray
+from csist.checks import InputError, check_not_negative, check_positive, check_stack
+from csist.methods.continuous.sequence_solver import PATH_EFFORTS, PathSolver
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+from csist.sequences.motion import motion_law
+from csist.sequences.report import report_single, summarise_paths
+from csist.sequences.result import SequenceResult
+from csist.trajectories import MotionPrior
+from csist.windows import WINDOW_SIDE_PX, as_array, check_window_values, default_sensor, is_window, window_noise
+
+
+class Frames(NamedTuple):
+    """The frames of a sequence as they are used.
+
+    Args:
+        data: (T, H, W) in counts, background subtracted, 0 where there is no value.
+        weight: (T, H, W) inverse variances, 0 where there is no value.
+        time: (T,) since the first frame.
+        saturated: whether pixels were left out because they are at an end of the converter's range.
+        masked: whether pixels were left out because they are NaN.
+    """
+
+    data: FloatArray
+    weight: FloatArray
+    time: FloatArray
+    saturated: bool
+    masked: bool
+
+
+def unmix_sequence(
+    stack: ArrayLike | Sequence[ArrayLike],
+    sensor: Sensor | None = None,
+    prior: ScenePrior | MotionPrior | None = None,
+    motion: str = "linear",
+    noise_std: float | None = None,
+    *,
+    mode: str = "accurate",
+    times: ArrayLike | None = None,
+    motion_std_px: float = 0.05,
+    mask_nan: bool = False,
+) -> SequenceResult:
+    """Find the targets of a group in all frames of a sequence together, and their paths.
+
+    The likelihood is the product over frames; number, starts, velocities and mean fluxes are shared by all of them, and
+    the scintillation of each flux from frame to frame is integrated out. A single frame is passed to `csist.unmix`.
+
+    Args:
+        stack: windows (T, H, W) in counts, of at most 16 px a side, in order. A frame of nothing but NaN is missing; a
+            frame that repeats the one before is left out.
+        sensor: as for `csist.unmix`.
+        prior: prior of the first frame, or with speeds and scintillation as a `MotionPrior`; None for
+            `ScenePrior.flat()` with the speeds and scintillation of `MotionPrior()`.
+        motion: "linear" (constant velocities), "acceleration" (one that the group shares) or "free" (the group also
+            walks at random, by `motion_std_px` a frame).
+        noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
+        mode: "accurate" or "fast".
+        times: (T,) times of the frames, increasing, in units of the frame interval; None for 0, 1, 2, ...
+        motion_std_px: step of the random walk of "free" in px a frame.
+        mask_nan: leave NaN pixels out instead of refusing them; frames of nothing but NaN are always left out.
+
+    Returns:
+        targets of each frame and tracks.
+
+    Raises:
+        InputError: if the frames cannot be used or an option is out of range.
+
+    >>> from csist.targets import Targets
+    >>> sky = Sensor(read_noise=3.0)
+    >>> path = [Targets(x=[5.0 + 0.1 * t], y=[4.0], intensity=[235]) for t in range(10)]
+    >>> video = np.stack([sky.observe(targets, seed) for seed, targets in enumerate(path)])
+    >>> found = unmix_sequence(video, sky, ScenePrior.csist_100k(), mode="fast")
+    >>> found.count, abs(float(found.tracks[0].state[2]) - 0.1) < 0.02
+    (1, True)
+    """
+    if mode not in PATH_EFFORTS:
+        raise InputError(f"mode must be one of {', '.join(PATH_EFFORTS)}, got {mode!r}")
+    check_positive("motion_std_px", motion_std_px)
+    if noise_std is not None:
+        check_not_negative("noise_std", noise_std)
+    array = _one_array(stack)
+    images = check_stack(array)
+    if array.ndim == 2:
+        raise InputError(f"a sequence is a stack (T, H, W), got one image of shape {array.shape}: use unmix")
+    if not is_window(images.shape):
+        raise InputError(
+            f"a sequence of windows has at most {WINDOW_SIDE_PX} px a side, got {images.shape[1]} x {images.shape[2]}: "
+            "cut a window around the group"
+        )
+    law = prior if isinstance(prior, MotionPrior) else MotionPrior(start=prior or ScenePrior.flat())
+    time = _check_times(times, len(images))
+    notes: list[str] = []
+    used = _usable(images, notes)
+    if not used.any():
+        raise InputError(f"none of the {len(images)} frames has a pixel that can be used")
+    check_window_values(images[used], mask_nan)
+    sensor = sensor or default_sensor(images[used], array.dtype)
+    sensor = sensor.with_shape((images.shape[1], images.shape[2]))
+    noise = window_noise(images[used], sensor) if noise_std is None else noise_std
+    if used.sum() == 1:
+        return _single(images, used, sensor, law, {"mode": mode, "noise_std": noise, "mask_nan": mask_nan}, notes)
+    frames = _prepare(images, used, sensor, noise, time)
+    # A target that no single frame shows can be bright enough in all of them together.
+    together = noise / np.sqrt(used.sum()) if law.start.intensity_range is None else noise
+    paths = motion_law(frames.time, motion, law, sensor, max(float(together), 1e-9), motion_std_px)
+    found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode]).solve(frames.data, frames.weight)
+    return summarise_paths(found, paths, frames.data, frames.weight, (frames.saturated, frames.masked), notes)
+
+
+def _one_array(stack: Any) -> Any:
+    """The frames as one array; frames of another size are named."""
+    if isinstance(stack, list | tuple) and stack:
+        shapes = [np.shape(frame) for frame in stack]
+        for place, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                raise InputError(f"frame {place} is {shape} px, those before it {shapes[0]}: cut them to one size")
+    return as_array(stack)
+
+
+def _check_times(times: ArrayLike | None, number: int) -> FloatArray:
+    if times is None:
+        return np.arange(number, dtype=np.float64)
+    values = np.asarray(times, dtype=np.float64)
+    if values.shape != (number,) or not np.isfinite(values).all():
+        raise InputError(f"times must be {number} finite numbers, one a frame, got shape {values.shape}")
+    late = np.flatnonzero(np.diff(values) <= 0.0)
+    if len(late):
+        place = int(late[0]) + 1
+        raise InputError(
+            f"times must increase, got {values[place]:g} for frame {place} after {values[place - 1]:g}: sort the frames"
+        )
+    return np.asarray(values - values[0])
+
+
+def _usable(images: FloatArray, notes: list[str]) -> BoolArray:
+    """Which frames hold something new; what is wrong with the others goes to `notes`."""
+    missing = np.isnan(images).all(axis=(1, 2))
+    repeated = np.zeros(len(images), np.bool_)
+    repeated[1:] = (images[1:] == images[:-1]).all(axis=(1, 2))
+    for places, what in ((missing, "hold nothing but NaN"), (repeated, "repeat the frame before")):
+        if places.any():
+            notes.append(f"{int(places.sum())} of {len(images)} frames {what} and are left out")
+    return ~(missing | repeated)
+
+
+def _prepare(images: FloatArray, used: BoolArray, sensor: Sensor, noise: float, time: FloatArray) -> Frames:
+    """Frames with weights; clipped pixels are left out, shot noise is taken from the light around each pixel."""
+    variance = np.full(images.shape, max(noise**2 + sensor.rounding_variance, 1e-12))
+    seen = np.isfinite(images)
+    clipped = seen & ((images >= sensor.ceiling) | (images <= sensor.floor))
+    data = np.where(seen, images - sensor.background, 0.0)
+    if sensor.gain is not None:
+        from scipy.ndimage import uniform_filter
+
+        variance += np.maximum(uniform_filter(data, (0, 3, 3)) + sensor.background, 0.0) / sensor.gain
+    usable = seen & ~clipped & used[:, None, None]
+    return Frames(
+        np.where(usable, data, 0.0), np.where(usable, 1.0 / variance, 0.0), time, bool(clipped.any()),
+        bool((~seen[used]).any()),
+    )  # fmt: skip
+
+
+def _single(
+    images: FloatArray, used: BoolArray, sensor: Sensor, law: MotionPrior, options: dict[str, Any], notes: list[str]
+) -> SequenceResult:
+    """The result of the only frame that can be used."""
+    from csist.create import create_method
+
+    method = create_method("continuous", sensor=sensor, prior=law.start, **options)
+    answer = method.solve(images[used])
+    if len(images) > 1:
+        notes.append(f"only frame {int(used.argmax())} can be used: velocities are those of the prior")
+    speeds = replace(law, frames=len(images))
+    return report_single(answer.targets[0], answer.groups[0], int(used.argmax()), speeds, notes)

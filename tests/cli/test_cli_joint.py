@@ -1,0 +1,85 @@
+"""`csist unmix --joint`: sequences of windows as one posterior, their table and their tracks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from cli_helpers import Run
+
+import csist
+from csist.datasets import generate_sequences, load
+from csist.io import read_targets_table
+
+SKY = csist.Sensor(read_noise=2.0)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "video.npy"
+    frames = [SKY.observe(csist.Targets([4.0 + 0.1 * t], [5.0], [240.0]), t) for t in range(10)]
+    np.save(path, np.stack(frames))
+    return path
+
+
+def test_runs_of_a_stack_have_tracks_of_their_own(run: Run, video, tmp_path):
+    out, tracks = tmp_path / "targets.csv", tmp_path / "tracks.csv"
+    code, _, err = run(
+        "unmix", video, "-o", out, "--joint", 5, "--tracks", tracks, "--prior", "csist-100k", "--mode", "fast"
+    )
+    assert code == 0, err
+    table = pd.read_csv(out)
+    assert table.columns[-1] == "track"
+    assert table["frame"].tolist() == list(range(10))
+    assert table["track"].tolist() == [0] * 5 + [1] * 5
+    rows = pd.read_csv(tracks)
+    assert rows[["first", "last"]].to_numpy().tolist() == [[0, 4], [5, 9]]
+    assert np.abs(rows["vx"] - 0.1).max() < 0.05
+    assert (rows["cov_vx_vx"] > 0.0).all()
+    assert rows["existence_probability"].min() > 0.9
+    assert len(next(iter(read_targets_table(out).values()))) == 1
+
+
+def test_runs_of_a_store_end_with_the_trajectory(run: Run, tmp_path):
+    store = generate_sequences(tmp_path / "a.h5", 3, seed=1, noise_std=1.0)
+    out = tmp_path / "targets.parquet"
+    code, _, err = run("unmix", store, "-o", out, "--joint", 20, "--mode", "fast")
+    assert code == 0, err
+    table = pd.read_parquet(out)
+    assert table.groupby("frame").size().tolist() == [len(each) for each in load(store)["test"].targets]
+    assert table["track"].nunique() == len(load(store)["test"].targets[0])
+
+
+def test_folder_as_a_sequence_equals_the_stack(run: Run, video, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t, frame in enumerate(np.load(video)):
+        np.save(folder / f"frame_{t}.npy", frame)
+    options = ("--joint", 10, "--mode", "fast", "--prior", "csist-100k", "--noise-std", 2, "--psf-sigma", 0.5)
+    assert run("unmix", video, "-o", tmp_path / "a.csv", *options)[0] == 0
+    assert run("unmix", folder, "--sequence", "-o", tmp_path / "b.csv", *options)[0] == 0
+    first, second = pd.read_csv(tmp_path / "a.csv"), pd.read_csv(tmp_path / "b.csv")
+    assert first["x"].tolist() == second["x"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--joint", 0), "joint must be"),
+        (("--joint", 5, "--method", "ista"), "method 'continuous'"),
+        (("--joint", 5, "--engine", "dask"), "--joint processes frames sequentially"),
+    ],
+)
+def test_bad_use_is_one_line(run: Run, video, tmp_path, options, message):
+    code, _, err = run("unmix", video, "-o", tmp_path / "a.csv", *options)
+    assert code == 2
+    assert message in err
+
+
+def test_frames_are_refused(run: Run, tmp_path):
+    np.save(tmp_path / "large.npy", np.zeros((3, 40, 40)))
+    code, _, err = run("unmix", tmp_path / "large.npy", "-o", tmp_path / "a.csv", "--joint", 3)
+    assert code == 2
+    assert "--joint is for windows" in err

@@ -1,0 +1,254 @@
+"""Joint unmixing of sequences of windows."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+import csist
+from csist.checks import InputError
+from csist.methods.continuous.optics import optics_of
+from csist.methods.continuous.sequence_annealing import path_kernels
+from csist.methods.continuous.sequence_likelihood import call_path_log_likelihoods
+from csist.methods.continuous.sequence_model import LANES, PathPosterior, film_around, make_path_scratch
+from csist.methods.continuous.sequence_start import common_path, overlap_table
+from csist.physics.bounds import cramer_rao_bound, joint_bound
+from csist.sequences.motion import motion_law
+from csist.sequences.report import in_one_order
+from csist.trajectories import MotionPrior, sample_trajectories
+
+SKY = csist.Sensor(read_noise=2.0)
+GROUP = csist.ScenePrior.csist_100k()
+
+
+def video(paths: list[tuple[float, ...]], frames: int = 12, sensor: csist.Sensor = SKY, seed: int = 0) -> np.ndarray:
+    """Frames of targets given as x, y, vx, vy, intensity."""
+    rng = np.random.default_rng(seed)
+    x, y, vx, vy, flux = np.array(paths).T
+    scenes = [csist.Targets(x + t * vx, y + t * vy, flux) for t in range(frames)]
+    return np.stack([sensor.observe(scene, rng) for scene in scenes])
+
+
+PAIR = [(5.3, 4.8, 0.10, -0.02, 240.0), (4.7, 5.2, 0.11, -0.02, 230.0)]
+
+
+@pytest.fixture(scope="module")
+def pair() -> csist.SequenceResult:
+    return csist.unmix_sequence(video(PAIR), SKY, GROUP, mode="fast")
+
+
+def test_pair_is_found_with_its_path(pair):
+    assert pair.count == 2
+    assert pair.count_probability[2] > 0.99
+    for x, y, vx, vy, flux in PAIR:
+        near = min(pair.tracks, key=lambda track: math.hypot(track.state[0] - x, track.state[1] - y))
+        assert np.abs(near.state[:2] - [x, y]).max() < 0.15
+        assert np.abs(near.state[2:4] - [vx, vy]).max() < 0.02
+        assert abs(near.state[4] - flux) < 20.0
+        assert near.existence_probability > 0.9
+
+
+def test_frames_and_tracks_agree(pair):
+    assert len(pair.frames) == 12
+    for t, targets in enumerate(pair.frames):
+        assert targets.track.tolist() == [0, 1]
+        for track, x, y in zip(pair.tracks, targets.x, targets.y, strict=True):
+            state, covariance = track.at(t)
+            assert np.abs(state[:2] - [x, y]).max() < 0.1  # the mode of a smoothed posterior against its mean
+            assert np.linalg.eigvalsh(covariance).min() > 0.0
+
+
+def test_same_input_gives_the_same_answer(pair):
+    assert csist.unmix_sequence(video(PAIR), SKY, GROUP, mode="fast").frames == pair.frames
+
+
+def test_more_frames_give_smaller_errors(pair):
+    short = csist.unmix_sequence(video(PAIR)[:3], SKY, GROUP, mode="fast")
+    assert np.mean([track.covariance[2, 2] for track in pair.tracks]) < np.mean(
+        [track.covariance[2, 2] for track in short.tracks]
+    )
+
+
+def test_whole_pixels_of_shift_move_the_answer(pair):
+    moved = csist.unmix_sequence(np.roll(video(PAIR), (1, 2), axis=(1, 2)), SKY, GROUP, mode="fast")
+    states = np.array(sorted(track.state.tolist() for track in moved.tracks))
+    expected = np.array(sorted(track.state.tolist() for track in pair.tracks)) + np.array([2.0, 1.0, 0.0, 0.0, 0.0])
+    assert np.abs(states - expected)[:, :2].max() < 0.1
+
+
+def test_one_frame_equals_unmix():
+    image = video(PAIR)[0]
+    alone = csist.unmix(image, SKY, GROUP)
+    joint = csist.unmix_sequence(image[None], SKY, GROUP)
+    assert joint.frames[0].replace(track=None) == alone
+    assert [track.id for track in joint.tracks] == list(range(len(alone)))
+    assert joint.tracks[0].covariance[2, 2] == pytest.approx(0.25 * (0.15**2 + 0.02**2))
+
+
+def test_faint_target_that_no_frame_shows():
+    sky = csist.Sensor(read_noise=5.0)
+    frames = video([(3.0, 4.0, 0.12, 0.05, 40.0)], 20, sky, seed=3)
+    found = csist.unmix_sequence(frames, sky)
+    assert found.count == 1
+    assert np.abs(found.tracks[0].state[:2] - [3.0, 4.0]).max() < 0.4
+    assert sum(map(len, csist.unmix(frames, sky, mode="fast"))) < 20
+
+
+def test_noise_alone_has_no_targets():
+    found = csist.unmix_sequence(np.random.default_rng(1).normal(0.0, 2.0, (8, 11, 11)), SKY, mode="fast")
+    assert found.count == 0
+    assert found.tracks == []
+    assert [len(targets) for targets in found.frames] == [0] * 8
+
+
+@pytest.mark.parametrize("motion", ["acceleration", "free"])
+def test_other_motions_follow_a_straight_path(motion):
+    found = csist.unmix_sequence(video([(3.0, 4.0, 0.1, 0.05, 240.0)]), SKY, GROUP, motion, mode="fast")
+    assert found.count == 1
+    assert np.abs(found.frames[6].x - 3.6) < 0.1
+    assert np.abs(found.frames[6].y - 4.3) < 0.1
+
+
+def test_bent_path_needs_acceleration():
+    x = 4.0 + 0.006 * 0.5 * np.arange(12) ** 2
+    frames = np.stack([SKY.observe(csist.Targets([each], [5.0], [240.0]), t) for t, each in enumerate(x)])
+    bent = csist.unmix_sequence(frames, SKY, GROUP, "acceleration", mode="fast")
+    assert bent.tracks[0].bend[0] == pytest.approx(0.006, abs=0.003)
+    assert abs(bent.frames[11].x[0] - x[11]) < abs(
+        csist.unmix_sequence(frames, SKY, GROUP, mode="fast").frames[11].x[0] - x[11]
+    )
+
+
+def test_missing_and_repeated_frames_are_left_out():
+    frames = video(PAIR)
+    frames[3] = np.nan
+    frames[7] = frames[6]
+    found = csist.unmix_sequence(frames, SKY, GROUP, mode="fast")
+    assert found.count == 2
+    assert len(found.frames) == 12
+    assert [note.split(" of ")[0] for note in found.notes] == ["1", "1"]
+
+
+def test_frozen_video_is_one_frame():
+    found = csist.unmix_sequence(np.repeat(video(PAIR)[:1], 5, axis=0), SKY, GROUP, mode="fast")
+    assert [len(targets) for targets in found.frames] == [2, 0, 0, 0, 0]
+    assert "only frame 0" in found.notes[1]
+
+
+def test_masked_pixels_are_left_out():
+    frames = video(PAIR)
+    frames[:, 5, 5] = np.nan
+    with pytest.raises(InputError, match="mask_nan"):
+        csist.unmix_sequence(frames, SKY, GROUP)
+    found = csist.unmix_sequence(frames, SKY, GROUP, mode="fast", mask_nan=True)
+    assert found.count == 2
+    assert csist.Flag.MASKED in found.flags
+
+
+def test_times_set_the_unit_of_the_velocity():
+    frames = video([(3.0, 4.0, 0.1, 0.05, 240.0)])
+    kept = [0, 1, 4, 5, 9, 11]
+    found = csist.unmix_sequence(frames[kept], SKY, GROUP, mode="fast", times=kept)
+    assert abs(found.frames[-1].x[0] - 4.1) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "message"),
+    [
+        ([np.zeros((11, 11)), np.zeros((9, 11))], {}, "frame 1 is"),
+        (np.zeros((11, 11)), {}, "use unmix"),
+        (np.zeros((3, 40, 40)), {}, "cut a window"),
+        (np.zeros((3, 11, 11)), {"times": [0, 2, 1]}, "must increase"),
+        (np.zeros((3, 11, 11)), {"times": [0, 2]}, "one a frame"),
+        (np.zeros((3, 11, 11)), {"motion": "bent"}, "motion must be"),
+        (np.zeros((3, 11, 11)), {"mode": "slow"}, "mode must be"),
+        (np.full((3, 11, 11), np.nan), {}, "none of the 3 frames"),
+        (np.zeros((3, 11, 11)), {"motion_std_px": 0.0}, "motion_std_px"),
+    ],
+)
+def test_bad_input_is_one_line(frames, options, message):
+    if options.get("motion"):
+        frames = frames + np.random.default_rng(0).normal(size=frames.shape)
+    with pytest.raises(InputError, match=message):
+        csist.unmix_sequence(frames, SKY, **options)
+
+
+def test_likelihood_is_that_of_correlated_noise():
+    """Scintillation, integrated out, is Gaussian noise that the pixels of a target share."""
+    from csist._compiled import compiled
+
+    @compiled
+    def evaluate(address, posterior, state, value):
+        call_path_log_likelihoods(address, posterior, state, make_path_scratch(posterior), value)
+
+    motion = MotionPrior(scintillation=0.1)
+    frames = video(PAIR, 4)
+    weight = np.full(frames.shape, 1.0 / (4.0 + 1.0 / 12.0))
+    weight[1, 5, 5] = 0.0
+    law = motion_law(np.arange(4.0), "linear", motion, SKY, 2.0, 0.05)
+    film = film_around(np.where(weight > 0, frames, 0.0), weight, np.full((4, 2), 5.0), 11)
+    theta = [0.1, -0.02, 5.3, 4.8, 0.0, 0.01, 240.0, 4.7, 5.2, -0.01, 0.0, 230.0]
+    state = np.repeat(np.array(theta, np.float32)[:, None], LANES, axis=1)
+    value = np.empty(LANES, np.float32)
+    posterior = PathPosterior(2, film, law, optics_of(SKY.psf).polynomials)
+    evaluate(path_kernels().log_likelihoods, posterior, state, value)
+    expected = 0.0
+    for t in range(4):
+        place = np.array([[5.3 + 0.1 * t, 4.8 - 0.01 * t], [4.7 + 0.09 * t, 5.2 - 0.02 * t]])
+        light = SKY.responses(place[:, 0], place[:, 1]).reshape(2, -1)
+        flux, kept = np.array([240.0, 230.0]), weight[t].ravel() > 0
+        covariance = np.eye(121) * (4.0 + 1.0 / 12.0) + (light.T * (0.1 * flux) ** 2) @ light
+        own = multivariate_normal((flux @ light)[kept], covariance[np.ix_(kept, kept)])
+        expected += own.logpdf(frames[t].ravel()[kept]) + 0.5 * kept.sum() * math.log(2 * math.pi * (4 + 1 / 12))
+    assert float(value[0]) == pytest.approx(expected, abs=0.02)
+
+
+def test_common_path_of_a_bright_group():
+    frames = video([(3.0, 6.0, 0.2, -0.1, 500.0)], 15)
+    path = common_path(frames, np.stack([np.ones(15), np.arange(15.0)]), 0.3)
+    assert np.abs(path - [[3.0, 6.0], [0.2, -0.1]]).max() < 0.05
+
+
+def test_overlap_is_the_mean_over_phases():
+    psf = csist.GaussianPSF(0.5)
+    table = overlap_table(psf)
+    sensor = csist.Sensor(psf=psf, shape=(15, 15))
+    phases = (np.arange(16) / 16.0)[:, None] + np.zeros(16)
+    first = sensor.responses(7.0 + phases.ravel(), 7.0 + phases.T.ravel())
+    second = sensor.responses(7.5 + phases.ravel(), 6.75 + phases.T.ravel())
+    expected = (first * second).sum(axis=(1, 2)).mean()
+    middle = len(table) // 2
+    assert table[middle - 4, middle + 8] == pytest.approx(expected, rel=1e-3)
+
+
+def test_order_of_targets_follows_the_paths():
+    rng = np.random.default_rng(0)
+    basis = np.stack([np.ones(5), np.arange(5.0)])
+    truth = np.array([[3.0, 3.0, 0.1, 0.0, 200.0], [5.0, 5.0, 0.0, 0.1, 210.0], [7.0, 3.0, -0.1, 0.0, 220.0]])
+    samples = np.stack([truth[rng.permutation(3)] for _ in range(50)])
+    ordered = in_one_order(samples, basis)
+    assert (ordered == ordered[:1]).all()
+
+
+def test_joint_bound_of_a_still_target_falls_with_the_root():
+    still = [csist.Targets([5.2], [4.9], [235.0])] * 9
+    single = cramer_rao_bound(still[0], SKY)
+    joint = joint_bound(still, SKY)
+    assert joint.x[0] == pytest.approx(single.x[0] / 3.0)
+    assert joint.intensity[0] == pytest.approx(single.intensity[0] / 3.0)
+    assert joint_bound(still, SKY, 0.1).intensity[0] > joint.intensity[0]
+    assert joint_bound(still[:1], SKY).x[0] == pytest.approx(single.x[0])
+
+
+def test_joint_bound_of_nothing_and_of_changing_counts():
+    assert joint_bound([csist.Targets.empty()] * 3, SKY).x.size == 0
+    with pytest.raises(InputError, match="same targets"):
+        joint_bound([csist.Targets.empty(), csist.Targets([5.0], [5.0], [200.0])], SKY)
+
+
+def test_counts_of_groups_at_high_noise():
+    sensor, motion = csist.Sensor(read_noise=5.0), MotionPrior()
+    for seed, path in enumerate(sample_trajectories(motion, sensor, 4, 7)):
+        frames = np.stack([sensor.observe(scene, [seed, t]) for t, scene in enumerate(path)])
+        assert csist.unmix_sequence(frames, sensor, motion, mode="fast").count == len(path[0])
