@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo
 
@@ -47,6 +47,8 @@ def _parameters(command: Callable[..., Any]) -> list[_Parameter]:
     hints = get_type_hints(command, include_extras=True)
     found = []
     for name, parameter in inspect.signature(command).parameters.items():
+        if get_origin(hints[name]) is not Annotated:
+            continue  # the context, which no user gives
         kind, info = get_args(hints[name])
         if get_origin(kind) in (Union, types.UnionType):
             kind = next(each for each in get_args(kind) if each is not type(None))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,12 +22,15 @@ import csist
 from architecture import architecture
 from csist.evaluation import grid_oracles
 from csist.frames import estimate_psf
+from csist.injection import InjectionPlan, inject_groups
+from csist.io import read_image
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.physics.bounds import cramer_rao_bound
 from csist.plots import (
     DETECTION,
     TRUTH,
     accuracy_against_multiply_adds,
+    completeness_curve,
     limits_by_noise,
     psf_fit,
     save_figure,
@@ -232,6 +237,12 @@ def psf() -> Figure:
     return psf_fit(measured.profile, measured.sigma_px, measured.sigma_px_std)
 
 
+def completeness() -> Figure:
+    """Completeness of injected pairs in the real frame that comes with the package."""
+    frame = read_image(Path(str(files("csist") / "data" / "airplane_above_hills.png")))[0]
+    return completeness_curve(inject_groups(frame, InjectionPlan(groups=160, seed=1), psf=0.8, mode="fast").rows())
+
+
 def training(ratio: int) -> Figure:
     """Training curves of the included networks at one ratio, collected by `scripts/training_logs.py`."""
     arrays = {
@@ -245,7 +256,8 @@ def training(ratio: int) -> Figure:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    each.__name__: each for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, architecture)
+    each.__name__: each
+    for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, completeness, architecture)
 } | {f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS}
 DIAGRAMS = ("architecture",)
 """Figures of lines and text only, written as SVG."""

@@ -127,7 +127,9 @@ def test_fluxes_are_those_of_photutils() -> None:
     [
         ([1.0, 2.0], [1.0], {}, "positions of equal number"),
         ([np.nan], [1.0], {}, "positions must be finite"),
-        ([1.0], [1.0], {"psf": "auto"}, "psf must be a PSF or a sigma in px, got 'auto'"),
+        ([1.0], [1.0], {"psf": "auto"}, "the PSF cannot be measured"),
+        ([1.0], [1.0], {"psf": None}, "need the PSF"),
+        ([1.0], [1.0], {"psf": "round"}, "psf must be a PSF, a sigma in px, auto or empirical, got 'round'"),
         ([1.0], [1.0], {"noise": 1.0}, "a frame does not take noise"),
         ([1.0], [1.0], {"noise_std": -1.0}, "noise_std"),
     ],
@@ -135,3 +137,16 @@ def test_fluxes_are_those_of_photutils() -> None:
 def test_bad_input(x: list[float], y: list[float], options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         forced_photometry(np.zeros((40, 40)) + 1.0, x, y, **{"psf": 1.2, **options})
+
+
+def test_an_error_map_takes_the_place_of_the_noise() -> None:
+    truth = field(3, 300)
+    rng = np.random.default_rng(0)
+    error = np.where(np.arange(220) < 110, 2.0, 8.0) * np.ones((200, 1))
+    image = SKY.render(truth) + rng.normal(0.0, 1.0, SKY.shape) * error
+    error[100:110, 100:110] = np.inf
+    image[100:110, 100:110] = 1e6
+    found = forced_photometry(image, truth.x, truth.y, psf=PSF, error=error)
+    seen = np.isfinite(found.intensity)
+    assert seen.mean() > 0.95
+    assert 0.85 < np.sqrt(np.mean(pulls(found, truth)[seen] ** 2)) < 1.15

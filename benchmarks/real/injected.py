@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from csist.evaluation import LabelledImages
 from csist.frames import unmix_frame
+from csist.injection import of_group, place_group
 from csist.io import read_image
 from csist.io.store import Progress
 from csist.limits import measure_limits
@@ -61,12 +62,6 @@ SEPARATIONS = (0.5, 1.0, 1.5, 2.0, 3.0)
 """Distance between nearest neighbours in Rayleigh units."""
 
 GROUPS_A_FRAME = 30
-PLACE_TRIES = 40
-BORDER_PX = 8.0
-APART_PX = 16.0
-"""Smallest distance in px between targets of different groups."""
-REACH_PX = 3.0
-"""Largest distance in px to a target of a group of a detection that is assigned to the group."""
 NOISE_SIDE_PX = 21
 LEAST_NOISE = 1.0
 FLAT_LEVEL = 100.0
@@ -122,21 +117,6 @@ def local_noise(frame: FloatArray, x: float, y: float) -> float:
     return max(float(MAD_TO_STD * np.median(np.abs(residual - np.median(residual)))), LEAST_NOISE)
 
 
-def draw_group(count: int, separation_px: float, rng: np.random.Generator) -> FloatArray:
-    """Draw offsets (count, 2) in px from the centre, with each target at the separation from its nearest neighbour.
-
-    Each target is placed at a random angle around a random earlier one, and redrawn until no other target is closer.
-    """
-    places = np.zeros((1, 2))
-    while len(places) < count:
-        angle = rng.uniform(0.0, 2.0 * np.pi)
-        beside = places[rng.integers(len(places))] + separation_px * np.array([np.cos(angle), np.sin(angle)])
-        if np.hypot(*(places - beside).T).min() >= separation_px * (1.0 - 1e-9):
-            places = np.concatenate([places, beside[None]])
-    offsets: FloatArray = places - places.mean(axis=0)
-    return offsets
-
-
 def peak_share(x: FloatArray, y: FloatArray) -> FloatArray:
     """Return the fraction (n,) of a target's light in its brightest pixel, for positions in px."""
     share: FloatArray = PSF.response(x - np.rint(x), y - np.rint(y))
@@ -162,17 +142,11 @@ def place_groups(
     order = rng.permutation(len(kinds))
     for k in range(number):
         count, separation = kinds[order[k % len(kinds)]]
-        for _ in range(PLACE_TRIES):
-            middle = rng.uniform(BORDER_PX, size - 1.0 - BORDER_PX)
-            places = middle + draw_group(count, separation * RAYLEIGH_PX, rng)
-            inside = ((places >= BORDER_PX) & (places <= size - 1.0 - BORDER_PX)).all()
-            free = not len(taken) or np.hypot(*(places[:, None] - taken).T).min() >= APART_PX
-            if inside and free:
-                break
-        else:
+        places = place_group(size, count, separation * RAYLEIGH_PX, taken, rng)
+        if places is None:
             continue
         taken = np.concatenate([taken, places])
-        noise = local_noise(frame, *middle)
+        noise = local_noise(frame, *places.mean(axis=0))
         x, y = places.T
         intensity = snr * noise / peak_share(x, y)
         groups.append(
@@ -186,14 +160,6 @@ def place_groups(
 def add_targets(frame: FloatArray, targets: Targets) -> FloatArray:
     """Return a frame with the light of some targets added, (H, W) in counts."""
     return frame + Sensor(PSF, shape=(frame.shape[0], frame.shape[1])).render(targets)
-
-
-def of_group(found: Targets, truth: Targets) -> Targets:
-    """Select the detections near a group, in frame coordinates."""
-    if not len(found):
-        return found
-    distance = np.hypot(found.x[:, None] - truth.x, found.y[:, None] - truth.y).min(axis=1)
-    return found[distance <= REACH_PX]
 
 
 def inject(frame: FloatArray, source: str, snr: float, finder: Finder, rng: np.random.Generator) -> list[Injection]:

@@ -120,7 +120,7 @@ def photutils_finder(field: Field, threshold: float, group_px: float, fit_px: in
     from photutils.detection import DAOStarFinder
     from photutils.psf import ImagePSF, IterativePSFPhotometry, SourceGrouper
 
-    side = 2 * int(np.ceil(field.psf.radius_px)) + 1
+    side = 2 * int(np.ceil(field.psf.reach_px)) + 1
     photometry = IterativePSFPhotometry(
         ImagePSF(field.psf.array, oversampling=field.psf.oversampling),
         (fit_px, fit_px),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from csist.grid import SubPixelGrid
     from csist.methods.continuous.calibrate import calibrate
     from csist.methods.table import list_methods
-    from csist.physics.psf import AiryPSF, EllipticalGaussianPSF, GaussianPSF, MoffatPSF, SampledPSF
+    from csist.physics.psf import AiryPSF, EllipticalGaussianPSF, FieldPSF, GaussianPSF, MoffatPSF, SampledPSF
     from csist.physics.sensor import Sensor
     from csist.scenes import ScenePrior, sample_scenes
     from csist.sequences.result import SequenceResult, Track
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AiryPSF",
     "EllipticalGaussianPSF",
+    "FieldPSF",
     "Flag",
     "FrameResult",
     "GaussianPSF",
@@ -53,6 +54,7 @@ __all__ = [
 _HOMES = {
     "AiryPSF": "physics.psf",
     "EllipticalGaussianPSF": "physics.psf",
+    "FieldPSF": "physics.psf",
     "MoffatPSF": "physics.psf",
     "Flag": "targets",
     "FrameResult": "frames.result",

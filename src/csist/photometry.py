@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from scipy.sparse import csc_array, csr_array, hstack
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
@@ -18,15 +19,21 @@ from scipy.spatial import KDTree
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError
-from csist.frames.mask import check_frame
-from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
+from csist.frames.background import Background
+from csist.frames.mask import PixelKind, PixelMask, check_frame
+from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame
 from csist.frames.options import FrameOptions
 from csist.frames.psf_estimate import PSFEstimate
-from csist.physics.psf import PSF
+from csist.frames.solve import settle_psf
+from csist.physics.psf import PSF, by_place, equivalent_sigma, outer_response
+from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
+from csist.windows import check_error, leave_out
 
 MARGIN_PX = 2
-"""Pixels beyond the PSF's radius that take part in the fit: they hold the constant."""
+"""Pixels beyond a target's light that take part in the fit: they hold the constant."""
+FAINT_SHARE, FAINT_WING = 1e-3, 0.5
+"""Light below both, as a share of the target's brightest pixel and in units of the noise, does not count."""
 UPPER_LIMIT_SIGMAS = 3.0
 """Fluxes below so many standard errors are flagged as upper limits."""
 SHOT_NOISE_PASSES = 3
@@ -37,7 +44,13 @@ BLOCK = 256
 
 
 def forced_photometry(
-    image: NDArray[np.generic], x: ArrayLike, y: ArrayLike, *, psf: PSF | float, **options: Any
+    image: NDArray[np.generic],
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    psf: PSF | PSFEstimate | float | str | None = None,
+    error: ArrayLike | None = None,
+    **options: Any,
 ) -> Targets:
     """Measure the flux of a point target at each of the given positions.
 
@@ -45,7 +58,10 @@ def forced_photometry(
         image: (H, W) in counts; NaN pixels are left out.
         x: columns in px, shape (n,).
         y: rows in px, shape (n,).
-        psf: point spread function, or the sigma in px of a Gaussian one.
+        error: (H, W) standard deviation of each pixel in counts with all that adds to it, photons of the targets too;
+            None if it is not known.
+        psf: point spread function, the sigma in px of a Gaussian one, or "auto" or "empirical" to measure it on the
+            frame; None for that of the sensor.
         **options: `sensor`, `noise_std` and `box_sides_px` as in `csist.frames.FrameOptions`.
 
     Returns:
@@ -54,8 +70,8 @@ def forced_photometry(
         SATURATED mark such pixels of the target. Where no pixel of a target is valid, flux and error are NaN.
 
     Raises:
-        InputError: if the positions are not finite or of different lengths, if the frame cannot be used, or if an
-            option is unknown or out of range.
+        InputError: if the positions are not finite or of different lengths, if the frame cannot be used, if the PSF
+            cannot be measured, or if an option is unknown or out of range.
 
     >>> from csist.physics.sensor import Sensor
     >>> from csist.physics.psf import GaussianPSF
@@ -65,20 +81,84 @@ def forced_photometry(
     >>> found.flags.tolist(), bool(abs(found.intensity[0] - 900.0) < 4.0 * found.intensity_std[0])
     ([0, 64], True)
     """
-    settled = FrameOptions.of(psf=psf, **options)
-    kernel = settled.psf
-    if kernel is None or isinstance(kernel, str | float | PSFEstimate):
-        raise InputError(f"psf must be a PSF or a sigma in px, got {psf!r}")
+    return measure_frame_at(image, x, y, FrameOptions.of(psf=psf, **options), error)[0]
+
+
+def measure_frame_at(
+    image: NDArray[np.generic],
+    x: ArrayLike,
+    y: ArrayLike,
+    options: FrameOptions,
+    error: ArrayLike | None = None,
+) -> tuple[Targets, MeasuredFrame, FramePSF]:
+    """`forced_photometry` with its options in one object; the frame as it was measured and the PSF are returned, too.
+
+    Args:
+        image: (H, W) in counts.
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+        options: of the frame; its PSF or sensor must be given.
+        error: (H, W) standard deviation of each pixel in counts, with all that adds to it; None if it is not known.
+
+    Raises:
+        InputError: as `forced_photometry`, and if the PSF is not known.
+    """
+    columns, rows = check_positions(x, y)
+    pixels, rules = check_frame(image), FrameRules.of(options)
+    noise_map = check_error(error, pixels.shape)
+    if noise_map is not None:
+        pixels, noise_map = leave_out(pixels[None], noise_map)[0], noise_map[0]
+    psf, frame = settle_psf(pixels, rules, options, noise_map)
+    if psf is None:
+        raise InputError("fluxes at given positions need the PSF: give psf or sensor (--psf-sigma, --psf, --sensor)")
+    frame = measure_frame(pixels, rules, psf.psf, noise_map) if frame is None else frame
+    return measure_fluxes(frame, columns, rows, psf.psf, options.gain), frame, psf
+
+
+def check_positions(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Columns and rows in px as arrays (n,).
+
+    Raises:
+        InputError: if they are not finite or of different lengths.
+    """
     columns, rows = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (x, y))
     if columns.shape != rows.shape or columns.ndim != 1:
         raise InputError(f"x and y must be positions of equal number, got shapes {columns.shape} and {rows.shape}")
     if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
         raise InputError("positions must be finite: leave out those that are NaN or infinite")
-    frame = measure_frame(check_frame(image), FrameRules.of(settled), kernel)
-    return measure_fluxes(frame, columns, rows, kernel, settled.gain)
+    return columns, rows
 
 
-def measure_fluxes(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF, gain: float | None) -> Targets:
+def window_fluxes(
+    image: FloatArray, places: FloatArray, sensor: Sensor, noise_std: float, error: FloatArray | None = None
+) -> Targets:
+    """`forced_photometry` in a window, whose background and noise are those of the sensor.
+
+    Args:
+        image: (H, W) in counts; NaN pixels are left out.
+        places: x and y in px, shape (n, 2).
+        sensor: PSF, background, gain and saturation.
+        noise_std: noise in counts of a pixel without targets, before rounding.
+        error: (H, W) standard deviation of each pixel in counts; None if it is not known.
+
+    Raises:
+        InputError: if the positions are not finite or of different lengths.
+    """
+    columns, rows = check_positions(places[:, 0], places[:, 1])
+    if error is None:
+        deviation = np.full(image.shape, max((noise_std**2 + sensor.rounding_variance) ** 0.5, 1e-300))
+    else:
+        image = leave_out(image[None], error[None])[0]
+        deviation = np.where(np.isfinite(error) & (error > 0.0), error, 1.0)
+    background = Background(np.full(image.shape, sensor.background), deviation)
+    kind = np.where(np.isnan(image), PixelKind.NAN, np.where(image >= sensor.ceiling, PixelKind.SATURATED, 0))
+    frame = MeasuredFrame(image, PixelMask(kind.astype(np.uint8), sensor.ceiling), background, False, error)
+    return measure_fluxes(frame, columns, rows, sensor.psf, sensor.gain, level_known=True)
+
+
+def measure_fluxes(
+    frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF, gain: float | None, level_known: bool = False
+) -> Targets:
     """`forced_photometry` on a frame whose pixels and background are measured.
 
     Args:
@@ -87,14 +167,17 @@ def measure_fluxes(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF,
         y: rows in px, shape (n,).
         psf: point spread function.
         gain: electrons per count; None for no shot noise of the targets.
+        level_known: whether the background is exact, so that no constant is fitted with the fluxes.
     """
     flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
     valid = ~(frame.pixels.masked | frame.pixels.saturated)
-    for members in _overlapping(x, y, psf):
-        patch = _light(x[members], y[members], psf, valid)
+    gain = gain if frame.error is None else None
+    reach = _reach(frame, x, y, psf)
+    for members in _overlapping(x, y, reach):
+        patch = _light(x[members], y[members], reach[members], psf, valid)
         seen = patch.seen
         if seen.any():
-            flux[members[seen]], error[members[seen]] = _fit(patch, frame, gain)
+            flux[members[seen]], error[members[seen]] = _fit(patch, frame, gain, level_known)
     flags = np.where(flux < UPPER_LIMIT_SIGMAS * error, int(Flag.UPPER_LIMIT), 0)
     flags |= _pixel_flags(frame, x, y, psf)
     return Targets(x=x, y=y, intensity=flux, intensity_std=error, flags=flags)
@@ -114,53 +197,66 @@ class _Patch(NamedTuple):
     seen: BoolArray
 
 
-def _reach(psf: PSF) -> int:
-    return int(np.ceil(psf.radius_px)) + MARGIN_PX
+def _reach(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF) -> IntArray:
+    """Half side (n,) in px of the square in which each position's light matters, by its brightest pixel."""
+    outer, (height, width) = outer_response(psf), frame.image.shape
+    rows, columns = (np.clip(np.rint(v), 0, n - 1).astype(np.int64) for v, n in ((y, height), (x, width)))
+    near = ndimage.maximum_filter(np.nan_to_num(frame.flattened, nan=0.0), 3)[rows, columns]
+    share = FAINT_WING * frame.background.noise[rows, columns] * psf.response(0.0, 0.0) / np.maximum(near, 1e-300)
+    faint = np.minimum(share, FAINT_SHARE * psf.response(0.0, 0.0))
+    return np.asarray(np.searchsorted(-outer, -faint) + MARGIN_PX)
 
 
-def _overlapping(x: FloatArray, y: FloatArray, psf: PSF) -> list[IntArray]:
-    """Indices of the positions in each set whose pixels overlap."""
+def _overlapping(x: FloatArray, y: FloatArray, reach: IntArray) -> list[IntArray]:
+    """Indices of the positions in each set whose pixels overlap, given the half sides (n,) of their squares."""
     if not len(x):
         return []
-    pairs = KDTree(np.stack([x, y], axis=1)).query_pairs(2.0 * _reach(psf) + 1.0, p=np.inf, output_type="ndarray")
+    positions = np.stack([x, y], axis=1)
+    pairs = KDTree(positions).query_pairs(2.0 * float(reach.max()) + 1.0, p=np.inf, output_type="ndarray")
+    distance = np.abs(positions[pairs[:, 0]] - positions[pairs[:, 1]]).max(axis=1, initial=0.0)
+    pairs = pairs[distance <= reach[pairs].sum(axis=1) + 1.0]
     links = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(x), len(x)))
     number, labels = connected_components(links, directed=False)
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, number)))
 
 
-def _light(x: FloatArray, y: FloatArray, psf: PSF, valid: BoolArray) -> _Patch:
+def _light(x: FloatArray, y: FloatArray, reach: IntArray, psf: PSF, valid: BoolArray) -> _Patch:
     """Pixels and light of some targets; pixels outside the frame, or that are not valid, are left out."""
-    reach, (height, width) = _reach(psf), valid.shape
-    offset = np.arange(-reach, reach + 1)
+    height, width = valid.shape
+    offset = np.arange(-int(reach.max()), int(reach.max()) + 1)
     rows = np.rint(y).astype(np.int64)[:, None, None] + offset[None, :, None]
     columns = np.rint(x).astype(np.int64)[:, None, None] + offset[None, None, :]
     rows, columns = np.broadcast_arrays(rows, columns)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    inside &= np.maximum(np.abs(offset)[:, None], np.abs(offset)) <= reach[:, None, None]
     inside[inside] = valid[rows[inside], columns[inside]]
     target, _, _ = np.nonzero(inside)
     rows, columns = rows[inside], columns[inside]
-    response = psf.response(columns - x[target], rows - y[target])
+    response = np.empty(len(target))
+    for own, members in by_place(psf, x, y):
+        mine = np.isin(target, members)
+        response[mine] = own.response((columns - x[target])[mine], (rows - y[target])[mine])
     pixels, place = np.unique(rows * width + columns, return_inverse=True)
     light = csc_array((response, (place, target)), shape=(len(pixels), len(x)))
     seen = np.asarray(light.sum(axis=0)).ravel() > 0.5 * float(psf.response(0.0, 0.0))
     return _Patch(pixels, csr_array(light[:, np.flatnonzero(seen)]), seen)
 
 
-def _fit(patch: _Patch, frame: MeasuredFrame, gain: float | None) -> tuple[FloatArray, FloatArray]:
+def _fit(patch: _Patch, frame: MeasuredFrame, gain: float | None, level_known: bool) -> tuple[FloatArray, FloatArray]:
     """Fluxes and standard errors of the targets of a patch."""
     data = (frame.image - frame.background.level).ravel()[patch.pixels]
     variance = frame.background.noise.ravel()[patch.pixels] ** 2
-    constant = csr_array(np.ones((len(data), 1)))
-    design = csr_array(hstack([patch.light, constant]))
+    number = patch.light.shape[1]
+    design = patch.light if level_known else csr_array(hstack([patch.light, csr_array(np.ones((len(data), 1)))]))
     solution = np.zeros(design.shape[1])
     errors = np.full(design.shape[1], np.nan)
     for _ in range(1 if gain is None else SHOT_NOISE_PASSES):
-        shot = 0.0 if gain is None else np.maximum(patch.light @ solution[:-1], 0.0) / gain
+        shot = 0.0 if gain is None else np.maximum(patch.light @ solution[:number], 0.0) / gain
         weighted = design.multiply(1.0 / (variance + shot)[:, None]).tocsr()
         normal = csc_array(design.T @ weighted)
         solution, errors = _solve(normal, weighted.T @ data)
-    return solution[:-1], errors[:-1]
+    return solution[:number], errors[:number]
 
 
 def _solve(normal: csc_array, right: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -180,7 +276,7 @@ def _solve(normal: csc_array, right: FloatArray) -> tuple[FloatArray, FloatArray
 
 def _pixel_flags(frame: MeasuredFrame, x: FloatArray, y: FloatArray, psf: PSF) -> IntArray:
     """MASKED and SATURATED bits of each position, by the pixels that hold most of its light."""
-    reach, (height, width) = int(np.ceil(psf.radius_px / 2.0)), frame.image.shape
+    reach, (height, width) = int(np.ceil(2.0 * equivalent_sigma(psf) + 0.5)), frame.image.shape
     flags = np.zeros(len(x), dtype=np.int64)
     for number, (column, row) in enumerate(zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True)):
         part = (

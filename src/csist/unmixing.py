@@ -40,10 +40,11 @@ def unmix(
         prior: prior of a group of targets; None for `ScenePrior.flat()`.
         method: a name of `csist.list_methods`; frames need "continuous".
         **options: `error` (standard deviation of each pixel in counts, (H, W) or (N, H, W), with all that adds to
-            it) and `mask` (of the same shape, true where a pixel is left out), for methods that can use them; for
-            windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise in counts; None:
-            the sensor's, or if that is 0 estimated from the stack), `ratio`, `pretrained` and those of the method;
-            for frames, those of `csist.unmix_frame`.
+             it) and `mask` (of the same shape, true where a pixel is left out), for methods that can use them; for
+             windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise in counts; None:
+             the sensor's, or if that is 0 estimated from the stack), `start` (positions at which the continuous method
+             tries targets, `Targets` or (n, 2), for a stack one each per image), `ratio`, `pretrained` and those of
+             the method; for frames, those of `csist.unmix_frame`.
 
     Returns:
         `Targets` for an image, or a list of `Targets`, one per image, for a stack.
@@ -66,10 +67,11 @@ def unmix(
     mask = options.pop("mask", None)
     if is_window(stack.shape):
         check_noise_map(method, error is not None)
+        known = _named_in_windows(options.pop("start", None), array.ndim, method)
         options["mask_nan"] = options.get("mask_nan", False) or mask is not None
         stack = leave_out(stack, error, mask)
         ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
-        known = {} if error is None else {"error": error}
+        known |= {} if error is None else {"error": error}
         found: list[Targets] = list(ready.solve(stack, **known).targets) if len(stack) else []
     else:
         # Imported here: the frames' part is not needed for windows.
@@ -83,6 +85,27 @@ def unmix(
             for n, frame in enumerate(stack)
         ]
     return found[0] if array.ndim == 2 else found
+
+
+def _named_in_windows(start: Any, dimensions: int, method: str) -> dict[str, Any]:
+    """Start positions as an argument of `Continuous.solve`.
+
+    Args:
+        start: of an image, or a list of one per image of a stack; None for none.
+        dimensions: of the image or stack.
+        method: registry name.
+
+    Raises:
+        InputError: if the method does not take them.
+    """
+    from csist.frames.options import as_positions
+    from csist.methods.table import abilities, canonical_name
+
+    if start is None:
+        return {}
+    if not abilities(method).frames:
+        raise InputError(f"method {canonical_name(method)!r} does not search from start positions: leave start out")
+    return {"start": [as_positions(each) for each in ([start] if dimensions == 2 else start)]}
 
 
 def window_recipe(

@@ -6,19 +6,18 @@ import pytest
 
 import bench_real
 from csist.checks import InputError
+from csist.injection import BORDER_PX, draw_group
 from csist.metrics import CSO_DISTANCES_PX
 from csist.physics.psf import GaussianPSF, SampledPSF
 from csist.targets import Targets
 from real.common import folder_of, match, share
 from real.injected import (
-    BORDER_PX,
     COUNTS,
     PSF,
     RAYLEIGH_PX,
     Injection,
     add_targets,
     aimed_at,
-    draw_group,
     inject,
     limit_of,
     local_noise,

@@ -83,3 +83,14 @@ def test_frames_are_refused(run: Run, tmp_path):
     code, _, err = run("unmix", tmp_path / "large.npy", "-o", tmp_path / "a.csv", "--joint", 3)
     assert code == 2
     assert "--joint is for windows" in err
+
+
+def test_a_part_of_the_frames_has_the_coordinates_of_the_file(run: Run, video, tmp_path):
+    options = ("--joint", 10, "--mode", "fast", "--prior", "csist-100k", "--noise-std", 2)
+    parts = [("all", ()), ("part", ("--roi", "1:10,1:11"))]
+    for name, more in parts:
+        code, _, err = run("unmix", video, "-o", f"{name}.csv", "--tracks", f"{name}-tracks.csv", *options, *more)
+        assert code == 0, err
+    whole, part = (pd.read_csv(tmp_path / f"{name}-tracks.csv") for name, _ in parts)
+    assert abs(whole["x"][0] - part["x"][0]) < 0.1
+    assert abs(whole["y"][0] - part["y"][0]) < 0.1

@@ -197,6 +197,7 @@ def test_columns_carry_units(suffix: str, run: Run, tmp_path: Path) -> None:
         (("--electrons", "--gain", "2", "--format", "trackmate"), "has no place"),
         (("--method", "fista", "--mask", "e.npy"), "cannot leave pixels out"),
         (("--method", "fista", "--error", "e.npy"), "one noise for all pixels"),
+        (("--joint", "3", "--error", "e.npy"), "one noise for all pixels"),
         (("--roi", "80:95,0:20"), "roi 80:95,0:20 is not within"),
     ],
 )

@@ -17,13 +17,14 @@ from csist import ScenePrior, Sensor
 from csist.checks import InputError
 from csist.datasets import generate, load
 from csist.io import cards, read_image
-from csist.physics.psf import KINDS, AiryPSF, EllipticalGaussianPSF, GaussianPSF, MoffatPSF, SampledPSF
+from csist.physics.psf import KINDS, AiryPSF, EllipticalGaussianPSF, FieldPSF, GaussianPSF, MoffatPSF, SampledPSF
 from csist.trajectories import MotionPrior
 from csist.weights.cards import make_card
 
 PSFS = [
     GaussianPSF(0.5), AiryPSF(1.2), SampledPSF(np.outer(np.hanning(11), np.hanning(11)), 2),
     EllipticalGaussianPSF(1.0, 0.7, 20.0), MoffatPSF(1.3, 3.0),
+    FieldPSF(np.array([0.0, 5.0]), np.array([2.0]), np.array([[np.outer(np.hanning(11), np.hanning(11))] * 2]), 2),
 ]  # fmt: skip
 
 DEEP = "[" * 100_000 + "]" * 100_000

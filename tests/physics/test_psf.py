@@ -9,10 +9,13 @@ from csist.physics.psf import (
     KINDS,
     AiryPSF,
     EllipticalGaussianPSF,
+    FieldPSF,
     GaussianPSF,
     MoffatPSF,
     SampledPSF,
+    by_place,
     equivalent_sigma,
+    outer_response,
     psf_from_card,
     spread_px,
 )
@@ -26,10 +29,11 @@ def sampled(sigma_px: float = 0.8, oversampling: int = 5, half: int = 30) -> Sam
 PSFS = [
     GaussianPSF(0.5), GaussianPSF(1.7), AiryPSF(1.3), AiryPSF(3.0), sampled(), EllipticalGaussianPSF(0.4, 0.9, 35.0),
     EllipticalGaussianPSF(1.7, 1.0), MoffatPSF(1.2, 2.5), MoffatPSF(3.0, 4.765),
+    FieldPSF(np.array([0.0, 90.0]), np.array([10.0]), np.array([[sampled(0.8).array, sampled(1.0).array]]), 5),
 ]  # fmt: skip
 IDS = [
     "gaussian-0.5", "gaussian-1.7", "airy-1.3", "airy-3", "sampled", "elliptical-tilted", "elliptical", "moffat-1.2",
-    "moffat-3",
+    "moffat-3", "field",
 ]  # fmt: skip
 
 
@@ -143,6 +147,46 @@ def test_sampled_interpolates_what_it_was_sampled_from() -> None:
     dx, dy = rng.uniform(-3, 3, (2, 200))
     assert sampled().response(dx, dy) == pytest.approx(GaussianPSF(0.8).response(dx, dy), abs=2e-4)
     assert sampled().response(7.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("psf", PSFS, ids=IDS)
+def test_beyond_the_reach_there_is_no_light_to_speak_of(psf: GaussianPSF) -> None:
+    along = np.arange(np.ceil(psf.reach_px) + 1.0, np.ceil(psf.reach_px) + 30.0)
+    peak = float(psf.response(0.0, 0.0))
+    assert np.abs(psf.response(along, 0.0)).max() < 2.5e-4 * peak
+    outer = outer_response(psf)
+    assert outer[-1] == 0.0 and (np.diff(outer) <= 0.0).all() and outer[0] < peak
+
+
+def test_the_reach_of_an_airy_pattern_goes_past_its_dark_rings() -> None:
+    assert AiryPSF(2.0).reach_px > 4.0 * AiryPSF(2.0).radius_px
+
+
+def test_a_field_psf_is_interpolated_between_its_nodes_and_the_nearest_beyond() -> None:
+    narrow, wide = sampled(0.8), sampled(1.0)
+    psf = FieldPSF(np.array([0.0, 160.0]), np.array([32.0]), np.array([[narrow.array, wide.array]]), 5)
+    assert psf.at(0.0, 0.0) == narrow and psf.at(-50.0, 900.0) == narrow and psf.at(500.0, 32.0) == wide
+    dx = np.linspace(-3.0, 3.0, 13)
+    expected = 0.5 * (narrow.response(dx, 0.3) + wide.response(dx, 0.3))
+    assert psf.at(80.0, 32.0).response(dx, 0.3) == pytest.approx(expected, abs=1e-9)
+    assert psf.moved(64.0, 0.0).at(16.0, 0.0) == psf.at(80.0, 0.0)
+    found = {each: members.tolist() for each, members in by_place(psf, np.array([0.0, 160.0, 1.0]), np.zeros(3))}
+    assert found == {narrow: [0, 2], wide: [1]}
+    assert [members.tolist() for _, members in by_place(narrow, np.zeros(2), np.zeros(2))] == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "shape", "message"),
+    [
+        ([0.0, 0.0], [0.0], (1, 2, 5, 5), "must rise"),
+        ([0.0, np.nan], [0.0], (1, 2, 5, 5), "must rise"),
+        ([0.0], [0.0], (1, 2, 5, 5), "needs arrays"),
+        ([0.0], [0.0], (1, 1, 4, 5), "odd sides"),
+    ],
+)
+def test_bad_fields(x: list[float], y: list[float], shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FieldPSF(np.array(x), np.array(y), np.ones(shape), 1)
 
 
 @pytest.mark.parametrize("psf", PSFS, ids=IDS)

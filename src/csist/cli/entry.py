@@ -19,6 +19,7 @@ from csist.cli.doctor import doctor
 from csist.cli.evaluate import evaluate
 from csist.cli.export import export
 from csist.cli.generate import generate
+from csist.cli.inject import inject
 from csist.cli.limits import limits
 from csist.cli.methods import methods
 from csist.cli.output import (
@@ -63,7 +64,20 @@ def _root(
         raise typer.Exit(BAD_USE)
 
 
-for command in (unmix, evaluate, train, limits, methods, generate, app_command, convert, export, benchmark, doctor):
+for command in (
+    unmix,
+    inject,
+    evaluate,
+    train,
+    limits,
+    methods,
+    generate,
+    app_command,
+    convert,
+    export,
+    benchmark,
+    doctor,
+):
     app.command()(command)
 app.command("init-config")(init_config)
 

@@ -24,6 +24,7 @@ from csist.frames.grouping import link, ridges, split
 from csist.frames.groups import FrameGroup
 from csist.frames.peaks import Peaks, keep_strongest
 from csist.frames.windows import SolvedWindow, WindowSolver
+from csist.frames.wings import wing_pairs
 from csist.targets import Flag, Targets
 
 Progress = Callable[[int, int], None]
@@ -83,7 +84,8 @@ class BlobSolver:
         """Members of each blob, the blob with the most significant peak first."""
         peaks = self.windows.peaks
         extended = ridges(peaks.positions, np.nan_to_num(self.windows.frame.flattened, nan=0.0), EXTENDED_PX)
-        labels = link(peaks.positions, 2.0 * self.windows.psf.footprint_px, extended)
+        together = np.concatenate([extended, wing_pairs(peaks, self.windows.psf)])
+        labels = link(peaks.positions, 2.0 * self.windows.psf.footprint_px, together)
         # Peaks are sorted, so the first member of a blob is its strongest.
         _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
         return [np.flatnonzero(labels == label) for label in np.argsort(first)]
@@ -119,7 +121,7 @@ class BlobSolver:
     def _solve_blob(self, members: IntArray) -> SolvedBlob:
         """One blob, in one or several windows."""
         psf, positions = self.windows.psf, self.windows.peaks.positions
-        extent = max(LARGEST_WINDOW_PX - 2.0 * psf.margin_px - 1.0, 2.0 * psf.footprint_px)
+        extent = max(LARGEST_WINDOW_PX - 2.0 * psf.least_margin_px - 1.0, 2.0 * psf.footprint_px)
         parts = [np.sort(part) for part in split(positions, members, MOST_PEAKS, extent)]
         parts.sort(key=lambda part: int(part[0]))  # strongest first
         solved: list[SolvedWindow] = []

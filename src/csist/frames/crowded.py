@@ -69,20 +69,25 @@ DARK_WEIGHT = 0.9
 FEWEST_DARK_PIXELS = 100
 
 
-def unmix_crowded(frame: CrowdedFrame, threshold: float) -> tuple[Targets, PatchBackground]:
+def unmix_crowded(
+    frame: CrowdedFrame, threshold: float, named: tuple[tuple[float, float], ...] = ()
+) -> tuple[Targets, PatchBackground]:
     """Targets of a crowded frame, brightest first; `score` is z / (z + threshold), z the flux in standard errors.
 
     Args:
         frame: the frame.
         threshold: smallest z.
+        named: positions x and y in px at which targets are tried first.
 
     Returns:
         The targets, and the background that was fitted with them.
     """
     patches = background_patches(frame.shape)
     fit = CrowdedFit(np.empty((0, 3)), first_nodes(frame))
-    for factor in PASSES:
+    for number, factor in enumerate(PASSES):
         found = _residual_peaks(frame, patches, fit, factor * threshold)
+        if number == 0 and named:
+            found = _with_named(frame, found, named)
         targets = np.concatenate([_split(frame, patches, fit, threshold), found])
         if not len(targets):
             continue
@@ -100,6 +105,23 @@ def unmix_crowded(frame: CrowdedFrame, threshold: float) -> tuple[Targets, Patch
     order = np.argsort(-flux, kind="stable")
     stated = {"x_std": errors[:, 0], "y_std": errors[:, 1], "intensity_std": errors[:, 2]}
     return Targets(x, y, flux, z / (z + threshold), **stated)[order], background
+
+
+def _with_named(frame: CrowdedFrame, found: FloatArray, named: tuple[tuple[float, float], ...]) -> FloatArray:
+    """New targets (m, 3) and the named positions in the frame, in place of the new targets next to them."""
+    places = np.array(named)
+    limits = np.array(frame.image.shape)[::-1] - 0.5
+    places = places[((places >= -0.5) & (places < limits)).all(axis=1)]
+    if not len(places):
+        return found
+    columns, rows = np.rint(places).astype(np.int64).T
+    height = np.nan_to_num(frame.image, nan=0.0)[rows, columns] - np.median(frame.image[frame.valid])
+    least = _lone_error(frame)
+    flux = np.maximum(height / float(frame.psf.response(0.0, 0.0)), least)
+    if len(found):
+        distance, _ = KDTree(places).query(found[:, :2])
+        found = found[np.asarray(distance > frame.sigma_px)]
+    return np.concatenate([np.column_stack([places, flux]), found])
 
 
 def _state(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit) -> tuple[FloatArray, FloatArray, csr_array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.sparse import coo_array, csr_array, kron
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background import Background
 from csist.frames.measured import FramePSF, MeasuredFrame
-from csist.physics.psf import PSF, equivalent_sigma
+from csist.physics.psf import PSF, by_place, equivalent_sigma, outer_response
 
 PATCH_PX = 48
 """Spacing of the background's nodes."""
@@ -149,15 +150,19 @@ def first_nodes(frame: CrowdedFrame) -> FloatArray:
 
 def _reach(frame: CrowdedFrame, flux: FloatArray) -> IntArray:
     """Half side (n,) in px of the square in which a target's light matters."""
-    full = int(np.ceil(frame.psf.radius_px)) + 1
-    offsets = np.arange(full + 1)
-    along = np.arange(-full, full + 1)
-    response = np.abs(frame.psf.response(along[None, :], along[:, None]))
-    ring = np.maximum(np.abs(along)[:, None], np.abs(along)[None, :])
-    outside = np.array([response[ring > r].max(initial=0.0) for r in offsets])
+    outside = outer_response(frame.psf)
+    full = len(outside)
     reach = np.searchsorted(-outside, -LOST_LIGHT * frame.noise_std / np.maximum(flux, 1e-300))
     # Few distinct sizes, so that many targets are drawn at once.
     return np.minimum(np.maximum(3 * -(-reach // 3), int(np.ceil(3.0 * frame.sigma_px))), full)
+
+
+def _alike(psf: PSF, targets: FloatArray, reach: IntArray) -> Iterator[tuple[PSF, int, IntArray]]:
+    """Each PSF and half side of the square that some targets (n, 3) share, with the indices of these targets."""
+    for half in np.unique(reach):
+        members = np.flatnonzero(reach == half)
+        for own, chosen in by_place(psf, targets[members, 0], targets[members, 1]):
+            yield own, int(half), members[chosen]
 
 
 def design_matrix(frame: CrowdedFrame, targets: FloatArray, curved: bool = False) -> csr_array:
@@ -168,8 +173,7 @@ def design_matrix(frame: CrowdedFrame, targets: FloatArray, curved: bool = False
     rows, columns = frame.image.shape
     reach = _reach(frame, targets[:, 2])
     parts: list[tuple[IntArray, IntArray, FloatArray]] = []
-    for half in np.unique(reach):
-        chosen = np.flatnonzero(reach == half)
+    for psf, half, chosen in _alike(frame.psf, targets, reach):
         x, y, flux = (targets[chosen, k, None, None] for k in range(3))
         i = np.rint(y).astype(int) + np.arange(-half, half + 1)[:, None]
         j = np.rint(x).astype(int) + np.arange(-half, half + 1)[None, :]
@@ -178,14 +182,14 @@ def design_matrix(frame: CrowdedFrame, targets: FloatArray, curved: bool = False
             (xx, xy), (_, yy) = (
                 [(after - before) / (2.0 * DIFFERENCE_PX) for after, before in zip(ahead, behind, strict=True)]
                 for ahead, behind in (
-                    (frame.psf.gradient(dx - DIFFERENCE_PX, dy), frame.psf.gradient(dx + DIFFERENCE_PX, dy)),
-                    (frame.psf.gradient(dx, dy - DIFFERENCE_PX), frame.psf.gradient(dx, dy + DIFFERENCE_PX)),
+                    (psf.gradient(dx - DIFFERENCE_PX, dy), psf.gradient(dx + DIFFERENCE_PX, dy)),
+                    (psf.gradient(dx, dy - DIFFERENCE_PX), psf.gradient(dx, dy + DIFFERENCE_PX)),
                 )
             )
             values = [0.5 * xx, xy, 0.5 * yy]
         else:
-            along_x, along_y = frame.psf.gradient(dx, dy)
-            values = [flux * along_x, flux * along_y, frame.psf.response(dx, dy)]
+            along_x, along_y = psf.gradient(dx, dy)
+            values = [flux * along_x, flux * along_y, psf.response(dx, dy)]
         inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
         pixel = (i * columns + j)[inside]
         for k, value in enumerate(values):

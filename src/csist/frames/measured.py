@@ -15,7 +15,7 @@ from csist.frames.background import Background, box_sides, estimate_background, 
 from csist.frames.mask import PixelKind, PixelMask, lone_share, mask_pixels
 from csist.frames.options import FrameOptions
 from csist.frames.streaks import streaks
-from csist.physics.psf import PSF, equivalent_sigma
+from csist.physics.psf import PSF, equivalent_sigma, lone_significance, outer_response
 
 if TYPE_CHECKING:
     from csist.frames.psf_estimate import PSFEstimate
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FAINT_WING = 0.5
+"""Light of a target, in units of the noise of a pixel, below which it may be left out of the window."""
 UNDERRATED = 1.1
 """Ratio of the noise that a sensor has at least to the measured one, up to which the measured one stands."""
 
@@ -129,9 +131,19 @@ class FramePSF:
         return 2.0 * self.sigma_px + 0.5
 
     @property
-    def margin_px(self) -> int:
-        """Margin of a window around its peaks."""
+    def least_margin_px(self) -> int:
+        """Margin of a window around faint peaks."""
         return int(np.ceil(3.0 * self.sigma_px)) + 2
+
+    def margin_px(self, significance: float) -> int:
+        """Margin of a window around peaks, wide enough for the wings of the brightest one.
+
+        Args:
+            significance: of the brightest peak, in standard deviations.
+        """
+        flux = max(significance, 1e-300) / lone_significance(self.psf)
+        bright = int(np.searchsorted(-outer_response(self.psf), -FAINT_WING / flux))
+        return max(self.least_margin_px, 0 if self.guessed else bright)
 
 
 def measure_frame(

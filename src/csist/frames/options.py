@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from csist.checks import InputError, check_not_negative
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from csist.frames.psf_estimate import PSFEstimate
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
     from csist.scenes import ScenePrior
+    from csist.targets import Targets
 
 CROWDED = "crowded"
 """The detector that fits a whole frame at once, see `csist.frames.crowded`."""
@@ -35,6 +38,28 @@ def check_false_alarm_rate(rate: float) -> float:
     if not 0.0 < rate < 0.1:
         raise InputError(f"false_alarm_rate must be between 0 and 0.1 false alarms per pixel, got {rate}")
     return rate
+
+
+def as_positions(places: Targets | ArrayLike) -> tuple[tuple[float, float], ...]:
+    """Pairs (x, y) of positions in px given as targets or as an array (n, 2).
+
+    Raises:
+        InputError: if they are something else or not finite.
+
+    >>> as_positions([[3.0, 4.5]])
+    ((3.0, 4.5),)
+    """
+    import numpy as np
+
+    from csist.targets import Targets
+
+    pairs = np.stack([places.x, places.y], axis=1) if isinstance(places, Targets) else np.asarray(places, np.float64)
+    pairs = pairs.reshape(-1, 2) if not pairs.size else pairs
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise InputError(f"start must be targets or positions (n, 2), got an array of shape {pairs.shape}")
+    if not np.isfinite(pairs).all():
+        raise InputError("start positions must be finite: leave out those that are NaN or infinite")
+    return tuple((float(x), float(y)) for x, y in pairs)
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,7 @@ class FrameOptions:
             "auto", which chooses by the frame's noise, clutter and source density, see `csist.frames.choose`.
         false_alarm_rate: stated false alarms per pixel in Gaussian noise, below 0.1.
         box_sides_px: sides of the boxes of the background in px, coarse to fine; None: (128, 32), wider for wide PSFs.
+        start: positions (n, 2), x and y in px, or `Targets`, at which targets are tried, detected or not.
         keep_samples: whether the groups keep their posterior samples; the crowded detector has none.
         workers: threads, None for one per core; the result does not depend on it.
 
@@ -84,6 +110,7 @@ class FrameOptions:
         default=FALSE_ALARM_RATE, metadata={"help": "Detection threshold in frames: false alarms per pixel."}
     )
     box_sides_px: tuple[int, ...] | None = None
+    start: tuple[tuple[float, float], ...] | Targets | ArrayLike = ()
     keep_samples: bool = False
     workers: int | None = field(default=None, metadata={"help": "Threads."})
 
@@ -104,6 +131,7 @@ class FrameOptions:
         for name in ("noise_std", "psf_error"):
             if getattr(self, name) is not None:
                 check_not_negative(name, getattr(self, name))
+        object.__setattr__(self, "start", as_positions(self.start))
         check_false_alarm_rate(self.false_alarm_rate)
         if self.box_sides_px is not None and (not self.box_sides_px or min(self.box_sides_px) < 3):
             raise InputError(f"box_sides_px must hold sides of at least 3 px, got {self.box_sides_px}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from csist._types import FloatArray
-from csist.physics.psf import GaussianPSF, SampledPSF
+from csist.physics.psf import EllipticalGaussianPSF, GaussianPSF, SampledPSF
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class PSFEstimate:
         frames: number of frames measured.
         profile: (n, 3) pixels of the sources: distance in columns and rows from the source, px, and share of its flux.
         sampled: the oversampled PSF, if that was asked for.
+        elliptical: the elliptical Gaussian, if the sources show that the PSF is elongated.
     """
 
     sigma_px: float
@@ -31,13 +32,14 @@ class PSFEstimate:
     frames: int
     profile: FloatArray = field(repr=False, compare=False)
     sampled: SampledPSF | None = field(default=None, repr=False)
+    elliptical: EllipticalGaussianPSF | None = None
 
     @property
     def gaussian(self) -> GaussianPSF:
-        """The Gaussian that fits the sources best."""
+        """The circular Gaussian that fits the sources best."""
         return GaussianPSF(self.sigma_px)
 
     @property
-    def psf(self) -> GaussianPSF | SampledPSF:
-        """The PSF itself: the empirical one if it was asked for, else the Gaussian."""
-        return self.gaussian if self.sampled is None else self.sampled
+    def psf(self) -> GaussianPSF | EllipticalGaussianPSF | SampledPSF:
+        """The PSF itself: the empirical one if it was asked for, else the Gaussian, elliptical if it is elongated."""
+        return self.sampled or self.elliptical or self.gaussian

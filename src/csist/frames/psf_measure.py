@@ -10,6 +10,7 @@ those that the first result explains.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -20,7 +21,8 @@ from csist.frames.detect import detect_peaks
 from csist.frames.mask import check_frame
 from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
 from csist.frames.psf_estimate import PSFEstimate
-from csist.frames.psf_table import empirical_psf, well_fitted
+from csist.frames.psf_shape import ellipse_of, elongation, is_elongated
+from csist.frames.psf_table import empirical_psf, misfit, refit, well_fitted
 from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
@@ -97,6 +99,10 @@ def psf_of_spots(
         )
     sigma, error = _average(kept)
     sampled = None
+    ellipse = elongation(kept, sigma)
+    if ellipse is not None and not empirical:
+        kept = [refit(spot, ellipse) for spot in kept]
+        kept = [replace(spot, misfit=misfit(spot, ellipse, sigma)) for spot in kept]
     if empirical:
         sampled, kept = empirical_psf(kept, sigma)
         explained = well_fitted(spots, sampled, sigma)
@@ -111,6 +117,7 @@ def psf_of_spots(
         frames=len(frames),
         profile=np.concatenate([spot.profile for spot in kept]),
         sampled=sampled,
+        elliptical=ellipse,
     )
 
 
@@ -148,8 +155,13 @@ def spots_of(frame: MeasuredFrame) -> list[Spot]:
 
 
 def _is_point(spot: Spot) -> bool:
-    """Whether a spot is bright enough and has the shape of a point source."""
-    return spot.sigma_px_std < LARGEST_RELATIVE_ERROR * spot.sigma_px and spot.misfit < LARGEST_MISFIT
+    """Whether a spot is bright enough and has the shape of a point source, perhaps of an elongated PSF."""
+    if spot.sigma_px_std >= LARGEST_RELATIVE_ERROR * spot.sigma_px:
+        return False
+    if spot.misfit < LARGEST_MISFIT:
+        return True
+    ellipse = ellipse_of(spot) if is_elongated(spot) else None
+    return ellipse is not None and misfit(refit(spot, ellipse), ellipse, spot.sigma_px) < LARGEST_MISFIT
 
 
 def _agreeing(spots: list[Spot]) -> list[Spot]:

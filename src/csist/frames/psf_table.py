@@ -65,7 +65,7 @@ def empirical_psf(spots: Sequence[Spot], sigma_px: float) -> tuple[SampledPSF, l
         fold = owner % FOLDS
         stiffness = _best_stiffness(fold, design, rest, weight)
         psf = _sampled(gaussian, _robust_fit(design, rest, weight, stiffness))
-        spots = [_refit(spot, psf) for spot in spots]
+        spots = [refit(spot, psf) for spot in spots]
     without = [
         _sampled(gaussian, _robust_fit(design[fold != k], rest[fold != k], weight[fold != k], stiffness))
         for k in range(min(FOLDS, len(spots)))
@@ -84,7 +84,7 @@ def well_fitted(spots: Sequence[Spot], psf: PSF, sigma_px: float) -> list[Spot]:
         psf: made of some of them.
         sigma_px: standard deviation of the Gaussian that fits those best, in px.
     """
-    return [spot for spot in spots if misfit(_refit(spot, psf), psf, sigma_px) < LARGEST_MISFIT]
+    return [spot for spot in spots if misfit(refit(spot, psf), psf, sigma_px) < LARGEST_MISFIT]
 
 
 def _samples(spots: Sequence[Spot], gaussian: GaussianPSF) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
@@ -168,7 +168,7 @@ def _sampled(gaussian: GaussianPSF, coefficients: FloatArray) -> SampledPSF:
     return SampledPSF(gaussian.response(places, places[:, None]) + along @ surface @ along.T, OVERSAMPLING)
 
 
-def _refit(spot: Spot, psf: PSF) -> Spot:
+def refit(spot: Spot, psf: PSF) -> Spot:
     """A source fitted with another PSF: position, flux and constant background."""
     dx, dy, share = spot.profile.T
 

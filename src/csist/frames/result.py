@@ -204,13 +204,13 @@ def whole_region(shape: tuple[int, int]) -> Region:
 
 def add_light(image: FloatArray, targets: Targets, psf: PSF) -> None:
     """Add targets to an image (H, W), each drawn within its PSF's radius only: a frame is large."""
-    reach = int(np.ceil(psf.radius_px)) + 1
+    reach = int(np.ceil(psf.reach_px)) + 1
     for x, y, intensity in zip(targets.x, targets.y, np.nan_to_num(targets.intensity), strict=True):
         row, column = max(round(float(y)) - reach, 0), max(round(float(x)) - reach, 0)
         part = image[row : max(round(float(y)) + reach + 1, 0), column : max(round(float(x)) + reach + 1, 0)]
         if part.size:
             dy, dx = row + np.arange(part.shape[0]) - y, column + np.arange(part.shape[1]) - x
-            part += intensity * psf.response(dx[None, :], dy[:, None])
+            part += intensity * psf.at(x, y).response(dx[None, :], dy[:, None])
 
 
 def own_values(part: ModelPart, values: NDArray[Number]) -> NDArray[Number]:

@@ -22,7 +22,8 @@ from csist.frames.detect import detect_peaks
 from csist.frames.groups import FrameGroup, linked_groups
 from csist.frames.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
-from csist.frames.options import AUTO, CROWDED, FrameOptions
+from csist.frames.named import with_named
+from csist.frames.options import AUTO, CROWDED, FrameOptions, as_positions
 from csist.frames.peaks import Peaks, threshold_sigmas
 from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
@@ -30,6 +31,7 @@ from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, w
 from csist.frames.spots import typical_sigma
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.frames.windows import WindowSolver
+from csist.frames.wings import without_wings
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
@@ -121,11 +123,36 @@ def solve_frame(
 
         def solve(part: tuple[slice, slice]) -> FrameResult:
             own = None if noise_map is None else noise_map[part]
-            return _solve_part(frame[part], rules, psf, options, progress, error=own)
+            return _solve_part(frame[part], rules, _psf_of(psf, part), _moved(options, part), progress, error=own)
 
         return unmix_tiles(frame, solve)
-    psf, measured = _measured_on(frame, rules, options, noise_map) or (_given_psf(options), None)
+    psf, measured = settle_psf(frame, rules, options, noise_map)
     return _solve_part(frame, rules, psf, options, progress, frame=measured, error=noise_map)
+
+
+def settle_psf(
+    image: FloatArray, rules: FrameRules, options: FrameOptions, error: FloatArray | None = None
+) -> tuple[FramePSF | None, MeasuredFrame | None]:
+    """The PSF that is stated or, where asked for, measured on the frame (H, W); None where it is to be guessed.
+
+    With it comes the frame as it was measured for that, or None where it has to be measured again: for a PSF so wide or
+    so narrow that other rules hold.
+
+    Args:
+        image: (H, W) in counts.
+        rules: how the frame is measured.
+        options: how it is unmixed.
+        error: (H, W) standard deviation of each pixel in counts; None if it is not known.
+
+    Raises:
+        InputError: if the PSF cannot be measured.
+    """
+    if not isinstance(options.psf, str):
+        return _given_psf(options), None
+    frame = measure_frame(image, replace(rules, box_sides_px=None), None, error)
+    psf = _measured_psf(psf_of_spots([spots_of(frame)], empirical=options.psf == "empirical"), options)
+    alike = rules.box_sides_px is None and measured_alike(rules, psf.psf)
+    return psf, frame if alike else None
 
 
 def _given_psf(options: FrameOptions) -> FramePSF | None:
@@ -143,21 +170,6 @@ def _given_psf(options: FrameOptions) -> FramePSF | None:
 def _measured_psf(estimate: PSFEstimate, options: FrameOptions) -> FramePSF:
     error = estimate.psf_error if options.psf_error is None else options.psf_error
     return FramePSF(estimate.psf, error, "measured", estimate)
-
-
-def _measured_on(
-    image: FloatArray, rules: FrameRules, options: FrameOptions, error: FloatArray | None
-) -> tuple[FramePSF, MeasuredFrame | None] | None:
-    """The PSF measured on the frame itself, and the frame as it was measured for that; None where not asked for.
-
-    The frame is None where it has to be measured again: for a PSF so wide or so narrow that other rules hold.
-    """
-    if not isinstance(options.psf, str):
-        return None
-    frame = measure_frame(image, replace(rules, box_sides_px=None), None, error)
-    psf = _measured_psf(psf_of_spots([spots_of(frame)], empirical=options.psf == "empirical"), options)
-    alike = rules.box_sides_px is None and measured_alike(rules, psf.psf)
-    return psf, frame if alike else None
 
 
 def _measured_in_tiles(frame: FloatArray, rules: FrameRules, options: FrameOptions) -> FramePSF | None:
@@ -181,6 +193,17 @@ def guess_psf(frame: MeasuredFrame, peaks: Peaks, error: float | None) -> FrameP
     """
     sigma_px = typical_sigma(frame.flattened, peaks, frame.background.noise)
     return FramePSF(GaussianPSF(sigma_px), GUESSED_PSF_ERROR if error is None else error, "guessed")
+
+
+def _psf_of(psf: FramePSF | None, part: tuple[slice, slice]) -> FramePSF | None:
+    """The PSF of a part of a frame, in its own coordinates."""
+    return None if psf is None else replace(psf, psf=psf.psf.moved(part[1].start, part[0].start))
+
+
+def _moved(options: FrameOptions, part: tuple[slice, slice]) -> FrameOptions:
+    """The options of a part of a frame, in its own coordinates."""
+    left, top = part[1].start, part[0].start
+    return replace(options, start=tuple((x - left, y - top) for x, y in as_positions(options.start)))
 
 
 def _solve_part(
@@ -217,6 +240,7 @@ def _solve_part(
         image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, choice.detector, seen=seen
     )
     psf = guess_psf(frame, peaks, options.psf_error) if psf is None else psf
+    peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
     return _result(frame, frame.background, psf, Detection(*choice, threshold), targets, groups)
@@ -236,7 +260,7 @@ def _solve_crowded(
         error = CROWDED_PSF_ERROR if options.psf_error is None else options.psf_error
         psf = guess_psf(frame, seen.peaks(options.false_alarm_rate)[0], error)
     threshold = threshold_sigmas(options.false_alarm_rate)
-    found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold)
+    found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold, as_positions(options.start))
     targets, groups = linked_groups(found, psf.psf, frame.pixels)
     return _result(frame, background, psf, Detection(*choice, threshold), targets, groups)
 

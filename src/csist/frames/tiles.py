@@ -105,10 +105,13 @@ def unmix_tiles(
         result = solve(tile.part)
         own = _own_groups(tile, result)
         found += own
-        psfs.append(result.frame_psf)
+        own_psf = result.frame_psf
+        left, top = tile.part[1].start, tile.part[0].start
+        psfs.append(own_psf if own_psf.guessed else replace(own_psf, psf=own_psf.psf.moved(-left, -top)))
         targets = Targets.concatenate(each for each, _ in own)
         background = result.drawing.parts[0].background.compact()
-        part = ModelPart(tile.part, tile.own(shape), background, result.psf, targets)
+        psf = result.psf.moved(-tile.part[1].start, -tile.part[0].start)
+        part = ModelPart(tile.part, tile.own(shape), background, psf, targets)
         parts.append(part)
         kind[part.own] = own_values(part, result.pixels.kind)
         ceiling = result.ceiling

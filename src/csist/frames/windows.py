@@ -18,7 +18,7 @@ from csist.frames.background import scatter_about_plane
 from csist.frames.extended import peaks_as_targets, separation_px
 from csist.frames.groups import pixel_flags
 from csist.frames.measured import FramePSF, MeasuredFrame
-from csist.frames.options import FrameOptions
+from csist.frames.options import FrameOptions, as_positions
 from csist.frames.peaks import Peaks
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import lone_significance
@@ -30,6 +30,8 @@ LEAST_EXTRA_SCORE = 0.1
 """Where the PSF is guessed, further targets of one peak need this much of the unmixer's score."""
 MOST_TARGETS_PER_PEAK = 3
 """A poor fit with more targets per peak than this is an extended source, whether or not the PSF is known."""
+MOST_PEAKS_IN_WINGS = 6
+"""A window is not widened for the wings of a bright target beyond so many peaks, itself included."""
 FEWEST_VALID_PIXELS = 9
 NOISE_SIDE_PX = 21
 """Least side of the square around a window in which its noise is measured."""
@@ -66,6 +68,12 @@ class Cutout:
     noise: float
     noise_beside: float
     error: FloatArray | None = None
+
+    def inside(self, positions: FloatArray) -> FloatArray:
+        """The positions (n, 2), x and y in px, of the frame that lie in the window, in its coordinates."""
+        own = positions - [self.columns.start, self.rows.start]
+        high = np.array([self.data.shape[1], self.data.shape[0]]) - 0.5
+        return np.asarray(own[((own >= -0.5) & (own < high)).all(axis=1)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,26 +113,26 @@ class SolvedWindow:
         return self.unseen is not None
 
 
-def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, mode: str, keep_samples: bool) -> WindowFit:
+def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: FrameOptions) -> WindowFit:
     """Unmix a window; what is left of its background is an unknown surface.
 
     Args:
         cutout: the window.
         prior: scene prior.
         noise_std: of a pixel in counts.
-        mode: "accurate" or "fast".
-        keep_samples: whether the group gets posterior samples.
+        options: how the frame is unmixed.
     """
     method = Continuous(
         cutout.sensor.with_shape((cutout.data.shape[0], cutout.data.shape[1])),
         prior=prior,
-        mode=mode,
+        mode=options.mode,
         noise_std=noise_std,
         background="surface",
         mask_nan=True,
         workers=1,
     )
-    targets, groups = method.solve(cutout.data, keep_samples=keep_samples, error=cutout.error)
+    named = cutout.inside(np.reshape(as_positions(options.start), (-1, 2)))
+    targets, groups = method.solve(cutout.data, keep_samples=options.keep_samples, error=cutout.error, start=[named])
     return WindowFit(targets[0], groups[0], noise_std)
 
 
@@ -153,9 +161,21 @@ class WindowSolver:
         """The positions of the peaks."""
         return KDTree(self.peaks.positions)
 
+    def margin_px(self, members: IntArray) -> int:
+        """Margin of the window around some peaks: room for the wings of the brightest, but not for many other peaks."""
+        brightest = members[int(self.peaks.significance[members].argmax())]
+        margin = self.psf.margin_px(float(self.peaks.significance[brightest]))
+        least = self.psf.least_margin_px
+        if margin > least:
+            near = np.asarray(
+                self.tree.query(self.peaks.positions[brightest], k=[MOST_PEAKS_IN_WINGS + 1], p=np.inf)[0]
+            )
+            margin = max(least, int(np.minimum(margin, near)[0]))
+        return margin
+
     def around(self, members: IntArray) -> tuple[slice, slice]:
         """(rows, columns) of the window around some peaks, inside the frame."""
-        margin, (rows, columns) = self.psf.margin_px, self.frame.image.shape
+        margin, (rows, columns) = self.margin_px(members), self.frame.image.shape
         x, y = np.rint(self.peaks.x[members]).astype(int), np.rint(self.peaks.y[members]).astype(int)
         return (
             slice(max(y.min() - margin, 0), min(y.max() + margin + 1, rows)),
@@ -197,7 +217,9 @@ class WindowSolver:
         if np.isfinite(data).sum() < FEWEST_VALID_PIXELS:
             return None
         shape = (data.shape[0], data.shape[1])
-        sensor = Sensor(psf=self.psf.psf, shape=shape, gain=self.options.gain, quantised=False)
+        brightest = members[0]  # they are sorted
+        own = self.psf.psf.at(float(self.peaks.x[brightest]), float(self.peaks.y[brightest]))
+        sensor = Sensor(psf=own, shape=shape, gain=self.options.gain, quantised=False)
         for others in explained:
             near = np.abs(others.x - columns.start) < FARTHEST_EXPLAINED_PX
             near &= np.abs(others.y - rows.start) < FARTHEST_EXPLAINED_PX
@@ -271,7 +293,7 @@ class WindowSolver:
         return self._unmix(tolerant, most, cutout.noise)
 
     def _unmix(self, cutout: Cutout, prior: ScenePrior, noise_std: float) -> WindowFit:
-        return unmix_window(cutout, prior, noise_std, self.options.mode, self.options.keep_samples)
+        return unmix_window(cutout, prior, noise_std, self.options)
 
     def _peaks_inside(self, cutout: Cutout) -> int:
         """Number of peaks in a window, those of other windows included."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from csist.checks import InputError
 from csist.files import one_line, reading
-from csist.physics.psf import KINDS, SampledPSF
+from csist.physics.psf import KINDS, FieldPSF, SampledPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.trajectories import MotionPrior
@@ -33,6 +33,10 @@ Side = Annotated[int, Field(ge=1, le=MOST_SIDE_PX)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
+MOST_NODES = 100
+"""Nodes along an axis that a PSF varying over the field may have."""
+
+
 class Card(BaseModel):
     """What all cards have in common: no further fields, numbers that are numbers, and finite ones."""
 
@@ -46,6 +50,15 @@ class SampledPSFCard(Card):
     oversampling: Annotated[int, Field(ge=1, le=100)]
     shape: Annotated[list[Side], Field(min_length=2, max_length=2)]
     float32: str
+
+
+class FieldPSFCard(Card):
+    """Card of a PSF that varies over the field: its nodes row by row, at the columns x and the rows y."""
+
+    kind: Literal["field"]
+    x: Annotated[list[float], Field(min_length=1, max_length=MOST_NODES)]
+    y: Annotated[list[float], Field(min_length=1, max_length=MOST_NODES)]
+    nodes: Annotated[list[SampledPSFCard], Field(min_length=1, max_length=MOST_NODES**2)]
 
 
 def _psf_card(kind: str) -> type[BaseModel]:
@@ -84,7 +97,8 @@ class MotionPriorCard(Card):
 @lru_cache(maxsize=1)
 def sensor_card() -> type[BaseModel]:
     """The model of a sensor card; a field that is left out takes its default."""
-    kinds = [SampledPSFCard if kind == SampledPSF.kind else _psf_card(kind) for kind in KINDS]
+    tables: dict[str, type[BaseModel]] = {SampledPSF.kind: SampledPSFCard, FieldPSF.kind: FieldPSFCard}
+    kinds = [tables.get(kind) or _psf_card(kind) for kind in KINDS]
     union: Any = kinds[0]
     for kind in kinds[1:]:
         union = union | kind

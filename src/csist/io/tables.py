@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_packages
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 MOST_ROWS = 500_000_000
 """Rows that a table can have: more would not fit into any memory."""
 
-if TYPE_CHECKING:
-    pass
 
-
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     """All as text, so that an image called "007" or "NA" keeps its name and a bad number can be named."""
     import pandas as pd
 
@@ -36,11 +34,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
         keep_default_na=False,
         encoding="utf-8-sig",
         encoding_errors="surrogateescape",
+        usecols=lambda name: name.lower() in wanted,
     )
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    """The columns of targets that a Parquet file holds; its stated sizes are held against its own first."""
+def _read_parquet(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+    """The columns that a Parquet file holds of those wanted; its stated sizes are held against its own first."""
     import pyarrow.parquet as pq
 
     size = path.stat().st_size
@@ -50,12 +49,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         held = sum(file.metadata.row_group(group).num_rows for group in range(groups))
         if rows != held or not 0 <= rows <= MOST_ROWS:
             raise InputError(f"cannot read {path}: it is damaged, it states {rows} rows in {groups} parts of {held}")
-        names = [name for name in file.schema_arrow.names if name in TABLE_COLUMNS]
+        names = [name for name in file.schema_arrow.names if name.lower() in wanted]
         frame: pd.DataFrame = file.read(columns=names, use_threads=False).to_pandas()
         return frame
 
 
-def _read_fits(path: Path) -> pd.DataFrame:
+def _read_fits(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     """The first table of a FITS file."""
     import pandas as pd
 
@@ -70,7 +69,7 @@ def _read_fits(path: Path) -> pd.DataFrame:
             if table is None:
                 raise InputError(f"{path} holds no table")
             for column in table.columns:
-                if column.name in TABLE_COLUMNS:
+                if column.name.lower() in wanted:
                     values = np.asarray(table.data[column.name])
                     if values.dtype.kind in "iuf":
                         values = values.astype(values.dtype.newbyteorder("="))
@@ -78,7 +77,7 @@ def _read_fits(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _read_ecsv(path: Path) -> pd.DataFrame:
+def _read_ecsv(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     """The rows below an ECSV file's header, which is commented out."""
     import pandas as pd
 
@@ -91,15 +90,45 @@ def _read_ecsv(path: Path) -> pd.DataFrame:
             start = file.tell()
             line = file.readline()
         file.seek(start)
-        return pd.read_csv(file, sep="," if "," in line else " ", dtype=str, keep_default_na=False)
+        separator = "," if "," in line else " "
+        return pd.read_csv(
+            file, sep=separator, dtype=str, keep_default_na=False, usecols=lambda name: name.lower() in wanted
+        )
 
 
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+_READERS: dict[str, Callable[[Path, Collection[str]], pd.DataFrame]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
     ".fits": _read_fits,
     ".ecsv": _read_ecsv,
 }
+
+
+def read_columns(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+    """The columns of a table by their names, in upper or lower case, of those that it holds.
+
+    Args:
+        path: file ending in .csv, .parquet, .fits or .ecsv.
+        wanted: names in lower case.
+
+    Raises:
+        InputError: if the suffix is another one or the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise InputError(f"cannot read {path}: a table of targets ends in {' or '.join(TABLE_SUFFIXES)}")
+    with reading(path):
+        return _READERS[suffix](path, wanted)
+
+
+def numbers_of(column: pd.Series) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Values (n,) of a column, NaN where it is blank, and which of its entries are neither numbers nor blank."""
+    import pandas as pd
+
+    text = column.replace(["", "nan", "NaN"], None)
+    value = pd.to_numeric(text, errors="coerce")
+    wrong = np.asarray((value.isna() & text.notna()).to_numpy(dtype=bool))
+    return value.to_numpy(dtype=np.float64, na_value=np.nan), wrong
 
 
 def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
@@ -114,30 +143,25 @@ def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
     import pandas as pd
 
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise InputError(f"cannot read {path}: a table of targets ends in {' or '.join(TABLE_SUFFIXES)}")
-    with reading(path):
-        table = _READERS[suffix](path)
+    table = read_columns(path, TABLE_COLUMNS)
     missing = [name for name in ("image", "frame", "x", "y", "intensity") if name not in table.columns]
     if missing:
         raise InputError(f"{path} is no table of targets: it lacks the column {', '.join(missing)}")
     numbers: dict[str, FloatArray] = {}
     for name in TABLE_COLUMNS[1:]:
         if name in table.columns:
-            text = table[name].replace(["", "nan", "NaN"], None)
-            value = pd.to_numeric(text, errors="coerce")
-            wrong = np.flatnonzero((value.isna() & text.notna()).to_numpy())
+            value, strange = numbers_of(table[name])
+            wrong = np.flatnonzero(strange)
             if name in ("frame", "x", "y", "intensity"):
-                wrong = np.flatnonzero(~np.isfinite(value.to_numpy(dtype=np.float64, na_value=np.nan)))
+                wrong = np.flatnonzero(~np.isfinite(value))
             elif name in ("flags", "group"):
-                value = value.fillna({"flags": 0, "group": -1}[name])
+                value = np.where(np.isnan(value), {"flags": 0, "group": -1}[name], value)
             if name not in FLOAT_COLUMNS and not wrong.size:
-                wrong = np.flatnonzero(value.to_numpy(dtype=np.float64) % 1 != 0)
+                wrong = np.flatnonzero(value % 1 != 0)
             if wrong.size:
                 bad = table[name].iloc[int(wrong[0])]
                 raise InputError(f"{path}, row {int(wrong[0]) + 2}: {name} must be a number, got {str(bad)!r}")
-            numbers[name] = value.to_numpy(dtype=np.float64, na_value=np.nan)
+            numbers[name] = value
     if not len(table):
         return {}
     image_code, image_names = pd.factorize(table["image"].astype(str))

@@ -11,6 +11,7 @@ from csist.plots.comparison import (
     method_comparison,
     precision_recall,
 )
+from csist.plots.completeness import completeness_curve
 from csist.plots.diagnostics import limits_by_noise, psf_fit, training_curves
 from csist.plots.images import View, cut_out
 from csist.plots.panels import (
@@ -48,6 +49,7 @@ __all__ = [
     "accuracy_against_speed",
     "calibration",
     "check_picture",
+    "completeness_curve",
     "contact_sheet",
     "cut_out",
     "draw_calibration",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,10 @@ class Track:
     covariance: FloatArray
     existence_probability: float
     bend: FloatArray = field(default_factory=lambda: np.zeros(2))
+
+    def shifted(self, dx: float, dy: float) -> Track:
+        """Return a copy shifted by (dx, dy) px."""
+        return replace(self, state=self.state + np.array([dx, dy, 0.0, 0.0, 0.0]))
 
     def at(self, frame: float) -> tuple[FloatArray, FloatArray]:
         """State (5,) and covariance (5, 5) in a frame, by the velocity; also between frames and beyond the last.

@@ -81,7 +81,8 @@ def in_file(block: Block, origin: tuple[int, int, int]) -> Block:
     rows = [{key: value + offsets[key] if key in offsets else value for key, value in row.items()}
             for row in block.groups]  # fmt: skip
     targets = [each.shifted(x, y) for each in block.targets]
-    return replace(block, start=first + block.start, targets=targets, groups=rows)
+    tracks = None if block.tracks is None else [track.shifted(x, y) for track in block.tracks]
+    return replace(block, start=first + block.start, targets=targets, groups=rows, tracks=tracks)
 
 
 def above_score(block: Block, least: float | None) -> Block:

@@ -63,7 +63,8 @@ from csist.cli.output import (
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
-from csist.cli.unmix.report import Tally, draw_unmixed, groups_table
+from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
+from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, psf_text
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.cluster import ClusterError
 from csist.frames.options import FrameOptions
@@ -105,7 +106,8 @@ def unmix(
     psf: Annotated[
         Path | None,
         typer.Option(
-            "--psf", help="Measured PSF: array with odd sides, target at the centre (.npy, .fits); auto; or empirical."
+            "--psf",
+            help="PSF: array with odd sides, grid of photutils or PSFEx (.npy, .fits, .psf); auto; or empirical.",
         ),
     ] = None,
     psf_oversampling: Annotated[
@@ -150,6 +152,8 @@ def unmix(
     frames: FramesOption = None,
     roi: RoiOption = None,
     max_pixels: MaxPixelsOption = None,
+    at: AtOption = None,
+    start: StartOption = None,
     error: ErrorOption = None,
     weight: WeightOption = None,
     mask: MaskOption = None,
@@ -174,7 +178,7 @@ def unmix(
     0.5 px and no background, and their noise is estimated.
     """
     del config  # read before the others, see `csist.cli.config`
-    from csist.io import Quantities, TableWriter, check_form, parse_pixel_scale, split_selector
+    from csist.io import Quantities, check_form, parse_pixel_scale, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -222,12 +226,24 @@ def unmix(
                 flat=flat,
                 saturation=saturation,
             ),
+            places=read_places(
+                at,
+                start,
+                {
+                    "--engine dask": engine == "dask",
+                    "--joint": joint is not None,
+                    f"--method {method}": method != "continuous",
+                    "--groups": at is not None and groups is not None,
+                    "--tracks": at is not None and tracks is not None,
+                },
+            ),
         )
     )
     tally = Tally(tracks=None if tracks is None else TrackRows() if joint is None else JointRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = _input_files(inputs, tally, sequence)
+    check_images(settings, *zip(*files, strict=True))
     check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot, regions)
     for table_path in (groups, tracks):
         if table_path is not None:
@@ -240,10 +256,16 @@ def unmix(
         check_picture(plot)
     started = time.perf_counter()
     metadata = settings.metadata()
-    writer = TableWriter(
-        output, form=form, regions=regions, metadata=metadata, sigma_px=settings.sigma_px, tracked=joint is not None,
+    writer = writer_for(
+        settings,
+        output,
+        form=form,
+        regions=regions,
+        metadata=metadata,
+        sigma_px=settings.sigma_px,
+        tracked=joint is not None,
         columns=settings.quantities.columns,
-    )  # fmt: skip
+    )
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
@@ -453,7 +475,7 @@ def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str
     for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
         rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
     for psf in tally.psfs[:SHOWN_PSFS]:
-        rows.append(("PSF", f"sigma {psf['sigma_px']:.3f} +- {psf['sigma_px_std']:.3f} px, {psf['sources']} sources"))
+        rows.append(("PSF", psf_text(psf)))
     if tracks is not None:
         rows.append(("tracks", f"{tracks}"))
     rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]

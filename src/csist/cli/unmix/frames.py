@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.places import places_in
 from csist.cli.unmix.settings import Settings
+from csist.frames.options import as_positions
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
@@ -41,7 +43,9 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
         index, (name, frame) = numbered
         if np.isnan(frame).all():
             sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
-        solved = unmix_frame(frame, index, len(sequence), options, sequence.error(index))
+        at, start = (places_in(table, sequence, name, index, settings) for table in (settings.at, settings.start))
+        own = options if start is None else replace(options, start=as_positions(start))
+        solved = unmix_frame(frame, index, len(sequence), own, sequence.error(index), at=at)
 
         def view(_: int) -> View | None:
             return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
@@ -71,13 +75,21 @@ def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOpt
 
 def _measured_row(measured: PSFEstimate) -> dict[str, Any]:
     row = psf_row(measured.sigma_px, measured.sigma_px_std, measured.sources)
-    return row | {"frames": measured.frames}
+    shape = measured.elliptical
+    axes = {} if shape is None else {name: getattr(shape, name) for name in ("sigma_x_px", "sigma_y_px", "angle_deg")}
+    return row | {"frames": measured.frames} | axes
 
 
 def unmix_frame(
-    frame: FloatArray, index: int, count: int, options: FrameOptions, error: FloatArray | None = None
+    frame: FloatArray,
+    index: int,
+    count: int,
+    options: FrameOptions,
+    error: FloatArray | None = None,
+    *,
+    at: FloatArray | None = None,
 ) -> Solved:
-    """Unmix a frame.
+    """Unmix a frame, or measure the fluxes at given positions.
 
     Args:
         frame: (H, W) in counts; a frame that is NaN everywhere has no targets.
@@ -85,6 +97,7 @@ def unmix_frame(
         count: number of frames in the sequence; 0 if unknown.
         options: options of the frame.
         error: (H, W) standard deviation of each pixel in counts, if it is known.
+        at: positions (n, 2), x and y in px, for fluxes only; None to unmix the frame.
 
     Raises:
         InputError: if the frame cannot be used.
@@ -95,8 +108,10 @@ def unmix_frame(
     from csist.targets import Targets
 
     if np.isnan(frame).all():
-        return Solved([Targets.empty()], [], frame.size)
+        return Solved([Targets.empty() if at is None else unmeasured(at)], [], frame.size)
     try:
+        if at is not None:
+            return _measure_frame(frame, at, options, error)
         result = solve_frame(frame, options, error=error)
     except InputError as error:
         raise InputError(f"frame {index}: {error}" if count != 1 else str(error)) from error
@@ -106,6 +121,28 @@ def unmix_frame(
     masks = {kind: result.pixels.of(kind) for kind, count in result.pixel_counts.items() if count}
     used = f"{result.detection.detector} ({result.detection.reason})"
     return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf, masks, used)
+
+
+def _measure_frame(frame: FloatArray, at: FloatArray, options: FrameOptions, error: FloatArray | None) -> Solved:
+    """Fluxes at positions (n, 2) of a frame."""
+    from csist.frames.result import FrameModel, ModelPart, whole_region
+    from csist.photometry import measure_frame_at
+
+    targets, measured, psf = measure_frame_at(frame, at[:, 0], at[:, 1], options, error)
+    shape = (frame.shape[0], frame.shape[1])
+    whole = whole_region(shape)
+    model = FrameModel(shape, [ModelPart(whole, whole, measured.background, psf.psf, targets)])
+    row = None if psf.estimate is None or not isinstance(options.psf, str) else _measured_row(psf.estimate)
+    return Solved([targets], [], int(measured.pixels.masked.sum()), model.compact(), row)
+
+
+def unmeasured(at: FloatArray) -> Targets:
+    """Targets at positions (n, 2) of an image without a value."""
+    import numpy as np
+
+    from csist.targets import Flag, Targets
+
+    return Targets(at[:, 0], at[:, 1], np.full(len(at), np.nan), flags=np.full(len(at), int(Flag.MASKED)))
 
 
 def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:

@@ -88,9 +88,9 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
             given = settings.sensor or sequence.sensor or replace(default_sensor(usable, values.dtype), read_noise=0.0)
             given = given if settings.psf is None else replace(given, psf=settings.psf)
             given = given if settings.background is None else replace(given, background=settings.background)
-            recipe = window_recipe(
-                usable, values.dtype, given, mask_nan=settings.mask_nan, noise_std=settings.noise_std
-            )
+            given = settings.as_detected(given)
+            stated = settings.noise_for(sequence, given)
+            recipe = window_recipe(usable, values.dtype, given, mask_nan=settings.masks, noise_std=stated)
             sensor, noise = recipe["sensor"], recipe["noise_std"]
         if sensor is None:
             raise InputError(f"{sequence.path}: its first {len(run)} frames hold nothing but NaN: leave them out")
@@ -145,7 +145,7 @@ def _unmix(
     if np.isnan(frames).all():
         return SequenceResult([Targets.empty() for _ in frames], [], np.ones(1))
     found = unmix_sequence(
-        frames, sensor, prior, noise_std=noise_std, mode=settings.mode or "accurate", mask_nan=settings.mask_nan
+        frames, sensor, prior, noise_std=noise_std, mode=settings.mode or "accurate", mask_nan=settings.masks
     )
     notes.extend(found.notes)
     return found

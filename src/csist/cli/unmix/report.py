@@ -102,6 +102,15 @@ class Tally:
         return lines
 
 
+def psf_text(psf: dict[str, Any]) -> str:
+    """A measured PSF in words."""
+    text = f"sigma {psf['sigma_px']:.3f} +- {psf['sigma_px_std']:.3f} px, {psf['sources']} sources"
+    if "angle_deg" not in psf:
+        return text
+    long, short, angle = (psf[name] for name in ("sigma_x_px", "sigma_y_px", "angle_deg"))
+    return f"{text}; elongated: {long:.3f} x {short:.3f} px, {angle:.0f} degrees from x towards y"
+
+
 def _interest(targets: Targets) -> float:
     """Rank a frame for the figure: the highest second-best score in a group, or 0.01 times the best score."""
     import numpy as np

@@ -15,6 +15,7 @@ from csist.frames.options import FrameOptions
 if TYPE_CHECKING:
     from csist._types import FloatArray
     from csist.io import ImageStack, Quantities, ReadOptions
+    from csist.io.positions import Positions
     from csist.io.sequences import FrameSequence
     from csist.physics.psf import PSF
     from csist.physics.sensor import Sensor
@@ -55,6 +56,8 @@ class Settings:
     workers: int | None = None
     joint: int | None = None
     reading: ReadOptions = field(default_factory=_all_of_it)
+    at: Positions | None = None
+    start: Positions | None = None
     detector_values: Mapping[str, Any] = field(default_factory=dict)
     """Gain, read noise and saturation given by options, which go before those of a card, a file or its header."""
     min_score: float | None = None
@@ -74,14 +77,14 @@ class Settings:
             sensor = replace(sensor, psf=self.psf)
         if self.background is not None:
             sensor = replace(sensor, background=self.background)
-        return self._as_detected(sensor)
+        return self.as_detected(sensor)
 
-    def _as_detected(self, sensor: Sensor) -> Sensor:
+    def as_detected(self, sensor: Sensor) -> Sensor:
         """The sensor with what options say of the detector; after dark and flat no level of clipping is left."""
         sensor = replace(sensor, **self.detector_values)
         return replace(sensor, saturation=None, bits=None, quantised=False) if self.reading.corrects else sensor
 
-    def noise_for(self, stack: ImageStack, sensor: Sensor) -> float | None:
+    def noise_for(self, stack: ImageStack | FrameSequence, sensor: Sensor) -> float | None:
         """Return the noise in counts of a pixel without targets, if an option, card or file states it.
 
         Args:
@@ -106,7 +109,7 @@ class Settings:
         if partly:
             sensor = sequence.header.applied(Sensor())
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
-        sensor = None if sensor is None else self._as_detected(sensor)
+        sensor = None if sensor is None else self.as_detected(sensor)
         # With a gain, the read noise is only a part of the noise.
         stated = self.noise_stated and sensor is not None and sensor.gain is None
         return FrameOptions(
@@ -218,6 +221,7 @@ class Options:
     workers: int | None
     joint: int | None
     reading: ReadOptions
+    places: dict[str, Positions] = field(default_factory=dict)
     gain: float | None = None
     read_noise: float | None = None
     saturation: float | None = None
@@ -245,6 +249,8 @@ def make_settings(given: Options) -> Settings:
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
     detector = _detector_values(given)
     check_noise_map(key, given.reading.has_noise)
+    if given.joint is not None and given.reading.has_noise:
+        raise InputError("--joint has one noise for all pixels: leave the error map out")
     if given.reading.masks and not abilities(key).masks:
         raise InputError(f"method {key!r} cannot leave pixels out: leave the maps out, or use the method 'continuous'")
     psf, measured = _chosen_psf(given)
@@ -277,6 +283,7 @@ def make_settings(given: Options) -> Settings:
         workers=given.workers,
         joint=given.joint,
         reading=given.reading,
+        **given.places,
         detector_values=detector,
         min_score=given.min_score,
         quantities=given.quantities,
@@ -300,6 +307,7 @@ def _detector_values(given: Options) -> dict[str, Any]:
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
     """Return the PSF given by the options, or the keyword for measuring it."""
     from csist.frames.options import MEASURED_PSFS
+    from csist.io.psf import read_psf
     from csist.physics.psf import GaussianPSF
 
     if given.psf is not None and given.psf_sigma is not None:
@@ -308,17 +316,4 @@ def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:
         return GaussianPSF(given.psf_sigma), None
     if str(given.psf) in MEASURED_PSFS:  # a file of such a name is ./auto
         return None, str(given.psf)
-    return None if given.psf is None else _read_psf(given.psf, given.psf_oversampling), None
-
-
-def _read_psf(path: Path, oversampling: int) -> PSF:
-    from csist.io import read_image
-    from csist.physics.psf import SampledPSF
-
-    stack = read_image(path)
-    if len(stack) != 1:
-        raise InputError(f"cannot use the PSF {path}: it holds {len(stack)} images, give one")
-    try:
-        return SampledPSF(stack[0], oversampling)
-    except InputError as error:
-        raise InputError(f"cannot use the PSF {path}: {error}") from error
+    return None if given.psf is None else read_psf(given.psf, given.psf_oversampling), None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
+from csist.cli.unmix.places import window_places
 from csist.cli.unmix.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +28,18 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     images, recipe, psf = settle_windows(stack, settings, notes)
     method = create_method(**recipe)
     truths = store_truths(stack)
+    at, named = (window_places(table, stack, settings) for table in (settings.at, settings.start))
     start, size = 0, whole_batches(method, 32)
     while start < len(images):
         block = images[start : start + size]
         started = time.perf_counter()
-        solved = unmix_windows(method, block, start, stack.errors(slice(start, start + len(block))))
+        part = slice(start, start + len(block))
+        error = stack.errors(part)
+        if at is None:
+            tried = None if named is None else named[part]
+            solved = unmix_windows(method, block, start, error, named=tried)
+        else:
+            solved = measure_windows(method.sensor, recipe["noise_std"], block, at[part], error)
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
             truth = None if truths is None else truths[start + index]
@@ -98,7 +106,38 @@ def whole_batches(method: Unmixer, windows: int) -> int:
     return -(-windows // method.block_size) * method.block_size
 
 
-def unmix_windows(method: Unmixer, images: FloatArray, start: int, error: FloatArray | None = None) -> Solved:
+def measure_windows(
+    sensor: Sensor, noise_std: float, images: FloatArray, at: Sequence[FloatArray], error: FloatArray | None = None
+) -> Solved:
+    """Fluxes at given positions of windows.
+
+    Args:
+        sensor: of the windows.
+        noise_std: noise of a pixel in counts.
+        images: (n, H, W) in counts.
+        at: positions (m, 2), x and y in px, for each window.
+        error: (n, H, W) standard deviation of each pixel in counts, if it is known.
+    """
+    import numpy as np
+
+    from csist.photometry import window_fluxes
+
+    maps = [None] * len(images) if error is None else list(error)
+    targets = [
+        window_fluxes(image, places, sensor, noise_std, own)
+        for image, places, own in zip(images, at, maps, strict=True)
+    ]
+    return Solved(targets, [], int(np.isnan(images).sum()))
+
+
+def unmix_windows(
+    method: Unmixer,
+    images: FloatArray,
+    start: int,
+    error: FloatArray | None = None,
+    *,
+    named: Sequence[FloatArray] | None = None,
+) -> Solved:
     """Unmix windows.
 
     Args:
@@ -106,6 +145,7 @@ def unmix_windows(method: Unmixer, images: FloatArray, start: int, error: FloatA
         images: (n, H, W) in counts; there is nothing in one that is NaN everywhere.
         start: place of the first one in its file.
         error: (n, H, W) standard deviation of each pixel in counts, if it is known.
+        named: positions (m, 2), x and y in px, at which targets are tried in each window; None for none.
     """
     import numpy as np
 
@@ -113,6 +153,7 @@ def unmix_windows(method: Unmixer, images: FloatArray, start: int, error: FloatA
 
     held = np.flatnonzero(~np.isnan(images).all(axis=(1, 2))).tolist()
     known: dict[str, Any] = {} if error is None else {"error": error[held]}
+    known |= {} if named is None else {"start": [named[place] for place in held]}
     answers = method.solve(images[held], **known)
     targets = [Targets.empty() for _ in images]
     for place, found in zip(held, answers.targets, strict=True):
@@ -135,6 +176,14 @@ def store_truths(stack: ImageStack) -> list[Targets] | None:
 
 def window_view(name: str, image: FloatArray, found: Targets, sensor: Sensor, truth: Targets | None) -> View:
     """Return the view of a window (H, W)."""
+    import numpy as np
+
     from csist.plots import View
 
-    return View(image, sensor.render(found), found, truth, f"{name}: {count_text(found)}")
+    return View(
+        image,
+        sensor.render(found.replace(intensity=np.nan_to_num(found.intensity))),
+        found,
+        truth,
+        f"{name}: {count_text(found)}",
+    )

@@ -181,7 +181,7 @@ def _check_enough(usable: int, images: int) -> None:
 def _misfit_per_doubt(stack: FloatArray, sensor: Sensor, psf: GaussianPSF) -> float:
     """Residual in counts, as the noise that does equal harm to a flux, for a relative error of 1 in sigma."""
     brightest = np.nanmax(stack, axis=(1, 2)) - sensor.background
-    reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
+    reach = np.arange(-np.ceil(psf.reach_px), np.ceil(psf.reach_px) + 1)
     response = psf.response(reach[None, :], reach[:, None])
     change = psf.sigma_px * psf.sigma_gradient(reach[None, :], reach[:, None])
     flux = max(float(np.median(brightest)), 0.0) / float(response.max())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_stack
@@ -26,6 +27,30 @@ BACKGROUND_TERMS = {"known": 0, "constant": 1, "plane": 3, "surface": 6}
 
 IMAGES_A_TASK = 32
 """Images that a thread takes at a time."""
+
+
+def named_positions(start: Sequence[ArrayLike], images: int, prior: ScenePrior) -> FloatArray:
+    """Positions (images, most, 2) at which targets are tried, padded with NaN.
+
+    Args:
+        start: for each image, positions (n, 2), x and y in px; all finite.
+        images: number of images.
+        prior: scene prior.
+
+    Raises:
+        InputError: if the prior puts all targets into one pixel, or the positions do not suit the images.
+    """
+    if prior.single_pixel:
+        raise InputError("start positions need a prior with targets anywhere: use flat, or leave them out")
+    if len(start) != images:
+        raise InputError(f"start must hold positions for each of the {images} images, got {len(start)}")
+    places = [np.asarray(each, dtype=np.float64).reshape(-1, 2) for each in start]
+    if not all(np.isfinite(each).all() for each in places):
+        raise InputError("start positions must be finite: leave out those that are NaN or infinite")
+    named = np.full((images, max((len(each) for each in places), default=0), 2), np.nan)
+    for row, each in zip(named, places, strict=True):
+        row[: len(each)] = each
+    return named
 
 
 class Continuous:
@@ -86,6 +111,8 @@ class Continuous:
         progress: Callable[[int, int], None] | None = None,
         keep_samples: bool = False,
         error: FloatArray | None = None,
+        *,
+        start: Sequence[ArrayLike] | None = None,
     ) -> Answers:
         """Targets and group information of each image of a stack (N, H, W) in counts, in order.
 
@@ -96,9 +123,10 @@ class Continuous:
             error: standard deviation of each pixel in counts with all that adds to it, photons of the targets and
                 rounding too, (N, H, W) or (H, W) for all images; takes the place of the noise and of the sensor's gain.
                 A pixel where it is 0 or not finite is left out.
+            start: for each image, positions (n, 2), x and y in px, at which targets are tried, too.
 
         Raises:
-            InputError: if the stack cannot be used or holds NaN and `mask_nan` is off.
+            InputError: if the stack cannot be used or holds NaN and `mask_nan` is off, or if the positions do not suit.
         """
         stack = check_stack(images)
         if not self.mask_nan and np.isnan(stack).any():
@@ -122,11 +150,15 @@ class Continuous:
         else:
             solver = FreeSolver(scaled, prior, self.effort, variance / unit**2, self.background_terms)
 
-        def solve_part(start: int) -> Answers:
-            images = stack[start : start + IMAGES_A_TASK]
-            weight = None if error is None else weights_of(error, variance, slice(start, start + len(images)))
+        named = {} if start is None else {"named": named_positions(start, len(stack), self.prior)}
+
+        def solve_part(first: int) -> Answers:
+            images = stack[first : first + IMAGES_A_TASK]
+            part = slice(first, first + len(images))
+            weight = None if error is None else weights_of(error, variance, part)
             windows = stack_of(images, sensor, solver.basis, weight)
-            found = solver.solve(windows._replace(data=windows.data / unit), keep_samples)
+            tried = {name: values[part] for name, values in named.items()}
+            found = solver.solve(windows._replace(data=windows.data / unit), keep_samples, **tried)
             return from_units(found, unit)
 
         starts = range(0, len(stack), IMAGES_A_TASK)

@@ -43,7 +43,7 @@ def profile_tables(psf: PSF) -> FloatArray:
 @lru_cache(maxsize=32)
 def _tables_of_gaussian(sigma_px: float) -> FloatArray:
     psf = GaussianPSF(sigma_px)
-    reach = math.ceil(psf.radius_px)
+    reach = math.ceil(psf.reach_px)
     offsets = np.arange(-reach, reach + 1) - (np.arange(PHASES + 1) / PHASES - 0.5)[:, None]
     table = np.stack([psf.profile(offsets), psf.profile_gradient(offsets)], axis=1)
     return np.ascontiguousarray(np.broadcast_to(table, (2, 1, *table.shape)))
@@ -53,7 +53,7 @@ def _tables_of_gaussian(sigma_px: float) -> FloatArray:
 def _decomposed_tables(psf: PSF, tolerance: float = 1e-5) -> FloatArray:
     """Singular vectors of the response, as many as its peak needs to be right to `tolerance`."""
     phases = PHASES // 4
-    reach = math.ceil(psf.radius_px)
+    reach = math.ceil(psf.reach_px)
     fine = np.arange(-(reach + 1) * phases, (reach + 1) * phases + 1) / phases
     response = psf.response(fine[None, :], fine[:, None])
     left, strength, right = np.linalg.svd(response)

@@ -1,7 +1,8 @@
 """The search where targets may lie anywhere in a window.
 
 Targets are added one at a time: at the largest residuals, or by splitting one that is there. Each proposal climbs to
-its mode, the best is kept for every count, and the counts are weighed by their evidence.
+its mode, the best is kept for every count, and the counts are weighed by their evidence. Positions that the user names
+are proposed beside these: each where no target is yet, and all together where the count is theirs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ MOST_SPLITS = 4
 GIVE_UP, GIVE_UP_EXPLAINED = 10.0, 6.0
 """Log evidence below the best from which larger counts are not tried, and the same where the best explains the window:
 then further targets can only fit the noise, and each costs more evidence than the last."""
+NAMED_PX = 0.5
+"""A named position closer than this to a target is taken."""
 EXPLAINED_SIGMAS = 2.0
 """Standard deviations by which the chi-squared of a count that explains a window may exceed its degrees of freedom."""
 
@@ -54,6 +57,7 @@ class Space(NamedTuple):
         log_flux: whether the prior is uniform in the logarithm of the flux.
         min_separation: smallest distance in px of two targets.
         split_px: distance at which a target is split in two.
+        named: (N, most, 2) positions x, y in px at which targets are tried, for each window; NaN where there are fewer.
     """
 
     low: FloatArray
@@ -62,6 +66,7 @@ class Space(NamedTuple):
     log_flux: bool
     min_separation: float
     split_px: float
+    named: FloatArray
 
 
 class Modes(NamedTuple):
@@ -76,6 +81,18 @@ class Modes(NamedTuple):
     evidence: FloatArray
     theta: FloatArray
     converged: BoolArray
+
+
+class Camera(NamedTuple):
+    """What turns targets into pixel values.
+
+    Args:
+        noise: of a pixel.
+        tables: of `Optics`.
+    """
+
+    noise: Noise
+    tables: FloatArray
 
 
 def empty_modes(windows: int, most: int, terms: int) -> Modes:
@@ -218,16 +235,76 @@ def _propose_splits(
     return number
 
 
+@inner
+def _named_flux(x: float, y: float, window: Window, tables: FloatArray, scratch: Scratch) -> float:
+    """Flux of a target at a position that the residual asks for; 0 where it asks for none."""
+    h, w = scratch.slope.shape
+    gain, norm = 0.0, 0.0
+    for rank in range(tables.shape[1]):
+        profile(tables[0, rank], y, window.row, scratch.profiles[0, :h])
+        profile(tables[1, rank], x, window.column, scratch.profiles[2, :w])
+        for a in range(h):
+            for b in range(w):
+                response = scratch.profiles[0, a] * scratch.profiles[2, b]
+                gain += response * scratch.slope[a, b]
+                norm += response * response * scratch.curvature[a, b]
+    return max(gain / norm, 0.0) if norm > 0.0 else 0.0
+
+
+@inner
+def _count_named(named: FloatArray) -> int:
+    """Number of the positions (most, 2) before the first NaN."""
+    number = 0
+    while number < named.shape[0] and np.isfinite(named[number, 0]):
+        number += 1
+    return number
+
+
+@inlined
+def _propose_named(
+    previous: FloatArray,
+    window: Window,
+    tables: FloatArray,
+    named: FloatArray,
+    scratch: Scratch,
+    proposals: FloatArray,
+) -> int:
+    """Fill rows of `proposals` with targets at named positions; returns how many."""
+    terms = window.basis.shape[0]
+    count = (previous.shape[0] - terms) // 3
+    given = _count_named(named)
+    number = 0
+    for s in range(given):
+        taken = False
+        for k in range(count):
+            taken |= math.hypot(previous[3 * k] - named[s, 0], previous[3 * k + 1] - named[s, 1]) < NAMED_PX
+        if not taken:
+            flux = _named_flux(named[s, 0], named[s, 1], window, tables, scratch)
+            _put_last(proposals[number], previous, named[s, 0], named[s, 1], flux, terms)
+            number += 1
+    if count + 1 == given:
+        total = 0.0
+        for k in range(count):
+            total += previous[3 * k + 2]
+        for s in range(given):
+            proposals[number, 3 * s], proposals[number, 3 * s + 1] = named[s, 0], named[s, 1]
+            proposals[number, 3 * s + 2] = total / given
+        copy_into(proposals[number, 3 * given :], previous[3 * count :])
+        number += 1
+    return number
+
+
 @inlined
 def _propose(
-    previous: FloatArray, window: Window, noise: Noise, tables: FloatArray, split_px: float, scratch: Scratch
+    previous: FloatArray, window: Window, camera: Camera, split_px: float, named: FloatArray, scratch: Scratch
 ) -> FloatArray:
     """Starts (n, parameters) with one target more than the mode `previous`."""
-    render(previous, window, tables, scratch.profiles, scratch.image)
-    pixel_terms(scratch.image, window, noise, scratch.slope, scratch.curvature)
-    proposals = np.empty((ADDITIONS + 2 * MOST_SPLITS, previous.shape[0] + 3))
-    number = _propose_additions(previous, window, tables, scratch, proposals)
+    render(previous, window, camera.tables, scratch.profiles, scratch.image)
+    pixel_terms(scratch.image, window, camera.noise, scratch.slope, scratch.curvature)
+    proposals = np.empty((ADDITIONS + 2 * MOST_SPLITS + named.shape[0] + 1, previous.shape[0] + 3))
+    number = _propose_additions(previous, window, camera.tables, scratch, proposals)
     number += _propose_splits(previous, window, split_px, scratch, proposals[number:])
+    number += _propose_named(previous, window, camera.tables, named, scratch, proposals[number:])
     return proposals[:number]
 
 
@@ -260,18 +337,6 @@ def _best_start(
     return start
 
 
-class Camera(NamedTuple):
-    """What turns targets into pixel values.
-
-    Args:
-        noise: of a pixel.
-        tables: of `Optics`.
-    """
-
-    noise: Noise
-    tables: FloatArray
-
-
 @inlined
 def search_window(climb: Climbers, window: Window, camera: Camera, space: Space, modes: Modes, place: int) -> None:
     """Find the best mode of every count in a window.
@@ -286,6 +351,7 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
     """
     noise, tables = camera.noise, camera.tables
     scratch = _make_scratch(window)
+    named = space.named[place]
     evidence, terms = modes.evidence[place], window.basis.shape[0]
     best, is_explained = -np.inf, False
     for count in range(evidence.shape[0]):
@@ -293,7 +359,7 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
         theta = np.zeros(terms)
         if count > 0:
             previous = modes.theta[place, count - 1, : 3 * (count - 1) + terms]
-            proposals = _propose(previous, window, noise, tables, space.split_px, scratch)
+            proposals = _propose(previous, window, camera, space.split_px, named, scratch)
             if proposals.shape[0] == 0:
                 break
             theta = _best_start(climb, proposals, bounds, window, noise, tables)
@@ -303,7 +369,8 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
         if evidence[count] > best:
             best = evidence[count]
             is_explained = count > 0 and _is_explained(theta, window, noise, tables, scratch)
-        if evidence[count] < best - (GIVE_UP_EXPLAINED if is_explained else GIVE_UP):
+        hopeless = evidence[count] < best - (GIVE_UP_EXPLAINED if is_explained else GIVE_UP)
+        if hopeless and count >= _count_named(named):
             break
 
 

@@ -38,6 +38,8 @@ START_EFFECTIVE = 200.0
 """Effective number of templates at the temperature at which the annealing starts."""
 MOTION_SPREAD_PX = 0.15
 """Spread of the group's motion over half the sequence at which the annealing starts."""
+INSIDE = 0.9
+"""Largest share of the prior's radius at which the group's motion starts."""
 NEAR_PX = 0.15
 """Largest distance of the group's pixel, from its border, to the centroid."""
 
@@ -66,7 +68,7 @@ def overlap_table(psf: PSF) -> FloatArray:
 
     The mean over phases of a sum over pixels is the integral: the autocorrelation of the response.
     """
-    reach = math.ceil(psf.radius_px) + 1
+    reach = math.ceil(psf.reach_px) + 1
     fine = np.arange(-reach * OVERLAPS, reach * OVERLAPS + 1) / OVERLAPS
     response = psf.response(fine[None, :], fine[:, None])
     full = correlate(response, response, mode="same", method="fft") / OVERLAPS**2
@@ -222,8 +224,10 @@ def fill_motion(law: MotionLaw, path: FloatArray, state: FloatArray, rng: np.ran
     log_weight = np.zeros(number)
     for m in range(1, law.common):
         spread = min(MOTION_SPREAD_PX / max(0.5 * float(np.ptp(law.basis[m])), 1e-9), float(law.width[0, m]))
-        step = rng.standard_normal((2, number))
-        state[2 * (m - 1) : 2 * m] = path[m][:, None] + spread * step
+        step, centre = rng.standard_normal((2, number)), path[m]
+        if not law.normal[m]:  # the light's path may be faster than the group can be: that of one target is
+            centre = centre * min(1.0, INSIDE * float(law.width[0, m]) / max(math.hypot(*centre), 1e-12))
+        state[2 * (m - 1) : 2 * m] = centre[:, None] + spread * step
         log_weight += 0.5 * (step**2).sum(axis=0) + 2.0 * math.log(spread / law.width[0, m])
         if law.normal[m]:
             log_weight -= 0.5 * (state[2 * (m - 1) : 2 * m] ** 2).sum(axis=0) / law.width[0, m] ** 2

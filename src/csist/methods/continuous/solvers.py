@@ -229,10 +229,9 @@ class PixelSolver:
     def _reach(self, sensor: Sensor, brightest: float) -> int:
         """Pixels on each side of the group's pixel beyond which its light is lost in the noise."""
         limit = 0.1 * self.noise.variance**0.5 / brightest
-        reach = 1
-        while reach < sensor.psf.radius_px and sensor.psf.response(reach + 0.5, 0.0) > limit:
-            reach += 1
-        return reach
+        edges = np.arange(1, int(np.ceil(sensor.psf.reach_px)) + 1) + 0.5
+        bright = np.flatnonzero(sensor.psf.response(edges, 0.0) > limit)
+        return 1 if not bright.size else int(min(bright[-1] + 2, np.ceil(sensor.psf.reach_px)))
 
     def bounds(self, places: IntArray) -> tuple[FloatArray, FloatArray]:
         """Bounds (N, 3 Kmax) of groups inside the pixels (N, 2), row and column."""
@@ -362,6 +361,7 @@ class FreeSolver:
             prior.intensity_law == "log-uniform",
             prior.min_separation_px,
             spread_px(sensor.psf),
+            np.empty((0, 0, 2)),
         )
         self.laws = Laws(
             self.optics.polynomials, self.space.log_flux, self.space.min_separation, self.noise.before_rounding
@@ -376,16 +376,18 @@ class FreeSolver:
             high[counts == count, : len(bounds.high)] = bounds.high
         return low, high
 
-    def solve(self, stack: Stack, keep_samples: bool = False) -> Answers:
+    def solve(self, stack: Stack, keep_samples: bool = False, named: FloatArray | None = None) -> Answers:
         """Targets and group information of each window.
 
         Args:
             stack: the windows.
             keep_samples: whether groups get posterior samples.
+            named: (N, most, 2) positions at which targets are tried, padded with NaN; None for none.
         """
         beside.start("free temper")
         modes = empty_modes(len(stack.data), self.most, len(self.space.terms))
-        search_stack(climbers(), stack, self.noise, self.optics.tables, self.space, modes)
+        space = self.space._replace(named=np.empty((len(stack.data), 0, 2)) if named is None else named)
+        search_stack(climbers(), stack, self.noise, self.optics.tables, space, modes)
         counts = modes.evidence.argmax(axis=1)
         own = np.arange(len(counts)), counts
         theta, bounds = modes.theta[own], self.bounds(counts)

@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from csist.checks import InputError
-from csist.physics.psf.base import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma, lone_significance, pixel_kernel, spread_px
+from csist.physics.psf.base import (
+    PSF,
+    RAYLEIGH_PER_SIGMA,
+    by_place,
+    equivalent_sigma,
+    lone_significance,
+    outer_response,
+    pixel_kernel,
+    spread_px,
+)
+from csist.physics.psf.field import FieldPSF
 from csist.physics.psf.gaussian import EllipticalGaussianPSF, GaussianPSF
 from csist.physics.psf.quadrature import AiryPSF, MoffatPSF
 from csist.physics.psf.sampled import SampledPSF
@@ -21,18 +31,21 @@ __all__ = [
     "RAYLEIGH_PER_SIGMA",
     "AiryPSF",
     "EllipticalGaussianPSF",
+    "FieldPSF",
     "GaussianPSF",
     "MoffatPSF",
     "SampledPSF",
+    "by_place",
     "equivalent_sigma",
     "lone_significance",
+    "outer_response",
     "pixel_kernel",
     "psf_from_card",
     "spread_px",
 ]
 
 KINDS: dict[str, Any] = {
-    each.kind: each for each in (GaussianPSF, EllipticalGaussianPSF, AiryPSF, MoffatPSF, SampledPSF)
+    each.kind: each for each in (GaussianPSF, EllipticalGaussianPSF, AiryPSF, MoffatPSF, SampledPSF, FieldPSF)
 }
 """PSF classes by the kind in their card."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol, Self
@@ -9,10 +10,14 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from csist._types import FloatArray
+from csist._types import FloatArray, IntArray
 
 RAYLEIGH_PER_SIGMA = 1.9
 """1 R, the unit of separation of the CSIST literature, is 1.9 sigma of the Gaussian PSF."""
+
+
+REACH_SHARE = 1e-4
+"""Share of the peak down to which the wings of a PSF are fitted."""
 
 
 class PSF(Protocol):
@@ -24,7 +29,7 @@ class PSF(Protocol):
         """Return a hash, equal for equal PSFs, by which derived results are cached."""
 
     @property
-    def radius_px(self) -> float:
+    def reach_px(self) -> float:
         """Distance in px, along an axis, beyond which a pixel's response is negligible for fitting."""
 
     def response(self, dx: ArrayLike, dy: ArrayLike) -> FloatArray:
@@ -32,6 +37,12 @@ class PSF(Protocol):
 
     def gradient(self, dx: ArrayLike, dy: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Derivatives of `response` by the target's x and y, in 1/px."""
+
+    def at(self, x: float, y: float) -> PSF:
+        """PSF of a target at a place (x, y) in px; the same everywhere for all kinds but `FieldPSF`."""
+
+    def moved(self, dx: float, dy: float) -> PSF:
+        """The same PSF for a part of the frame whose first pixel lies at (dx, dy) px."""
 
     def to_card(self) -> dict[str, Any]:
         """Return a JSON-ready description from which `psf_from_card` builds an equal PSF."""
@@ -46,7 +57,19 @@ class PSF(Protocol):
         """
 
 
-class FromFields:
+class Invariant:
+    """Base class of a PSF that is the same all over the field."""
+
+    def at(self, x: float, y: float) -> Self:
+        """Return the PSF itself."""
+        return self
+
+    def moved(self, dx: float, dy: float) -> Self:
+        """Return the PSF itself."""
+        return self
+
+
+class FromFields(Invariant):
     """Base class that writes and reads the card of a dataclass whose fields are numbers."""
 
     kind: ClassVar[str]
@@ -61,10 +84,40 @@ class FromFields:
         return cls(**{each.name: values[each.name] for each in fields(cls)})
 
 
+def by_place(psf: PSF, x: FloatArray, y: FloatArray) -> Iterator[tuple[PSF, IntArray]]:
+    """Yield each PSF that some positions have, with the indices of these positions.
+
+    Args:
+        psf: of the frame.
+        x: columns in px, shape (n,).
+        y: rows in px, shape (n,).
+    """
+    if isinstance(psf, Invariant):
+        yield psf, np.arange(len(x))
+        return
+    members: dict[PSF, list[int]] = {}
+    for k, place in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
+        members.setdefault(psf.at(*place), []).append(k)
+    for each, indices in members.items():
+        yield each, np.array(indices, dtype=np.int64)
+
+
 def pixel_kernel(psf: PSF) -> FloatArray:
-    """Return the responses (n, n), n odd, of the pixels within the PSF's radius of a target at a pixel centre."""
-    reach = np.arange(-np.ceil(psf.radius_px), np.ceil(psf.radius_px) + 1)
+    """Return the responses (n, n), n odd, of the pixels within the PSF's reach of a target at a pixel centre."""
+    reach = np.arange(-np.ceil(psf.reach_px), np.ceil(psf.reach_px) + 1)
     return psf.response(reach[None, :], reach[:, None])
+
+
+@lru_cache(maxsize=32)
+def outer_response(psf: PSF) -> FloatArray:
+    """Largest response (n,) of a pixel more than 0, 1, 2, ... px, along an axis, from a target at a pixel centre.
+
+    It falls monotonically where the response itself has dark rings. The last value, at the PSF's reach, is 0.
+    """
+    response = np.abs(pixel_kernel(psf))
+    along = np.abs(np.arange(len(response)) - len(response) // 2)
+    ring = np.maximum(along[:, None], along)
+    return np.array([response[ring > r].max(initial=0.0) for r in range(len(response) // 2 + 1)])
 
 
 @lru_cache(maxsize=32)

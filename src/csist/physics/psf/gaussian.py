@@ -44,7 +44,7 @@ class GaussianPSF(FromFields):
         object.__setattr__(self, "sigma_px", check_positive("sigma_px", self.sigma_px))
 
     @property
-    def radius_px(self) -> float:
+    def reach_px(self) -> float:
         """Five sigma plus half a pixel; per axis, 6e-7 of the flux lies beyond."""
         return 5.0 * self.sigma_px + 0.5
 
@@ -112,7 +112,7 @@ class EllipticalGaussianPSF(FromFields):
         return float(np.sqrt(self.sigma_x_px * self.sigma_y_px))
 
     @property
-    def radius_px(self) -> float:
+    def reach_px(self) -> float:
         """Five times the larger standard deviation and half a pixel."""
         return 5.0 * max(self.sigma_x_px, self.sigma_y_px) + 0.5
 

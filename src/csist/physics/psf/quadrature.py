@@ -12,10 +12,7 @@ from scipy.special import j1
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_positive
-from csist.physics.psf.base import FromFields
-
-WING_SHARE = 1e-3
-"""Density, as a fraction of the peak, down to which a Moffat profile is fitted."""
+from csist.physics.psf.base import REACH_SHARE, FromFields
 
 
 @lru_cache(maxsize=64)
@@ -87,6 +84,14 @@ class AiryPSF(DensityPSF):
         """Radius of the first dark ring in px."""
         return self.radius_px
 
+    @property
+    def reach_px(self) -> float:
+        """Distance in px from which every bright ring is below `REACH_SHARE` of the peak, plus half a pixel.
+
+        At large v the density is at most 8 / (pi v^3) of the peak, v = k r (asymptote of J1).
+        """
+        return float(self.radius_px / self.FIRST_ZERO_OF_J1 * (8.0 / (np.pi * REACH_SHARE)) ** (1.0 / 3.0) + 0.5)
+
     def density(self, dx: FloatArray, dy: FloatArray) -> FloatArray:
         """Flux per px^2 at (dx, dy) px from the target."""
         k = self.FIRST_ZERO_OF_J1 / self.radius_px
@@ -130,9 +135,9 @@ class MoffatPSF(DensityPSF):
         return 0.5 * self.fwhm_px
 
     @property
-    def radius_px(self) -> float:
-        """Distance in px at which the density has fallen to 1e-3 of its peak, plus half a pixel."""
-        return float(self.alpha_px * np.sqrt(WING_SHARE ** (-1.0 / self.beta) - 1.0) + 0.5)
+    def reach_px(self) -> float:
+        """Distance in px at which the density has fallen to `REACH_SHARE` of its peak, plus half a pixel."""
+        return float(self.alpha_px * np.sqrt(REACH_SHARE ** (-1.0 / self.beta) - 1.0) + 0.5)
 
     def density(self, dx: FloatArray, dy: FloatArray) -> FloatArray:
         """Flux per px^2 at (dx, dy) px from the target."""

@@ -13,10 +13,11 @@ from scipy.interpolate import RectBivariateSpline
 
 from csist._types import FloatArray
 from csist.checks import InputError
+from csist.physics.psf.base import REACH_SHARE, Invariant
 
 
 @dataclass(frozen=True, eq=False)
-class SampledPSF:
+class SampledPSF(Invariant):
     """Measured PSF: pixel responses tabulated every 1/oversampling px around a target at the centre of the array.
 
     Args:
@@ -48,9 +49,9 @@ class SampledPSF:
         object.__setattr__(self, "oversampling", int(self.oversampling))
 
     @property
-    def radius_px(self) -> float:
-        """Distance in px beyond which every sample is below 1e-3 of the peak, or at which the array ends."""
-        bright = np.argwhere(np.abs(self.array) > 1e-3 * self.array.max())
+    def reach_px(self) -> float:
+        """Distance in px beyond which every sample is below `REACH_SHARE` of the peak, or at which the array ends."""
+        bright = np.argwhere(np.abs(self.array) > REACH_SHARE * self.array.max())
         centre = (np.array(self.array.shape) - 1) / 2
         return float((np.abs(bright - centre).max() + 1) / self.oversampling)
 
