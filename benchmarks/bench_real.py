@@ -1,7 +1,8 @@
 """Detection, positions and fluxes on real infrared frames and star fields.
 
-Parts: sirst (labelled infrared frames), injected (simulated groups in infrared frames), m2 (a crowded star field with
-the catalogue of a sharper telescope), spitzer (catalogued stars at 4.5 um). The data are not part of csist; their
+Parts: sirst (labelled infrared frames), wild (the same and drones by default options), injected (simulated groups in
+infrared frames), m2 (a crowded star field with the catalogue of a sharper telescope), spitzer (catalogued stars at
+4.5 um). The data are not part of csist; their
 sources are in the documentation.
 """
 
@@ -18,7 +19,7 @@ from csist.cli.output import progress, write_json
 from csist.plots import save_figure
 from real.common import folder_of
 
-PARTS = ("sirst", "injected", "m2", "spitzer")
+PARTS = ("sirst", "wild", "injected", "m2", "spitzer")
 
 
 def main() -> None:

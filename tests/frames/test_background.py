@@ -116,4 +116,4 @@ def test_the_boxes_give_back_the_background(shape, noise_std):
     np.testing.assert_array_equal(again.level, found.level)
     np.testing.assert_array_equal(again.noise, found.noise)
     boxes = found.compact()
-    assert sum(mesh.size for mesh in boxes.levels) + boxes.noise.size <= 3 + image.size // 32
+    assert sum(mesh.rest.size for mesh in boxes.levels) + boxes.noise.size <= 3 + image.size // 32

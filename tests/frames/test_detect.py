@@ -171,7 +171,7 @@ def test_ridges_join_a_plateau_and_not_a_pair():
     frame[10:15, 5:15] = 100.0
     sensor = Sensor(psf=GaussianPSF(1.2), shape=frame.shape, quantised=False)
     frame += sensor.render(Targets(x=[40.0, 46.0], y=[12.0, 12.0], intensity=[500.0, 400.0]))
-    peaks = Peaks(x=np.array([6.0, 13.0, 40.0, 46.0]), y=np.full(4, 12.0), significance=np.array([9.0, 8.0, 7.0, 6.0]))
+    peaks = Peaks.beyond(6.0, np.array([6.0, 13.0, 40.0, 46.0]), np.full(4, 12.0), np.array([9.0, 8.0, 7.0, 6.0]))
     assert ridges(peaks.positions, frame, 12.0).tolist() == [[0, 1]]
     assert ridges(peaks.positions[:1], frame, 12.0).size == 0
     assert link(peaks.positions, 0.0, ridges(peaks.positions, frame, 12.0)).tolist() == [0, 0, 1, 2]

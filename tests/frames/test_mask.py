@@ -36,7 +36,7 @@ def test_bad_pixels_are_counted_and_targets_are_not_bad():
     image[50, 10] += 3000.0
     image[10, 50] -= 90.0
     found = mask_pixels(image)
-    assert found.counts == {"nan": 1, "dead": 1, "hot": 1, "saturated": 0}
+    assert {kind: count for kind, count in found.counts.items() if count} == {"nan": 1, "dead": 1, "hot": 1}
     assert [found.kind[5, 6], found.kind[10, 50], found.kind[50, 10]] == [PixelKind.NAN, PixelKind.DEAD, PixelKind.HOT]
     assert found.masked.sum() == 3 and found.masked[5, 6] and found.masked[50, 10] and found.masked[10, 50]
     assert not found.saturated.any()

@@ -15,7 +15,7 @@ from csist.scenes import ScenePrior
     ("values", "said"),
     [
         ({"mode": "quick"}, "mode must be one of accurate, fast, got 'quick'"),
-        ({"detector": "best"}, "detector must be one of contrast, matched, crowded, got 'best'"),
+        ({"detector": "best"}, "detector must be one of auto, contrast, matched, crowded, got 'best'"),
         ({"psf": "best"}, "psf must be a PSF, a sigma in px, auto or empirical, got 'best'"),
         ({"psf": 0.0}, "sigma_px"),
         ({"noise_std": -1.0}, "noise_std must be a finite number >= 0, got -1.0"),
@@ -52,7 +52,7 @@ def test_what_the_sensor_says():
 
 
 def test_names_defaults_and_help_need_no_solver():
-    assert FrameOptions.detector == FrameOptions().detector == "contrast"
+    assert FrameOptions.detector == FrameOptions().detector == "auto"
     assert "contrast" in option_help("detector")
     code = "import sys, csist.frames.options; print('numba' in sys.modules, 'scipy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

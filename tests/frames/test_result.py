@@ -33,7 +33,7 @@ def test_the_model_is_background_and_light_of_the_targets():
     assert np.nanstd(result.residual()) == pytest.approx(2.0, rel=0.1)
     assert np.abs(result.background - 60.0).max() < 2.0
     assert np.median(result.noise) == pytest.approx(2.0, rel=0.1)
-    assert result.pixel_counts == {"nan": 3, "dead": 0, "hot": 1, "saturated": 0}
+    assert {kind: count for kind, count in result.pixel_counts.items() if count} == {"nan": 3, "hot": 1}
     assert result.mask[5, 6:9].all() and result.mask[80, 10] and result.mask.sum() == 4
     assert (result.psf, result.psf_origin, result.psf_error, result.psf_estimate) == (PSF, "given", 0.0, None)
     assert result.ceiling == np.inf and not result.saturated.any()

@@ -18,7 +18,9 @@ from scipy import ndimage
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.frames.kernels import clip_sorted
+from csist.frames.line_offsets import line_offsets
 from csist.frames.mask import check_frame, is_whole_numbered
+from csist.frames.meshes import SmoothMesh, fill_mesh, smooth_mesh, spread_mesh
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.physics.sensor import ROUNDING_VARIANCE
 
@@ -37,9 +39,11 @@ SKEW_LIMIT = 0.3
 MOST_BOX_PIXELS = 2048
 """Pixels of a box that are sampled; its level is then known to a thirtieth of the noise."""
 
-FEWEST_ABSURD, ABSURD_SHARE = 8, 1e-4
-"""Number, and share, of the values farthest from a frame's median that its range leaves out."""
+FLOOR_SAMPLES = 20_000
+"""Pixels of a frame that are sampled for its smallest possible noise."""
 
+PLANE_ROUNDS = 4
+PLANE_CLIP = 5.0
 FEWEST_SCATTER_PIXELS = 60
 """Fewest pixels for the scatter about a plane."""
 
@@ -60,22 +64,26 @@ class BackgroundMesh:
 
     Args:
         shape: (rows, columns) of the frame.
-        levels: one mesh (r, c) per box size in counts, coarse to fine; the background is the sum of all.
+        levels: one mesh per box size in counts, coarse to fine; the background is the sum of all.
         noise: (r, c) standard deviation of a pixel in counts.
         noise_floor: smallest noise in counts, > 0.
+        offsets: (r,) of the rows and (c,) of the columns in counts, which are added; None for none.
     """
 
     shape: tuple[int, int]
-    levels: tuple[FloatArray, ...]
+    levels: tuple[SmoothMesh, ...]
     noise: FloatArray
     noise_floor: float
+    offsets: tuple[FloatArray, FloatArray] | None = None
 
     def spread(self) -> Background:
         """Level and noise of each pixel."""
         level = np.zeros(self.shape)
+        if self.offsets is not None:
+            level += self.offsets[0][:, None] + self.offsets[1]
         for mesh in self.levels:
-            level += spread_mesh(mesh, self.shape, extrapolated=True)
-        noise = np.maximum(spread_mesh(self.noise, self.shape, extrapolated=False), self.noise_floor)
+            level += mesh.spread(self.shape)
+        noise = np.maximum(spread_mesh(self.noise, self.shape), self.noise_floor)
         return Background(level, noise, self)
 
     def compact(self) -> BackgroundSource:
@@ -131,47 +139,6 @@ def clipped_statistics(rows: NDArray[np.floating]) -> tuple[FloatArray, FloatArr
     return np.where(enough, level, np.nan), np.where(enough, scatter, np.nan)
 
 
-def fill_mesh(mesh: FloatArray, otherwise: float) -> FloatArray:
-    """A mesh whose NaN boxes take the value of the nearest valid box, or `otherwise` if there is none."""
-    empty = np.isnan(mesh)
-    if empty.all():
-        return np.full_like(mesh, otherwise)
-    if empty.any():
-        nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
-        mesh = mesh[tuple(nearest)]
-    return mesh
-
-
-def _weights(length: int, boxes: int, extrapolated: bool) -> FloatArray:
-    """Matrix (length, boxes) of linear interpolation between box centres, extrapolated linearly or constantly."""
-    size = -(-length // boxes)
-    starts = np.minimum(np.arange(boxes) * size, length)
-    centres = 0.5 * (starts + np.minimum(starts + size, length) - 1.0)
-    weights = np.zeros((length, boxes))
-    if boxes == 1:
-        return weights + 1.0
-    pixels = np.arange(length)
-    left = np.clip(np.searchsorted(centres, pixels) - 1, 0, boxes - 2)
-    share = (pixels - centres[left]) / np.maximum(centres[left + 1] - centres[left], 1.0)
-    if not extrapolated:
-        share = np.clip(share, 0.0, 1.0)
-    weights[pixels, left] = 1.0 - share
-    weights[pixels, left + 1] = share
-    return weights
-
-
-def spread_mesh(mesh: FloatArray, shape: tuple[int, int], extrapolated: bool) -> FloatArray:
-    """A mesh of boxes interpolated bilinearly to a frame of the given shape.
-
-    Args:
-        mesh: values at the box centres.
-        shape: (rows, columns) of the frame.
-        extrapolated: continue linearly, instead of constantly, in the outer halves of the outer boxes.
-    """
-    rows, columns = (_weights(n, boxes, extrapolated) for n, boxes in zip(shape, mesh.shape, strict=True))
-    return np.asarray(rows @ mesh @ columns.T)
-
-
 def scatter_mesh(values: FloatArray, side: int, otherwise: float) -> FloatArray:
     """Clipped scatter (r, c) of the values (H, W) in boxes of about `side` px; `otherwise` where nothing is valid."""
     rows, shape = _boxes(values.astype(np.float32), side)  # sorted twice as fast
@@ -182,7 +149,7 @@ def scatter_mesh(values: FloatArray, side: int, otherwise: float) -> FloatArray:
 def local_scatter(values: FloatArray, side: int, otherwise: float) -> FloatArray:
     """Clipped scatter (H, W) of the values in boxes of about `side` px; `otherwise` where nothing is valid."""
     mesh = scatter_mesh(values, side, otherwise)
-    return spread_mesh(mesh, (values.shape[0], values.shape[1]), extrapolated=False)
+    return spread_mesh(mesh, (values.shape[0], values.shape[1]))
 
 
 def box_sides(psf: PSF | None) -> tuple[int, int]:
@@ -225,9 +192,13 @@ def estimate_background(
     if np.isnan(residual).all():
         raise InputError(f"frame has no valid pixel: all {frame.size} are masked")
     level, levels = np.zeros(shape), []
+    offsets = line_offsets(residual)
+    if offsets is not None:
+        level += offsets[0][:, None] + offsets[1]
+        residual -= level
     for side in box_sides_px:
         levels.append(_level_mesh(residual, side))
-        step = spread_mesh(levels[-1], shape, extrapolated=True)
+        step = levels[-1].spread(shape)
         level += step
         residual -= step
     lowest = noise_floor(frame)
@@ -235,19 +206,16 @@ def estimate_background(
         mesh = np.full((1, 1), max(noise_std, lowest))
     else:
         mesh = scatter_mesh(residual, box_sides_px[-1], lowest)
-    noise = np.maximum(spread_mesh(mesh, shape, extrapolated=False), lowest)
-    return Background(level, noise, BackgroundMesh(shape, tuple(levels), mesh, lowest))
+    noise = np.maximum(spread_mesh(mesh, shape), lowest)
+    return Background(level, noise, BackgroundMesh(shape, tuple(levels), mesh, lowest, offsets))
 
 
-def _level_mesh(residual: FloatArray, side: int) -> FloatArray:
-    """Level (r, c) in counts of the boxes of about `side` px of a frame (H, W), NaN where masked."""
+def _level_mesh(residual: FloatArray, side: int) -> SmoothMesh:
+    """Level in counts of the boxes of about `side` px of a frame (H, W), NaN where masked."""
     rows, shape = _boxes(residual, side)
     values, scatter = (part.reshape(shape) for part in clipped_statistics(rows))
     mesh = fill_mesh(values, 0.0 if np.isfinite(values).any() else float(np.nanmedian(residual)))
-    usual = ndimage.median_filter(mesh, size=3, mode="nearest")
-    # Only outlying boxes are replaced: the median would flatten a slope in the outer boxes.
-    odd = np.abs(mesh - usual) > fill_mesh(scatter, 0.0)
-    return np.where(odd, usual, mesh)
+    return smooth_mesh(mesh, (residual.shape[0], residual.shape[1]), fill_mesh(scatter, 0.0))
 
 
 def scatter_about_plane(values: FloatArray) -> float:
@@ -261,21 +229,29 @@ def scatter_about_plane(values: FloatArray) -> float:
         return float("nan")
     known = values[rows, columns]
     design = np.stack([np.ones(len(rows)), rows - rows.mean(), columns - columns.mean()], axis=1)
-    plane = np.linalg.lstsq(design, known)[0]  # also where all of them lie in one row
-    return float(1.4826 * np.median(np.abs(known - design @ plane)))
+    kept = np.ones(len(known), dtype=bool)
+    for _ in range(PLANE_ROUNDS):
+        plane = np.linalg.lstsq(design[kept], known[kept])[0]  # also where all of them lie in one row
+        rest = np.abs(known - design @ plane)
+        scatter = float(1.4826 * np.median(rest))
+        # The wings of a bright source beside the window would tilt the plane.
+        before, kept = kept, rest <= PLANE_CLIP * scatter
+        if kept.sum() < FEWEST_SCATTER_PIXELS or (kept == before).all():
+            break
+    return scatter
 
 
 def noise_floor(frame: FloatArray) -> float:
     """Smallest possible noise of a pixel in counts: the rounding noise if all values are whole numbers.
 
-    Otherwise a millionth of the range of the values, so that a constant patch is not infinitely significant. The range
-    leaves out the few values farthest from the median: single absurd pixels say nothing of the others.
+    Otherwise a millionth of the usual difference from the median, so that a constant patch is not infinitely
+    significant; a few extreme pixels do not change it.
     """
     if is_whole_numbered(frame):
         return float(np.sqrt(ROUNDING_VARIANCE))
-    values = frame[np.isfinite(frame)]
-    middle = float(np.median(values))
-    steps = np.abs(values - middle)
-    outermost = min(max(FEWEST_ABSURD, int(ABSURD_SHARE * steps.size)), steps.size - 1)
-    reach = float(np.partition(steps, steps.size - 1 - outermost)[steps.size - 1 - outermost])
-    return max(1e-6 * reach, 1e-12 * abs(middle), float(np.finfo(np.float64).tiny))
+    sample = frame.ravel()[:: max(1, frame.size // FLOOR_SAMPLES)]
+    level = float(np.nanmedian(sample))
+    apart = np.abs(sample - level)
+    apart = apart[apart > 0.0]  # without NaN
+    usual = float(np.median(apart)) if apart.size else 0.0
+    return max(1e-6 * usual, 1e-12 * abs(level), 1e-300)

@@ -19,7 +19,8 @@ then measured beside them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from scipy.special import ndtri
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import check_positive
 from csist.frames.background import Background, noise_floor
+from csist.frames.clutter import least_probability, target_probability
 from csist.frames.kernels import (
     Tail,
     box_values,
@@ -67,9 +69,20 @@ POINT_CORRELATION = 0.8
 """Correlation with the PSF from which a spot looks like a point source."""
 POINT_SHARE = 0.5
 """Share of the strongest spots that must look like point sources, for the frame to be taken as a field of them."""
+BRIGHT_SIGMAS = 300.0
+"""Significance from which a source's light is spread farther by the filters than its own disc."""
+WIDEST_RESPONSE = 2.2
+"""Width of the widest filter in units of the PSF's sigma, about."""
 MOST_JUDGED_SPOTS = 200
 """Strongest spots that this share is taken of."""
 FEWEST_TAIL_PIXELS = 100
+WHITE_FILTERS = 3
+"""Filters, the narrowest ones, whose scatter tells white noise from clutter."""
+WHITE_SCATTER = (0.88, 1.15)
+"""Scatter of the responses in units of that of white noise, within which a frame is limited by noise."""
+WHITE_QUANTILE, WHITE_TAIL = 0.998, 1.2
+"""Largest upper quantile of the responses there, in units of the Gaussian one."""
+MOST_TEXTURE_PIXELS = 60_000
 
 
 class Response(NamedTuple):
@@ -84,34 +97,88 @@ class Response(NamedTuple):
     gain: float
 
 
-def contrast_peaks(
-    frame: FloatArray,
-    background: Background,
-    masked: BoolArray | None,
-    psf: PSF | None,
-    false_alarm_rate: float,
-) -> tuple[Peaks, float]:
-    """Spots of a frame by the contrast measure, most significant first, and the threshold in standard deviations.
+@dataclass(frozen=True, eq=False)
+class ContrastFrame:
+    """A frame as the contrast detector sees it.
 
     Args:
-        frame: (H, W) in counts, NaN allowed.
-        background: of this frame.
-        masked: (H, W) further pixels to leave out.
-        psf: point spread function; None looks for spots of all usual sizes.
-        false_alarm_rate: stated false alarms per pixel in Gaussian noise.
+        flattened: (H, W) background-subtracted counts, 0 where masked.
+        noise: (H, W) standard deviation of a pixel in counts.
+        valid: (H, W) pixels that count.
+        floor: smallest noise of a pixel in counts.
+        sigma_px: of the PSF; None looks for spots of all usual sizes.
     """
-    sigma_px = None if psf is None else equivalent_sigma(psf)
-    scales = UNKNOWN_PSF_SCALES_PX if sigma_px is None else [sigma_px * factor for factor in KNOWN_PSF_SCALES]
-    threshold = threshold_sigmas(false_alarm_rate, len(scales))
-    valid = np.isfinite(frame) if masked is None else np.isfinite(frame) & ~masked
-    flattened = np.where(valid, frame - background.level, 0.0)
-    responses = [contrast_response(flattened, scale) for scale in scales]
-    sources = point_sources(flattened, background.noise, responses, sigma_px)
-    beside = valid if sources is None else valid & ~sources
-    if beside.sum() < FEWEST_TAIL_PIXELS:
-        beside = valid
-    floor = noise_floor(frame if valid.all() else np.where(valid, frame, np.nan))
-    return _significant_peaks(responses, valid, beside, floor, threshold), threshold
+
+    flattened: FloatArray
+    noise: FloatArray
+    valid: BoolArray
+    floor: float
+    sigma_px: float | None
+
+    @classmethod
+    def of(cls, frame: FloatArray, background: Background, masked: BoolArray | None, psf: PSF | None) -> ContrastFrame:
+        """A frame (H, W) in counts, NaN allowed, with further pixels to leave out (H, W)."""
+        valid = np.isfinite(frame) if masked is None else np.isfinite(frame) & ~masked
+        flattened = np.where(valid, frame - background.level, 0.0)
+        floor = noise_floor(frame if valid.all() else np.where(valid, frame, np.nan))
+        return cls(flattened, background.noise, valid, floor, None if psf is None else equivalent_sigma(psf))
+
+    @cached_property
+    def scales(self) -> tuple[float, ...]:
+        """Widths of the filters in px."""
+        if self.sigma_px is None:
+            return UNKNOWN_PSF_SCALES_PX
+        return tuple(self.sigma_px * factor for factor in KNOWN_PSF_SCALES)
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """Responses to the Laplacians of Gaussian."""
+        return [contrast_response(self.flattened, scale) for scale in self.scales]
+
+    @cached_property
+    def sources(self) -> PointSources | None:
+        """The spots that look like point sources, if most of the strong ones do."""
+        return point_sources(self.flattened, self.noise, self.responses, self.sigma_px)
+
+    @cached_property
+    def beside(self) -> BoolArray:
+        """Pixels (H, W) on which the tail is measured."""
+        if self.sources is None:
+            return self.valid
+        beside = self.valid & ~self.sources.pixels
+        return beside if beside.sum() >= FEWEST_TAIL_PIXELS else self.valid
+
+    @cached_property
+    def noise_limited(self) -> bool:
+        """Whether nothing but white noise is beside the point sources: all filters scatter as in it, without a tail.
+
+        Clutter scatters more in the wider filters, compression less in the narrower ones.
+        """
+        step = max(1, round((self.flattened.size / MOST_TEXTURE_PIXELS) ** 0.5))
+        part = np.s_[::step, ::step]
+        beside = self.beside[part]
+        for values, gain in self.responses[:WHITE_FILTERS]:
+            unit = values[part][beside] / (gain * self.noise[part][beside])
+            scatter = 1.4826 * float(np.median(np.abs(unit)))
+            if not WHITE_SCATTER[0] <= scatter <= WHITE_SCATTER[1]:
+                return False
+            if float(np.quantile(unit, WHITE_QUANTILE)) > WHITE_TAIL * float(ndtri(WHITE_QUANTILE)) * scatter:
+                return False
+        return True
+
+    def significant(self, false_alarm_rate: float) -> tuple[Peaks, float]:
+        """Spots by their significance alone, and the threshold in standard deviations."""
+        threshold = threshold_sigmas(false_alarm_rate, len(self.scales))
+        return _significant_peaks(self.responses, self.valid, self.beside, self.floor, threshold), threshold
+
+    def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
+        """Spots, most significant first, and the threshold; in clutter those that are likely targets."""
+        peaks, threshold = self.significant(false_alarm_rate)
+        if not len(peaks) or self.noise_limited:
+            return peaks, threshold
+        seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)
+        probability = target_probability(seen, peaks, self.floor, self.sigma_px)
+        return replace(peaks, score=probability)[probability >= least_probability(false_alarm_rate)], threshold
 
 
 def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatArray:
@@ -186,7 +253,8 @@ def _significant_peaks(
         far = significant[tuple(places.T)]
         np.maximum(significance, np.where(np.isnan(near), far, np.sqrt(near * far)), out=significance)
     order = np.argsort(-significance, kind="stable")
-    return Peaks(peaks.x, peaks.y, significance)[order[significance[order] >= threshold]]
+    judged = Peaks.beyond(threshold, peaks.x, peaks.y, significance)
+    return judged[order[significance[order] >= threshold]]
 
 
 def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray, floor: float) -> FloatArray:
@@ -219,6 +287,20 @@ def _ring(inner_px: float, outer_px: float) -> IntArray:
     distance = np.hypot(reach[:, None], reach)
     chosen = (distance > inner_px) & (distance <= outer_px) & ((reach[:, None] + reach) % 2 == 0)
     return reach[np.stack(np.nonzero(chosen), axis=1)]
+
+
+class PointSources(NamedTuple):
+    """Spots that look like point sources.
+
+    Args:
+        pixels: (H, W) that hold their light.
+        number: of them.
+        sigma_px: of the PSF, or their typical one.
+    """
+
+    pixels: BoolArray
+    number: int
+    sigma_px: float
 
 
 def contrast_response(flattened: FloatArray, scale: float) -> Response:
@@ -267,8 +349,8 @@ def point_sources(
     noise: FloatArray,
     responses: Sequence[Response],
     sigma_px: float | None,
-) -> BoolArray | None:
-    """Pixels (H, W) of the spots that look like point sources, if most of the frame's strong spots do; else None.
+) -> PointSources | None:
+    """The spots that look like point sources, if most of the frame's strong spots do; else None.
 
     Args:
         flattened: (H, W) background-subtracted counts, 0 where masked.
@@ -289,7 +371,13 @@ def point_sources(
     point_like = shape_correlation(flattened, rows, columns, sigma_px) >= POINT_CORRELATION
     if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
         return None
-    return _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
+    mask = _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
+    # The filters spread the light of a very bright source.
+    spread = float(np.hypot(sigma_px, WIDEST_RESPONSE * sigma_px))
+    for k in np.flatnonzero(point_like & (spots.significance > BRIGHT_SIGMAS)):
+        radius = spread * (2.0 * np.log(spots.significance[k])) ** 0.5 + 1.0
+        mask |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
+    return PointSources(mask, int(point_like.sum()), sigma_px)
 
 
 def _discs(shape: tuple[int, ...], rows: IntArray, columns: IntArray, radius_px: float) -> BoolArray:

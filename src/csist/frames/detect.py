@@ -9,13 +9,13 @@ from __future__ import annotations
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.frames.background import Background
-from csist.frames.contrast import contrast_peaks
+from csist.frames.contrast import ContrastFrame
 from csist.frames.matched import matched_map
-from csist.frames.options import FALSE_ALARM_RATE
+from csist.frames.options import CONTRAST, FALSE_ALARM_RATE, MATCHED
 from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.physics.psf import PSF
 
-DETECTORS = ("contrast", "matched")
+DETECTORS = (CONTRAST, MATCHED)
 """Detectors that give peaks."""
 
 
@@ -25,7 +25,9 @@ def detect_peaks(
     masked: BoolArray | None = None,
     psf: PSF | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
-    detector: str = "contrast",
+    detector: str = CONTRAST,
+    *,
+    seen: ContrastFrame | None = None,
 ) -> tuple[Peaks, float]:
     """Point-like spots of a frame.
 
@@ -36,6 +38,7 @@ def detect_peaks(
         psf: point spread function; None looks for spots of all usual sizes.
         false_alarm_rate: stated false alarms per pixel in Gaussian noise.
         detector: "contrast" or "matched".
+        seen: the frame as the contrast detector sees it, if it has been looked at.
 
     Returns:
         The peaks, most significant first, and the threshold in standard deviations.
@@ -45,8 +48,9 @@ def detect_peaks(
     """
     if detector not in DETECTORS:
         raise InputError(f"detector must be one of {', '.join(DETECTORS)}, got {detector!r}")
-    if detector == "contrast":
-        return contrast_peaks(frame, background, masked, psf, false_alarm_rate)
+    if detector == CONTRAST:
+        seen = ContrastFrame.of(frame, background, masked, psf) if seen is None else seen
+        return seen.peaks(false_alarm_rate)
     if psf is None:
         raise InputError("the matched detector needs the PSF: give psf or sensor, or use detector='contrast'")
     threshold = threshold_sigmas(false_alarm_rate)

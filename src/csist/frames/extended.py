@@ -6,6 +6,8 @@ POOR_FIT and no error bars.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
@@ -31,7 +33,7 @@ def separation_px(psf: FramePSF) -> float:
 def peaks_as_targets(
     frame: MeasuredFrame, psf: FramePSF, peaks: Peaks, window: tuple[slice, slice], bits: IntArray
 ) -> Targets:
-    """One target per extended source among some peaks; its score is the peak's significance.
+    """One target per extended source among some peaks; its score is the peak's.
 
     Args:
         frame: the frame.
@@ -42,7 +44,7 @@ def peaks_as_targets(
     """
     rows, columns = window
     data = np.nan_to_num(frame.flattened[window], nan=0.0)
-    inside = Peaks(peaks.x - columns.start, peaks.y - rows.start, peaks.significance)
+    inside = replace(peaks, x=peaks.x - columns.start, y=peaks.y - rows.start)
     sources = link(inside.positions, 0.0, ridges(inside.positions, data, EXTENDED_PX))
     strongest = np.unique(sources, return_index=True)[1]
     kept = keep_strongest(inside[np.sort(strongest)], separation_px(psf))
@@ -52,7 +54,7 @@ def peaks_as_targets(
         x=x + columns.start,
         y=y + rows.start,
         intensity=flux,
-        score=kept.significance,
+        score=kept.score,
         flags=np.full(len(kept), flags),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import chain
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError, check_stack
+from csist.frames.bad_lines import bad_lines
+from csist.frames.footprint import outside_footprint
 from csist.frames.kernels import steep_pixels
 from csist.physics.psf import PSF
 from csist.physics.sensor import ROUNDING_VARIANCE
@@ -44,6 +46,12 @@ class PixelKind(IntEnum):
     """Far above all its neighbours."""
     SATURATED = 4
     """At the ceiling: a lower bound only."""
+    OUTSIDE = 5
+    """Outside the frame's footprint, see `csist.frames.footprint`."""
+    LINE = 6
+    """In a bad row or column, see `csist.frames.bad_lines`."""
+    STREAK = 7
+    """In a long straight trail, see `csist.frames.streaks`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +68,7 @@ class PixelMask:
 
     @cached_property
     def masked(self) -> BoolArray:
-        """(H, W) pixels that are never used: NaN, dead or hot."""
+        """(H, W) pixels that are never used: all but the valid and the saturated ones."""
         return np.asarray((self.kind != PixelKind.VALID) & (self.kind != PixelKind.SATURATED))
 
     @cached_property
@@ -75,7 +83,16 @@ class PixelMask:
     @property
     def counts(self) -> dict[str, int]:
         """Number of pixels of each kind but the valid ones, by lower-case name."""
-        return {kind.name.lower(): self.count(kind) for kind in PixelKind if kind is not PixelKind.VALID}
+        numbers = np.bincount(self.kind.ravel(), minlength=len(PixelKind))
+        return {kind.name.lower(): int(numbers[kind]) for kind in PixelKind if kind is not PixelKind.VALID}
+
+    def of(self, kind: str) -> BoolArray:
+        """(H, W) pixels of a kind, given by its lower-case name."""
+        return np.asarray(self.kind == PixelKind[kind.upper()])
+
+    def with_kind(self, pixels: BoolArray, kind: PixelKind) -> PixelMask:
+        """The same with a further kind of unusable pixels (H, W); those that are unusable stay what they are."""
+        return replace(self, kind=np.where(pixels & ~self.masked, np.uint8(kind), self.kind))
 
 
 def check_frame(frame: NDArray[np.generic]) -> FloatArray:
@@ -115,7 +132,7 @@ def lone_share(psf: PSF | None) -> float:
 
 
 def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None = None) -> PixelMask:
-    """Find NaN, dead, hot and saturated pixels.
+    """Find pixels that are NaN, outside the footprint, in bad lines, dead, hot or saturated.
 
     A hot (dead) pixel stands out from the median of its surroundings by more than `LONE_SIGMAS` while no neighbour
     shows more than `LONE_SHARE` of that: no optics produces such a sharp spot.
@@ -125,20 +142,28 @@ def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None
         ceiling: level in counts at which the sensor clips; None guesses it with `find_ceiling`.
         psf: lowers the share for PSFs much smaller than a pixel.
     """
-    nan = np.isnan(frame)
-    ceiling = find_ceiling(frame) if ceiling is None else ceiling
-    filled = np.where(nan, np.nanmedian(frame), frame) if nan.any() else frame
+    nan, whole_numbered = np.isnan(frame), is_whole_numbered(frame)
+    outside = outside_footprint(frame, nan, whole_numbered)
+    unusable = nan if outside is None else nan | outside
+    if unusable.all():
+        outside, unusable = None, nan
+    seen = np.where(unusable, np.nan, frame) if unusable.any() else frame
+    line = bad_lines(seen) & ~unusable
+    ceiling = find_ceiling(seen) if ceiling is None else ceiling
+    filled = np.where(unusable | line, np.nanmedian(seen), seen) if unusable.any() or line.any() else frame
     step = max(1, round((filled.size / MOST_SCATTER_PIXELS) ** 0.5))
     rows, columns = (v.ravel() for v in np.mgrid[0 : filled.shape[0] : step, 0 : filled.shape[1] : step])
     padded = np.pad(filled, LONE_MARGIN_PX, mode="reflect")
     spread = np.median(np.abs(_excess(padded, rows, columns))) * 1.4826
-    scatter = max(float(spread), np.sqrt(ROUNDING_VARIANCE) if is_whole_numbered(frame) else 0.0)
+    scatter = max(float(spread), np.sqrt(ROUNDING_VARIANCE) if whole_numbered else 0.0)
     kind = np.zeros(frame.shape, dtype=np.uint8)
     kind[filled >= ceiling] = PixelKind.SATURATED
+    kind[line] = PixelKind.LINE
+    kind[unusable] = PixelKind.OUTSIDE
     kind[nan] = PixelKind.NAN
     if scatter > 0.0:
         # Half the limit: the medians of neighbours differ too.
-        rows, columns = np.nonzero(steep_pixels(filled, 0.5 * LONE_SIGMAS * scatter) & ~nan)
+        rows, columns = np.nonzero(steep_pixels(filled, 0.5 * LONE_SIGMAS * scatter) & ~unusable & ~line)
         lone = _lone(padded, rows, columns, LONE_SIGMAS * scatter, lone_share(psf))
         kind[rows[lone > 0], columns[lone > 0]] = PixelKind.HOT
         kind[rows[lone < 0], columns[lone < 0]] = PixelKind.DEAD

@@ -12,8 +12,9 @@ import numpy as np
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.background import Background, box_sides, estimate_background, noise_floor
-from csist.frames.mask import PixelMask, lone_share, mask_pixels
+from csist.frames.mask import PixelKind, PixelMask, lone_share, mask_pixels
 from csist.frames.options import FrameOptions
+from csist.frames.streaks import streaks
 from csist.physics.psf import PSF, equivalent_sigma, lone_significance, outer_response
 
 if TYPE_CHECKING:
@@ -163,8 +164,12 @@ def measure_frame(
     pixels = mask_pixels(image, rules.ceiling, psf)
     if pixels.masked.all():
         raise InputError(f"frame has no valid pixel: all {image.size} are NaN, dead or hot")
-    logger.info("pixels: %s", ", ".join(f"{count} {kind}" for kind, count in pixels.counts.items()))
     background = estimate_background(image, pixels.masked, rules.noise_std, rules.sides(psf))
+    trails = streaks(np.where(pixels.masked, np.nan, image - background.level), background.noise)
+    if trails is not None and not (trails | pixels.masked).all():
+        pixels = pixels.with_kind(trails, PixelKind.STREAK)
+        background = estimate_background(image, pixels.masked, rules.noise_std, rules.sides(psf))
+    logger.info("pixels: %s", ", ".join(f"{count} {kind}" for kind, count in pixels.counts.items()))
     if error is not None:
         usable = np.where(pixels.masked, np.nan, error)
         known = np.where(np.isfinite(usable), usable, np.nanmedian(usable))

@@ -37,4 +37,4 @@ def with_named(peaks: Peaks, frame: MeasuredFrame, psf: FramePSF, positions: tup
     z = matched_map(frame.image, frame.background, psf.psf, frame.pixels.masked)
     columns, rows = (np.rint(place).astype(np.int64) for place in named.reshape(-1, 2).T)
     significance = np.maximum(z[rows, columns], LEAST_SIGNIFICANCE)
-    return peaks.merged(Peaks(named[:, 0], named[:, 1], significance) if len(named) else peaks[:0])
+    return peaks.merged(Peaks(named[:, 0], named[:, 1], significance, np.ones(len(named))) if len(named) else peaks[:0])

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 CROWDED = "crowded"
 """The detector that fits a whole frame at once, see `csist.frames.crowded`."""
-DETECTORS = ("contrast", "matched", CROWDED)
+AUTO, CONTRAST, MATCHED = "auto", "contrast", "matched"
+DETECTORS = (AUTO, CONTRAST, MATCHED, CROWDED)
 
 MEASURED_PSFS = ("auto", "empirical")
 """Words for a PSF to be measured on the frame: the best Gaussian, and an oversampled table."""
@@ -81,8 +82,9 @@ class FrameOptions:
         psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
             variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
             measured, else 0.
-        detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, star fields) or "crowded"
-            (star fields without dark sky between the targets, fitted all at once; `prior` and `mode` are not used).
+        detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, sparse star fields), "crowded"
+            (star fields without dark sky between the targets, fitted all at once; `prior` and `mode` are not used), or
+            "auto", which chooses by the frame's noise, clutter and source density, see `csist.frames.choose`.
         false_alarm_rate: stated false alarms per pixel in Gaussian noise, below 0.1.
         box_sides_px: sides of the boxes of the background in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         start: positions (n, 2), x and y in px, or `Targets`, at which targets are tried, detected or not.
@@ -101,8 +103,8 @@ class FrameOptions:
     psf: PSF | PSFEstimate | float | str | None = None
     psf_error: float | None = None
     detector: str = field(
-        default="contrast",
-        metadata={"help": "How targets are found in frames: contrast (clutter), matched (noise) or crowded (stars)."},
+        default=AUTO,
+        metadata={"help": "How targets are found: contrast (clutter), matched (noise), crowded (stars), or auto."},
     )
     false_alarm_rate: float = field(
         default=FALSE_ALARM_RATE, metadata={"help": "Detection threshold in frames: false alarms per pixel."}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -23,25 +23,30 @@ class Peaks:
         x: columns in px, (n,).
         y: rows in px, (n,).
         significance: in Gaussian standard deviations, (n,).
+        score: from 0 to 1, (n,): z / (z + threshold), z the significance, or the probability of a target.
     """
 
     x: FloatArray
     y: FloatArray
     significance: FloatArray
+    score: FloatArray
+
+    @classmethod
+    def beyond(cls, threshold: float, x: FloatArray, y: FloatArray, significance: FloatArray) -> Peaks:
+        """Peaks whose score is z / (z + threshold)."""
+        return cls(x, y, significance, significance / (significance + threshold))
 
     def __len__(self) -> int:
         return int(self.x.size)
 
     def __getitem__(self, key: IntArray | BoolArray | slice) -> Peaks:
-        return Peaks(self.x[key], self.y[key], self.significance[key])
+        return Peaks(self.x[key], self.y[key], self.significance[key], self.score[key])
 
     def merged(self, *others: Peaks) -> Peaks:
         """These and others, most significant first."""
-        x, y, z = (
-            np.concatenate([getattr(peaks, name) for peaks in (self, *others)]) for name in ("x", "y", "significance")
-        )
-        order = np.argsort(-z, kind="stable")
-        return Peaks(x[order], y[order], z[order])
+        parts = (self, *others)
+        every = Peaks(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(self)))
+        return every[np.argsort(-every.significance, kind="stable")]
 
     @property
     def positions(self) -> FloatArray:
@@ -72,7 +77,7 @@ def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) ->
     check_positive("threshold", threshold)
     tops = np.nonzero(local_maxima(significance, threshold, reach_px))
     if not tops[0].size:
-        return Peaks(np.empty(0), np.empty(0), np.empty(0))
+        return Peaks(*np.empty((4, 0)))
     plateau = link(np.stack(tops, axis=1).astype(np.float64), 1.5)  # neighbours, diagonal ones too
     size = np.bincount(plateau)
     centres = np.stack([np.bincount(plateau, weights=place) / size for place in tops], axis=1)
@@ -89,7 +94,7 @@ def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) ->
         shift = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1.0), 0.0)
         position[inside] += np.clip(shift, -0.5, 0.5)
     order = np.argsort(-np.asarray(values), kind="stable")
-    return Peaks(x[order], y[order], np.asarray(values, dtype=np.float64)[order])
+    return Peaks.beyond(threshold, x[order], y[order], np.asarray(values, dtype=np.float64)[order])
 
 
 def keep_strongest(peaks: Peaks, distance_px: float) -> Peaks:

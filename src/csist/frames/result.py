@@ -83,6 +83,21 @@ class FrameModel:
         return ((part, part.background.spread()) for part in self.parts)
 
 
+@dataclass(frozen=True)
+class Detection:
+    """How the targets of a frame were found.
+
+    Args:
+        detector: "contrast", "matched" or "crowded".
+        reason: why it was used, in a few words.
+        threshold: significance in standard deviations that a peak must have.
+    """
+
+    detector: str
+    reason: str
+    threshold: float
+
+
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """What `csist.unmix_frame` found in a frame.
@@ -93,12 +108,13 @@ class FrameResult:
 
     Args:
         image: (H, W) in counts, as it was unmixed.
-        targets: in frame coordinates. `score` ranks by confidence: z / (z + threshold), z the significance of the peak
-            that a target belongs to, times the unmixer's own score. `group` holds the number of the group.
+        targets: in frame coordinates. `score` is the unmixer's own score times that of the peak that a target belongs
+            to: in clutter the probability that the peak is a target, in noise z / (z + threshold), z its significance.
+            `group` holds the number of the group.
         groups: what is known of each group, the most significant first.
         pixels: which pixels were usable.
         frame_psf: the PSF and how it is known; of a frame in tiles whose PSF was guessed tile by tile, the median.
-        threshold: significance in standard deviations that a peak must have.
+        detection: how the targets were found.
         drawing: background and light.
     """
 
@@ -107,13 +123,23 @@ class FrameResult:
     groups: list[FrameGroup]
     pixels: PixelMask = field(repr=False)
     frame_psf: FramePSF
-    threshold: float
+    detection: Detection
     drawing: FrameModel = field(repr=False)
 
     @property
     def psf(self) -> PSF:
         """The point spread function that the targets were fitted with."""
         return self.frame_psf.psf
+
+    @property
+    def threshold(self) -> float:
+        """Significance in standard deviations that a peak must have."""
+        return self.detection.threshold
+
+    @property
+    def detector(self) -> str:
+        """The detector that was used: "contrast", "matched" or "crowded"."""
+        return self.detection.detector
 
     @property
     def psf_origin(self) -> str:
@@ -142,7 +168,7 @@ class FrameResult:
 
     @property
     def mask(self) -> BoolArray:
-        """(H, W) pixels that were left out: NaN, dead or hot."""
+        """(H, W) pixels that were left out: all kinds but valid and saturated."""
         return self.pixels.masked
 
     @property
@@ -152,7 +178,7 @@ class FrameResult:
 
     @property
     def pixel_counts(self) -> dict[str, int]:
-        """Number of pixels by kind: "nan", "dead", "hot" (all three left out) and "saturated"."""
+        """Number of pixels of each kind of `PixelKind` but the valid ones, by lower-case name."""
         return self.pixels.counts
 
     @property

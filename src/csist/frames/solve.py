@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.background import BackgroundSource
 from csist.frames.blobs import BlobSolver, Progress
+from csist.frames.choose import Choice, choose_detector
+from csist.frames.contrast import ContrastFrame
 from csist.frames.crowded import unmix_crowded
 from csist.frames.crowded_model import CrowdedFrame
 from csist.frames.detect import detect_peaks
@@ -20,11 +23,11 @@ from csist.frames.groups import FrameGroup, linked_groups
 from csist.frames.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
 from csist.frames.named import with_named
-from csist.frames.options import CROWDED, FrameOptions, as_positions
+from csist.frames.options import AUTO, CROWDED, FrameOptions, as_positions
 from csist.frames.peaks import Peaks, threshold_sigmas
 from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
-from csist.frames.result import FrameModel, FrameResult, ModelPart, whole_region
+from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, whole_region
 from csist.frames.spots import typical_sigma
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
 from csist.frames.windows import WindowSolver
@@ -35,6 +38,10 @@ from csist.scenes import ScenePrior
 from csist.targets import Targets
 from csist.windows import check_error, leave_out
 
+logger = logging.getLogger(__name__)
+
+CROWDED_PSF_ERROR = 0.05
+"""The same of the Gaussian that fits the many spots of a crowded frame."""
 GUESSED_PSF_ERROR = 0.2
 """Error of a guessed PSF as a share of the light in a window's brightest pixel."""
 
@@ -222,33 +229,51 @@ def _solve_part(
     """
     known: PSF | None = None if psf is None else psf.psf
     frame = measure_frame(image, rules, known, error) if frame is None else frame
-    if options.detector == CROWDED:
-        if psf is None:
-            raise InputError("the crowded detector needs the PSF: give psf or sensor")
-        threshold = threshold_sigmas(options.false_alarm_rate)
-        crowd = CrowdedFrame.of(frame, psf, options.gain)
-        found, background = unmix_crowded(crowd, threshold, as_positions(options.start))
-        targets, groups = linked_groups(found, psf.psf, frame.pixels)
-        return _result(frame, background, psf, threshold, targets, groups)
+    seen = ContrastFrame.of(image, frame.background, frame.pixels.masked, known)
+    choice = Choice(options.detector, "asked for")
+    if options.detector == AUTO:
+        choice = choose_detector(seen, one_noise=error is None)
+    logger.info("detector: %s (%s)", choice.detector, choice.reason)
+    if choice.detector == CROWDED:
+        return _solve_crowded(frame, seen, psf, options, choice)
     peaks, threshold = detect_peaks(
-        image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, options.detector
+        image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, choice.detector, seen=seen
     )
     psf = guess_psf(frame, peaks, options.psf_error) if psf is None else psf
     peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
-    return _result(frame, frame.background, psf, threshold, targets, groups)
+    return _result(frame, frame.background, psf, Detection(*choice, threshold), targets, groups)
+
+
+def _solve_crowded(
+    frame: MeasuredFrame, seen: ContrastFrame, psf: FramePSF | None, options: FrameOptions, choice: Choice
+) -> FrameResult:
+    """Unmix a crowded frame; an unknown PSF is the Gaussian that fits its spots best.
+
+    Raises:
+        InputError: if the detector was asked for and the PSF is not known.
+    """
+    if psf is None and options.detector == CROWDED:
+        raise InputError("the crowded detector needs the PSF: give psf or sensor")
+    if psf is None:
+        error = CROWDED_PSF_ERROR if options.psf_error is None else options.psf_error
+        psf = guess_psf(frame, seen.peaks(options.false_alarm_rate)[0], error)
+    threshold = threshold_sigmas(options.false_alarm_rate)
+    found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold, as_positions(options.start))
+    targets, groups = linked_groups(found, psf.psf, frame.pixels)
+    return _result(frame, background, psf, Detection(*choice, threshold), targets, groups)
 
 
 def _result(
     frame: MeasuredFrame,
     background: BackgroundSource,
     psf: FramePSF,
-    threshold: float,
+    detection: Detection,
     targets: Targets,
     groups: list[FrameGroup],
 ) -> FrameResult:
     shape = (frame.image.shape[0], frame.image.shape[1])
     whole = whole_region(shape)
     drawing = FrameModel(shape, [ModelPart(whole, whole, background, psf.psf, targets)])
-    return FrameResult(frame.image, targets, groups, frame.pixels, psf, threshold, drawing)
+    return FrameResult(frame.image, targets, groups, frame.pixels, psf, detection, drawing)

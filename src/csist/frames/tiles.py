@@ -16,7 +16,7 @@ from csist._types import FloatArray
 from csist.frames.groups import FrameGroup
 from csist.frames.mask import PixelKind, PixelMask
 from csist.frames.measured import FramePSF
-from csist.frames.result import FrameModel, FrameResult, ModelPart, own_values
+from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, own_values
 from csist.targets import Targets
 
 LARGEST_PIXELS = 4096**2
@@ -98,6 +98,7 @@ def unmix_tiles(
     found: list[tuple[Targets, FrameGroup]] = []
     parts: list[ModelPart] = []
     psfs: list[FramePSF] = []
+    detections: list[Detection] = []
     for tile in tiles(shape, side, margin):
         if np.isnan(frame[tile.part]).all():
             continue
@@ -113,7 +114,8 @@ def unmix_tiles(
         part = ModelPart(tile.part, tile.own(shape), background, psf, targets)
         parts.append(part)
         kind[part.own] = own_values(part, result.pixels.kind)
-        threshold, ceiling = result.threshold, result.ceiling
+        ceiling = result.ceiling
+        detections.append(result.detection)
     found.sort(key=lambda each: -each[1].significance)
     return FrameResult(
         image=frame,
@@ -123,7 +125,7 @@ def unmix_tiles(
         groups=[replace(group, number=number) for number, (_, group) in enumerate(found)],
         pixels=PixelMask(kind, ceiling),
         frame_psf=_middle_psf(psfs),
-        threshold=threshold,
+        detection=max(detections, key=detections.count),
         drawing=FrameModel(shape, parts),
     )
 

@@ -203,9 +203,8 @@ class WindowSolver:
         targets = peaks_as_targets(
             self.frame, self.psf, self.peaks[members], self.around(members), self._pixel_flags(members)
         )
-        score = targets.score / (targets.score + self.threshold)
         flags = Flag(int(np.bitwise_or.reduce(targets.flags)))
-        return SolvedWindow(targets.replace(score=score), np.empty(0), float("nan"), 0, flags)
+        return SolvedWindow(targets, np.empty(0), float("nan"), 0, flags)
 
     def _pixel_flags(self, members: IntArray) -> IntArray:
         """MASKED and SATURATED bits of each peak, by the pixels in its footprint."""
@@ -318,9 +317,8 @@ class WindowSolver:
         own, peak_of, far = self._owners(found, members)
         score, believed = self._scores(found, peak_of)
         own &= believed
-        z = self.peaks.significance[peak_of]
         flags = found.flags & ~PIXEL_BITS | bits[np.searchsorted(members, peak_of)]
-        targets = found.replace(flags=flags, score=score * z / (z + self.threshold))[own]
+        targets = found.replace(flags=flags, score=score * self.peaks.score[peak_of])[own]
         group_flags = Flag(int(fit.group.flags) & ~PIXEL_BITS | int(np.bitwise_or.reduce(bits)))
         missed = self._unexplained(members, found)
         # The probabilities are of the window's count; the targets of other peaks are taken off.
@@ -371,7 +369,7 @@ class WindowSolver:
         good = (alone >= self.threshold) & (found.intensity >= self.threshold * found.intensity_std)
         good &= (found.flags & int(Flag.AT_BOUND)) == 0
         # With a guessed PSF further targets are what it does not explain.
-        return Peaks(found.x, found.y, alone)[good & (not self.psf.guessed)]
+        return Peaks.beyond(self.threshold, found.x, found.y, alone)[good & (not self.psf.guessed)]
 
     def _unexplained(self, members: IntArray, found: Targets) -> IntArray:
         """Own peaks that a guessed PSF leaves without a target beside brighter ones.

@@ -5,21 +5,21 @@ Axes are in pixels: x to the right, y downwards, pixel centres at integers, as e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from csist._types import FloatArray
+from csist._types import BoolArray, FloatArray
 from csist.checks import InputError, check_stack
 from csist.plots.style import DETECTION, ERROR, TRUTH
 from csist.targets import Targets
@@ -29,6 +29,9 @@ OUTLINE_PT = 0.9
 LARGEST_CIRCLE_PT = 15.0
 SMALLEST_CIRCLE_PT = 5.0
 MANY_TARGETS = 100
+MASK_COLOURS = ("tab:orange", "tab:red", "tab:purple", "tab:olive", "tab:brown", "tab:pink", "tab:cyan")
+MOST_MARKED = 60
+"""Pixels of a kind that get a marker each; more are seen without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class View:
         title: heading of the row.
         origin: (row, column) of the first pixel in the whole image.
         cloud: (n, 2) x, y of posterior samples of the targets, in coordinates of the whole image; None without samples.
+        masks: (H, W) pixels that are not ordinary, by kind.
     """
 
     image: FloatArray = field(repr=False)
@@ -52,6 +56,7 @@ class View:
     title: str = ""
     origin: tuple[int, int] = (0, 0)
     cloud: FloatArray | None = field(default=None, repr=False)
+    masks: Mapping[str, BoolArray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("image", "model"):
@@ -122,6 +127,22 @@ def show(figure: Figure | SubFigure, axis: Axes, view: View, values: FloatArray,
     """Draw `values` (H, W) in counts in grey, at the position of the view's image."""
     drawn = axis.imshow(values, cmap="gray", norm=levels, extent=view.extent, interpolation="nearest")
     _finish(figure, axis, drawn, title)
+
+
+def show_masks(axis: Axes, view: View) -> None:
+    """Colour the pixels that are not ordinary by their kind, and name the kinds; single pixels get a marker."""
+    for place, (kind, mask) in enumerate(view.masks.items()):
+        colour = MASK_COLOURS[place % len(MASK_COLOURS)]
+        shade = np.zeros((*mask.shape, 4))
+        shade[mask] = to_rgba(colour, 0.55)
+        axis.imshow(shade, extent=view.extent, interpolation="nearest")
+        rows, columns = np.nonzero(mask)
+        few = np.s_[:MOST_MARKED] if len(rows) <= MOST_MARKED else np.s_[:1]
+        size = 9.0 if len(rows) <= MOST_MARKED else 0.0
+        x, y = columns[few] + view.origin[1], rows[few] + view.origin[0]
+        axis.scatter(x, y, size, color=colour, marker="s", label=f"{len(rows)} {kind}", linewidths=0.0)
+    if view.masks:
+        axis.legend(loc="lower left", fontsize=7, title="pixels", title_fontsize=7, framealpha=0.8)
 
 
 def show_residual(figure: Figure | SubFigure, axis: Axes, view: View, title: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from csist._types import FloatArray
+from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.plots.images import (
     View,
@@ -24,6 +24,7 @@ from csist.plots.images import (
     mark,
     outline,
     show,
+    show_masks,
     show_residual,
 )
 from csist.plots.style import DETECTION, ERROR, SAMPLES, TRUTH, YELLOW, styled
@@ -110,6 +111,7 @@ def frame_panel(
     *,
     zooms: int = 3,
     zoom_side_px: int = 21,
+    masks: Mapping[str, BoolArray] | None = None,
 ) -> Figure:
     """Draw a whole frame with its detections, and close-ups of its brightest groups with model and residual.
 
@@ -121,11 +123,12 @@ def frame_panel(
         title: heading of the figure.
         zooms: largest number of close-ups.
         zoom_side_px: side of a close-up in px.
+        masks: (H, W) pixels that are not ordinary, by kind; they are coloured.
 
     Raises:
         InputError: if frame and model differ in shape.
     """
-    whole = View(frame, model, targets, truth)
+    whole = View(frame, model, targets, truth, masks=masks or {})
     parts = group_views(whole, zooms, zoom_side_px)
     with styled():
         if not parts:
@@ -134,6 +137,7 @@ def frame_panel(
                 figure.suptitle(title, fontsize=11, fontweight="bold")
             axis = figure.subplots()
             show(figure, axis, whole, whole.image, frame_levels(whole.image), "no target found")
+            show_masks(axis, whole)
             return figure
         height = max(2.1 * len(parts) + 0.9, 4.4)
         aspect = whole.image.shape[1] / whole.image.shape[0]
@@ -223,6 +227,7 @@ def group_panel(view: View) -> Figure:
 def _draw_whole(figure: Figure | SubFigure, whole: View, parts: Sequence[View], largest: float) -> None:
     axis = figure.subplots()
     show(figure, axis, whole, whole.image, frame_levels(whole.image), "frame and detections")
+    show_masks(axis, whole)
     mark(axis, whole, largest, errors=True)
     for part in parts:
         _frame_box(axis, part)

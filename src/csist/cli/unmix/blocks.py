@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from csist._types import BoolArray
     from csist.frames.result import FrameModel
     from csist.plots import View
     from csist.sequences.result import Track
@@ -26,6 +27,8 @@ class Solved:
         masked: number of masked pixels.
         model: background and light of a frame, for its figure; None for windows and for a frame without a value.
         psf: summary of a PSF that was measured on these images alone.
+        masks: pixels (H, W) of a frame that are not ordinary, by kind; kinds without pixels are left out.
+        detector: what found the targets of a frame, and why it was used.
     """
 
     targets: list[Targets]
@@ -33,6 +36,13 @@ class Solved:
     masked: int
     model: FrameModel | None = None
     psf: dict[str, Any] | None = None
+    masks: dict[str, BoolArray] = field(default_factory=dict)
+    detector: str | None = None
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Number of pixels of each kind."""
+        return {kind: int(mask.sum()) for kind, mask in self.masks.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +59,10 @@ class Block:
     """Name of the image in sequences that name each frame."""
     psf: dict[str, Any] | None = None
     """Summary of the measured PSF, in the first block of a file."""
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Number of pixels of a frame of each kind that is not ordinary."""
+    detector: str | None = None
+    """What found the targets of a frame, and why it was used."""
     tracks: list[Track] | None = None
     """Tracks of a joint posterior, their frames counted from the start of the block; None without one."""
 

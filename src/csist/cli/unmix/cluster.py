@@ -104,7 +104,8 @@ class _Part:
             return self.draw(self.images.read()[index], start + index, solved.targets[index], solved)
 
         psf = solved.psf or (None if start else self.psf)
-        block = Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf)
+        kinds, used = solved.kinds, solved.detector
+        block = Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf, kinds=kinds, detector=used)
         return in_file(block, self.images.options.origin)
 
 

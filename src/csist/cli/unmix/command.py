@@ -79,6 +79,8 @@ Item = TypeVar("Item")
 
 SHOWN_PSFS = 4
 """Number of measured PSFs in the printed summary; the JSON holds all of them."""
+SHOWN_DETECTORS = 3
+"""Number of detectors there, with the reasons for them."""
 
 
 def unmix(
@@ -448,6 +450,8 @@ def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str
         "images": tally.images,
         "targets": tally.targets,
         "masked_pixels": tally.masked,
+        **({"pixels_by_kind": dict(tally.kinds)} if tally.kinds else {}),
+        **({"detectors": dict(tally.detectors)} if tally.detectors else {}),
         **({"psf": tally.psfs} if tally.psfs else {}),
         **({} if tracks is None else {"tracks": tracks}),
         "seconds": round(seconds, 3),
@@ -466,6 +470,10 @@ def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str
         rows.insert(1, ("failed", f"{len(tally.failed)}"))
     if tally.masked:
         rows.append(("masked pixels", f"{tally.masked}"))
+    if tally.kinds:
+        rows.append(("by kind", ", ".join(f"{count} {kind}" for kind, count in tally.kinds.items())))
+    for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
+        rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
     for psf in tally.psfs[:SHOWN_PSFS]:
         rows.append(("PSF", psf_text(psf)))
     if tracks is not None:

@@ -51,7 +51,8 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
             return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
 
         known = solved.psf or (psf if index == 0 else None)
-        return Block(index, solved.targets, solved.groups, solved.masked, view, name=name, psf=known)
+        kinds, used = solved.kinds, solved.detector
+        return Block(index, solved.targets, solved.groups, solved.masked, view, name, known, kinds, used)
 
     yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
 
@@ -117,7 +118,9 @@ def unmix_frame(
     groups = [{"frame": index, "group": group.number, **group_row(group)} for group in result.groups]
     measured = result.psf_estimate if isinstance(options.psf, str) else None
     psf = None if measured is None else _measured_row(measured)
-    return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf)
+    masks = {kind: result.pixels.of(kind) for kind, count in result.pixel_counts.items() if count}
+    used = f"{result.detection.detector} ({result.detection.reason})"
+    return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf, masks, used)
 
 
 def _measure_frame(frame: FloatArray, at: FloatArray, options: FrameOptions, error: FloatArray | None) -> Solved:
@@ -149,7 +152,7 @@ def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
     if solved.model is None:
         return None
     (found,) = solved.targets
-    return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}")
+    return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}", masks=solved.masks)
 
 
 def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,10 @@ class Tally:
     images: int = 0
     targets: int = 0
     masked: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Number of pixels of all frames of each kind that is not ordinary."""
+    detectors: Counter[str] = field(default_factory=Counter)
+    """Number of frames by what found their targets, and why."""
     failed: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     frame_notes: list[str] = field(default_factory=list)
@@ -65,6 +70,8 @@ class Tally:
         self.images += len(block.targets)
         self.targets += sum(map(len, block.targets))
         self.masked += block.masked
+        self.kinds.update(block.kinds)
+        self.detectors.update([block.detector] if block.detector is not None else [])
         self.groups += [{"image": image, **row} for row in block.groups]
         if block.psf is not None:
             self.psfs.append({"image": sequence, **block.psf})
@@ -135,6 +142,7 @@ def draw_unmixed(tally: Tally, path: Path) -> None:
 
     if tally.frame is not None:
         view = tally.frame[1]
-        save_figure(frame_panel(view.image, view.targets, view.model, view.truth, view.title), path)
+        panel = frame_panel(view.image, view.targets, view.model, view.truth, view.title, masks=view.masks)
+        save_figure(panel, path)
     elif tally.windows:
         save_figure(window_gallery([view for _, view in tally.windows]), path)

@@ -1,0 +1,119 @@
+"""Offsets of rows and columns: the stripes of uncooled sensors, interlacing, the step between two amplifiers.
+
+An offset is the same all along its line, which nothing in a scene is. It is therefore measured in bands of the other
+axis, and only what the bands agree on is taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from csist._types import FloatArray
+
+BANDS = 4
+SAMPLES = 32
+"""Pixels of a line in a band that are looked at."""
+NEIGHBOURS = 4
+"""Lines on either side that a line, or a step, is compared with."""
+AGREEMENT = 0.7
+"""Least mean correlation of the bands' stripes."""
+USUAL_SIGMAS = 3.0
+"""Excess, in units of the usual one, of a line that has no say in that."""
+OUTLYING = 12.0
+"""Least height of a step in units of the usual difference of the lines on its sides."""
+LASTING = 16
+"""Lines beyond the nearest ones over which a step has to last."""
+STEP_SCATTER = 0.2
+"""Largest deviation of a band's step from the median of all bands, as a share of it."""
+FEWEST_LINES = 32
+
+
+def line_offsets(frame: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Offsets of the rows (H,) and columns (W,) of a frame in counts; None if it has none.
+
+    Args:
+        frame: (H, W) in counts, NaN where masked.
+    """
+    if min(frame.shape) < FEWEST_LINES:
+        return None
+    columns, rows = _offsets(frame), _offsets(frame.T)
+    if columns is None and rows is None:
+        return None
+    none_of_rows, none_of_columns = (np.zeros(n) for n in frame.shape)
+    return none_of_rows if rows is None else rows, none_of_columns if columns is None else columns
+
+
+def _offsets(frame: FloatArray) -> FloatArray | None:
+    """Offsets (W,) of the columns in counts; None if there are none."""
+    levels = _levels(frame)
+    if levels is None:
+        return None
+    steps = _steps(levels)
+    stripes = _stripes(levels - steps)
+    offsets = steps + stripes
+    return offsets - np.median(offsets) if offsets.any() else None
+
+
+def _levels(frame: FloatArray) -> FloatArray | None:
+    """Medians (bands, W) of the columns in bands of rows, gaps bridged; None if most of a band is masked."""
+    step = max(1, frame.shape[0] // (BANDS * SAMPLES))
+    taken = frame[::step]
+    taken = taken[: len(taken) // BANDS * BANDS].reshape(BANDS, -1, frame.shape[1])
+    empty = np.isnan(taken)
+    if not empty.any():
+        return np.asarray(np.median(taken, axis=1))
+    few = empty.mean(axis=1) > 0.5
+    if (few.mean(axis=1) > 0.5).any():
+        return None
+    levels = np.nanmedian(np.where(few[:, None], 0.0, taken), axis=1)
+    places = np.arange(frame.shape[1])
+    for band, gaps in zip(levels, few, strict=True):
+        band[gaps] = np.interp(places[gaps], places[~gaps], band[~gaps])
+    return np.asarray(levels)
+
+
+def _sides(levels: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Medians (bands, W) of the lines before and after each line, without itself."""
+    padded = np.pad(levels, ((0, 0), (NEIGHBOURS, NEIGHBOURS)), mode="reflect", reflect_type="odd")
+    medians = np.median(sliding_window_view(padded, NEIGHBOURS, axis=1), axis=2)
+    return medians[:, : levels.shape[1]], medians[:, NEIGHBOURS + 1 :]
+
+
+def _stripes(levels: FloatArray) -> FloatArray:
+    """What all bands agree each line (W,) differs from its neighbours by; 0 everywhere if they do not agree."""
+    excess = levels - 0.5 * np.sum(_sides(levels), axis=0)
+    scale = np.maximum(1.4826 * np.median(np.abs(excess), axis=1, keepdims=True), 1e-300)
+    # Single lines that stand out are bad lines or things in the scene: the others have to agree.
+    usual = np.abs(np.median(excess / scale, axis=0)) < USUAL_SIGMAS
+    within = np.clip(excess / scale, -USUAL_SIGMAS, USUAL_SIGMAS)[:, usual]
+    agreement = np.corrcoef(within)[np.triu_indices(BANDS, 1)].mean() if within.std(axis=1).all() else 0.0
+    if agreement < AGREEMENT:
+        return np.zeros(levels.shape[1])
+    return np.asarray(np.median(excess, axis=0))
+
+
+def _steps(levels: FloatArray) -> FloatArray:
+    """Level (W,) of the steps between lines that all bands agree on."""
+    # Between line k - 1 and line k.
+    before, after = _sides(levels)
+    height = np.zeros(levels.shape)
+    height[:, 1:] = after[:, :-1] - before[:, 1:]
+    middle = np.median(height, axis=0)
+    usual = float(np.median(np.abs(middle - np.median(middle))))
+    far = np.abs(middle) > OUTLYING * max(1.4826 * usual, 1e-300)
+    far &= (np.abs(height - middle) <= STEP_SCATTER * np.abs(middle)).all(axis=0)
+    far[: 2 * NEIGHBOURS] = far[-2 * NEIGHBOURS :] = False
+    result = np.zeros(levels.shape[1])
+    jump = np.zeros(levels.shape[1])
+    jump[1:] = np.median(np.diff(levels, axis=1), axis=0)
+    places = np.flatnonzero(far)
+    for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if places.size else []:
+        k = run[np.abs(jump[run]).argmax()]
+        # A bar or a row of targets goes up and down again.
+        near, last = NEIGHBOURS, NEIGHBOURS + LASTING
+        after_it = np.median(levels[:, k + near : k + last])
+        lasts = after_it - np.median(levels[:, max(k - last, 0) : k - near])
+        if np.abs(jump[k]) > 0.5 * np.abs(middle[k]) and lasts / middle[k] > 0.5:
+            result[k:] += middle[k]
+    return result
