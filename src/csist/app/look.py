@@ -34,9 +34,9 @@ def look(view: View, noise: FloatArray | None, key: str, title: str) -> str:
     """
     step = int(np.ceil(np.sqrt(view.image.size / MOST_PIXELS)))
     residual = view.image - view.model
-    in_sigma = noise is not None and bool(np.nanmin(noise) > 0)
-    if in_sigma:
-        residual = residual / noise
+    in_sigma = False
+    if noise is not None and np.nanmin(noise) > 0:
+        in_sigma, residual = True, residual / noise
     layers = {"image": view.image, "model": view.model, "residual": residual}
     data = {
         "key": key,

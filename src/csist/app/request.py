@@ -125,7 +125,7 @@ class Options:
         return ScenePrior.named(self.given["prior"]) if "prior" in self.given else None
 
     @property
-    def detector_values(self) -> dict[str, float]:
+    def detector_values(self) -> dict[str, Any]:
         """Fields of the sensor that are given."""
         names = {"gain": "gain", "read-noise": "read_noise", "saturation": "saturation"}
         return {field: self.given[name] for name, field in names.items() if name in self.given}
