@@ -32,7 +32,7 @@ def test_import_loads_nothing_heavy() -> None:
 def test_every_public_name_resolves() -> None:
     assert {
         "unmix", "Targets", "Flag", "GaussianPSF", "EllipticalGaussianPSF", "AiryPSF", "MoffatPSF", "SampledPSF",
-        "Sensor", "ScenePrior", "sample_scenes", "SubPixelGrid", "list_methods", "create_method", "metrics",
+        "FieldPSF", "Sensor", "ScenePrior", "sample_scenes", "SubPixelGrid", "list_methods", "create_method", "metrics",
         "datasets", "__version__", "InputError", "calibrate", "unmix_frame", "FrameResult",
         "unmix_sequence", "SequenceResult", "Track",
     } == set(csist.__all__)  # fmt: skip

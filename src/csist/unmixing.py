@@ -67,7 +67,7 @@ def unmix(
     mask = options.pop("mask", None)
     if is_window(stack.shape):
         check_noise_map(method, error is not None)
-        known = _named_in_windows(options.pop("start", None), array.ndim, method)
+        known = _named_in_windows(options, array.ndim, method)
         options["mask_nan"] = options.get("mask_nan", False) or mask is not None
         stack = leave_out(stack, error, mask)
         ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
@@ -87,11 +87,12 @@ def unmix(
     return found[0] if array.ndim == 2 else found
 
 
-def _named_in_windows(start: Any, dimensions: int, method: str) -> dict[str, Any]:
-    """Start positions as an argument of `Continuous.solve`.
+def _named_in_windows(options: dict[str, Any], dimensions: int, method: str) -> dict[str, Any]:
+    """Start positions, taken out of the options, as an argument of `Continuous.solve`.
 
     Args:
-        start: of an image, or a list of one per image of a stack; None for none.
+        options: `start` is the positions of an image, or a list of one each per image of a stack; None for none. A
+            name, as of the start of an iteration on a grid, stays among the options.
         dimensions: of the image or stack.
         method: registry name.
 
@@ -101,9 +102,13 @@ def _named_in_windows(start: Any, dimensions: int, method: str) -> dict[str, Any
     from csist.frames.options import as_positions
     from csist.methods.table import abilities, canonical_name
 
+    searches = abilities(method).frames
+    if isinstance(options.get("start"), str) and not searches:
+        return {}
+    start = options.pop("start", None)
     if start is None:
         return {}
-    if not abilities(method).frames:
+    if not searches:
         raise InputError(f"method {canonical_name(method)!r} does not search from start positions: leave start out")
     return {"start": [as_positions(each) for each in ([start] if dimensions == 2 else start)]}
 

@@ -298,7 +298,7 @@ def test_tasks_in_flight_are_few_and_keep_their_order() -> None:
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_of_the_whole_process_group(tmp_path: Path) -> None:
-    np.save(tmp_path / "long.npy", np.concatenate([STACK] * 2_000))
+    np.save(tmp_path / "long.npy", np.concatenate([STACK] * 6_000))
     command = [sys.executable, "-m", "csist", "unmix", "long.npy", *QUICK, "--engine", "dask", "--workers", "1"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.ndimage import gaussian_filter
+from scipy.special import j1
 from scipy.stats import norm
 
 from csist.checks import InputError
@@ -152,7 +154,11 @@ def test_keep_strongest():
 
 def test_equivalent_sigma():
     assert equivalent_sigma(GaussianPSF(1.3)) == 1.3
-    assert equivalent_sigma(AiryPSF(6.0)) == pytest.approx(0.42 / 1.22 * 6.0, rel=0.1)
+    # Of a whole Airy pattern with its first dark ring at 1.22 u, sum(response^2) = 2 pi / (16 u^2) times this integral.
+    integral = quad(lambda v: (2.0 * j1(v) / v) ** 4 * v, 1e-9, 400.0, limit=2000)[0]
+    scale = 6.0 / 1.22
+    expected = np.sqrt(1.0 / (4.0 * np.pi * 2.0 * np.pi * integral / (16.0 * scale**2)))
+    assert equivalent_sigma(AiryPSF(6.0)) == pytest.approx(expected, rel=0.02)
 
 
 def test_bad_options_are_named():

@@ -35,6 +35,7 @@ def test_a_task_compiles_the_kernels_that_the_solver_calls(task: str, monkeypatc
     kernel = anneal_in_pixel if sampler == "anneal" else temper_stack
     before = list(kernel.signatures)
     monkeypatch.setattr(sys, "stdin", io.StringIO(task))
+    monkeypatch.delitem(sys.modules, "csist.methods.continuous.ahead", raising=False)
     runpy.run_module("csist.methods.continuous.ahead", run_name="__main__")
     assert kernel.signatures == before
 

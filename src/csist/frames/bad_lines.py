@@ -46,6 +46,8 @@ def _bad_columns(frame: FloatArray) -> BoolArray:
     empty = np.isnan(part)
     holes = empty.mean(axis=0)
     seen = holes < 0.5
+    if not seen.any():
+        return none
     part = part[empty[:, seen].mean(axis=1) < 0.5]
     empty = np.isnan(part)
     seen &= ~empty.all(axis=0)

@@ -100,7 +100,11 @@ class FieldPSF:
 
     @classmethod
     def from_fields(cls, values: dict[str, Any]) -> FieldPSF:
-        """Build the PSF from the fields of a card, without its kind."""
+        """Build the PSF from the fields of a card, without its kind.
+
+        Raises:
+            InputError: if a node is missing or not a sampled PSF.
+        """
         own = [
             SampledPSF.from_fields({name: value for name, value in node.items() if name != "kind"})
             for node in values["nodes"]
