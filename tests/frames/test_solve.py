@@ -243,3 +243,15 @@ def test_samples_lie_around_their_targets():
         assert samples.shape[1:] == (len(own), 3)
         mean, spread = samples.mean(axis=0), samples.std(axis=0)
         assert (np.abs(mean - np.stack([own.x, own.y, own.intensity], axis=1)) < 0.5 * spread).all()
+
+
+@pytest.mark.parametrize("detector", ["matched", "contrast"])
+def test_a_star_brighter_than_the_largest_snr_of_the_prior_is_one(detector: str) -> None:
+    sensor = Sensor(GaussianPSF(1.2), shape=(60, 80), background=30.0, read_noise=1.0, quantised=False)
+    truth = Targets(x=[30.3, 36.1], y=[29.8, 31.4], intensity=[1e6, 1e3])
+    found = unmix_frame(sensor.observe(truth, 0), psf=sensor.psf, detector=detector).targets
+    sure = found[found.score > 0.3]
+    assert len(sure) == 2
+    order = np.argsort(-sure.intensity)
+    np.testing.assert_allclose(sure.x[order], truth.x, atol=0.1)
+    np.testing.assert_allclose(sure.intensity[order], truth.intensity, rtol=0.05)
