@@ -77,7 +77,7 @@ def architecture() -> Figure:
         axes.text(2.65, y, summary(room), va="center", size=8)
         for other, count in imports(room).items():
             if other in place and other not in EVERYWHERE:
-                reach = -0.25 - 0.15 * (y - place[other])
+                reach = -0.25 - 0.12 * (y - place[other])
                 corners = [
                     (-0.15, y - 0.08),
                     (reach, y - 0.08),

@@ -41,6 +41,7 @@ STYLE: dict[str, Any] = {
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "figure.facecolor": "white",
+    "svg.fonttype": "none",
     "svg.hashsalt": "csist",
 }
 
