@@ -19,10 +19,12 @@ from csist.cli.options import (
     MaxPixelsOption,
     ModeOption,
     NoiseOption,
+    OversamplingOption,
     PageOption,
     PlaneOption,
     PlotOption,
     PriorOption,
+    PsfSigmaOption,
     RoiOption,
     SensorOption,
 )
@@ -64,15 +66,11 @@ def inject(
     mode: ModeOption = None,
     prior: PriorOption = None,
     sensor: SensorOption = None,
-    psf_sigma: Annotated[
-        float | None, typer.Option("--psf-sigma", help="Gaussian PSF: standard deviation in px.")
-    ] = None,
+    psf_sigma: PsfSigmaOption = None,
     psf: Annotated[
         Path | None, typer.Option("--psf", help="PSF as in `csist unmix`: a file, auto or empirical.")
     ] = None,
-    psf_oversampling: Annotated[
-        int, typer.Option("--psf-oversampling", help="Samples per pixel of the measured PSF.")
-    ] = 1,
+    psf_oversampling: OversamplingOption = 1,
     noise_std: NoiseOption = None,
     detector: DetectorOption = FrameOptions.detector,
     false_alarm_rate: FalseAlarmOption = FrameOptions.false_alarm_rate,

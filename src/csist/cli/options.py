@@ -33,6 +33,8 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weight file of a trained method instead of the one in the package."),
 ]
+PsfSigmaOption = Annotated[float | None, typer.Option("--psf-sigma", help="Gaussian PSF: standard deviation in px.")]
+OversamplingOption = Annotated[int, typer.Option("--psf-oversampling", help="Samples per pixel of the measured PSF.")]
 RuntimeOption = Annotated[
     str,
     typer.Option("--runtime", help="Library that computes the maps of a grid method: torch, or onnx (onnxruntime)."),

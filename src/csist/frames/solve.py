@@ -40,10 +40,10 @@ from csist.windows import check_error, leave_out
 
 logger = logging.getLogger(__name__)
 
-CROWDED_PSF_ERROR = 0.05
-"""The same of the Gaussian that fits the many spots of a crowded frame."""
 GUESSED_PSF_ERROR = 0.2
 """Error of a guessed PSF as a share of the light in a window's brightest pixel."""
+CROWDED_PSF_ERROR = 0.05
+"""The same of the Gaussian that fits the many spots of a crowded frame."""
 
 
 def unmix_frame(

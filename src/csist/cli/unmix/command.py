@@ -32,11 +32,13 @@ from csist.cli.options import (
     MinScoreOption,
     ModeOption,
     NoiseOption,
+    OversamplingOption,
     PageOption,
     PixelScaleOption,
     PlaneOption,
     PlotOption,
     PriorOption,
+    PsfSigmaOption,
     RatioOption,
     ReadNoiseOption,
     RoiOption,
@@ -100,9 +102,7 @@ def unmix(
     mode: ModeOption = None,
     prior: PriorOption = None,
     sensor: SensorOption = None,
-    psf_sigma: Annotated[
-        float | None, typer.Option("--psf-sigma", help="Gaussian PSF: standard deviation in px.")
-    ] = None,
+    psf_sigma: PsfSigmaOption = None,
     psf: Annotated[
         Path | None,
         typer.Option(
@@ -110,9 +110,7 @@ def unmix(
             help="PSF: array with odd sides, grid of photutils or PSFEx (.npy, .fits, .psf); auto; or empirical.",
         ),
     ] = None,
-    psf_oversampling: Annotated[
-        int, typer.Option("--psf-oversampling", help="Samples per pixel of the measured PSF.")
-    ] = 1,
+    psf_oversampling: OversamplingOption = 1,
     noise_std: NoiseOption = None,
     detector: DetectorOption = FrameOptions.detector,
     false_alarm_rate: FalseAlarmOption = FrameOptions.false_alarm_rate,
