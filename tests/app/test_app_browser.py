@@ -143,10 +143,11 @@ def test_an_example_is_unmixed_shown_and_downloaded(visit: Callable[..., sync_ap
     assert page.title().startswith("csist")
     page.locator("#run").click()
     assert "1 target in 1 group." in finished(page)
-    pictures = page.locator("#results img")
-    assert pictures.count() == 2
-    assert all(pictures.nth(k).evaluate("image => image.naturalWidth") > 500 for k in range(2))
-    assert all(len(str(pictures.nth(k).get_attribute("alt"))) > 20 for k in range(2))
+    assert page.locator("#results .csist-look").count() == 1
+    picture = page.locator("#results img")
+    assert picture.count() == 1
+    assert picture.evaluate("image => image.naturalWidth") > 500
+    assert len(str(picture.get_attribute("alt"))) > 20
     with page.expect_download() as caught:
         page.get_by_text("Table (CSV)").click()
     assert caught.value.suggested_filename == "airplane_clear_sky.csv"
@@ -168,7 +169,7 @@ def test_a_link_restores_the_settings(visit: Callable[..., sync_api.Page]) -> No
 
 def test_a_link_that_is_wrong_is_answered_in_a_sentence(visit: Callable[..., sync_api.Page]) -> None:
     page = visit("/?count=99")
-    assert "count must be a number from 1 to 6, got 99" in page.get_by_role("alert").inner_text()
+    assert "Targets must be a number from 1 to 6, got 99." in page.get_by_role("alert").inner_text()
 
 
 def test_a_png_that_is_dropped(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_garbage_is_refused_in_a_sentence(visit: Callable[..., sync_api.Page], t
     garbage.write_bytes(bytes(range(256)) * 10)
     page = visit()
     drop(page, garbage)
-    said = page.get_by_role("alert").inner_text()
+    said = page.locator("#status").get_by_role("alert").inner_text()
     assert said.startswith("Cannot read garbage.png") and said.endswith(".")
     assert "Traceback" not in page.content() and "/session-" not in page.content()
     page.locator("#run").click()
@@ -212,12 +213,13 @@ def test_garbage_is_refused_in_a_sentence(visit: Callable[..., sync_api.Page], t
 
 def test_a_method_that_does_not_fit_is_told_in_a_sentence(visit: Callable[..., sync_api.Page]) -> None:
     page = visit("/?methods=ista")
+    page.locator("#mark").get_by_role("alert").filter(has_text="use the method 'continuous'").wait_for()
     page.locator("#run").click()
-    page.get_by_role("alert").filter(has_text="use the method 'continuous'").wait_for()
+    page.locator("#status").get_by_role("alert").filter(has_text="use the method 'continuous'").wait_for()
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[..., sync_api.Page]) -> None:
-    page = visit("/?source=build&mode=fast", viewport=PHONE)
+    page = visit("/?source=build&mode=fast&methods=continuous ista", viewport=PHONE)
     page.locator("#run").tap() if page.evaluate("'ontouchstart' in window") else page.locator("#run").click()
     finished(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -271,11 +273,172 @@ def test_cancel_ends_long_work(visit: Callable[..., sync_api.Page], tmp_path: Pa
     drop(page, tmp_path / "crowded.tif")
     page.get_by_text("crowded.tif: one image").wait_for()
     page.locator("#run").click()
-    page.get_by_text("continuous, blob").wait_for()
+    page.locator(".csist-progress", has_text="image 0, blob").wait_for()
     page.locator("#cancel").click()
     page.get_by_text("Cancelled.").wait_for()
     page.locator("#run:enabled").wait_for()
     assert page.locator("#results img").count() == 0
+
+
+# --- before and after a run ---------------------------------------------------------------------------------
+
+
+def test_a_file_is_shown_before_any_run(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit()
+    page.locator("#preview .main-svg").first.wait_for()  # the example
+    path = frame_file(tmp_path)
+    drop(page, path)
+    picture = page.locator("#preview .csist-look", has_text="sky.png, not unmixed yet")
+    picture.locator(".main-svg").first.wait_for()
+    page.mouse.move(*pixel_at(picture, 61, 15))
+    value = int(np.asarray(Image.open(path))[15, 61])
+    sync_api.expect(picture.locator(".csist-look-value")).to_have_text(f"x 61, y 15: {value} counts")
+    assert picture.locator("select[name=show]").count() == 0
+    page.locator("#run").click()
+    finished(page)
+    assert page.locator("#preview .csist-look").count() == 0
+
+
+def test_a_simulated_group_follows_its_sliders(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build")
+    script = "figure => figure.querySelector('.js-plotly-plot').data.at(-1).x.length"
+    picture = page.locator("#preview .csist-look")
+    picture.locator(".main-svg").first.wait_for()
+    assert picture.evaluate(script) == 2
+    page.get_by_label("number input for Targets").fill("4")
+    page.wait_for_function(
+        "document.querySelector('#preview .js-plotly-plot')?.data?.at(-1).x.length === 4", timeout=PATIENCE_MS
+    )
+
+
+def test_results_of_earlier_settings_are_marked(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit("/?mode=fast")
+    page.locator("#run").click()
+    finished(page)
+    mark = page.locator("#mark .csist-old")
+    assert mark.count() == 0
+    page.get_by_label("csist-100k").check()
+    mark.wait_for()
+    assert "earlier" in mark.inner_text()
+    page.wait_for_function("getComputedStyle(document.querySelector('#results')).opacity < 0.9")
+    page.get_by_label("flat").check()
+    mark.wait_for(state="detached")
+    drop(page, frame_file(tmp_path))
+    mark.wait_for()
+    page.locator("#run").click()
+    assert "2 targets" in finished(page)
+    mark.wait_for(state="detached")
+
+
+def test_sections_with_other_values_than_the_defaults_are_open(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?gain=2&psf=elliptical&psf_sigma=0.6&psf_sigma_y=0.8")
+    assert page.get_by_label("Gain in electrons per count").is_visible()
+    assert page.get_by_label("Second sigma in px").input_value() == "0.8"
+    assert not page.get_by_label("Minimum score").first.is_visible()
+    page.get_by_label("Measured shape").check()
+    page.get_by_label("PSF sigma in px").wait_for(state="hidden")
+
+
+def test_a_value_out_of_range_is_named_by_its_label(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?noise_std=1")
+    page.get_by_label("Noise of a pixel in counts").fill("-3")
+    page.locator("#mark").get_by_role("alert").filter(has_text="Noise of a pixel in counts must be a number").wait_for()
+    page.locator("#run").click()
+    said = page.locator("#status").get_by_role("alert")
+    said.wait_for()
+    assert said.inner_text() == "Noise of a pixel in counts must be a number from 0 to 1e+06, got -3."
+
+
+def test_methods_that_cannot_unmix_frames_are_disabled_with_the_reason(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit()
+    page.locator("#preview .csist-look").wait_for()
+    page.locator("#methods input").click()
+    option = page.get_by_role("option").filter(has_text="ista+refine").first
+    assert "frames exceed 16 px, windows only" in option.inner_text()
+    assert option.evaluate("option => getComputedStyle(option).pointerEvents") == "none"
+    page.keyboard.press("Escape")
+    page.get_by_label("Build a group").check()
+    page.locator("#preview", has_text="group, not unmixed yet").wait_for()
+    page.locator("#methods input").click()
+    page.get_by_role("option").filter(has_text="ista+refine").first.click()
+    page.locator("#run").click()
+    finished(page)
+    assert page.locator("#results h3").all_inner_texts() == ["continuous", "ista+refine", "simulated truth"]
+
+
+def test_maps_and_threshold_reach_the_solver(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    mask = np.zeros(SKY.shape)
+    mask[28:33, 18:23] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "wrong.npy", np.ones((5, 7)))
+    page = visit("/?mode=fast&gain=1000&min_score=0.01")
+    drop(page, frame_file(tmp_path))
+    page.get_by_text("sky.png: one image").wait_for()
+    page.locator("#map-mask input[type=file]").set_input_files(tmp_path / "mask.npy")
+    page.get_by_text("mask.npy: one image of 90 x 60 px is used with your own file.").wait_for()
+    page.locator("#run").click()
+    assert "1 target in 1 group." in finished(page)
+    page.locator("#map-error input[type=file]").set_input_files(tmp_path / "wrong.npy")
+    page.locator("#mark").get_by_role("alert").filter(has_text="wrong.npy has the shape").wait_for()
+
+
+def test_each_group_that_is_asked_for_is_drawn(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    x, y = (each.ravel() for each in np.meshgrid([15.3, 45.7, 75.2], [12.4, 30.1, 48.8]))
+    image = SKY.observe(Targets(x=x, y=y, intensity=np.linspace(900, 2500, 9)), 5)
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(tmp_path / "nine.png")
+    page = visit("/?mode=fast")
+    drop(page, tmp_path / "nine.png")
+    page.get_by_text("nine.png: one image").wait_for()
+    page.locator("#run").click()
+    finished(page)
+    captions = page.locator("#close-ups figcaption")
+    assert captions.count() == 6
+    page.locator("#asked input").click()
+    page.get_by_role("option").filter(has_text="I: ").click()
+    captions.nth(6).wait_for()
+    assert captions.nth(6).inner_text().startswith("Group I: ")
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE])
+def test_a_video_has_a_slider_and_its_tracks(
+    visit: Callable[..., sync_api.Page], tmp_path: Path, viewport: dict[str, int]
+) -> None:
+    av = pytest.importorskip("av", reason="needs the extra `video`")
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 90, 60, "gray"
+        for number in range(12):
+            seen = SKY.observe(Targets(x=[20.3 + 2 * number], y=[30.2], intensity=[1500.0]), number)
+            frame = av.VideoFrame.from_ndarray(np.clip(seen, 0, 255).astype(np.uint8), format="gray")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    page = visit("/?mode=fast", viewport=viewport)
+    drop(page, tmp_path / "clip.mkv")
+    page.get_by_text("clip.mkv: 12 frames of 90 x 60 px").wait_for()
+    page.get_by_label("number input for Images to unmix").fill("4")
+    page.get_by_label("number input for Image of the file").fill("3")
+    page.locator("#preview", has_text="clip.mkv, image 3, not unmixed yet").wait_for()
+    page.locator("#run").click()
+    assert "4 targets in 4 groups, 1 track." in finished(page)
+    picture = page.locator("#pictures .csist-look")
+    picture.locator(".main-svg").first.wait_for()
+    assert "image 3: 1 target" in picture.inner_text()
+    lines = "figure => figure.querySelector('.js-plotly-plot').data.filter(each => each.mode === 'lines')"
+    assert picture.evaluate(f"figure => ({lines})(figure).map(each => each.x.length)") == [4]
+    page.get_by_label("number input for Image shown").fill("5")
+    page.locator("#pictures", has_text="image 5: 1 target").wait_for()
+    # A row of another image shows that image.
+    page.locator("#results tr[data-target]").nth(3).click()
+    page.locator("#pictures", has_text="image 6: 1 target").wait_for()
+    page.wait_for_function("document.querySelector('#pictures .js-plotly-plot')?.data?.[2].x[0] > 30")
+
+
+def test_the_focus_follows_a_run(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?mode=fast")
+    page.locator("#run").focus()
+    page.keyboard.press("Enter")
+    finished(page)
+    page.wait_for_function("document.activeElement.id === 'run'")
 
 
 # --- pictures that can be zoomed ----------------------------------------------------------------------------
@@ -285,7 +448,7 @@ def unmixed(page: sync_api.Page) -> sync_api.Locator:
     """The picture of the first result, drawn."""
     page.locator("#run").click()
     finished(page)
-    picture = page.locator(".csist-look").first
+    picture = page.locator("#pictures .csist-look").first
     picture.locator(".main-svg").first.wait_for()
     return picture
 
@@ -302,7 +465,7 @@ def pixel_at(picture: sync_api.Locator, x: float, y: float) -> tuple[float, floa
       const {xaxis, yaxis} = plot._fullLayout;
       return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)];
     }"""
-    picture.locator(".csist-look-plot").scroll_into_view_if_needed()
+    picture.locator(".csist-look-plot").first.scroll_into_view_if_needed()
     across, down = picture.evaluate(script, [x, y])
     return float(across), float(down)
 
@@ -391,22 +554,85 @@ def test_a_row_and_its_marker_highlight_each_other(visit: Callable[..., sync_api
     assert ringed() == pytest.approx(places[1], abs=1e-3)
 
 
-def test_methods_share_one_residual_scale(visit: Callable[..., sync_api.Page]) -> None:
-    page = visit("/?source=build&mode=fast&methods=continuous ista ista%2Brefine")
+def test_arrow_keys_move_between_rows(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit("/?mode=fast")
+    drop(page, frame_file(tmp_path))
+    page.get_by_text("sky.png: one image").wait_for()
     unmixed(page)
-    pictures = page.locator(".csist-look")
-    pictures.nth(2).locator(".main-svg").first.wait_for()
-    assert pictures.count() == 3
+    rows = page.locator("#results tr[data-target]")
+    assert [rows.nth(k).get_attribute("tabindex") for k in range(2)] == ["0", "-1"]
+    rows.nth(0).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    sync_api.expect(rows.nth(1)).to_have_attribute("aria-current", "true")
+    outline = rows.nth(1).evaluate("row => getComputedStyle(row).outlineStyle")
+    assert outline == "solid"
+
+
+def test_keys_zoom_and_move_a_picture(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?mode=fast")
+    picture = unmixed(page)
+    whole = ranges(picture)
+    picture.locator(".csist-look-plot").focus()
+    page.keyboard.press("+")
+    zoomed = ranges(picture)
+    assert zoomed[0][1] - zoomed[0][0] == pytest.approx(0.7 * (whole[0][1] - whole[0][0]), rel=0.2)
+    page.keyboard.press("ArrowRight")
+    assert ranges(picture)[0][0] > zoomed[0][0]
+    page.keyboard.press("0")
+    assert ranges(picture)[0] == pytest.approx(whole[0], abs=1.0)
+
+
+def test_methods_stand_in_one_row_with_one_residual_scale_and_one_zoom(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build&mode=fast&methods=continuous ista ista%2Brefine")
+    picture = unmixed(page)
+    plots = picture.locator(".js-plotly-plot")
+    assert plots.count() == 3 and page.locator("#pictures .csist-look").count() == 1
+    boxes = [plots.nth(k).bounding_box() for k in range(3)]
+    assert len({round(box["y"]) for box in boxes if box}) == 1
+    picture.locator("select[name=show]").select_option("residual")
     for number in range(3):
-        picture = pictures.nth(number)
-        picture.locator("select[name=show]").select_option("residual")
-        script = "figure => (({zmin, zmax}) => [zmin, zmax])(figure.querySelector('.js-plotly-plot')._fullData[0])"
-        assert picture.evaluate(script) == [-5, 5]
+        script = "plot => (({zmin, zmax}) => [zmin, zmax])(plot._fullData[0])"
+        assert plots.nth(number).evaluate(script) == [-5, 5]
+    page.mouse.move(*pixel_at(picture, 2, 2))
+    page.mouse.down()
+    page.mouse.move(*pixel_at(picture, 7, 7), steps=5)
+    page.mouse.up()
+    page.wait_for_function(
+        "[...document.querySelectorAll('#pictures .js-plotly-plot')].every(plot => plot.layout.xaxis.range[1] < 9)"
+    )
+    texts = page.locator("#results h3").all_inner_texts()
+    assert texts == ["continuous", "ista", "ista+refine", "simulated truth"]
+    assert page.locator("#pictures img").count() == 3
 
 
-def test_a_picture_fits_on_a_phone(visit: Callable[..., sync_api.Page]) -> None:
+def test_a_picture_fits_on_a_phone_and_its_labels_are_apart(visit: Callable[..., sync_api.Page]) -> None:
     page = visit("/?source=build&mode=fast", viewport=PHONE)
     picture = unmixed(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     box = picture.bounding_box()
     assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+    for axis in "xy":
+        title = picture.locator(f".{axis}title").bounding_box()
+        ticks = picture.locator(f".{axis}tick text")
+        assert title is not None and ticks.count() > 1
+        for number in range(ticks.count()):
+            tick = ticks.nth(number).bounding_box()
+            assert tick is not None
+            apart = (
+                tick["x"] + tick["width"] <= title["x"]
+                or title["x"] + title["width"] <= tick["x"]
+                or tick["y"] + tick["height"] <= title["y"]
+                or title["y"] + title["height"] <= tick["y"]
+            )
+            assert apart, (axis, number)
+
+
+def test_a_wide_table_on_a_phone_says_that_it_scrolls(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build&mode=fast", viewport=PHONE)
+    unmixed(page)
+    hint = page.locator("#tables .csist-hint").first
+    assert hint.is_visible()
+    table = page.locator("#tables .csist-scroll").first
+    table.evaluate("table => table.scrollTo(10000, 0)")
+    page.wait_for_function("document.querySelector('#tables section').classList.contains('csist-at-end')")

@@ -11,8 +11,9 @@ import tifffile
 from PIL import Image
 from scipy.spatial.distance import pdist
 
-from csist.app.scene import build_group, describe_upload, make_scene, open_upload
+from csist.app.scene import Files, build_group, make_scene
 from csist.app.settings import Settings
+from csist.app.uploads import describe_upload, open_upload
 from csist.checks import InputError
 
 
@@ -52,12 +53,12 @@ def test_a_window_of_a_users_stack(tmp_path: Path) -> None:
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, np.arange(3 * 12 * 9, dtype=np.uint16).reshape(3, 12, 9), photometric="minisblack")
     settings = Settings(source="upload", frame=2, psf_sigma=0.8, background=7.0)
-    scene = make_scene(settings, path)
+    scene = make_scene(settings, Files(path))
     assert scene.first == 2 and scene.images[0, 0, 0] == 2 * 12 * 9
     assert scene.sensor is not None and (scene.sensor.background, scene.sensor.shape) == (7.0, (12, 9))
     assert describe_upload(open_upload(path)) == "stack.tif: 3 images of 9 x 12 px"
     with pytest.raises(InputError, match="has no image 3"):
-        make_scene(Settings(source="upload", frame=3), path)
+        make_scene(Settings(source="upload", frame=3), Files(path))
 
 
 def test_without_a_file_the_page_says_what_to_do() -> None:
@@ -75,8 +76,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "garbage.png": (b"nothing of the kind", "cannot read garbage.png"),
         "empty.tiff": (b"", "cannot read empty.tiff"),
         "huge.png": (png_header(60_000, 60_000), "huge.png holds 3600 million pixels"),
-        "script.svg": (b"<svg/>", "PNG, TIFF, FITS or NPY"),
-        "bomb.npz": (b"PK", "PNG, TIFF, FITS or NPY"),
+        "script.svg": (b"<svg/>", "PNG, JPEG, TIFF, FITS or NPY"),
+        "bomb.npz": (b"PK", "PNG, JPEG, TIFF, FITS or NPY"),
         "pickle.npy": (b"\x80\x04N.", "cannot read pickle.npy"),
     }
     for name, (content, _) in files.items():
@@ -84,7 +85,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     np.lib.format.open_memmap(folder / "wide.npy", "w+", np.uint8, (4, 3000, 3000))
     files["wide.npy"] = (b"", "wide.npy holds 36 million pixels")
     np.save(folder / "nan.npy", np.full((20, 20), np.nan))
-    files["nan.npy"] = (b"", "nothing but NaN")
+    files["nan.npy"] = (b"", "no valid pixel")
     return {name: (folder / name, said) for name, (_, said) in files.items()}
 
 
@@ -94,7 +95,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 def test_a_bad_file_is_refused_in_one_line_without_its_folder(name: str, tmp_path: Path) -> None:
     path, said = bad_files(tmp_path)[name]
     with pytest.raises(InputError, match=said) as caught:
-        make_scene(Settings(source="upload"), path)
+        make_scene(Settings(source="upload"), Files(path))
     assert str(tmp_path) not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -116,4 +117,4 @@ def test_formats_that_can_be_dropped(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "sixteen.tif", image)
     np.save(tmp_path / "array.npy", image)
     for path in tmp_path.iterdir():
-        assert np.array_equal(make_scene(Settings(source="upload"), path).images[0], image), path
+        assert np.array_equal(make_scene(Settings(source="upload"), Files(path)).images[0], image), path

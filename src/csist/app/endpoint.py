@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from csist.app.request import READERS, Options, rows_of
-from csist.app.scene import LARGEST_UPLOAD_MB, TooLargeError
+from csist.app.uploads import LARGEST_UPLOAD_MB, TooLargeError
 from csist.checks import InputError
 from csist.files import one_line
 

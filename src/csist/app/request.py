@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from csist.app.scene import open_upload
 from csist.app.settings import working_methods
+from csist.app.uploads import open_upload
 from csist.checks import InputError, check_not_negative, check_positive, check_ratio
 from csist.frames.options import DETECTORS, MEASURED_PSFS, FrameOptions, check_false_alarm_rate
 from csist.io import ImageStack, targets_table

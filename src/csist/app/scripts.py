@@ -1,4 +1,4 @@
-"""Scripts of the page, served from the installed packages, so that the browser loads nothing from elsewhere."""
+"""Scripts and style sheet of the page, served from the installed packages: the browser loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,20 +12,29 @@ from starlette.routing import Mount, Route
 
 FOLDER = "csist-scripts"
 
-HEAD = "".join(f'<script defer src="{FOLDER}/{name}"></script>' for name in ("plotly.min.js", "pictures.js"))
-"""Elements of the page's head that load the scripts."""
+# A link and not Gradio's own `css`, which takes selectors apart at every comma.
+HEAD = f'<link rel="stylesheet" href="{FOLDER}/style.css">' + "".join(
+    f'<script defer src="{FOLDER}/{name}"></script>' for name in ("plotly.min.js", "pictures.js")
+)
+"""Elements of the page's head that load the style sheet and the scripts."""
+
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
 def script_routes() -> list[Mount]:
-    """Return the routes of the scripts."""
+    """Return the routes of the scripts and the style sheet."""
+    own = resources.files("csist") / "app"
     paths = {
         "plotly.min.js": Path(str(resources.files(plotly) / "package_data" / "plotly.min.js")),
-        "pictures.js": Path(str(resources.files("csist") / "app" / "pictures.js")),
+        "pictures.js": Path(str(own / "pictures.js")),
+        "style.css": Path(str(own / "style.css")),
     }
 
     def route(name: str) -> Route:
+        kind = MEDIA_TYPES[paths[name].suffix]
+
         def send(_: Request) -> FileResponse:
-            return FileResponse(paths[name], media_type="text/javascript", headers={"cache-control": "no-cache"})
+            return FileResponse(paths[name], media_type=kind, headers={"cache-control": "no-cache"})
 
         return Route(f"/{name}", send)
 

@@ -57,12 +57,12 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
             from starlette.routing import Route
 
             from csist.app import endpoint
-            from csist.app.layout import SIMULTANEOUS, STYLE_SHEET, build, make_theme
+            from csist.app.layout import SIMULTANEOUS, build, make_theme
             from csist.app.scripts import HEAD, script_routes
         except ImportError as error:
             raise InputError(f"the app needs the extra `app`, pip install 'csist[app]' ({error})") from error
-        from csist.app.scene import LARGEST_UPLOAD_MB
         from csist.app.sessions import Sessions
+        from csist.app.uploads import LARGEST_UPLOAD_MB
 
         over, opened = threading.Event(), threading.Event()
         blocks = build(Sessions(Path(folder) / "sessions"), opened.set)
@@ -72,7 +72,7 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
             _, address, _ = blocks.launch(
                 server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
                 max_file_size=f"{LARGEST_UPLOAD_MB}mb", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
-                mcp_server=False, enable_monitoring=False, theme=make_theme(), css=STYLE_SHEET, head=HEAD,
+                mcp_server=False, enable_monitoring=False, theme=make_theme(), head=HEAD,
                 app_kwargs={
                     "middleware": [Middleware(ContentPolicy), Middleware(SameOrigin, local=host in LOCAL_NAMES)],
                     "routes": [*script_routes(), unmixing],
@@ -92,10 +92,10 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
 def warm_up(opened: threading.Event) -> None:
     """Load the compiled solver and Matplotlib in the background, after the first page has loaded or a timeout."""
     opened.wait(HEAD_START_S)
-    from csist.app.page import pages
+    from csist.app.result import results
     from csist.app.scene import make_scene
     from csist.app.settings import Settings
 
     for settings in (Settings(), Settings(source="build", mode="fast")):
-        for _ in pages(make_scene(settings), settings, lambda *_: None):
+        for _ in results(make_scene(settings), settings, lambda _: None):
             pass

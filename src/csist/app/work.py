@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -14,15 +14,21 @@ import numpy as np
 from csist._types import FloatArray
 from csist.app.scene import Scene
 from csist.app.settings import Settings
+from csist.frames.options import CONTRAST, CROWDED, MATCHED, MEASURED_PSFS
 from csist.plots import View
 from csist.scenes import ScenePrior
 from csist.targets import Targets
-from csist.unmixing import check_frame_method, window_recipe
+from csist.tracks.link import Linker
+from csist.unmixing import check_frame_method, check_noise_map, window_recipe
 
 Result = TypeVar("Result")
 
-Report = Callable[[str, float, float], None]
-"""Callback with a description, the amount done and the total amount; it raises `StoppedError` to end the work."""
+FRAME_SCORES = {
+    CONTRAST: "probability of a target",
+    MATCHED: "rank from 0 to 1",
+    CROWDED: "rank from 0 to 1",
+}
+"""What the score of a target in a frame is, by the detector."""
 
 PATIENCE_S = 0.1
 """Interval in seconds at which the watching thread checks the stop signal."""
@@ -36,11 +42,23 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of the work."""
+    """Progress of a method, or of another part of the work.
 
+    Args:
+        method: name of the method or part.
+        what: current step in a few words.
+        done: images done; a part of one counts as a fraction.
+        total: images in all.
+    """
+
+    method: str
     what: str
     done: float
     total: float
+
+
+Report = Callable[[Progress], None]
+"""Callback for progress; it raises `StoppedError` to end the work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +69,15 @@ class Answer:
         method: name of the method.
         place: index of the image in the scene.
         view: image, model, detections and truth, and posterior samples if the method has them.
-        noise: standard deviation of a pixel in counts, (H, W) or a scalar array; None if it is not known.
+        score: what the score of a target is.
+        count_probability: probability of the reported count of each group, by the number of the group.
     """
 
     method: str
     place: int
     view: View
-    noise: FloatArray | None = None
+    score: str = ""
+    count_probability: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def targets(self) -> Targets:
@@ -77,15 +97,33 @@ def count_text(number: int, noun: str) -> str:
 def unmix_scene(scene: Scene, settings: Settings, report: Report) -> Iterator[Answer]:
     """Yield the results of all images, image by image; unsuitable settings fail before the first one.
 
+    In a sequence of frames, the targets of each method get the numbers of their tracks.
+
     Raises:
         InputError: if a method cannot unmix these images.
     """
     prepare = _window_solver if scene.windows else _frame_solver
     solvers = {name: prepare(scene, settings, name, report) for name in settings.methods}
-    total = len(scene.images) * len(solvers)
-    for done, (place, name) in enumerate((place, name) for place in range(len(scene.images)) for name in solvers):
-        report(f"{name}, image {scene.first + place}", done, total)
-        yield solvers[name](place)
+    linkers = {name: Linker() for name in solvers} if scene.sequence else {}
+    total = len(scene.images)
+    for place in range(total):
+        for name, solve in solvers.items():
+            report(Progress(name, f"image {scene.first + place}", place, total))
+            answer = _above(solve(place), settings.min_score)
+            if name in linkers:
+                tracks = linkers[name].update(place, answer.targets)
+                view = replace(answer.view, targets=answer.targets.replace(track=tracks))
+                answer = replace(answer, view=view)
+            report(Progress(name, count_text(place + 1, "image"), place + 1, total))
+            yield answer
+
+
+def _above(answer: Answer, least: float) -> Answer:
+    """Return a result without the targets below a score."""
+    if least == 0.0:
+        return answer
+    kept = answer.targets[~(answer.targets.score < least)]
+    return replace(answer, view=replace(answer.view, targets=kept))
 
 
 def _prior(settings: Settings) -> ScenePrior | None:
@@ -98,6 +136,7 @@ def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Ca
     from csist.methods.table import abilities
 
     can = abilities(name)
+    check_noise_map(name, scene.errors is not None)
     options: dict[str, Any] = {"mode": settings.mode} if can.modes else {"ratio": settings.ratio}
     recipe = window_recipe(
         scene.images, scene.images.dtype, scene.sensor, _prior(settings) if can.prior else None, name,
@@ -109,11 +148,15 @@ def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Ca
 
     def solve(place: int) -> Answer:
         image = scene.images[place]
-        found, groups = method.solve(image[None], keep_samples=True)
+        known = {} if scene.errors is None else {"error": scene.errors[place][None]}
+        found, groups = method.solve(image[None], keep_samples=True, **known)
         cloud = _cloud([group.samples for group in groups if group.samples is not None]) if groups else None
         truth = None if scene.truths is None else scene.truths[place]
-        view = View(image, method.sensor.render(found[0]), found[0], truth, cloud=cloud)
-        return Answer(name, place, view, noise)
+        used = noise if scene.errors is None else scene.errors[place]
+        view = View(image, method.sensor.render(found[0]), found[0], truth, cloud=cloud, noise=used)
+        return Answer(
+            name, place, view, can.score, {int(number): _chance(group) for group in groups for number in found[0].group}
+        )
 
     return solve
 
@@ -123,20 +166,30 @@ def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -
 
     check_frame_method(name)
     options = FrameOptions(
-        sensor=scene.sensor, prior=_prior(settings), mode=settings.mode, noise_std=scene.noise_std,
-        psf=settings.psf_sigma, keep_samples=True,
+        sensor=scene.sensor, sensor_has_psf=scene.sensor_has_psf, prior=_prior(settings), mode=settings.mode,
+        noise_std=scene.noise_std, psf=settings.psf if settings.psf in MEASURED_PSFS else settings.stated_psf,
+        false_alarm_rate=settings.false_alarm_rate, keep_samples=True,
     )  # fmt: skip
 
-    def progress(done: int, total: int) -> None:
-        report(f"{name}, blob {done} of {total}", done, total)
-
     def solve(place: int) -> Answer:
-        result = solve_frame(scene.images[place], options, progress)
+        def progress(done: int, total: int) -> None:
+            what = f"image {scene.first + place}, blob {done} of {total}"
+            report(Progress(name, what, place + done / total, len(scene.images)))
+
+        error = None if scene.errors is None else scene.errors[place]
+        result = solve_frame(scene.images[place], options, progress, error)
         cloud = _cloud([samples for group in result.groups for samples in group.samples])
-        view = View(result.image, result.model(), result.targets, cloud=cloud)
-        return Answer(name, place, view, result.noise)
+        view = View(result.image, result.model(), result.targets, cloud=cloud, noise=result.noise)
+        chances = {group.number: _chance(group) for group in result.groups}
+        return Answer(name, place, view, FRAME_SCORES[result.detector], chances)
 
     return solve
+
+
+def _chance(group: Any) -> float:
+    """Return the probability of the reported count of a group; NaN if it is not estimated."""
+    inside = group.count < len(group.count_probability)
+    return float(group.count_probability[group.count]) if inside else float("nan")
 
 
 def _cloud(samples: list[FloatArray]) -> FloatArray:
@@ -158,10 +211,10 @@ def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -
     items: SimpleQueue[Any] = SimpleQueue()
     ended = object()
 
-    def report(what: str, done: float, total: float) -> None:
+    def report(progress: Progress) -> None:
         if stop.is_set():
             raise StoppedError
-        items.put(Progress(what, done, total))
+        items.put(progress)
 
     def run() -> None:
         try:
@@ -179,7 +232,8 @@ def watched(work: Callable[[Report], Iterator[Result]], stop: threading.Event) -
         while (item := _next_item(items, stop)) is not ended:
             if isinstance(item, Progress):
                 now = time.monotonic()
-                if now - last < UPDATE_S:
+                # The last step of a method is always passed on.
+                if now - last < UPDATE_S and item.done < item.total:
                     continue
                 last = now
             yield item

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 
 from csist.checks import InputError
 
+WITHIN = "probability within 0.25 px"
+"""Score of methods with a posterior: probability of a target within 0.25 px."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -28,6 +31,7 @@ class Entry:
         noise_maps: whether it takes the noise of each pixel.
         threads: whether it takes `workers`, the number of its threads.
         modes: names of its modes, the default first.
+        score: what the score of a target is.
     """
 
     target: str
@@ -42,6 +46,7 @@ class Entry:
     noise_maps: bool = False
     threads: bool = False
     modes: tuple[str, ...] = ()
+    score: str = "cell value in counts"
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class Suffix:
         target: "module:class" under csist; the class takes the grid method and its own options.
         options: names of its own options; all others go to the grid method.
         trained: whether it has trained weights of its own.
+        score: what the score of a target is.
     """
 
     target: str
     options: tuple[str, ...] = ()
     trained: bool = False
+    score: str = WITHIN
 
 
 METHODS: dict[str, Entry] = {
@@ -73,6 +80,7 @@ METHODS: dict[str, Entry] = {
         noise_maps=True,
         threads=True,
         modes=("accurate", "fast"),
+        score=WITHIN,
     ),
     "ista": Entry(
         "ista:ISTA",
@@ -106,9 +114,11 @@ METHODS: dict[str, Entry] = {
 
 
 SUFFIXES: dict[str, Suffix] = {
-    "centroid": Suffix("methods.readout.centroid:CentroidReadOut"),
+    "centroid": Suffix("methods.readout.centroid:CentroidReadOut", score="flux in counts"),
     "refine": Suffix("methods.readout.refine:Refined", options=("prior", "workers")),
-    "yolo": Suffix("pipelines.yolo:YoloReadOut", options=("detector",), trained=True),
+    "yolo": Suffix(
+        "pipelines.yolo:YoloReadOut", options=("detector",), trained=True, score="confidence of the detector"
+    ),
 }
 """`centroid` merges the cells of one target, `refine` optimises their positions in continuous coordinates, `yolo`
 passes the map to an object detector (extra `yolo`, AGPL-3.0)."""
@@ -169,6 +179,7 @@ def abilities(name: str) -> Entry:
         export=False,
         prior="prior" in following.options,
         threads="workers" in following.options,
+        score=following.score,
     )
 
 

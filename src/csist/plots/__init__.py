@@ -13,7 +13,7 @@ from csist.plots.comparison import (
 )
 from csist.plots.completeness import completeness_curve
 from csist.plots.diagnostics import limits_by_noise, psf_fit, training_curves
-from csist.plots.images import View, cut_out
+from csist.plots.images import RESIDUAL_SIGMAS, View, cut_out, group_letter, view_of_group
 from csist.plots.panels import (
     frame_overview,
     frame_panel,
@@ -40,6 +40,7 @@ __all__ = [
     "DETECTION",
     "ERROR",
     "PICTURE_SUFFIXES",
+    "RESIDUAL_SIGMAS",
     "SAMPLES",
     "STYLE",
     "TRUTH",
@@ -59,6 +60,7 @@ __all__ = [
     "figure_png",
     "frame_overview",
     "frame_panel",
+    "group_letter",
     "group_panel",
     "group_views",
     "limits_by_noise",
@@ -68,5 +70,6 @@ __all__ = [
     "save_figure",
     "training_curves",
     "unmixing_panel",
+    "view_of_group",
     "window_gallery",
 ]

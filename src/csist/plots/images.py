@@ -29,6 +29,8 @@ OUTLINE_PT = 0.9
 LARGEST_CIRCLE_PT = 15.0
 SMALLEST_CIRCLE_PT = 5.0
 MANY_TARGETS = 100
+RESIDUAL_SIGMAS = 5.0
+"""End of the colour scale of residuals in units of the noise."""
 MASK_COLOURS = ("tab:orange", "tab:red", "tab:purple", "tab:olive", "tab:brown", "tab:pink", "tab:cyan")
 MOST_MARKED = 60
 """Pixels of a kind that get a marker each; more are seen without."""
@@ -47,6 +49,8 @@ class View:
         origin: (row, column) of the first pixel in the whole image.
         cloud: (n, 2) x, y of posterior samples of the targets, in coordinates of the whole image; None without samples.
         masks: (H, W) pixels that are not ordinary, by kind.
+        noise: standard deviation of a pixel in counts, (H, W) or one value; residuals are then drawn in its units, on
+            one scale for all views. None for residuals in counts.
     """
 
     image: FloatArray = field(repr=False)
@@ -57,6 +61,7 @@ class View:
     origin: tuple[int, int] = (0, 0)
     cloud: FloatArray | None = field(default=None, repr=False)
     masks: Mapping[str, BoolArray] = field(default_factory=dict, repr=False)
+    noise: FloatArray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("image", "model"):
@@ -95,7 +100,37 @@ def cut_out(view: View, x: float, y: float, side: int, title: str = "") -> View:
         title,
         (row, column),
         None if cloud is None else cloud[inside(*cloud.T)],
+        noise=view.noise if view.noise is None or np.ndim(view.noise) == 0 else view.noise[part],
     )
+
+
+def group_letter(number: int) -> str:
+    """Return the letter of a group in pictures and tables.
+
+    >>> [group_letter(number) for number in (0, 25, 26, 701, 702)]
+    ['A', 'Z', 'AA', 'ZZ', 'AAA']
+    """
+    letters = ""
+    rest = number + 1
+    while rest:
+        rest, place = divmod(rest - 1, 26)
+        letters = chr(ord("A") + place) + letters
+    return letters
+
+
+def view_of_group(whole: View, number: int, side_px: int = 21) -> View:
+    """Return the part of a frame around the targets of a group, titled with its letter.
+
+    Args:
+        whole: the frame.
+        number: number of the group, which must have targets.
+        side_px: smallest side of the part in px; a wider group gets a wider part.
+    """
+    own = whole.targets[whole.targets.group == number]
+    extent = max(float(np.ptp(own.x)), float(np.ptp(own.y)))
+    side = min(max(side_px, int(np.ceil(1.4 * extent))), *whole.image.shape)
+    x, y = (0.5 * float(each.min() + each.max()) for each in (own.x, own.y))
+    return cut_out(whole, x, y, side, group_letter(number))
 
 
 def outline(linewidth: float) -> list[Any]:
@@ -146,16 +181,18 @@ def show_masks(axis: Axes, view: View) -> None:
 
 
 def show_residual(figure: Figure | SubFigure, axis: Axes, view: View, title: str) -> None:
-    """Draw image minus model on a scale that is symmetric about 0."""
-    residual = view.residual
-    largest = float(np.nanmax(np.abs(residual), initial=0.0)) or 1.0
+    """Draw image minus model on a scale that is symmetric about 0, in units of the noise where it is known."""
+    residual, largest, unit = view.residual, 0.0, "counts"
+    if view.noise is not None and np.nanmin(view.noise) > 0.0:
+        residual, largest, unit = residual / view.noise, RESIDUAL_SIGMAS, "σ"
+    largest = largest or float(np.nanmax(np.abs(residual), initial=0.0)) or 1.0
     drawn = axis.imshow(
         residual, cmap="PuOr_r", vmin=-largest, vmax=largest, extent=view.extent, interpolation="nearest"
     )
-    _finish(figure, axis, drawn, title)
+    _finish(figure, axis, drawn, title, unit)
 
 
-def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str) -> None:
+def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str, unit: str = "counts") -> None:
     axis.set_facecolor("#D3E2EC")  # colour of pixels without a value
     axis.set_xlabel("x in px")
     axis.set_ylabel("y in px")
@@ -170,7 +207,7 @@ def _finish(figure: Figure | SubFigure, axis: Axes, drawn: Any, title: str) -> N
     bar.locator = MaxNLocator(nbins=5)
     bar.update_ticks()
     bar.outline.set_linewidth(0.5)
-    bar.ax.set_title("counts", fontsize=7, pad=5, loc="left")
+    bar.ax.set_title(unit, fontsize=7, pad=5, loc="left")
 
 
 def mark(axis: Axes, view: View, largest: float, errors: bool) -> PathCollection:
