@@ -128,6 +128,11 @@ def test_frames_go_the_same_way() -> None:
     assert result.targets == found
     assert np.nanstd(result.residual()) < 3.0
     assert result.mask.sum() == 5
+    assert repr(result).splitlines()[:2] == [
+        "FrameResult of 70 x 50 px, groups: 1, PSF sigma 1.1 px (given), "
+        f"detector {result.detector} ({result.detection.reason})",
+        "2 targets",
+    ]
     with pytest.raises(csist.InputError, match="a frame does not take colour"):
         csist.unmix(frame, colour="red")
 
