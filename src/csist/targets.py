@@ -48,7 +48,7 @@ class Flag(IntFlag):
     SATURATED = 4
     """A pixel of the group is saturated, so that its value is only a lower bound."""
     AMBIGUOUS_COUNT = 8
-    """Another number of targets in this group has a probability above 10 %."""
+    """Other numbers of targets in this group have a probability above 10 %, together."""
     POOR_FIT = 16
     """The residual is far above the noise: the model does not explain this group."""
     MASKED = 32

@@ -7,11 +7,12 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 from csist.app.guard import LOCAL_NAMES, ContentPolicy, SameOrigin
+from csist.app.workspace import workspace
 from csist.checks import InputError
+from csist.files import one_line
 
 DEFAULT_PORT, LOCAL_HOST = 7860, "127.0.0.1"
 
@@ -48,10 +49,10 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
         InputError: if the address cannot be used or Gradio is not installed.
     """
     check_address(host, port)
-    with TemporaryDirectory(prefix="csist-app-") as folder:
+    with workspace() as folder:
         # Set before Gradio is imported, because it reads both at import.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "received")
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "received")
         try:
             from starlette.middleware import Middleware
             from starlette.routing import Route
@@ -65,11 +66,12 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
         from csist.app.uploads import LARGEST_UPLOAD_MB
 
         over, opened = threading.Event(), threading.Event()
-        blocks = build(Sessions(Path(folder) / "sessions"), opened.set)
-        unmixing = Route(endpoint.PATH, endpoint.UnmixEndpoint(Path(folder), SIMULTANEOUS), methods=["POST"])
+        blocks = build(Sessions(folder / "sessions"), opened.set)
+        unmixing = Route(endpoint.PATH, endpoint.UnmixEndpoint(folder, SIMULTANEOUS), methods=["POST"])
         signal.signal(signal.SIGTERM, lambda *_: over.set())
         try:
-            _, address, _ = blocks.launch(
+            address = _launch(
+                blocks, f"{host}, port {port}",
                 server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
                 max_file_size=f"{LARGEST_UPLOAD_MB}mb", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
                 mcp_server=False, enable_monitoring=False, theme=make_theme(), head=HEAD,
@@ -87,6 +89,22 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
             pass
         finally:
             blocks.close(verbose=False)
+
+
+def _launch(blocks: Any, where: str, **options: Any) -> str:
+    """Start the server and return its address.
+
+    Raises:
+        InputError: if it does not answer requests of this machine.
+    """
+    try:
+        _, address, _ = blocks.launch(**options)
+    except ValueError as error:
+        raise InputError(
+            f"the app does not answer on {where}: try again if the machine is busy, else check the proxy settings "
+            f"({one_line(error)[:60]})"
+        ) from error
+    return str(address)
 
 
 def warm_up(opened: threading.Event) -> None:

@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 from csist._types import FloatArray, IntArray
 from csist.frames.extended import EXTENDED_PX
 from csist.frames.grouping import link, ridges, split
-from csist.frames.groups import FrameGroup
+from csist.frames.groups import FrameGroup, ambiguity
 from csist.frames.peaks import Peaks, keep_strongest
 from csist.frames.windows import SolvedWindow, WindowSolver
 from csist.frames.wings import wing_pairs
@@ -75,7 +75,11 @@ class BlobSolver:
             solved = self._solve_again(blobs, solved, unseen)
         return (
             Targets.concatenate(
-                blob.targets.replace(group=np.full(len(blob.targets), number)) for number, blob in enumerate(solved)
+                blob.targets.replace(
+                    group=np.full(len(blob.targets), number),
+                    flags=blob.targets.flags | int(blob.group.flags & Flag.AMBIGUOUS_COUNT),
+                )
+                for number, blob in enumerate(solved)
             ),
             [replace(blob.group, number=number) for number, blob in enumerate(solved)],
         )
@@ -148,6 +152,7 @@ class BlobSolver:
         flags = Flag(0)
         for window in solved:
             flags |= window.flags
+        flags |= ambiguity(_count_probability(solved), sum(len(window.targets) for window in solved))
         return FrameGroup(
             number=0,
             column=int(left),

@@ -9,6 +9,7 @@ import numpy as np
 from csist._types import FloatArray, IntArray
 from csist.frames.grouping import link
 from csist.frames.mask import PixelMask
+from csist.methods.continuous.group import AMBIGUOUS
 from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma
 from csist.targets import Flag, Targets
 
@@ -47,6 +48,20 @@ class FrameGroup:
     degrees_of_freedom: int
     flags: Flag
     samples: tuple[FloatArray, ...] = ()
+
+
+def ambiguity(probability: FloatArray, count: int) -> Flag:
+    """Return AMBIGUOUS_COUNT if other counts than the reported one have a probability above 10 %.
+
+    The targets of a blob in several windows are the most probable ones of each window; the most probable sum may be
+    another one, which this flag states.
+
+    Args:
+        probability: (n,) of 0, 1, 2, ... targets; empty where it is not known.
+        count: number of targets reported.
+    """
+    own = float(probability[count]) if count < len(probability) else 0.0
+    return Flag.AMBIGUOUS_COUNT if probability.size and own < 1.0 - AMBIGUOUS else Flag(0)
 
 
 def pixel_flags(pixels: PixelMask, positions: FloatArray, reach: int) -> IntArray:

@@ -349,6 +349,8 @@ class WindowSolver:
         if missed.size:
             left_over = self.as_peaks(missed)
             targets, group_flags = Targets.concatenate([targets, left_over.targets]), group_flags | left_over.flags
+            # They are taken as certain: each count has as many targets more.
+            probability = np.concatenate([np.zeros(len(left_over.targets)), probability])
         return SolvedWindow(
             targets=targets,
             probability=probability,
@@ -371,15 +373,21 @@ class WindowSolver:
     def _scores(self, found: Targets, peak_of: IntArray) -> tuple[FloatArray, BoolArray]:
         """The unmixer's score of each target, and whether the target is believed.
 
-        With a guessed PSF that score says little about whether a peak's main target is there: it is set to 1, and
-        further targets need `LEAST_EXTRA_SCORE`.
+        With a guessed PSF that score says little about whether a peak's main target is there: what counts is that the
+        target is at the peak, by the probability that its position is within the PSF's footprint. Further targets need
+        `LEAST_EXTRA_SCORE`.
         """
         score = found.score.copy()
         if not self.psf.guessed:
             return score, np.ones(len(found), dtype=bool)
         order = np.argsort(-found.intensity, kind="stable")
-        score[order[np.unique(peak_of[order], return_index=True)[1]]] = 1.0
-        return score, score >= LEAST_EXTRA_SCORE
+        believed = score >= LEAST_EXTRA_SCORE
+        main = order[np.unique(peak_of[order], return_index=True)[1]]
+        spread = np.nan_to_num(0.5 * (found.x_std[main] ** 2 + found.y_std[main] ** 2))
+        # Of a circular normal distribution.
+        score[main] = -np.expm1(-0.5 * self.psf.footprint_px**2 / np.maximum(spread, 1e-300))
+        believed[main] = True
+        return score, believed
 
     def _without_peak(self, found: Targets, noise: float) -> Peaks:
         """The targets of a window that no peak is next to and that are as significant as a peak must be.

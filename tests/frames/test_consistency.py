@@ -1,0 +1,157 @@
+"""What is reported of a target and its group agrees: count, its probability, score, errors and flags."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from csist.frames import FrameOptions, unmix_frame, windows
+from csist.frames.groups import ambiguity
+from csist.frames.windows import Cutout, WindowFit
+from csist.methods.continuous import Continuous
+from csist.methods.continuous.group import Group
+from csist.photometry import forced_photometry
+from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
+from csist.targets import Flag, Targets
+
+SKY = Sensor(GaussianPSF(1.1), shape=(60, 90), background=50.0, read_noise=2.0)
+
+
+def clipped_frame(seed: int) -> np.ndarray:
+    """A frame whose background lies at and below black, so that most of its noise is cut off."""
+    generator = np.random.default_rng(seed)
+    sky = Sensor(GaussianPSF(generator.uniform(0.8, 2.0)), shape=(70, 90))
+    scene = Targets(
+        x=generator.uniform(4, 86, 10), y=generator.uniform(4, 66, 10), intensity=generator.uniform(150, 3000, 10)
+    )
+    noise = generator.normal(generator.uniform(-8.0, 0.0), 4.0, (70, 90))
+    return np.clip(np.rint(sky.render(scene) + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_certain_targets_have_small_errors_on_frames_clipped_at_black(seed: int) -> None:
+    found = unmix_frame(clipped_frame(seed), mode="fast").targets
+    spread = np.nan_to_num(np.hypot(found.x_std, found.y_std))
+    assert (spread[found.score > 0.5] < 1.0).all()
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5, 2.0, 9.0])
+def test_the_score_follows_the_error(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position that may be anywhere in the window had the score of the peak: 9 px and 0.94 in one row."""
+
+    def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: FrameOptions) -> WindowFit:
+        middle = [0.5 * (side - 1) for side in cutout.data.shape]
+        target = Targets(
+            x=[middle[1]], y=[middle[0]], intensity=[1500.0], score=[0.94], x_std=[spread], y_std=[spread],
+            intensity_std=[20.0],
+        )  # fmt: skip
+        return WindowFit(target, Group(1, np.array([0.05, 0.95]), 80.0, 80, Flag(0)), noise_std)
+
+    monkeypatch.setattr(windows, "unmix_window", unmix_window)
+    truth = Targets(x=[40.0], y=[30.0], intensity=[1500.0])
+    found = unmix_frame(SKY.observe(truth, 3), mode="fast").targets  # the PSF is guessed
+    assert len(found) == 1
+    assert found.score[0] > 0.8 if spread < 1.0 else found.score[0] < 0.94
+    assert found.score[0] < 0.1 or spread < 9.0
+    # No more certain than a circular normal distribution of this error lets it be at the peak.
+    assert found.score[0] <= 1.0 - np.exp(-0.5 * (6.0 / found.x_std[0]) ** 2) + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_count_of_a_group_is_the_most_probable_one_and_has_as_many_rows(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    x, y = (generator.uniform(4, side - 4, 45) for side in (116, 96))
+    sky = Sensor(GaussianPSF(1.2), shape=(100, 120), background=30.0, read_noise=2.0)
+    image = sky.observe(Targets(x=x, y=y, intensity=generator.uniform(60, 1500, 45)), seed)
+    for psf in (None, 1.2):
+        result = unmix_frame(image, mode="fast", detector="contrast", psf=psf)
+        assert len(result.groups) > 5
+        for group in result.groups:
+            own = result.targets[result.targets.group == group.number]
+            assert len(own) == group.count
+            if not group.count_probability.size:
+                continue
+            likely = int(group.count_probability.argmax())
+            if group.windows == 1:
+                assert likely == group.count
+            elif likely != group.count:
+                assert Flag.AMBIGUOUS_COUNT in group.flags
+            if Flag.AMBIGUOUS_COUNT in group.flags:
+                assert (own.flags & int(Flag.AMBIGUOUS_COUNT)).all()
+
+
+def test_a_sum_of_windows_can_be_ambiguous_where_none_of_them_is() -> None:
+    one = np.array([0.07, 0.93])
+    together = np.convolve(np.convolve(one, one), one)
+    assert together[3] < 0.9 and ambiguity(together, 3) == Flag.AMBIGUOUS_COUNT
+    assert ambiguity(one, 1) == Flag(0) and ambiguity(np.empty(0), 4) == Flag(0)
+    assert ambiguity(one, 2) == Flag.AMBIGUOUS_COUNT  # more than the window allows
+
+
+# --- the documentation of the flags -------------------------------------------------------------------------
+
+
+def window(scene: Targets, sensor: Sensor, **options: object) -> tuple[Targets, Group]:
+    image = options.pop("image", None)
+    image = sensor.observe(scene, 1) if image is None else image
+    targets, groups = Continuous(sensor=sensor, mode="fast", **options).solve(np.asarray(image)[None])  # type: ignore[arg-type]
+    return targets[0], groups[0]
+
+
+def test_at_bound_is_a_flux_that_the_prior_does_not_allow() -> None:
+    found, _ = window(
+        Targets(x=[5.1], y=[5.2], intensity=[400.0]),
+        Sensor(read_noise=1.0),
+        prior=ScenePrior(intensity_range=(50, 300), count_range=(1, 1)),
+    )
+    assert found.flags[0] & Flag.AT_BOUND
+    allowed, _ = window(Targets(x=[5.1], y=[5.2], intensity=[200.0]), Sensor(read_noise=1.0))
+    assert not allowed.flags[0] & Flag.AT_BOUND
+
+
+def test_saturated_is_a_pixel_at_the_ceiling() -> None:
+    sensor = Sensor(read_noise=1.0, saturation=120.0)
+    scene = Targets(x=[5.1], y=[5.2], intensity=[400.0])
+    bright, group = window(scene, sensor)
+    assert bright.flags[0] & Flag.SATURATED and Flag.SATURATED in group.flags
+    faint, group = window(scene.replace(intensity=[100.0]), sensor)
+    assert not faint.flags[0] & Flag.SATURATED and Flag.SATURATED not in group.flags
+
+
+def test_masked_is_a_pixel_without_a_value() -> None:
+    sensor = Sensor(read_noise=1.0)
+    image = sensor.observe(Targets(x=[5.1], y=[5.2], intensity=[230.0]), 0)
+    image[4, 4] = np.nan
+    found, group = window(Targets.empty(), sensor, image=image, mask_nan=True)
+    assert len(found) == 1 and found.flags[0] & Flag.MASKED and Flag.MASKED in group.flags
+
+
+def test_ambiguous_count_is_a_pair_that_may_be_one_target() -> None:
+    sensor = Sensor(read_noise=8.0)
+    flagged = 0
+    for seed in range(4):
+        pair = Targets(x=[5.0, 5.45], y=[5.0, 5.1], intensity=[230.0, 230.0])
+        found, group = window(pair, sensor, image=sensor.observe(pair, seed))
+        others = 1.0 - group.count_probability[group.count]
+        assert (others > 0.1) == (Flag.AMBIGUOUS_COUNT in group.flags)
+        assert all(bool(bits & Flag.AMBIGUOUS_COUNT) == (others > 0.1) for bits in found.flags)
+        flagged += others > 0.1
+    assert flagged > 0
+
+
+def test_poor_fit_is_light_that_no_points_explain() -> None:
+    image = np.zeros((11, 11))
+    image[5, :] = 200.0
+    found, group = window(Targets.empty(), Sensor(read_noise=1.0), image=image)
+    assert Flag.POOR_FIT in group.flags
+    assert all(bits & Flag.POOR_FIT for bits in found.flags) and (found.score < 0.2).all()
+
+
+def test_upper_limit_is_a_flux_below_three_standard_errors() -> None:
+    image = SKY.observe(Targets(x=[20.0], y=[30.0], intensity=[1500.0]), 2)
+    measured = forced_photometry(image, [20.0, 60.0], [30.0, 20.0], psf=1.1, noise_std=2.0)
+    faint = measured.intensity < 3.0 * measured.intensity_std
+    assert faint.tolist() == [False, True]
+    assert [bool(bits & Flag.UPPER_LIMIT) for bits in measured.flags] == faint.tolist()
