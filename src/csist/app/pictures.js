@@ -185,14 +185,14 @@ window.csist = (() => {
     const narrow = window.innerWidth < NARROW_PX;
     // As high as the image is for its width, so that no gap is left above and below it.
     const alone = data.panels.length === 1;
-    const frame = alone ? { width: 130, height: 80 } : { width: 60, height: 128 };
+    const frame = alone ? { width: 130, height: 80 } : { width: 60, height: 175 };
     const wide = Math.max(plot.clientWidth - frame.width, 100);
     const high = (wide * data.shape[0]) / data.shape[1] + frame.height;
     plot.style.height = `${Math.min(high, Math.max(0.8 * window.innerHeight, 300), 560)}px`;
     const axis = { showgrid: false, zeroline: false, ticks: "outside", constrain: "domain", automargin: true };
     const [rows, columns] = data.shape.map((count) => count * data.step);
     const layout = {
-      margin: { l: 44, r: 10, t: 30, b: alone ? 50 : 88 }, showlegend: false, hovermode: "closest",
+      margin: { l: 44, r: 10, t: 30, b: alone ? 50 : 60 }, showlegend: false, hovermode: "closest",
       dragmode: narrow ? false : "zoom", // a finger scrolls the page
       paper_bgcolor: "white", plot_bgcolor: "white", font: { color: "#27272a" },
       xaxis: { ...axis, title: { text: "x in px", standoff: 8 }, range: [-0.5, columns - 0.5] },

@@ -7,12 +7,10 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from csist.app.guard import LOCAL_NAMES, ContentPolicy, SameOrigin
 from csist.app.workspace import workspace
 from csist.checks import InputError
-from csist.files import one_line
 
 DEFAULT_PORT, LOCAL_HOST = 7860, "127.0.0.1"
 
@@ -70,11 +68,12 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
         unmixing = Route(endpoint.PATH, endpoint.UnmixEndpoint(folder, SIMULTANEOUS), methods=["POST"])
         signal.signal(signal.SIGTERM, lambda *_: over.set())
         try:
-            address = _launch(
-                blocks, f"{host}, port {port}",
+            _, address, _ = blocks.launch(
                 server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
                 max_file_size=f"{LARGEST_UPLOAD_MB}mb", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
                 mcp_server=False, enable_monitoring=False, theme=make_theme(), head=HEAD,
+                # Gradio would ask for its own page, perhaps through a proxy, and give up after 3 s on a busy machine.
+                _frontend=False,
                 app_kwargs={
                     "middleware": [Middleware(ContentPolicy), Middleware(SameOrigin, local=host in LOCAL_NAMES)],
                     "routes": [*script_routes(), unmixing],
@@ -89,22 +88,6 @@ def serve(host: str = LOCAL_HOST, port: int = DEFAULT_PORT, ready: Callable[[str
             pass
         finally:
             blocks.close(verbose=False)
-
-
-def _launch(blocks: Any, where: str, **options: Any) -> str:
-    """Start the server and return its address.
-
-    Raises:
-        InputError: if it does not answer requests of this machine.
-    """
-    try:
-        _, address, _ = blocks.launch(**options)
-    except ValueError as error:
-        raise InputError(
-            f"the app does not answer on {where}: try again if the machine is busy, else check the proxy settings "
-            f"({one_line(error)[:60]})"
-        ) from error
-    return str(address)
 
 
 def warm_up(opened: threading.Event) -> None:
