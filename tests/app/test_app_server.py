@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -36,14 +37,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         yield address, folder
 
 
-def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> http.client.HTTPResponse:
+class Answer(NamedTuple):
+    """Status, content disposition and content of an answer."""
+
+    status: int
+    disposition: str
+    content: bytes
+
+
+def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
     """Send a request as it stands: a client's library would tidy up the path."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=240)
-    connection.request(method, path, body, headers)
-    return connection.getresponse()
+    with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=240)) as connection:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.getheader("content-disposition") or "", answer.read())
 
 
-def upload(address: str, name: str, content: bytes) -> http.client.HTTPResponse:
+def upload(address: str, name: str, content: bytes) -> Answer:
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
     body = head.encode() + b"Content-Type: image/png\r\n\r\n" + content + f"\r\n--{BOUNDARY}--\r\n".encode()
     kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -70,9 +80,8 @@ def test_files_outside_the_folders_of_the_app_are_refused(server: tuple[str, Pat
         "/assets/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
     ):
         answer = ask(address, "GET", path)
-        content = answer.read()
         assert answer.status in (400, 403, 404, 405), (path, answer.status)
-        assert SECRET not in content and b"root:" not in content and b"def serve" not in content, path
+        assert not any(secret in answer.content for secret in (SECRET, b"root:", b"def serve")), path
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser Chromium (Debian: apt-get install chromium)")
@@ -96,7 +105,7 @@ def test_the_file_of_another_visitor_is_refused(server: tuple[str, Path], tmp_pa
         for path in (first, kept[0]):
             answer = ask(address, "GET", f"/gradio_api/file={quote(str(path))}")
             assert answer.status in (403, 404), path
-            assert source.read_bytes()[:100] not in answer.read()
+            assert source.read_bytes()[:100] not in answer.content
         browser.close()
 
 
@@ -114,15 +123,15 @@ def test_an_upload_is_never_shown_as_a_page(server: tuple[str, Path], name: str)
     if answer.status != 200:
         assert 400 <= answer.status < 500
         return
-    (path,) = json.loads(answer.read())
+    (path,) = json.loads(answer.content)
     shown = ask(server[0], "GET", f"/gradio_api/file={quote(path)}")
-    assert shown.status in (403, 404) or "attachment" in (shown.getheader("content-disposition") or "")
+    assert shown.status in (403, 404) or "attachment" in shown.disposition
 
 
 def test_names_of_uploads_cannot_leave_the_folder(server: tuple[str, Path]) -> None:
     address, folder = server
     for name in ("../../escape.png", "..%2F..%2Fescape.png", f"{folder}/escape.png"):
-        upload(address, name, b"x").read()
+        upload(address, name, b"x")
     assert all("received" in path.parts for path in folder.parent.rglob("*escape.png"))
 
 
