@@ -51,3 +51,9 @@ def refused(result: Result, *said: str, code: int = 2) -> None:
     assert "Traceback" not in result[2]
     for part in said:
         assert part in result[2], result[2]
+
+
+def summary_rows(out: str) -> dict[str, str]:
+    """The rows of the printed summary."""
+    rows = (line.split("  ", 1) for line in out.splitlines() if "  " in line)
+    return {name.strip(): value.strip() for name, value in rows}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from cli_helpers import Run, frame, lines, refused, rows_of, windows
+from cli_helpers import Run, frame, lines, refused, rows_of, summary_rows, windows
 from PIL import Image
 
 import csist
@@ -66,8 +66,8 @@ def test_stack_folder_and_video_of_the_same_frames_give_the_same(run: Run, tmp_p
     tables = {}
     for name in ("stack.npy", "folder", "video.mkv"):
         code, out, err = run("unmix", name, "--sequence", *FAST, "-o", "t.csv", "--tracks", "tracks.csv", "--json", "j")
-        assert (code, err) == (0, "")
-        assert "tracks      2" in out
+        assert (code, err) == (0, "csist: folder: 4 image files\n" if name == "folder" else "")
+        assert summary_rows(out)["tracks"] == "2"
         assert json.loads(Path("j").read_text())["images"] == 4
         tables[name] = places("t.csv")
         tracks = pd.read_csv("tracks.csv")
@@ -139,7 +139,7 @@ def test_the_psf_is_measured_once_for_a_sequence(run: Run, tmp_path: Path) -> No
     np.save(tmp_path / "a.npy", stars(3))
     code, out, _ = run("unmix", "a.npy", "--psf", "auto", "--mode", "fast", "--json", "j.json", "--plot", "p.png")
     assert code == 0
-    assert "PSF         sigma 1.1" in out or "PSF         sigma 1.0" in out
+    assert summary_rows(out)["PSF"].startswith(("sigma 1.1", "sigma 1.0"))
     (psf,) = json.loads(Path("j.json").read_text())["psf"]
     assert psf["image"] == "a.npy"
     assert psf["sigma_px"] == pytest.approx(1.1, rel=0.03)

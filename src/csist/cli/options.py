@@ -105,6 +105,12 @@ ZeroPointOption = Annotated[
     typer.Option("--zero-point", help="Magnitude of one count, for magnitudes.", rich_help_panel=UNITS_PANEL),
 ]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a figure (.png, .svg or .pdf).")]
+PlotsOption = Annotated[
+    Path | None, typer.Option("--plots", help="Write a figure (.png) of each image or frame into this new folder.")
+]
+VideoOption = Annotated[
+    Path | None, typer.Option("--video", help="Write a sequence with its targets and tracks as a video (.mp4, .mkv).")
+]
 
 
 def check_mode(mode: str | None) -> None:
