@@ -52,7 +52,7 @@ class BlobSolver:
     Args:
         windows: unmixes their windows.
         workers: threads.
-        progress: told of the blobs done.
+        progress: called with the number of blobs done.
     """
 
     windows: WindowSolver

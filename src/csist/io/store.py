@@ -107,7 +107,7 @@ def new_store(
     """A store under a temporary name with its attributes set; it gets its name when the block ends well."""
     # Since HDF5 1.8 an attribute can exceed 64 KB, as the card of a measured PSF may.
     with atomic_path(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
-        # Of fixed length: on a damaged file, the library can read variable-length strings for ever.
+        # Of fixed length: on a damaged file, the library can read variable-length strings endlessly.
         file.attrs["format"] = np.bytes_(FORMAT.encode())
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["csist_version"] = np.bytes_(package_version().encode())

@@ -55,7 +55,7 @@ class TrainingConfig:
     """Settings of a training, checked.
 
     Args:
-        data: store (.h5) to train on; without one, new scenes are simulated for ever.
+        data: store (.h5) to train on; without one, new scenes are generated on the fly.
         ratio: sub-pixel grid ratio.
         output: folder of the results, made where it is missing.
         max_samples: samples in all, over all sessions; the schedule ends there.
