@@ -14,7 +14,7 @@ COPY src ./src
 RUN pip install -c constraints-cpu.txt '.[app,astro,video]' && rm -rf /source
 
 # The solver is compiled here, so that the first image takes seconds.
-RUN useradd --create-home csist && mkdir -p /var/cache/csist /data && chown csist /var/cache/csist /data
+RUN useradd --create-home csist && install -d -m 1777 /var/cache/csist /data
 USER csist
 WORKDIR /data
 RUN python -c "import csist, numpy; csist.unmix(numpy.random.default_rng(0).normal(size=(11, 11))); \

@@ -21,6 +21,7 @@ from docs_networks import (
     recipes,
     short_trainings,
     training_steps,
+    weights_size,
     yolo,
     yolo_budget,
 )
@@ -54,7 +55,7 @@ MACROS: dict[str, Callable[..., str]] = {
         aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
         published, published_beside, pulls, recipes, results, short_trainings, speed, speeds, summary, table,
-        training_steps, weights, wrong_model, yolo, yolo_budget,
+        training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

@@ -247,10 +247,15 @@ def completeness() -> Figure:
 def calibration() -> Figure:
     """Stated against observed probability, from `benchmarks/bench_calibration.py`."""
     fields = ReliabilityCurve._fields
-    return calibration_curves({
+    curves = {
         f"{row['mode']}, noise {row['noise_std']:g}": ReliabilityCurve(*(np.array(row[name]) for name in fields))
         for row in read_result("calibration")["rows"]
-    })  # fmt: skip
+    }
+    figure = calibration_curves(curves)
+    axis = figure.axes[0]
+    lowest = min(float(min(curve.score.min(), curve.right.min())) for curve in curves.values()) - 0.05
+    axis.set(xlim=(lowest, 1.01), ylim=(lowest, 1.01))  # most detections are nearly certain
+    return figure
 
 
 def pixel_phase() -> Figure:

@@ -58,6 +58,7 @@ def test_how_windows_are_known(run: Run, tmp_path: Path) -> None:
     Path("card.json").write_text(json.dumps(SENSOR.to_card()))
     for options, expected in (
         (("--noise-std", "1"), ("assumed", "given", "assumed")),
+        (("--noise-std", "0"), ("assumed", "given", "assumed")),
         ((), ("assumed", "measured", "assumed")),
         (("--sensor", "card.json"), ("given", "given", "given")),
         (("--psf-sigma", "0.5", "--background", "0"), ("given", "measured", "given")),

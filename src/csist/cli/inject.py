@@ -42,7 +42,7 @@ def inject(
         Path, typer.Argument(metavar="FRAME", help="One frame, larger than 16 px (PNG, TIFF, FITS, NPY).")
     ],
     groups: Annotated[int, typer.Option("--groups", help="Number of groups to inject.")] = 200,
-    count: Annotated[str, typer.Option("--count", help="Targets per group: 2, or several as 1,2,3.")] = "2",
+    count: Annotated[str, typer.Option("--count", help="Targets per group: 2, or several values such as 1,2,3.")] = "2",
     flux: Annotated[
         str | None,
         typer.Option(

@@ -102,7 +102,7 @@ def measured_windows(
 
     carded = settings.sensor is not None or images.sensor is not None
     measured = settings.psf_measured is not None
-    stated = settings.noise_for(images, sensor) or sensor.read_noise
+    stated = settings.noise_for(images, sensor) is not None or sensor.read_noise > 0.0
     return Measured(
         psf_sigma_px=float(equivalent_sigma(sensor.psf)),
         psf_known="measured" if measured else "given" if carded or settings.psf is not None else "assumed",
