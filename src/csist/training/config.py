@@ -61,7 +61,7 @@ class TrainingConfig:
         max_samples: total number of samples over all sessions; the schedule ends there.
         max_minutes: end this session after so many minutes; without max_samples the schedule ends there.
         resume: continue from the checkpoint in the folder, if there is one.
-        start: weight file of this method to start from (.safetensors); from another ratio, the tensors that fit are used.
+        start: weight file of this method to start from (.safetensors); of one for another ratio, what fits is used.
         options: the method's own options.
         seed: seed of the initial weights, the order of the samples and the simulated scenes.
         batch_size: samples per step and process.
