@@ -299,6 +299,7 @@ DIAGRAMS = ("architecture",)
 
 
 def main() -> None:
+    """Draw the figures that are named, or all."""
     for name in sys.argv[1:] or FIGURES:
         with styled():
             suffix = ".svg" if name in DIAGRAMS else ".png"

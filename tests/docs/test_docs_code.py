@@ -40,6 +40,8 @@ QUICK = {
 
 
 class Block(NamedTuple):
+    """A fenced block of a page; `reason` says why it is not run."""
+
     kind: str
     code: str
     reason: str | None

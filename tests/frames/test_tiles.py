@@ -1,3 +1,5 @@
+"""Very large frames, unmixed tile by tile."""
+
 import pickle
 
 import numpy as np
