@@ -73,7 +73,7 @@ ESTIMATORS: dict[str, Estimator] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=200, help="windows a phase")
+    parser.add_argument("--draws", type=int, default=200, help="windows per phase")
     draws = parser.parse_args().draws
     rng = np.random.default_rng(11)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ESTIMATORS}

@@ -236,7 +236,7 @@ def targets_met(rows: dict[str, Any]) -> list[dict[str, Any]]:
     below = [f"{name} at {each}" for name in BASELINES for each in at[OURS] if at[OURS][each] <= at[name][each]]
     return [
         {
-            "aim": f"detection probability at {rate} false alarms a pixel at least {TARGET['probability']:.2f}",
+            "aim": f"detection probability at {rate} false alarms per pixel at least {TARGET['probability']:.2f}",
             "value": at[OURS][rate],
             "met": at[OURS][rate] >= TARGET["probability"],
         },
@@ -267,7 +267,7 @@ def draw(result: dict[str, Any]) -> Figure:
                 axis.fill_between(curve["false_per_pixel"], low, high, color=colour, alpha=0.12, linewidth=0)
         axis.set_xscale("log")
         axis.set_ylim(0.0, 1.02)
-        axis.set_xlabel("false alarms a pixel")
+        axis.set_xlabel("false alarms per pixel")
         axis.set_ylabel("detection probability")
         axis.set_title("Real infrared frames (SIRST v2 and close), bands: 95 %")
         axis.legend(loc="lower right")

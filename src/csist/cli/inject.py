@@ -196,7 +196,7 @@ def read_frame(path: Path, settings: Settings) -> FrameSequence:
     if len(stack) != 1:
         raise InputError(f"{path} holds {len(stack)} images: choose one, as with --frames 0:1")
     if is_window(stack.shape):
-        raise InputError(f"{path} is a window of at most {WINDOW_SIDE_PX} px a side: groups are injected into frames")
+        raise InputError(f"{path} is a window of at most {WINDOW_SIDE_PX} px per side: groups are injected into frames")
     return sequence_of_stack(stack)
 
 

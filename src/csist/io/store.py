@@ -61,7 +61,7 @@ class SplitArrays:
             InputError: if the numbers of images and of targets differ.
         """
         if len(images) != len(targets):
-            raise InputError(f"there must be one Targets an image, got {len(targets)} for {len(images)} images")
+            raise InputError(f"there must be one Targets per image, got {len(targets)} for {len(images)} images")
         count = np.array([len(each) for each in targets], dtype=np.int64)
         padded = np.full((len(targets), int(count.max(initial=0)), 3), np.nan)
         for row, each in zip(padded, targets, strict=True):

@@ -170,7 +170,7 @@ class UnmixingData(lightning_package.LightningDataModule):
 
     Args:
         source: training pairs.
-        batch_size: samples a step, of one process.
+        batch_size: samples per step, of one process.
         steps: batches in an epoch.
     """
 

@@ -108,7 +108,7 @@ def _check_windows(path: Any, shape: tuple[int, ...]) -> None:
 
     if not is_window(shape):
         raise InputError(
-            f"--joint is for windows of at most {WINDOW_SIDE_PX} px a side, {path} has frames of "
+            f"--joint is for windows of at most {WINDOW_SIDE_PX} px per side, {path} has frames of "
             f"{shape[1]} x {shape[2]} px: cut a window around the group (--roi)"
         )
 

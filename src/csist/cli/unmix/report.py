@@ -121,7 +121,7 @@ def psf_text(psf: dict[str, Any]) -> str:
 
 
 def groups_table(rows: list[dict[str, Any]]) -> Any:
-    """One row a group; a probability that a group does not have (fewer targets possible) is blank."""
+    """One row per group; a probability that a group does not have (fewer targets possible) is blank."""
     from csist.io import rows_table
 
     place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
