@@ -25,16 +25,11 @@ from docs_networks import (
     yolo,
     yolo_budget,
 )
+from docs_real import aims, crowded_stars, frames, infrared_stars, injected, injected_limit
 from docs_tables import (
-    aims,
-    crowded_stars,
     figure,
     flags,
     flat_prior,
-    frames,
-    infrared_stars,
-    injected,
-    injected_limit,
     ista_settings,
     methods,
     metric_example,
