@@ -107,9 +107,7 @@ def _read_map(kind: str, text: str, path: Path, shape: tuple[int, ...], read: Re
     if values.shape[0] == 1 and values.ndim == 3 and values.shape != shape:
         values = values[0]
     if values.shape not in (shape, shape[-2:]):
-        raise InputError(
-            f"{kind} {text} has the shape {values.shape}, {path} has {tuple(shape)}: both shapes must be equal"
-        )
+        raise InputError(f"{kind} {text} has the shape {values.shape}, {path} has {tuple(shape)}: they must be alike")
     return values, (unit or "").upper().partition(",")[0]
 
 

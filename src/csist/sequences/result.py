@@ -22,10 +22,10 @@ class Track:
         id: number of the track.
         first: frame in which it starts.
         last: frame in which it ends.
-        state: (5,) x, y in px, velocity in px per frame, and mean intensity in counts, in the first frame.
+        state: (5,) x, y in px, velocity in px a frame, and mean intensity in counts, in the first frame.
         covariance: (5, 5) of the state.
         existence_probability: that a target lies within 0.25 px of the path, the mean over the frames.
-        bend: (2,) acceleration in px per frame squared; zero where the motion is linear.
+        bend: (2,) acceleration in px a frame squared; zero where the motion is linear.
     """
 
     id: int

@@ -57,7 +57,7 @@ def unmix_sequence(
     the scintillation of each flux from frame to frame is integrated out. A single frame is passed to `csist.unmix`.
 
     Args:
-        stack: windows (T, H, W) in counts, at most 16 px per side, in order. A frame of nothing but NaN is missing; a
+        stack: windows (T, H, W) in counts, of at most 16 px a side, in order. A frame of nothing but NaN is missing; a
             frame that repeats the one before is left out.
         sensor: as for `csist.unmix`.
         prior: prior of the first frame, or with speeds and scintillation as a `MotionPrior`; None for
@@ -67,7 +67,7 @@ def unmix_sequence(
         noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
         mode: "accurate" or "fast".
         times: (T,) times of the frames, increasing, in units of the frame interval; None for 0, 1, 2, ...
-        motion_std_px: step of the random walk of "free" in px per frame.
+        motion_std_px: step of the random walk of "free" in px a frame.
         mask_nan: leave NaN pixels out instead of refusing them; frames of nothing but NaN are always left out.
 
     Returns:
@@ -95,8 +95,8 @@ def unmix_sequence(
         raise InputError(f"a sequence is a stack (T, H, W), got one image of shape {array.shape}: use unmix")
     if not is_window(images.shape):
         raise InputError(
-            f"a sequence of windows has at most {WINDOW_SIDE_PX} px per side, got {images.shape[1]} x "
-            f"{images.shape[2]}: cut a window around the group"
+            f"a sequence of windows has at most {WINDOW_SIDE_PX} px a side, got {images.shape[1]} x {images.shape[2]}: "
+            "cut a window around the group"
         )
     law = prior if isinstance(prior, MotionPrior) else MotionPrior(start=prior or ScenePrior.flat())
     time = _check_times(times, len(images))
@@ -133,7 +133,7 @@ def _check_times(times: ArrayLike | None, number: int) -> FloatArray:
         return np.arange(number, dtype=np.float64)
     values = np.asarray(times, dtype=np.float64)
     if values.shape != (number,) or not np.isfinite(values).all():
-        raise InputError(f"times must be {number} finite numbers, one per frame, got shape {values.shape}")
+        raise InputError(f"times must be {number} finite numbers, one a frame, got shape {values.shape}")
     late = np.flatnonzero(np.diff(values) <= 0.0)
     if len(late):
         place = int(late[0]) + 1
