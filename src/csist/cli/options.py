@@ -118,6 +118,13 @@ ZeroPointOption = Annotated[
     ),
 ]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a figure (.png, .svg or .pdf).")]
+BestPlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        help="Write a figure (.png, .svg or .pdf) of the frame with the surest pair of targets, or of four windows.",
+    ),
+]
 PlotsOption = Annotated[
     Path | None, typer.Option("--plots", help="Write a figure (.png) of each image or frame into this new folder.")
 ]

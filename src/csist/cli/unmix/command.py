@@ -15,6 +15,7 @@ from csist.checks import InputError
 from csist.cli.config import ConfigOption
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
+    BestPlotOption,
     ChannelOption,
     DarkOption,
     DetectorOption,
@@ -35,7 +36,6 @@ from csist.cli.options import (
     PageOption,
     PixelScaleOption,
     PlaneOption,
-    PlotOption,
     PlotsOption,
     PriorOption,
     PsfSigmaOption,
@@ -161,7 +161,7 @@ def unmix(
     sky: SkyOption = False,
     electrons: ElectronsOption = False,
     zero_point: ZeroPointOption = None,
-    plot: PlotOption = None,
+    plot: BestPlotOption = None,
     plots: PlotsOption = None,
     video: VideoOption = None,
     json_target: JsonOption = None,
