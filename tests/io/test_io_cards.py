@@ -132,8 +132,8 @@ def test_text_that_is_no_json(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     for text, said in (
         ("{", "it is not JSON"),
-        (DEEP, "nested too deeply|no JSON|it: "),
-        ("", "no JSON"),
+        (DEEP, "nested too deeply|not JSON|it: "),
+        ("", "not JSON"),
         ('"a"', "it: "),
     ):
         path.write_text(text)
