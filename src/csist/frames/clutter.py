@@ -16,10 +16,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from csist._types import FloatArray
+from csist.frames.medians import surroundings
 from csist.frames.options import FALSE_ALARM_RATE
 from csist.frames.peaks import Peaks
 
@@ -48,7 +49,9 @@ def least_probability(false_alarm_rate: float) -> float:
     return float(min(LEAST_PROBABILITY * (FALSE_ALARM_RATE / false_alarm_rate) ** RATE_EXPONENT, 0.9))
 
 
-def target_probability(flattened: FloatArray, peaks: Peaks, floor: float, sigma_px: float | None) -> FloatArray:
+def target_probability(
+    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None
+) -> FloatArray:
     """Probability (n,) that each peak is a target and not clutter.
 
     Args:
@@ -63,7 +66,9 @@ def target_probability(flattened: FloatArray, peaks: Peaks, floor: float, sigma_
     return np.asarray(expit(logit + by_all * leads[:, 0] + by_most * leads[:, 1]))
 
 
-def directional_leads(flattened: FloatArray, peaks: Peaks, floor: float, sigma_px: float | None) -> FloatArray:
+def directional_leads(
+    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None
+) -> FloatArray:
     """Lead (n, 2) of each peak over all directions around it, and over all but `SPARED`, in units of the scatter.
 
     Args:
@@ -77,7 +82,7 @@ def directional_leads(flattened: FloatArray, peaks: Peaks, floor: float, sigma_p
     probe, ring = _probe(max(1.0, (sigma_px or 0.0) / USUAL_SIGMA_PX))
     reach = ring.shape[0] // 2
     rows, columns = np.rint(peaks.y).astype(int), np.rint(peaks.x).astype(int)
-    windows = sliding_window_view(np.pad(flattened, reach, mode="reflect"), ring.shape)[rows, columns]
+    windows = surroundings(flattened, rows, columns, reach).astype(np.float64)
     beside = windows[:, ring]
     empty = np.isnan(beside)
     beside = (

@@ -62,7 +62,7 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     """
     column, row, half = round(x), round(y), HALF_WINDOW_PX
     part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
-    data = flattened[part]
+    data = flattened[part].astype(np.float64, copy=False)
     good = np.isfinite(data)
     if good.sum() < FEWEST_PIXELS:
         return None
