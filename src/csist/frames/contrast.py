@@ -12,8 +12,9 @@ z is piecewise linear. White noise gives k = 1.
 
 Where clear sky and clutter meet, a wide neighbourhood judges the one by the other, and a narrow one holds too little of
 a tail. A peak's significance is therefore the geometric mean of two: by the neighbourhood, and by a ring around the
-peak. Where most of a frame's strong spots have the shape of the PSF they are not clutter, however many; the tail is
-then measured beside them.
+peak. In clutter every spot that stands out of the noise alone is a candidate, too, and a candidate becomes a peak by
+its probability to be a target (`csist.frames.clutter`). Where most of a frame's strong spots have the shape of the PSF
+they are not clutter, however many; the tail is then measured beside them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from scipy.special import ndtri
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background import Background, noise_floor
-from csist.frames.clutter import least_probability, target_probability
+from csist.frames.clutter import clutter_features, least_probability, target_probability
 from csist.frames.kernels import (
     Tail,
     box_values,
@@ -41,7 +44,7 @@ from csist.frames.kernels import (
     tail_values,
 )
 from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
-from csist.frames.point_sources import PointSources, point_sources
+from csist.frames.point_sources import SPOTS_APART_PX, PointSources, point_sources, strong_spots
 from csist.frames.responses import Response, contrast_response
 from csist.physics.psf import PSF, equivalent_sigma
 
@@ -114,9 +117,14 @@ class ContrastFrame:
         return [contrast_response(self.flattened, scale) for scale in self.scales]
 
     @cached_property
+    def spots(self) -> Peaks:
+        """The spots that stand out of the noise alone, strongest first."""
+        return strong_spots(self.noise, self.responses)
+
+    @cached_property
     def sources(self) -> PointSources | None:
         """The spots that look like point sources, if most of the strong ones do."""
-        return point_sources(self.flattened, self.noise, self.responses, self.sigma_px)
+        return point_sources(self.flattened, self.noise, self.spots, self.sigma_px)
 
     @cached_property
     def beside(self) -> BoolArray:
@@ -147,15 +155,32 @@ class ContrastFrame:
     def significant(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots by their significance alone, and the threshold in standard deviations."""
         threshold = threshold_sigmas(false_alarm_rate, len(self.scales))
-        return _significant_peaks(self.responses, self.valid, self.beside, self.floor, threshold), threshold
+        tails = _tails(self.responses, self.beside, self.floor)
+        return _significant_peaks(tails, self.valid, self.beside, threshold, Peaks(*np.empty((4, 0)))), threshold
+
+    def candidates(self, false_alarm_rate: float) -> tuple[Peaks, float]:
+        """Spots by their significance or by what they are above the noise alone, and the threshold.
+
+        A few long edges or wires hide a target from the former.
+        """
+        threshold = threshold_sigmas(false_alarm_rate, len(self.scales))
+        tails = _tails(self.responses, self.beside, self.floor)
+        return _significant_peaks(tails, self.valid, self.beside, threshold, self.spots), threshold
+
+    def clutter_features(self, candidates: Peaks) -> FloatArray:
+        """What tells targets from clutter (n, features) at each candidate, see `csist.frames.clutter`."""
+        seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)
+        rows, columns = np.rint(candidates.y).astype(int), np.rint(candidates.x).astype(int)
+        return clutter_features(seen, candidates, self.floor, self.sigma_px, self.beside[rows, columns])
 
     def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots, most significant first, and the threshold; in clutter those that are likely targets."""
-        peaks, threshold = self.significant(false_alarm_rate)
-        if not len(peaks) or self.noise_limited:
+        if self.noise_limited:
+            return self.significant(false_alarm_rate)
+        peaks, threshold = self.candidates(false_alarm_rate)
+        if not len(peaks):
             return peaks, threshold
-        seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)
-        probability = target_probability(seen, peaks, self.floor, self.sigma_px)
+        probability = target_probability(self.clutter_features(peaks))
         return replace(peaks, score=probability)[probability >= least_probability(false_alarm_rate)], threshold
 
 
@@ -205,40 +230,71 @@ def tail_significance(
     return tail_map(response, _local_quantiles(response, valid, box_px), tail)
 
 
+class _LocalTail(NamedTuple):
+    """Responses (H, W) of a filter, their local quantiles (3, r, c), and how both become standard deviations."""
+
+    values: NDArray[np.floating]
+    mesh: FloatArray
+    tail: Tail
+
+
+def _tails(responses: Sequence[Response], beside: BoolArray, floor: float) -> list[_LocalTail]:
+    """The local tails of the responses on some pixels (H, W); the floor is the smallest noise of a pixel in counts."""
+    return [
+        _LocalTail(
+            values,
+            _local_quantiles(values, beside, TAIL_BOX_PX),
+            Tail(*_TAIL_SIGMAS, floor * gain, SMALLEST_TAIL_EXPONENT),
+        )
+        for values, gain in responses
+    ]
+
+
 def _significant_peaks(
-    responses: Sequence[Response], valid: BoolArray, beside: BoolArray, floor: float, threshold: float
+    every: Sequence[_LocalTail], valid: BoolArray, beside: BoolArray, threshold: float, spots: Peaks
 ) -> Peaks:
-    """Peaks at or above a threshold by the contrast measure (see the module's text), most significant first.
+    """Peaks at or above a threshold by the contrast measure (see the module's text), and spots, most significant first.
 
     Args:
-        responses: of the Laplacians of Gaussian.
+        every: local tails of the filters' responses.
         valid: (H, W) pixels that count.
         beside: (H, W) pixels on which the tail is measured.
-        floor: smallest noise of a pixel in counts.
         threshold: smallest significance.
+        spots: further ones, which are kept whatever their significance, unless a peak is next to them.
     """
-    tails = [Tail(*_TAIL_SIGMAS, floor * gain, SMALLEST_TAIL_EXPONENT) for _, gain in responses]
-    meshes = [_local_quantiles(values, beside, TAIL_BOX_PX) for values, _ in responses]
-    every = list(zip((values for values, _ in responses), meshes, tails, strict=True))
     marks, best = np.zeros(valid.shape, dtype=bool), np.zeros(valid.shape, dtype=np.float32)
     for values, mesh, tail in every:
         mark_tail(values, mesh, tail, LEAST_WIDE_SHARE * threshold, marks)
     marks &= valid
     for values, mesh, tail in every:
         raise_to_tail(values, mesh, tail, marks, best)
-    peaks = find_peaks(best, LEAST_WIDE_SHARE * threshold)
+    beside = beside & (best < threshold)  # other sources are not clutter
+    peaks = _judged(every, find_peaks(best, LEAST_WIDE_SHARE * threshold), beside, threshold)
+    peaks = peaks[peaks.significance >= threshold]
+    if len(spots) and len(peaks):
+        spots = spots[np.asarray(KDTree(peaks.positions).query(spots.positions)[0]) > SPOTS_APART_PX]
+    return peaks.merged(_judged(every, spots, beside, threshold))
+
+
+def _judged(every: Sequence[_LocalTail], peaks: Peaks, beside: BoolArray, threshold: float) -> Peaks:
+    """Peaks with their significance by the contrast measure, most significant first.
+
+    Args:
+        every: local tails of the filters' responses.
+        peaks: n positions.
+        beside: (H, W) pixels that a ring around a peak may hold.
+        threshold: significance at which the score is a half.
+    """
     if not len(peaks):
         return peaks
     places = np.rint(peaks.positions[:, ::-1]).astype(np.int64)
-    beside = beside & (best < threshold)  # other sources are not clutter
-    significance = np.zeros(len(peaks))
+    significance = np.full(len(peaks), 1e-3)
     for values, mesh, tail in every:
         near = _ring_significance(values, places, beside, tail)
         far = tail_values(values, mesh, tail, places)
         np.maximum(significance, np.where(np.isnan(near), far, np.sqrt(near * far)), out=significance)
-    order = np.argsort(-significance, kind="stable")
     judged = Peaks.beyond(threshold, peaks.x, peaks.y, significance)
-    return judged[order[significance[order] >= threshold]]
+    return judged[np.argsort(-significance, kind="stable")]
 
 
 def _ring_significance(response: NDArray[np.floating], places: IntArray, beside: BoolArray, tail: Tail) -> FloatArray:

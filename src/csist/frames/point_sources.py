@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.medians import surroundings
-from csist.frames.peaks import find_peaks, keep_strongest
+from csist.frames.peaks import Peaks, find_peaks, keep_strongest
 from csist.frames.responses import Response
 from csist.frames.spots import typical_sigma
 from csist.physics.psf import GaussianPSF
 
 SPOT_SIGMAS = 10.0
 """Significance against the noise alone from which a spot's shape is examined."""
+SPOTS_APART_PX = 3.0
+"""Weaker spots closer than this to another one are parts of it."""
 POINT_CORRELATION = 0.8
 """Correlation with the PSF from which a spot looks like a point source."""
 POINT_SHARE = 0.5
@@ -70,19 +72,12 @@ def shape_correlation(
     return best
 
 
-def point_sources(
-    flattened: NDArray[np.floating],
-    noise: FloatArray,
-    responses: Sequence[Response],
-    sigma_px: float | None,
-) -> PointSources | None:
-    """The spots that look like point sources, if most of the frame's strong spots do; else None.
+def strong_spots(noise: FloatArray, responses: Sequence[Response]) -> Peaks:
+    """Spots that stand out of the noise alone by `SPOT_SIGMAS`, strongest first.
 
     Args:
-        flattened: (H, W) background-subtracted counts, 0 where masked.
         noise: (H, W) standard deviation of a pixel in counts.
-        responses: of the Laplacians of Gaussian to `flattened`.
-        sigma_px: of the PSF; None takes the typical sigma of the strongest spots.
+        responses: of the Laplacians of Gaussian to the background-subtracted frame.
     """
     # Scalars keep the responses' precision.
     significance = responses[0].values * (1.0 / responses[0].gain)
@@ -90,7 +85,20 @@ def point_sources(
     for values, gain in responses[1:]:
         np.maximum(significance, np.multiply(values, 1.0 / gain, out=other), out=significance)
     significance /= noise.astype(significance.dtype)
-    spots = keep_strongest(find_peaks(significance, SPOT_SIGMAS), 3.0)
+    return keep_strongest(find_peaks(significance, SPOT_SIGMAS), SPOTS_APART_PX)
+
+
+def point_sources(
+    flattened: NDArray[np.floating], noise: FloatArray, spots: Peaks, sigma_px: float | None
+) -> PointSources | None:
+    """The spots that look like point sources, if most of them do; else None.
+
+    Args:
+        flattened: (H, W) background-subtracted counts, 0 where masked.
+        noise: (H, W) standard deviation of a pixel in counts.
+        spots: the frame's strong ones, strongest first.
+        sigma_px: of the PSF; None takes the typical sigma of the strongest spots.
+    """
     if not len(spots):
         return None
     if sigma_px is None:
