@@ -4,8 +4,8 @@
 
 A logistic regression on the candidates of the frames of the half `chosen_on` of `real/split.json`. Of the candidates
 of one labelled target the strongest counts. The least probability at which a spot is reported is chosen on answers for
-scenes that were left out of the fit: the smallest one for which a spot that is not labelled is in at most a fifth of
-the frames. Writes `src/csist/frames/clutter.json` and docs/results/clutter.json.
+scenes that were left out of the fit, for which the larger shortfall of detection and of frames free of false spots,
+each against its aim, is least. Writes `src/csist/frames/clutter.json` and docs/results/clutter.json.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from real.wild import AIMS, HALVES, NEAR_PX, SPLIT, LabelledFrame, load, reliabi
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-RIDGE = 1.0
+RIDGE = 8.0
 """Of the coefficients of features scaled to unit variance."""
 LEAST = np.arange(1, 31) / 100.0
 """Probabilities tried as the least one."""
@@ -76,11 +76,14 @@ def main() -> None:
     found = candidates(frames)
     targets = sum(int(frame.labels.max(initial=0)) for frame in frames)
     used = found.foremost(found.features[:, 0] + found.features[:, 1:3].sum(axis=1))
-    probability = cross_validated(found, used, scenes_of(frames)[found.frame])
+    logit = cross_validated(found, used, scenes_of(frames)[found.frame])
+    # Coefficients that are held back make the probabilities of other scenes too moderate.
+    scale = fit(logit[used, None], found.right[used], 0.0)
+    probability = expit(scale[0] + scale[1] * logit)
     rows = [at_least(least, probability, found, targets, len(frames)) for least in LEAST]
-    free_enough = [row for row in rows if row["frames_free"] >= AIMS["frames_free"]]
-    chosen = free_enough[0] if free_enough else rows[-1]
-    weights = fit(found.features[used], found.right[used])
+    chosen = min(rows, key=lambda row: max(AIMS[name] - row[name] for name in ("detection", "frames_free")))
+    weights = scale[1] * fit(found.features[used], found.right[used])
+    weights[0] += scale[0]
     table = {
         "coefficients": dict(zip(("constant", *clutter.FEATURES), np.round(weights, 3).tolist(), strict=True)),
         "least_probability": chosen["least_probability"],
@@ -120,13 +123,13 @@ def candidates(frames: list[LabelledFrame]) -> Candidates:
 
 
 def cross_validated(found: Candidates, used: NDArray[np.bool_], scene: IntArray) -> FloatArray:
-    """Probability (n,) of each candidate by a fit to the other scenes."""
-    probability = np.empty(len(scene))
+    """Logarithm of the odds (n,) of each candidate by a fit to the other scenes."""
+    logit = np.empty(len(scene))
     for number in np.unique(scene):
         out = scene == number
         weights = fit(found.features[used & ~out], found.right[used & ~out])
-        probability[out] = expit(weights[0] + found.features[out] @ weights[1:])
-    return probability
+        logit[out] = weights[0] + found.features[out] @ weights[1:]
+    return logit
 
 
 def at_least(least: float, probability: FloatArray, found: Candidates, targets: int, frames: int) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def at_least(least: float, probability: FloatArray, found: Candidates, targets: 
     }
 
 
-def fit(features: FloatArray, right: NDArray[np.bool_]) -> FloatArray:
+def fit(features: FloatArray, right: NDArray[np.bool_], ridge: float = RIDGE) -> FloatArray:
     """Coefficients (1 + k,) of a regularised logistic regression on features (n, k)."""
     middle, spread = features.mean(axis=0), features.std(axis=0)
     design = np.concatenate([np.ones((len(features), 1)), (features - middle) / spread], axis=1)
@@ -151,8 +154,8 @@ def fit(features: FloatArray, right: NDArray[np.bool_]) -> FloatArray:
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         logit = design @ weights
         held = np.concatenate([[0.0], weights[1:]])
-        value = float(np.sum(np.logaddexp(0.0, logit) - right * logit) + RIDGE * held @ held)
-        return value, design.T @ (expit(logit) - right) + 2.0 * RIDGE * held
+        value = float(np.sum(np.logaddexp(0.0, logit) - right * logit) + ridge * held @ held)
+        return value, design.T @ (expit(logit) - right) + 2.0 * ridge * held
 
     found = np.asarray(minimize(loss, np.zeros(design.shape[1]), jac=True, method="BFGS").x)
     slopes = found[1:] / spread

@@ -45,7 +45,7 @@ WEAK = (6.0, 9.0)
 """Strength of a weak candidate, see `_strength`."""
 WEAK_APART_PX = 8.0
 """Weak candidates closer than this count once."""
-FEATURES = ("log significance", "least lead", "usual lead", "sharpness", "width", "edge", "weak candidates")
+FEATURES = ("log significance", "least lead", "usual lead", "sharpness", "edge", "weak candidates")
 RATE_EXPONENT = 1.0 / 6.0
 """The least probability falls with this power of the false-alarm rate."""
 
@@ -109,7 +109,7 @@ def clutter_features(
         [
             significance,
             *leads.T,
-            *_shape(flattened, rows, columns, floor),
+            _sharpness(flattened, rows, columns, floor),
             np.clip(BORDER_PX - border, 0, 3) / 3.0,
             np.full(len(peaks), np.log1p(weak)),
         ],
@@ -129,13 +129,10 @@ def _number_of_weak(peaks: Peaks, strength: FloatArray) -> int:
     return int(((apart > WEAK[0]) & (apart <= WEAK[1])).sum())
 
 
-def _shape(
-    flattened: NDArray[np.floating], rows: IntArray, columns: IntArray, floor: float
-) -> tuple[FloatArray, FloatArray]:
-    """Sharpness and width (n,) of spots: how far the light falls within one pixel, and within two.
+def _sharpness(flattened: NDArray[np.floating], rows: IntArray, columns: IntArray, floor: float) -> FloatArray:
+    """Sharpness (n,) of spots: how far the light falls within one pixel, along the axis on which it falls most.
 
-    Along the axis on which it falls most, and least; as a share of the height above the median of a ring, at
-    least the smallest noise of a pixel, `floor`.
+    As a share of the height above the median of a ring, at least the smallest noise of a pixel, `floor`.
     """
     reach = int(RING_PX[1])
     window = np.nan_to_num(surroundings(flattened, rows, columns, reach).astype(np.float64))
@@ -144,13 +141,9 @@ def _shape(
     down, right = np.divmod(core.argmax(axis=1), 3)
     every, i, j = np.arange(len(window)), reach - 1 + down, reach - 1 + right
     top = window[every, i, j]
-    height = np.maximum(top - middle, floor)
-    falls = []
-    for step in (1, 2):
-        vertical = 0.5 * (window[every, i - step, j] + window[every, i + step, j])
-        horizontal = 0.5 * (window[every, i, j - step] + window[every, i, j + step])
-        falls.append((top - np.stack([vertical, horizontal])) / height)
-    return np.clip(falls[0].max(axis=0), 0.0, 1.5), np.clip(falls[1].min(axis=0), -0.5, 1.5)
+    vertical = 0.5 * (window[every, i - 1, j] + window[every, i + 1, j])
+    horizontal = 0.5 * (window[every, i, j - 1] + window[every, i, j + 1])
+    return np.clip((top - np.minimum(vertical, horizontal)) / np.maximum(top - middle, floor), 0.0, 1.5)
 
 
 def directional_leads(
