@@ -4,8 +4,8 @@
 
 A logistic regression on the candidates of the frames of the half `chosen_on` of `real/split.json`. Of the candidates
 of one labelled target the strongest counts. The least probability at which a spot is reported is chosen on answers for
-scenes that were left out of the fit, for which the larger shortfall of detection and of frames free of false spots,
-each against its aim, is least. Writes `src/csist/frames/clutter.json` and docs/results/clutter.json.
+scenes that were left out of the fit: the largest one at which the aim of detection is met. Writes
+`src/csist/frames/clutter.json` and docs/results/clutter.json.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def main() -> None:
     scale = fit(logit[used, None], found.right[used], 0.0)
     probability = expit(scale[0] + scale[1] * logit)
     rows = [at_least(least, probability, found, targets, len(frames)) for least in LEAST]
-    chosen = min(rows, key=lambda row: max(AIMS[name] - row[name] for name in ("detection", "frames_free")))
+    chosen = max(
+        (row for row in rows if row["detection"] >= AIMS["detection"]), key=lambda row: row["least_probability"]
+    )
     weights = scale[1] * fit(found.features[used], found.right[used])
     weights[0] += scale[0]
     table = {

@@ -60,14 +60,14 @@ def test_the_border_counts_in_the_outermost_pixels():
 def test_every_candidate_of_a_frame_knows_of_its_weak_ones():
     image = textured((120, 160))
     x, y = (place.ravel() for place in np.meshgrid(np.arange(10, 150, 20), np.arange(10, 110, 20)))
-    features = features_of(image, x, y, significance=5.0)
+    features = features_of(image, x, y, significance=7.0)
     weak = features[:, NAMES["weak candidates"]]
     assert (weak == weak[0]).all()
     strength = 2.0 * features[:, 0] + features[:, 1] + features[:, 2]
     assert weak[0] == pytest.approx(np.log1p(((strength > 6.0) & (strength <= 9.0)).sum()))
-    peaks = Peaks(x.astype(float), y.astype(float), np.full(len(x), 5.0), np.zeros(len(x)))
+    peaks = Peaks(x.astype(float), y.astype(float), np.full(len(x), 7.0), np.zeros(len(x)))
     beside = clutter_features(image, peaks, 1e-6, None, np.zeros(len(x), dtype=bool))
-    assert not beside[:, NAMES["weak candidates"]].any()  # point sources are no clutter
+    assert not beside[:, NAMES["weak candidates"]].any()
 
 
 @pytest.mark.parametrize("factor", [1e-12, 7.0, 1e9])
@@ -107,3 +107,14 @@ def test_a_target_beside_a_bright_wire_is_a_candidate():
     seen = ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, None)
     found, _ = seen.candidates(1e-9)
     assert np.hypot(found.x - 150.3, found.y - 90.2).min() < 1.0
+
+
+def test_the_features_do_not_depend_on_the_false_alarm_rate():
+    rng = np.random.default_rng(5)
+    image = rng.standard_t(2.5, (160, 200)) + spot((160, 200), 90.0, 70.0, 400.0)
+    measured = measure_frame(check_frame(image), FrameRules())
+    seen = ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, None)
+    few, many = (seen.candidates(rate)[0] for rate in (1e-9, 1e-4))
+    assert 0 < len(few) < len(many)
+    features = [seen.clutter_features(peaks)[:, NAMES["weak candidates"]] for peaks in (few, many)]
+    assert features[0][0] == features[1][0]

@@ -87,16 +87,16 @@ def target_probability(features: FloatArray) -> FloatArray:
 
 
 def clutter_features(
-    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None, beside: BoolArray
+    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None, counted: BoolArray
 ) -> FloatArray:
     """`FEATURES` (n, features) of the candidates of a frame.
 
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked.
-        peaks: n spots with their significance: all candidates of the frame.
+        peaks: n candidates with their significance.
         floor: smallest noise of a pixel in counts.
         sigma_px: of the PSF; None where it is not known.
-        beside: (n,) whether each is none of the point sources that the frame is full of.
+        counted: (n,) whether each may count as a weak candidate of the frame.
     """
     if not len(peaks):
         return np.empty((0, len(FEATURES)))
@@ -104,7 +104,7 @@ def clutter_features(
     rows, columns = np.rint(peaks.y).astype(int), np.rint(peaks.x).astype(int)
     border = np.minimum.reduce([rows, columns, flattened.shape[0] - 1 - rows, flattened.shape[1] - 1 - columns])
     significance = np.log(np.maximum(peaks.significance, 1.0))
-    weak = _number_of_weak(peaks[beside], _strength(significance, leads)[beside])
+    weak = _number_of_weak(peaks[counted], _strength(significance, leads)[counted])
     return np.stack(
         [
             significance,

@@ -43,6 +43,7 @@ from csist.frames.kernels import (
     tail_of,
     tail_values,
 )
+from csist.frames.options import FALSE_ALARM_RATE
 from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.frames.point_sources import SPOTS_APART_PX, PointSources, point_sources, strong_spots
 from csist.frames.responses import Response, contrast_response
@@ -171,7 +172,13 @@ class ContrastFrame:
         """What tells targets from clutter (n, features) at each candidate, see `csist.frames.clutter`."""
         seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)
         rows, columns = np.rint(candidates.y).astype(int), np.rint(candidates.x).astype(int)
-        return clutter_features(seen, candidates, self.floor, self.sigma_px, self.beside[rows, columns])
+        # Neither point sources nor what is a candidate only at a larger false-alarm rate.
+        counted = candidates.significance >= threshold_sigmas(FALSE_ALARM_RATE, len(self.scales))
+        if len(self.spots):
+            distance, _ = KDTree(self.spots.positions).query(candidates.positions)
+            counted |= np.asarray(distance <= SPOTS_APART_PX)
+        counted &= self.beside[rows, columns]
+        return clutter_features(seen, candidates, self.floor, self.sigma_px, counted)
 
     def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots, most significant first, and the threshold; in clutter those that are likely targets."""
