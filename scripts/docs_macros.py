@@ -27,6 +27,7 @@ from docs_networks import (
 from docs_tables import (
     aims,
     crowded_stars,
+    dense,
     figure,
     flags,
     flat_prior,
@@ -51,7 +52,7 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
+        aims, api, budgets, command_line, crowded_stars, dense, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
         published, published_beside, pulls, recipes, results, short_trainings, speed, speeds, summary, table,
         training_steps, weights, wrong_model, yolo, yolo_budget,

@@ -7,6 +7,7 @@ of an uncooled sensor are not bad lines, and the edge of a thing in the scene, o
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from csist._types import BoolArray, FloatArray
@@ -85,7 +86,7 @@ def _bad_columns(frame: FloatArray) -> BoolArray:
     return candidates
 
 
-def _excess(levels: FloatArray) -> FloatArray:
+def _excess(levels: NDArray[np.floating]) -> NDArray[np.floating]:
     """By how much each level (n,) lies outside the range between the medians of its neighbours on either side."""
     before, after = side_medians(levels, NEIGHBOURS)
     return np.asarray(levels - np.clip(levels, np.minimum(before, after), np.maximum(before, after)))

@@ -143,7 +143,8 @@ def _sharpness(flattened: NDArray[np.floating], rows: IntArray, columns: IntArra
     top = window[every, i, j]
     vertical = 0.5 * (window[every, i - 1, j] + window[every, i + 1, j])
     horizontal = 0.5 * (window[every, i, j - 1] + window[every, i, j + 1])
-    return np.clip((top - np.minimum(vertical, horizontal)) / np.maximum(top - middle, floor), 0.0, 1.5)
+    fall = (top - np.minimum(vertical, horizontal)) / np.maximum(top - middle, floor)
+    return np.asarray(np.clip(fall, 0.0, 1.5))
 
 
 def directional_leads(

@@ -308,7 +308,7 @@ def _interpolated(mesh: FloatArray, above: int, down: float, left: int, right: f
     """Value of a mesh between four nodes."""
     first = mesh[above, left] + right * (mesh[above, left + 1] - mesh[above, left])
     second = mesh[above + 1, left] + right * (mesh[above + 1, left + 1] - mesh[above + 1, left])
-    return first + down * (second - first)
+    return float(first + down * (second - first))
 
 
 @compiled

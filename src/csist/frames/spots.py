@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial import KDTree
 
@@ -49,7 +50,7 @@ class Spot:
     profile: FloatArray = field(repr=False, compare=False)
 
 
-def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Spot | None:
+def fit_spot(flattened: NDArray[np.floating], noise: FloatArray, x: float, y: float) -> Spot | None:
     """Fit of the spot near a position of a frame.
 
     None if too few of its pixels are valid or none in its core, or if the fit ends at a bound.
@@ -103,7 +104,7 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), scale, beyond / top, profile)
 
 
-def typical_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:
+def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> float:
     """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
 
     Args:
