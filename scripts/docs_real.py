@@ -111,9 +111,30 @@ def aims(name: str) -> str:
     rows = [
         [
             row["aim"],
-            f"{row['value']:.3f}" if isinstance(row["value"], float) else str(row["value"]),
+            _measured_aim(row["value"]),
             "met" if row["met"] else "missed",
         ]
         for row in read_result(f"real_{name}")["targets"]
     ]
     return markdown_table(["aim", "measured", "result"], rows)
+
+
+def _measured_aim(value: float | str) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if value >= 1e-3 else f"{value:.1e}"
+
+
+def dense() -> str:
+    """Dense simulated fields by default options, beside photutils."""
+    rows = [
+        [
+            field, name, f"{row['jaccard']:.3f}", f"{100 * row['recall']:.1f} %", f"{100 * row['precision']:.1f} %",
+            f"{row['median_error_px']:.3f} px", f"{measured['ratio']:.2f}" if name == "csist" else "",
+        ]
+        for field, measured in read_result("dense")["fields"].items()
+        for name, row in ((each, measured[each]) for each in ("csist", "photutils"))
+    ]  # fmt: skip
+    return markdown_table(
+        ["field", "detector", "Jaccard index", "found", "right", "median error", "ratio of the indices"], rows, 2
+    )
