@@ -19,7 +19,7 @@ from csist.frames.contrast import ContrastFrame
 from csist.frames.crowded import unmix_crowded
 from csist.frames.crowded_model import CrowdedFrame
 from csist.frames.detect import detect_peaks
-from csist.frames.groups import FrameGroup, linked_groups
+from csist.frames.groups import FrameGroup, linked_groups, sources_of
 from csist.frames.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
 from csist.frames.named import with_named
@@ -275,5 +275,5 @@ def _result(
 ) -> FrameResult:
     shape = (frame.image.shape[0], frame.image.shape[1])
     whole = whole_region(shape)
-    drawing = FrameModel(shape, [ModelPart(whole, whole, background, psf.psf, targets)])
+    drawing = FrameModel(shape, [ModelPart(whole, whole, background, psf.psf, targets, sources_of(groups))])
     return FrameResult(frame.image, targets, groups, frame.pixels, psf, detection, drawing)

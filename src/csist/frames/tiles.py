@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csist._types import FloatArray
-from csist.frames.groups import FrameGroup
+from csist.frames.groups import FrameGroup, sources_of
 from csist.frames.mask import PixelKind, PixelMask
 from csist.frames.measured import FramePSF
 from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, own_values
@@ -111,7 +111,8 @@ def unmix_tiles(
         targets = Targets.concatenate(each for each, _ in own)
         background = result.drawing.parts[0].background.compact()
         psf = result.psf.moved(-tile.part[1].start, -tile.part[0].start)
-        part = ModelPart(tile.part, tile.own(shape), background, psf, targets)
+        sources = sources_of(group for _, group in own)
+        part = ModelPart(tile.part, tile.own(shape), background, psf, targets, sources)
         parts.append(part)
         kind[part.own] = own_values(part, result.pixels.kind)
         ceiling = result.ceiling
@@ -144,7 +145,13 @@ def _own_groups(tile: Tile, result: FrameResult) -> list[tuple[Targets, FrameGro
             x, y = column + group.column + 0.5 * group.shape[1], row + group.row + 0.5 * group.shape[0]
         if tile.owns(x, y):
             samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
-            moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
+            moved = replace(
+                group,
+                column=group.column + column,
+                row=group.row + row,
+                samples=samples,
+                sources=tuple(source.shifted(column, row) for source in group.sources),
+            )
             found.append((own, moved))
     return found
 
