@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,6 +56,13 @@ class FrameGroup:
     sources: tuple[ExtendedSource, ...] = ()
     extended_probability: float = 0.0
     streak_probability: float = 0.0
+
+    def without(self, number: int) -> FrameGroup:
+        """The group where `number` of its targets are reported elsewhere."""
+        probability = self.count_probability[number:].copy()
+        if probability.size:
+            probability[0] += self.count_probability[:number].sum()
+        return replace(self, count=self.count - number, count_probability=probability)
 
 
 def sources_of(groups: Iterable[FrameGroup]) -> tuple[ExtendedSource, ...]:

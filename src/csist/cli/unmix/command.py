@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
 
 from csist.checks import InputError
 from csist.cli.config import ConfigOption
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
+    BestPlotOption,
     ChannelOption,
     DarkOption,
     DetectorOption,
@@ -37,7 +37,7 @@ from csist.cli.options import (
     PageOption,
     PixelScaleOption,
     PlaneOption,
-    PlotOption,
+    PlotsOption,
     PriorOption,
     PsfSigmaOption,
     RatioOption,
@@ -47,6 +47,7 @@ from csist.cli.options import (
     SaturationOption,
     SensorOption,
     SkyOption,
+    VideoOption,
     WeightOption,
     WeightsOption,
     ZeroPointOption,
@@ -57,7 +58,6 @@ from csist.cli.output import (
     InterruptedRunError,
     check_outputs,
     complain,
-    make_console,
     progress,
     show_traceback,
     uninterrupted,
@@ -66,8 +66,9 @@ from csist.cli.output import (
 from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
+from csist.cli.unmix.pictures import Picture, pictures
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
-from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, psf_text
+from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summary
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.cluster import ClusterError
 from csist.frames.options import FrameOptions
@@ -79,11 +80,6 @@ if TYPE_CHECKING:
     from csist.io import TableWriter
 
 Item = TypeVar("Item")
-
-SHOWN_PSFS = 4
-"""Number of measured PSFs in the printed summary; the JSON holds all of them."""
-SHOWN_DETECTORS = 3
-"""Number of detectors there, with the reasons for them."""
 
 
 def unmix(
@@ -167,7 +163,9 @@ def unmix(
     sky: SkyOption = False,
     electrons: ElectronsOption = False,
     zero_point: ZeroPointOption = None,
-    plot: PlotOption = None,
+    plot: BestPlotOption = None,
+    plots: PlotsOption = None,
+    video: VideoOption = None,
     json_target: JsonOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -178,7 +176,7 @@ def unmix(
     0.5 px and no background, and their noise is estimated.
     """
     del config  # read before the others, see `csist.cli.config`
-    from csist.io import Quantities, check_form, parse_pixel_scale, split_selector
+    from csist.io import Quantities, parse_pixel_scale, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -245,16 +243,11 @@ def unmix(
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = _input_files(inputs, tally, sequence)
     check_images(settings, *zip(*files, strict=True))
-    check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot, regions)
-    for table_path in (groups, tracks):
-        if table_path is not None:
-            check_form(table_path)
-    if form is not None and len(files) > 1:
-        raise InputError(f"--format {form} holds one image, stack or sequence, got {len(files)} files: give one")
-    if plot is not None:
-        from csist.plots import check_picture
-
-        check_picture(plot)
+    outputs = (output, groups, tracks, plot, regions, video)
+    check_outputs([split_selector(path)[0] for _, path in files], json_target, *outputs)
+    _check_tables(len(files), form, video, groups, tracks)
+    for line in tally.folders:
+        complain(line)
     started = time.perf_counter()
     metadata = settings.metadata()
     writer = writer_for(
@@ -267,19 +260,41 @@ def unmix(
         tracked=joint is not None,
         columns=settings.quantities.columns,
     )
-    with cluster_client(engine, scheduler, workers) as client:
-        try:
-            with writer as table, progress() as report:
-                _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
-                _write_tables(tally, groups, tracks, metadata)
-        except BaseException as error:
-            _save_partial(error, writer, output, tally, groups)
-            raise
-    if plot is not None:
-        draw_unmixed(tally, plot)
-    _report_unmixed(tally, output, time.perf_counter() - started, json_target)
+    with pictures(plot, plots, video) as drawn:
+        with cluster_client(engine, scheduler, workers) as client:
+            try:
+                with writer as table, progress() as report:
+                    _unmix_files(files, _openers(files, settings, client), table, tally, report, drawn)
+                    _write_tables(tally, groups, tracks, metadata)
+            except BaseException as error:
+                _save_partial(error, writer, output, tally, groups)
+                raise
+        for each in drawn:
+            each.finish(tally)
+    figures = figures_of(tally, time.perf_counter() - started, str(output))
+    if json_target is not None:
+        write_json(figures, json_target)
+    if json_target != "-":
+        print_summary(tally, figures, stderr=str(output) == "/dev/stdout")
     if tally.failed:
         raise typer.Exit(FAILURE)
+
+
+def _check_tables(files: int, form: str | None, video: Path | None, *tables: Path | None) -> None:
+    """Check the outputs that hold one file, and the suffixes of the tables.
+
+    Raises:
+        InputError: if there are several files, or a table has another suffix.
+    """
+    from csist.io import check_form
+
+    for table in tables:
+        if table is not None:
+            check_form(table)
+    if form is not None and files > 1:
+        raise InputError(f"--format {form} holds one image, stack or sequence, got {files} files: give one")
+    if video is not None and files > 1:
+        raise InputError(f"--video shows one sequence, got {files} files: give one, or add --sequence for a folder")
 
 
 def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metadata: dict[str, Any]) -> None:
@@ -317,10 +332,12 @@ def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[t
 
     found: list[tuple[str, Path]] = []
     for given in inputs:
+        reader = read_frames(given)
+        if given.is_dir():
+            tally.folders.append(folder_text(given, reader.files))
         if sequence and given.is_dir():
             found.append((given.resolve().name, given))
             continue
-        reader = read_frames(given)
         for line in reader.notes:
             name, _, text = line.rpartition(": ")
             tally.note(text, name)
@@ -333,13 +350,29 @@ def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[t
     return [(name if names.count(name) == 1 else str(path), path) for name, path in found]
 
 
+def folder_text(folder: Path, files: Sequence[tuple[str, Path]]) -> str:
+    """What a folder holds, in words.
+
+    Args:
+        folder: as it was typed.
+        files: (path in the folder, path) of each image and video.
+    """
+    from csist.io import image_kind
+
+    videos = sum(image_kind(path) == "video" for _, path in files)
+    counts = {"image file": len(files) - videos, "video": videos}
+    held = " and ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in counts.items() if number)
+    depth = max(name.count("/") for name, _ in files)
+    return f"{folder}: {held}" + (f", sub-folders {depth} deep" if depth else "")
+
+
 def _unmix_files(
     files: Sequence[tuple[str, Path]],
     openers: Iterable[Callable[[], OpenFile]],
     table: TableWriter,
     tally: Tally,
     report: Callable[[str, float, float], None],
-    pictured: bool,
+    drawn: Sequence[Picture],
 ) -> None:
     """Unmix file by file; if there are several, a bad file is reported and the others continue."""
     from csist.windows import is_window
@@ -354,8 +387,8 @@ def _unmix_files(
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets, opened.further and opened.further(targets))
                 tally.add(block, image, name, is_window(shape))
-            if pictured:
-                tally.keep_view(block, is_window(shape))
+            for each in drawn:
+                each.add(opened, block, image)
             done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
             report(name, place + min(done, 1.0), len(files))
 
@@ -441,47 +474,3 @@ def _save_partial(error: BaseException, writer: TableWriter, output: Path, tally
         write_text(groups_table(tally.groups).to_csv(index=False, lineterminator="\n"), partial)
         where += f" and {partial}"
     raise InterruptedRunError(f"interrupted: {where}") from error
-
-
-def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str | None) -> None:
-    tracks = None if tally.tracks is None else int(tally.tracks.table()["track"].nunique())
-    figures = {
-        "files": tally.files,
-        "failed": tally.failed,
-        "images": tally.images,
-        "targets": tally.targets,
-        "masked_pixels": tally.masked,
-        **({"pixels_by_kind": dict(tally.kinds)} if tally.kinds else {}),
-        **({"detectors": dict(tally.detectors)} if tally.detectors else {}),
-        **({"psf": tally.psfs} if tally.psfs else {}),
-        **({} if tracks is None else {"tracks": tracks}),
-        "seconds": round(seconds, 3),
-        "warnings": tally.warnings,
-        "output": str(output),
-    }
-    if json_target is not None:
-        write_json(figures, json_target)
-    if json_target == "-":
-        return
-    # The summary must not mix with targets written to standard output.
-    console = make_console(stderr=str(output) == "/dev/stdout")
-    table = Table(box=None, show_header=False, pad_edge=False)
-    rows = [("files", f"{tally.files}"), ("images", f"{tally.images}"), ("targets", f"{tally.targets}")]
-    if tally.failed:
-        rows.insert(1, ("failed", f"{len(tally.failed)}"))
-    if tally.masked:
-        rows.append(("masked pixels", f"{tally.masked}"))
-    if tally.kinds:
-        rows.append(("by kind", ", ".join(f"{count} {kind}" for kind, count in tally.kinds.items())))
-    for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
-        rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
-    for psf in tally.psfs[:SHOWN_PSFS]:
-        rows.append(("PSF", psf_text(psf)))
-    if tracks is not None:
-        rows.append(("tracks", f"{tracks}"))
-    rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for line in tally.warnings:
-        console.print(f"note: {line}", soft_wrap=True)
