@@ -55,6 +55,10 @@ class Flag(IntFlag):
     """Pixels of the group are masked (NaN, dead, hot)."""
     UPPER_LIMIT = 64
     """A flux at a given position is below three standard errors: it only says "at most this much"."""
+    EXTENDED = 128
+    """One source that is wider than the PSF, not a point: position of its centre and total flux."""
+    STREAK = 256
+    """A line of light, not a point: position of its middle and total flux."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -74,8 +74,9 @@ def test_errors_follow_what_a_window_leaves_where_the_map_overrates_the_noise(mo
     flags=st.sampled_from([Flag(0), Flag.POOR_FIT, Flag.AMBIGUOUS_COUNT]),
     psf=st.sampled_from([PSF, None]),
     keep_samples=st.booleans(),
+    extended=st.booleans(),
 )
-def test_windows_of_any_count_make_a_frame(counts, flags, psf, keep_samples):
+def test_windows_of_any_count_make_a_frame(counts, flags, psf, keep_samples, extended):
     """A window that resolves to no target, or to many, costs neither its frame nor its group."""
     remaining = iter(counts + 100 * [0])
 
@@ -96,14 +97,18 @@ def test_windows_of_any_count_make_a_frame(counts, flags, psf, keep_samples):
     frame = frame_of(Targets(*places.T, intensity=[900.0, 800.0, 700.0, 900.0, 500.0, 300.0]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "unmix_window", unmix_window)
-        result = unmix_frame(frame, psf=psf, mode="fast", workers=1, keep_samples=keep_samples)
+        result = unmix_frame(frame, psf=psf, mode="fast", workers=1, keep_samples=keep_samples, extended=extended)
         found, groups = result.targets, result.groups
     assert [group.number for group in groups] == list(range(len(groups))) and len(groups) >= 4
     for group in groups:
         own = found[found.group == group.number]
         assert len(own) == group.count
         if group.count_probability.size:
-            assert group.count_probability.sum() == pytest.approx(1.0)
+            others = group.extended_probability + group.streak_probability
+            assert group.count_probability.sum() + others == pytest.approx(1.0)
+            assert extended or others == 0.0
+        if extended:
+            continue  # a source that took the place of the targets has no samples
         assert len(group.samples) == (group.windows if keep_samples else 0)
         assert all(cloud.shape[0] == 20 and cloud.shape[2] == 3 for cloud in group.samples)
         measured = own[np.isfinite(own.intensity_std)]  # peaks that the fit does not explain have no samples

@@ -29,6 +29,7 @@ SensorOption = Annotated[Path | None, typer.Option("--sensor", help="Sensor card
 NoiseOption = Annotated[float | None, typer.Option("--noise-std", help=option_help("noise_std"))]
 DetectorOption = Annotated[str, typer.Option("--detector", help=option_help("detector"))]
 FalseAlarmOption = Annotated[float, typer.Option("--false-alarm-rate", help=option_help("false_alarm_rate"))]
+ExtendedOption = Annotated[bool, typer.Option("--extended/--no-extended", help=option_help("extended"))]
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weight file of a trained method instead of the one in the package."),

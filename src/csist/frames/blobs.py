@@ -23,6 +23,7 @@ from csist.frames.extended import EXTENDED_PX
 from csist.frames.grouping import link, ridges, split
 from csist.frames.groups import FrameGroup, ambiguity
 from csist.frames.peaks import Peaks, keep_strongest
+from csist.frames.sources import Settled, SourceSolver
 from csist.frames.windows import SolvedWindow, WindowSolver
 from csist.frames.wings import wing_pairs
 from csist.targets import Flag, Targets
@@ -134,23 +135,35 @@ class BlobSolver:
         extent = max(LARGEST_WINDOW_PX - 2.0 * psf.least_margin_px - 1.0, 2.0 * psf.footprint_px)
         parts = [np.sort(part) for part in split(positions, members, MOST_PEAKS, extent)]
         parts.sort(key=lambda part: int(part[0]))  # strongest first
-        solved: list[SolvedWindow] = []
-        unfitted: list[IntArray] = []
+        fitted: list[SolvedWindow] = []
+        unfitted: list[IntArray] = [members[:0]]
         for part in parts:
-            result = self.windows.solve(part, [window.targets for window in solved])
+            result = self.windows.solve(part, [window.targets for window in fitted])
             if result is None:
                 unfitted.append(part)
             else:
-                solved.append(result)
-        if unfitted:
+                fitted.append(result)
+        settled = Settled(fitted, np.sort(np.concatenate(unfitted)))
+        if self.windows.options.extended:
+            settled = SourceSolver(self.windows).settle(members, fitted, settled.unfitted)
+        if settled.unfitted.size:
             # Together, so that an extended source in several windows is one target.
-            solved.append(self.windows.as_peaks(np.sort(np.concatenate(unfitted))))
-        targets = Targets.concatenate(window.targets for window in solved)
-        unseen = [window.unseen for window in solved if window.unseen is not None]
-        return SolvedBlob(targets, self._group(members, parts, solved), unseen)
+            settled = replace(settled, solved=[*settled.solved, self.windows.as_peaks(settled.unfitted)])
+        points = np.empty(0) if len(unfitted) > 1 else _count_probability(fitted)
+        targets = Targets.concatenate(window.targets for window in settled.solved)
+        unseen = [window.unseen for window in settled.solved if window.unseen is not None]
+        return SolvedBlob(targets, self._group(members, parts, settled, points), unseen)
 
-    def _group(self, members: IntArray, parts: list[IntArray], solved: list[SolvedWindow]) -> FrameGroup:
-        """What is reported of a blob."""
+    def _group(self, members: IntArray, parts: list[IntArray], settled: Settled, points: FloatArray) -> FrameGroup:
+        """What is reported of a blob.
+
+        Args:
+            members: (m,) its peaks.
+            parts: the peaks of each of its windows.
+            settled: what they are.
+            points: (n,) probability of 0, 1, 2, ... targets if all of them are points; empty if they are not.
+        """
+        solved = settled.solved
         windows = [self.windows.around(part) for part in parts]
         top, left = min(rows.start for rows, _ in windows), min(columns.start for _, columns in windows)
         bottom, right = max(rows.stop for rows, _ in windows), max(columns.stop for _, columns in windows)
@@ -158,7 +171,10 @@ class BlobSolver:
         flags = Flag(0)
         for window in solved:
             flags |= window.flags
-        flags |= ambiguity(_count_probability(solved), sum(len(window.targets) for window in solved))
+        count = sum(len(window.targets) for window in solved)
+        probability = _with_sources(points, settled)
+        if not settled.sources:
+            flags |= ambiguity(probability, count)
         return FrameGroup(
             number=0,
             column=int(left),
@@ -167,20 +183,30 @@ class BlobSolver:
             peaks=len(members),
             windows=len(fitted),
             significance=float(self.windows.peaks.significance[members].max()),
-            count=sum(len(window.targets) for window in solved),
-            count_probability=_count_probability(solved),
+            count=count,
+            count_probability=probability,
             chi_squared=float(sum(window.chi_squared for window in fitted)) if fitted else float("nan"),
             degrees_of_freedom=sum(window.degrees_of_freedom for window in fitted),
             flags=flags,
             samples=tuple(cloud for window in fitted for cloud in window.samples),
+            sources=settled.sources,
+            extended_probability=settled.extended,
+            streak_probability=settled.streak,
         )
 
 
+def _with_sources(points: FloatArray, settled: Settled) -> FloatArray:
+    """Probability (n,) of 0, 1, 2, ... point targets, where the blob may be something else."""
+    if not points.size:
+        return points
+    probability = max(1.0 - settled.extended - settled.streak - settled.blurred, 0.0) * points
+    probability[1:2] += settled.blurred
+    return probability
+
+
 def _count_probability(solved: list[SolvedWindow]) -> FloatArray:
-    """Probability (n,) of 0, 1, 2, ... targets in all windows together; empty if one of them was not fitted."""
+    """Probability (n,) of 0, 1, 2, ... targets in all windows together."""
     probability = np.ones(1)
     for window in solved:
-        if not window.fitted:
-            return np.empty(0)
         probability = np.convolve(probability, window.probability)
     return probability

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from csist._types import FloatArray, IntArray
 from csist.frames.grouping import link
 from csist.frames.mask import PixelMask
+from csist.frames.source import ExtendedSource
 from csist.methods.continuous.group import AMBIGUOUS
 from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma
 from csist.targets import Flag, Targets
@@ -27,12 +29,16 @@ class FrameGroup:
         windows: number of windows that were fitted; 0 if none could be.
         significance: of its strongest peak, in standard deviations.
         count: number of targets reported.
-        count_probability: (n,) probability of 0, 1, 2, ... targets; empty where point targets do not explain it.
+        count_probability: (n,) probability of 0, 1, 2, ... point targets; empty where they do not explain it. With the
+            probabilities of an extended source and of a streak the sum is 1.
         chi_squared: of the best fit, summed over the windows; NaN where there is none.
         degrees_of_freedom: measured pixels minus parameters, summed.
         flags: bits of `Flag`.
         samples: one array (m, k, 3) per window: posterior samples of x, y in px and intensity in counts of k targets,
             in frame coordinates, given their number and the noise of the fit; empty unless asked for.
+        sources: its extended sources and streaks, the brightest first.
+        extended_probability: probability that its light is one extended source.
+        streak_probability: probability that it is a streak.
     """
 
     number: int
@@ -48,6 +54,9 @@ class FrameGroup:
     degrees_of_freedom: int
     flags: Flag
     samples: tuple[FloatArray, ...] = ()
+    sources: tuple[ExtendedSource, ...] = ()
+    extended_probability: float = 0.0
+    streak_probability: float = 0.0
 
     def without(self, number: int) -> FrameGroup:
         """The group where `number` of its targets are reported elsewhere."""
@@ -69,6 +78,11 @@ def ambiguity(probability: FloatArray, count: int) -> Flag:
     """
     own = float(probability[count]) if count < len(probability) else 0.0
     return Flag.AMBIGUOUS_COUNT if probability.size and own < 1.0 - AMBIGUOUS else Flag(0)
+
+
+def sources_of(groups: Iterable[FrameGroup]) -> tuple[ExtendedSource, ...]:
+    """The extended sources and streaks of some groups."""
+    return tuple(source for group in groups for source in group.sources)
 
 
 def pixel_flags(pixels: PixelMask, positions: FloatArray, reach: int) -> IntArray:

@@ -88,6 +88,8 @@ class FrameOptions:
         box_sides_px: sides of the boxes of the background in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         start: positions (n, 2), x and y in px, or `Targets`, at which targets are tried, detected or not.
         keep_samples: whether the groups keep their posterior samples; the crowded detector has none.
+        extended: whether a blob may be one extended source or a streak instead of point targets; the crowded detector
+            knows points only.
         workers: threads, None for one per core; the result does not depend on it.
 
     Raises:
@@ -111,6 +113,10 @@ class FrameOptions:
     box_sides_px: tuple[int, ...] | None = None
     start: tuple[tuple[float, float], ...] | Targets | ArrayLike = ()
     keep_samples: bool = False
+    extended: bool = field(
+        default=True,
+        metadata={"help": "Frames: whether blobs may be extended sources or streaks instead of point targets."},
+    )
     workers: int | None = field(default=None, metadata={"help": "Threads."})
 
     def __post_init__(self) -> None:

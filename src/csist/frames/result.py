@@ -14,11 +14,15 @@ from csist.frames.background import Background, BackgroundSource
 from csist.frames.groups import FrameGroup
 from csist.frames.mask import PixelMask
 from csist.frames.measured import FramePSF
+from csist.frames.source import ExtendedSource
 from csist.physics.psf import PSF, equivalent_sigma
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 
 if TYPE_CHECKING:
     from csist.frames.psf_estimate import PSFEstimate
+
+WIDE = int(Flag.EXTENDED | Flag.STREAK)
+"""Flags of targets that are no points."""
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -36,6 +40,7 @@ class ModelPart:
         background: of `region`.
         psf: point spread function of the targets.
         targets: in frame coordinates.
+        sources: the extended sources and streaks among them, in frame coordinates.
     """
 
     region: Region
@@ -43,6 +48,7 @@ class ModelPart:
     background: BackgroundSource
     psf: PSF
     targets: Targets
+    sources: tuple[ExtendedSource, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +78,9 @@ class FrameModel:
         for part, spread in self._spread():
             image[part.own] = own_values(part, spread.level)
         for part in self.parts:
-            add_light(image, part.targets, part.psf)
+            add_light(image, part.targets[(part.targets.flags & WIDE) == 0], part.psf)
+            for source in part.sources:
+                source.add_to(image)
         return image
 
     def compact(self) -> FrameModel:

@@ -19,7 +19,7 @@ from csist.frames.contrast import ContrastFrame
 from csist.frames.crowded import unmix_crowded
 from csist.frames.crowded_model import CrowdedFrame
 from csist.frames.detect import detect_peaks
-from csist.frames.groups import FrameGroup, linked_groups
+from csist.frames.groups import FrameGroup, linked_groups, sources_of
 from csist.frames.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
 from csist.frames.named import with_named
@@ -27,6 +27,7 @@ from csist.frames.options import AUTO, CROWDED, FrameOptions, as_positions
 from csist.frames.peaks import Peaks, threshold_sigmas
 from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
+from csist.frames.psf_wide import wide_psf
 from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, whole_region
 from csist.frames.spots import typical_sigma
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
@@ -239,7 +240,11 @@ def _solve_part(
     peaks, threshold = detect_peaks(
         image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, choice.detector, seen=seen
     )
-    psf = guess_psf(frame, peaks, options.psf_error) if psf is None else psf
+    if psf is None:
+        wide = wide_psf(frame, rules, peaks)
+        if wide is not None:
+            return _solve_part(image, rules, wide, options, progress, error=error)
+        psf = guess_psf(frame, peaks, options.psf_error)
     peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
@@ -275,5 +280,5 @@ def _result(
 ) -> FrameResult:
     shape = (frame.image.shape[0], frame.image.shape[1])
     whole = whole_region(shape)
-    drawing = FrameModel(shape, [ModelPart(whole, whole, background, psf.psf, targets)])
+    drawing = FrameModel(shape, [ModelPart(whole, whole, background, psf.psf, targets, sources_of(groups))])
     return FrameResult(frame.image, targets, groups, frame.pixels, psf, detection, drawing)

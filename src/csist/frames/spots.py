@@ -13,7 +13,7 @@ from csist._types import FloatArray
 from csist.frames.peaks import Peaks
 from csist.physics.psf import GaussianPSF
 
-SIGMA_RANGE_PX = (0.4, 3.0)
+SIGMA_RANGE_PX = (0.25, 3.0)
 HALF_WINDOW_PX = 6
 FEWEST_PIXELS = 40
 FARTHEST_PX = 1.9
@@ -104,8 +104,8 @@ def fit_spot(flattened: NDArray[np.floating], noise: FloatArray, x: float, y: fl
     return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), scale, beyond / top, profile)
 
 
-def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> float:
-    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
+def fitted_sigmas(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> tuple[list[float], int]:
+    """Sigma in px of the Gaussians that fit the strongest isolated spots of a frame, and number of these spots.
 
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked.
@@ -113,9 +113,14 @@ def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArr
         noise: (H, W) standard deviation of a pixel in counts.
     """
     if not len(peaks):
-        return DEFAULT_SIGMA_PX
+        return [], 0
     distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
     isolated = peaks[distance > 1.5 * HALF_WINDOW_PX][:MOST_SIGMA_SPOTS]
     spots = (fit_spot(flattened, noise, x, y) for x, y in isolated.positions)
-    sigmas = [spot.sigma_px for spot in spots if spot is not None]
+    return [spot.sigma_px for spot in spots if spot is not None], len(isolated)
+
+
+def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> float:
+    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame; see `fitted_sigmas`."""
+    sigmas, _ = fitted_sigmas(flattened, peaks, noise)
     return float(np.median(sigmas)) if sigmas else DEFAULT_SIGMA_PX

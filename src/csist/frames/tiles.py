@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray
-from csist.frames.groups import FrameGroup
+from csist.frames.groups import FrameGroup, sources_of
 from csist.frames.mask import PixelKind, PixelMask
 from csist.frames.measured import FramePSF
 from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, own_values
@@ -119,9 +119,14 @@ def unmix_tiles(
         ceiling = result.ceiling
         detections.append(result.detection)
     found = _once(found)
+    own_groups = [[each for each in found if each.tile.part == part.region] for part in parts]
     parts = [
-        replace(part, targets=Targets.concatenate(each.targets for each in found if each.tile.part == part.region))
-        for part in parts
+        replace(
+            part,
+            targets=Targets.concatenate(each.targets for each in own),
+            sources=sources_of(each.group for each in own),
+        )
+        for part, own in zip(parts, own_groups, strict=True)
     ]
     found.sort(key=lambda each: -each.group.significance)
     return FrameResult(
@@ -181,7 +186,13 @@ def _own_groups(tile: Tile, result: FrameResult) -> list[OwnGroup]:
             x, y = column + group.column + 0.5 * group.shape[1], row + group.row + 0.5 * group.shape[0]
         if tile.owns(x, y):
             samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
-            moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
+            moved = replace(
+                group,
+                column=group.column + column,
+                row=group.row + row,
+                samples=samples,
+                sources=tuple(source.shifted(column, row) for source in group.sources),
+            )
             found.append(OwnGroup(tile, own, moved))
     return found
 

@@ -210,7 +210,7 @@ class WindowSolver:
             members: (m,) indices of the window's own peaks, rising.
             explained: targets of the blob's other windows, whose light is subtracted first.
         """
-        cutout = self._cut(members, explained)
+        cutout = self.cut(members, explained, self.around(members))
         if cutout is None:
             return None
         fit = self._fit(cutout)
@@ -222,18 +222,24 @@ class WindowSolver:
     def as_peaks(self, members: IntArray) -> SolvedWindow:
         """The peaks themselves as targets, where point targets do not explain them."""
         targets = peaks_as_targets(
-            self.frame, self.psf, self.peaks[members], self.around(members), self._pixel_flags(members)
+            self.frame, self.psf, self.peaks[members], self.around(members), self.pixel_flags(members)
         )
         flags = Flag(int(np.bitwise_or.reduce(targets.flags)))
         return SolvedWindow(targets, np.empty(0), float("nan"), 0, flags)
 
-    def _pixel_flags(self, members: IntArray) -> IntArray:
+    def pixel_flags(self, members: IntArray) -> IntArray:
         """MASKED and SATURATED bits of each peak, by the pixels in its footprint."""
         return pixel_flags(self.frame.pixels, self.peaks.positions[members], int(np.ceil(self.psf.footprint_px)))
 
-    def _cut(self, members: IntArray, explained: Sequence[Targets]) -> Cutout | None:
-        """The window of some peaks; None if it has too few valid pixels."""
-        rows, columns = self.around(members)
+    def cut(self, members: IntArray, explained: Sequence[Targets], region: tuple[slice, slice]) -> Cutout | None:
+        """A window of some peaks; None if it has too few valid pixels.
+
+        Args:
+            members: (m,) indices of the peaks, rising.
+            explained: other targets, whose light is subtracted.
+            region: its rows and columns.
+        """
+        rows, columns = region
         data = self.frame.flattened[rows, columns].copy()
         if np.isfinite(data).sum() < FEWEST_VALID_PIXELS:
             return None
@@ -334,7 +340,7 @@ class WindowSolver:
         calm = cutout.noise_beside / fit.noise
         found = fit.targets.shifted(cutout.columns.start, cutout.rows.start)
         found = found.replace(x_std=found.x_std * calm, y_std=found.y_std * calm)
-        bits = self._pixel_flags(members)
+        bits = self.pixel_flags(members)
         own, peak_of, far = self._owners(found, members)
         score, believed = self._scores(found, peak_of)
         own &= believed

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 GROUP_PLACE = ("column", "row", "peaks", "significance")
 """Columns with the position of a group in a frame, which the table of groups lacks for windows."""
+GROUP_EXTENT = ("long_px", "short_px", "angle_deg")
+"""Columns with the size of a group's brightest extended source or streak; blank for points, absent for windows."""
 
 KIND_WORDS = {
     "nan": "without a value",
@@ -121,12 +123,18 @@ def group_row(group: Any) -> dict[str, Any]:
     """Return the row of a group in the table of groups."""
     probability = {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
     place = {name: getattr(group, name) for name in GROUP_PLACE if hasattr(group, name)}
+    source = {}
+    if hasattr(group, "sources"):
+        brightest = group.sources[0] if group.sources else None
+        source = {name: getattr(brightest, name, None) for name in GROUP_EXTENT}
+        source |= {"p_extended": group.extended_probability, "p_streak": group.streak_probability}
     return {
         **place,
         "count": int(group.count),
         "chi_squared": float(group.chi_squared),
         "degrees_of_freedom": int(group.degrees_of_freedom),
         "flags": int(group.flags),
+        **source,
         **probability,
     }
 

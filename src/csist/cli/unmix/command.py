@@ -21,6 +21,7 @@ from csist.cli.options import (
     DetectorOption,
     ElectronsOption,
     ErrorOption,
+    ExtendedOption,
     FalseAlarmOption,
     FlatOption,
     FramesOption,
@@ -110,6 +111,7 @@ def unmix(
     noise_std: NoiseOption = None,
     detector: DetectorOption = FrameOptions.detector,
     false_alarm_rate: FalseAlarmOption = FrameOptions.false_alarm_rate,
+    extended: ExtendedOption = FrameOptions.extended,
     background: Annotated[float | None, typer.Option("--background", help="Background of windows in counts.")] = None,
     mask_nan: Annotated[
         bool, typer.Option("--mask-nan", help="Leave out NaN pixels of windows instead of refusing them.")
@@ -193,6 +195,7 @@ def unmix(
             noise_std=noise_std,
             detector=detector,
             false_alarm_rate=false_alarm_rate,
+            extended=extended,
             background=background,
             mask_nan=mask_nan,
             weights=weights,

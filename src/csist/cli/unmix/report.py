@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from csist.cli.output import make_console
-from csist.cli.unmix.blocks import GROUP_PLACE, KIND_WORDS, Block
+from csist.cli.unmix.blocks import GROUP_EXTENT, GROUP_PLACE, KIND_WORDS, Block
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
 from csist.cli.unmix.measured import NUMBERS, Measured, spread
@@ -126,8 +126,9 @@ def groups_table(rows: list[dict[str, Any]]) -> Any:
 
     place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
     first = ["image", "frame", "group", *place, "count", "chi_squared", "degrees_of_freedom", "flags"]
-    most = max((int(key[2:]) for row in rows for key in row if key.startswith("p_")), default=-1)
-    return rows_table(rows, [*first, *(f"p_{k}" for k in range(most + 1))])
+    extent = [name for name in (*GROUP_EXTENT, "p_extended", "p_streak") if any(name in row for row in rows)]
+    most = max((int(key[2:]) for row in rows for key in row if key[:2] == "p_" and key[2:].isdigit()), default=-1)
+    return rows_table(rows, [*first, *extent, *(f"p_{k}" for k in range(most + 1))])
 
 
 def figures_of(tally: Tally, seconds: float, output: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Settings:
     detector: str
     false_alarm_rate: float
     psf_measured: str | None = None
+    extended: bool = True
     temporal: int | None = None
     workers: int | None = None
     joint: int | None = None
@@ -120,6 +121,7 @@ class Settings:
             psf=self.psf_measured or self.psf,
             detector=self.detector,
             false_alarm_rate=self.false_alarm_rate,
+            extended=self.extended,
             workers=self.workers,
             **given,
         )
@@ -222,6 +224,7 @@ class Options:
     joint: int | None
     reading: ReadOptions
     places: dict[str, Positions] = field(default_factory=dict)
+    extended: bool = True
     gain: float | None = None
     read_noise: float | None = None
     saturation: float | None = None
@@ -279,6 +282,7 @@ def make_settings(given: Options) -> Settings:
         detector=given.detector,
         false_alarm_rate=given.false_alarm_rate,
         psf_measured=measured,
+        extended=given.extended,
         temporal=given.temporal,
         workers=given.workers,
         joint=given.joint,

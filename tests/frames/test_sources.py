@@ -1,0 +1,110 @@
+"""Blobs that are no points: one row with its size; pairs and points with an inexact PSF stay what they are."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from csist.frames import unmix_frame
+from csist.physics.psf import GaussianPSF
+from csist.targets import Flag
+
+SIDE = 44
+EVEN = (np.arange(600) + 0.5) / 600
+SPIRAL = np.pi * (3.0 - 5.0**0.5) * np.arange(600)
+CIRCLE = np.stack([np.cos(SPIRAL), np.sin(SPIRAL)], axis=1)
+OUTLINES = {
+    "disc": 4.0 * np.sqrt(EVEN)[:, None] * CIRCLE,
+    "ellipse": np.sqrt(-2.0 * np.log(EVEN))[:, None] * CIRCLE * [2.5, 1.2],
+    "streak": 12.0 * (EVEN[:, None] - 0.5) * [1.0, 0.0],
+    "pair": np.array([[-0.95, 0.0], [0.95, 0.0]]),
+    "point": np.zeros((1, 2)),
+}
+
+
+def scene(outline, peak, seed, width=1.0):
+    """A frame with four sources of unit noise, and their centres."""
+    rng = np.random.default_rng(seed)
+    image, centres = np.zeros((2 * SIDE, 2 * SIDE)), []
+    rows, columns = np.indices(image.shape)
+    for corner in ((0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE)):
+        centre = np.array(corner) + SIDE / 2 + rng.uniform(-2.0, 2.0, 2)
+        angle = rng.uniform(0.0, np.pi)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        psf = GaussianPSF(width)
+        x, y = (centre + OUTLINES[outline] @ turn).T
+        light = psf.profile(rows[:, :1] - y) @ psf.profile(columns[:1].T - x).T
+        share = psf.response(0.0, 0.0) if outline == "pair" else light.max()
+        image += peak * light / share
+        centres.append(centre)
+    return 50.0 + image + rng.normal(0.0, 1.0, image.shape), np.array(centres)
+
+
+def rows_at(result, centre):
+    targets = result.targets
+    return targets[np.hypot(targets.x - centre[0], targets.y - centre[1]) < 14.0]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("peak", [10.0, 30.0, 100.0])
+@pytest.mark.parametrize(
+    ("outline", "flag"), [("disc", Flag.EXTENDED), ("ellipse", Flag.EXTENDED), ("streak", Flag.STREAK)]
+)
+def test_a_source_wider_than_the_psf_is_one_row(outline, flag, peak, seed):
+    image, centres = scene(outline, peak, seed)
+    result = unmix_frame(image, psf=1.0, mode="fast", detector="matched")
+    for centre in centres:
+        found = rows_at(result, centre)
+        assert len(found) == 1 and flag in Flag(int(found.flags[0]))
+        errors = np.hypot(found.x_std[0], found.y_std[0])
+        assert np.hypot(*(found.x[0] - centre[0], found.y[0] - centre[1])) < 5.0 * errors + 0.1
+        group = result.groups[int(found.group[0])]
+        (source,) = group.sources
+        others = group.extended_probability + group.streak_probability
+        assert others > 0.5 and group.count == 1
+        if group.count_probability.size:
+            assert group.count_probability.sum() + others == pytest.approx(1.0)
+        true = {"disc": (8.0, 8.0), "ellipse": (5.89, 2.83), "streak": (12.0, 0.0)}[outline]
+        if peak >= 30.0:
+            assert (source.long_px, source.short_px) == pytest.approx(true, rel=0.15)
+    # What is drawn is what was found: nothing but noise is left.
+    assert np.std(result.residual()) < 1.2
+    assert len(unmix_frame(image, psf=1.0, mode="fast", detector="matched", extended=False).targets) >= 4
+
+
+@pytest.mark.parametrize("mode", ["fast", "accurate"])
+@pytest.mark.parametrize("peak", [30.0, 300.0])
+def test_a_close_pair_is_no_extended_source(peak, mode):
+    image, centres = scene("pair", peak, 5)
+    result = unmix_frame(image, psf=1.0, mode=mode)
+    for centre in centres:
+        found = rows_at(result, centre)
+        assert len(found) == 2 and not (found.flags & int(Flag.EXTENDED | Flag.STREAK)).any()
+        assert result.groups[int(found.group[0])].sources == ()
+
+
+@pytest.mark.parametrize("width", [0.97, 1.03])
+@pytest.mark.parametrize("peak", [30.0, 300.0, 3000.0])
+def test_a_point_whose_psf_is_not_exact_is_one_point(width, peak):
+    image, centres = scene("point", peak, 7, width)
+    result = unmix_frame(image, psf=1.0, mode="fast")
+    assert len(result.targets) == len(centres)
+    assert not (result.targets.flags & int(Flag.EXTENDED | Flag.STREAK)).any()
+
+
+def test_the_table_of_groups_has_size_and_probabilities(run, tmp_path):
+    image, _ = scene("streak", 40.0, 1)
+    np.save(tmp_path / "frame.npy", image)
+    code, _, _ = run("unmix", "frame.npy", "--psf-sigma", "1", "--mode", "fast", "--groups", "groups.csv")
+    assert code == 0
+    with (tmp_path / "groups.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert float(row["long_px"]) == pytest.approx(12.0, rel=0.1)
+        assert float(row["short_px"]) == 0.0 and -90.0 <= float(row["angle_deg"]) <= 90.0
+        chances = [float(value or 0.0) for name, value in row.items() if name.startswith("p_")]
+        assert float(row["p_streak"]) > 0.9 and sum(chances) <= 1.0 + 1e-9
+    code, _, _ = run("unmix", "frame.npy", "--psf-sigma", "1", "--mode", "fast", "--groups", "g.csv", "--no-extended")
+    assert code == 0
+    with (tmp_path / "g.csv").open() as file:
+        assert all(not row["long_px"] for row in csv.DictReader(file))
