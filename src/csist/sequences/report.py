@@ -11,8 +11,8 @@ from csist._types import FloatArray
 from csist.methods.continuous.diagnostics import Diagnostics
 from csist.methods.continuous.group import AMBIGUOUS, POOR_FIT_TRUST, Group, is_poor_fit
 from csist.methods.continuous.posterior import Draws, empty_summary, summarise_stack
-from csist.methods.continuous.sequence_model import MotionLaw
-from csist.methods.continuous.sequence_solver import Paths
+from csist.methods.continuous.sequence.model import MotionLaw
+from csist.methods.continuous.sequence.solver import Paths
 from csist.sequences.result import SequenceResult, Track
 from csist.targets import Flag, Targets
 from csist.trajectories import MotionPrior
@@ -137,11 +137,11 @@ def _track(k: int, samples: FloatArray, law: MotionLaw, widening: float, existen
     basis = law.basis.astype(np.float64)
     frames = basis.shape[1]
     time = np.arange(frames, dtype=np.float64)
-    path = np.einsum("mfc,ft->mtc", samples[:, :-1].reshape(len(samples), -1, 2), basis)
-    # Position and velocity in the first frame, per frame, of the parabola through the path; exact for straight ones.
+    coefficients = samples[:, :-1].reshape(len(samples), -1, 2)
+    # Position and velocity in the first frame of the parabola through the path; exact for straight ones.
     degree = min(2 if len(basis) > 2 else 1, frames - 1)
     powers = np.stack([time**p for p in range(degree + 1)])
-    fitted = np.einsum("mtc,tp->mpc", path, np.linalg.pinv(powers))
+    fitted = np.einsum("mfc,fp->mpc", coefficients, basis @ np.linalg.pinv(powers))
     state = np.zeros((len(samples), 5))
     state[:, :2], state[:, 2:4], state[:, 4] = fitted[:, 0], fitted[:, 1], samples[:, -1]
     bend = 2.0 * fitted[:, 2].mean(axis=0) if degree > 1 else np.zeros(2)

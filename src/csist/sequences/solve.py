@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError, check_not_negative, check_positive, check_stack
-from csist.methods.continuous.sequence_solver import PATH_EFFORTS, PathSolver
+from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.sequences.motion import motion_law
