@@ -153,6 +153,24 @@ def test_times_set_the_unit_of_the_velocity():
     kept = [0, 1, 4, 5, 9, 11]
     found = csist.unmix_sequence(frames[kept], SKY, GROUP, mode="fast", times=kept)
     assert abs(found.frames[-1].x[0] - 4.1) < 0.1
+    assert found.tracks[0].state[2] == pytest.approx(0.1, abs=0.02)
+    state, _ = found.tracks[0].at(11.0)
+    assert state[0] == pytest.approx(found.frames[-1].x[0], abs=0.1)
+
+
+def test_times_in_seconds_give_velocities_a_second():
+    frames = video([(3.0, 4.0, 0.1, 0.05, 240.0)])
+    prior = MotionPrior(start=GROUP, group_speed_px=30.0 * 0.15, own_speed_px=30.0 * 0.02)
+    found = csist.unmix_sequence(frames, SKY, prior, mode="fast", times=100.0 + np.arange(12) / 30.0)
+    assert found.tracks[0].state[2] == pytest.approx(3.0, abs=0.6)
+    assert found.tracks[0].at(100.0)[0][0] == pytest.approx(3.0, abs=0.1)
+
+
+def test_the_only_usable_frame_keeps_its_time():
+    frames = video(PAIR)[:3]
+    frames[[0, 2]] = np.nan
+    found = csist.unmix_sequence(frames, SKY, GROUP, mode="fast", times=[5.0, 6.0, 7.5])
+    assert (found.tracks[0].first, found.tracks[0].time) == (1, 6.0)
 
 
 @pytest.mark.parametrize(
