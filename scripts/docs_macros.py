@@ -24,6 +24,7 @@ from docs_networks import (
     yolo,
     yolo_budget,
 )
+from docs_sequences import sequence_trajectories, sequences
 from docs_tables import (
     aims,
     crowded_stars,
@@ -51,10 +52,10 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
-        grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, published_beside, pulls, recipes, results, short_trainings, speed, speeds, summary, table,
-        training_steps, weights, wrong_model, yolo, yolo_budget,
+        aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery, grid_methods,
+        infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts, published,
+        published_beside, pulls, recipes, results, sequence_trajectories, sequences, short_trainings, speed,
+        speeds, summary, table, training_steps, weights, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")
