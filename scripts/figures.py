@@ -245,8 +245,9 @@ def sequences() -> Figure:
     row, limit = rows[noisiest], rows[noisiest]["limit"]
     frames = sorted(int(n) for n in row["bound_px"])
     right.plot(frames, [row["bound_px"][str(n)] for n in frames], color=VERMILION, label="Cramér-Rao, no prior")
+    name = f"posterior limit, {limit['trajectories']} trajectories"
     long = [n for n in frames if "error_px" in limit.get(str(n), {})]
-    right.plot(long, [limit[str(n)]["error_px"] for n in long], "--s", color=BLUE, mfc="none", label="posterior limit")
+    right.plot(long, [limit[str(n)]["error_px"] for n in long], "--s", color=BLUE, mfc="none", label=name)
     for key, n in (("joint_5", 5), ("joint_20", 20)):
         right.plot(n, row[key]["error_px"], "o", color=GREEN, label="accurate" if n == 5 else None)
     right.set(xscale="log", yscale="log", xlabel="frames", ylabel="error of x and y in px", xticks=frames)
