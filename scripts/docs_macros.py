@@ -26,6 +26,7 @@ from docs_networks import (
     yolo_budget,
 )
 from docs_real import aims, crowded_stars, dense, frames, infrared_stars, injected, injected_limit
+from docs_sequences import sequence_trajectories, sequences
 from docs_tables import (
     figure,
     flags,
@@ -49,8 +50,8 @@ MACROS: dict[str, Callable[..., str]] = {
     for each in (
         aims, api, budgets, command_line, crowded_stars, dense, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, published_beside, pulls, recipes, results, short_trainings, speed, speeds, summary, table,
-        training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
+        published, published_beside, pulls, recipes, results, sequence_trajectories, sequences, short_trainings,
+        speed, speeds, summary, table, training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

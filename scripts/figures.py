@@ -227,6 +227,42 @@ def limits() -> Figure:
     return limits_by_noise(rows)
 
 
+def sequences() -> Figure:
+    """Score by noise and error by number of frames of the joint posterior, from `benchmarks/bench_sequences.py`."""
+    result = read_result("sequences")
+    rows = {float(noise): row for noise, row in result["noise"].items()}
+    figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    lines = {"alone": ("one frame", GREY), "joint_5": ("5 frames", BLUE), "joint_20": ("20 frames", GREEN)}
+    for key, (name, colour) in lines.items():
+        noises = sorted(rows)
+        value, low, high = np.array([rows[noise][key]["first_frame"] for noise in noises]).T
+        left.errorbar(noises, value, (value - low, high - value), marker="o", capsize=3, color=colour, label=name)
+    goal = result["goal"]
+    left.plot(goal["noise"], goal["alone"]["first_frame"][0], "D", color=GREY, mfc="none", label="one frame, aim")
+    left.axhline(goal["alone"]["first_frame"][0], color=GREY, linestyle=":")
+    left.set(xlabel="read noise in counts", ylabel="CSO-mAP of the first frame in %", ylim=(None, 101.0))
+    noisiest = max(rows)
+    row, limit = rows[noisiest], rows[noisiest]["limit"]
+    frames = sorted(int(n) for n in row["bound_px"])
+    right.plot(frames, [row["bound_px"][str(n)] for n in frames], color=VERMILION, label="Cramér-Rao, no prior")
+    name = f"posterior limit, {limit['trajectories']} trajectories"
+    long = [n for n in frames if "error_px" in limit.get(str(n), {})]
+    right.plot(long, [limit[str(n)]["error_px"] for n in long], "--s", color=BLUE, mfc="none", label=name)
+    for key, n in (("joint_5", 5), ("joint_20", 20)):
+        right.plot(n, row[key]["error_px"], "o", color=GREEN, label="accurate" if n == 5 else None)
+    right.set(xscale="log", yscale="log", xlabel="frames", ylabel="error of x and y in px", xticks=frames)
+    right.minorticks_off()
+    ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+    right.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.set_xticklabels([str(n) for n in frames])
+    right.set_title(f"read noise {noisiest:g}, middle frame")
+    left.set_title(f"{result['trajectories']} test trajectories")
+    for axis in (left, right):
+        axis.legend()
+    return figure
+
+
 def psf() -> Figure:
     """A width measured on a simulated star field."""
     sky = csist.Sensor(csist.GaussianPSF(1.1), shape=(96, 160), background=50.0, read_noise=3.0)
@@ -292,8 +328,10 @@ def training(ratio: int) -> Figure:
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     each.__name__: each
-    for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, completeness, architecture, calibration)
-} | {"pixel-phase": pixel_phase, **{f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS}}
+    for each in (
+        imaging, ceiling, separation, flux, metric, cost, limits, sequences, psf, completeness, architecture, calibration,
+    )
+} | {"pixel-phase": pixel_phase, **{f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS}}  # fmt: skip
 DIAGRAMS = ("architecture",)
 """Figures of lines and text only, written as SVG."""
 

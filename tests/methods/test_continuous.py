@@ -9,8 +9,9 @@ from scipy.optimize import linear_sum_assignment
 from csist._compiled import compiled
 from csist.checks import InputError
 from csist.methods.continuous import Continuous
-from csist.methods.continuous.annealing import CHAINS_A_BLOCK, Cloud, Outcome, Plan, Start, anneal, pose_in_pixel
+from csist.methods.continuous.annealing import CHAINS_A_BLOCK, Start, anneal, pose_in_pixel
 from csist.methods.continuous.chain_likelihood import Kernels
+from csist.methods.continuous.cooling import Cloud, Outcome, Plan
 from csist.methods.continuous.diagnostics import Diagnostics, compare_chains
 from csist.methods.continuous.evidence import log_evidence
 from csist.methods.continuous.kernels import kernels

@@ -4,15 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.stats import multivariate_normal
 
 import csist
 from csist.checks import InputError
 from csist.methods.continuous.optics import optics_of
-from csist.methods.continuous.sequence_annealing import path_kernels
-from csist.methods.continuous.sequence_likelihood import call_path_log_likelihoods
-from csist.methods.continuous.sequence_model import LANES, PathPosterior, film_around, make_path_scratch
-from csist.methods.continuous.sequence_start import common_path, overlap_table
+from csist.methods.continuous.sequence.annealing import path_kernels
+from csist.methods.continuous.sequence.likelihood import call_path_log_likelihoods
+from csist.methods.continuous.sequence.model import LANES, PathPosterior, film_around, make_path_scratch
+from csist.methods.continuous.sequence.path import brightest_line, common_path
+from csist.methods.continuous.sequence.start import overlap_table
 from csist.physics.bounds import cramer_rao_bound, joint_bound
 from csist.sequences.motion import motion_law
 from csist.sequences.report import in_one_order
@@ -151,6 +153,24 @@ def test_times_set_the_unit_of_the_velocity():
     kept = [0, 1, 4, 5, 9, 11]
     found = csist.unmix_sequence(frames[kept], SKY, GROUP, mode="fast", times=kept)
     assert abs(found.frames[-1].x[0] - 4.1) < 0.1
+    assert found.tracks[0].state[2] == pytest.approx(0.1, abs=0.02)
+    state, _ = found.tracks[0].at(11.0)
+    assert state[0] == pytest.approx(found.frames[-1].x[0], abs=0.1)
+
+
+def test_times_in_seconds_give_velocities_a_second():
+    frames = video([(3.0, 4.0, 0.1, 0.05, 240.0)])
+    prior = MotionPrior(start=GROUP, group_speed_px=30.0 * 0.15, own_speed_px=30.0 * 0.02)
+    found = csist.unmix_sequence(frames, SKY, prior, mode="fast", times=100.0 + np.arange(12) / 30.0)
+    assert found.tracks[0].state[2] == pytest.approx(3.0, abs=0.6)
+    assert found.tracks[0].at(100.0)[0][0] == pytest.approx(3.0, abs=0.1)
+
+
+def test_the_only_usable_frame_keeps_its_time():
+    frames = video(PAIR)[:3]
+    frames[[0, 2]] = np.nan
+    found = csist.unmix_sequence(frames, SKY, GROUP, mode="fast", times=[5.0, 6.0, 7.5])
+    assert (found.tracks[0].first, found.tracks[0].time) == (1, 6.0)
 
 
 @pytest.mark.parametrize(
@@ -252,3 +272,33 @@ def test_counts_of_groups_at_high_noise():
     for seed, path in enumerate(sample_trajectories(motion, sensor, 4, 7)):
         frames = np.stack([sensor.observe(scene, [seed, t]) for t, scene in enumerate(path)])
         assert csist.unmix_sequence(frames, sensor, motion, mode="fast").count == len(path[0])
+
+
+def test_line_of_faint_frames_has_the_right_direction():
+    frames = video([(3.0, 7.0, 0.15, -0.1, 60.0)], 20, csist.Sensor(read_noise=5.0), seed=2)
+    velocity, place = brightest_line(gaussian_filter(frames, (0.0, 0.5, 0.5)), np.arange(20.0), 0.2, 0.5)
+    assert np.abs(velocity - [0.15, -0.1]).max() < 0.04
+    assert np.abs(place - [3.0, 7.0]).max() <= 1.0
+
+
+def test_rectangle_of_equal_weights_is_even():
+    weight = np.full((4, 9, 9), 0.25)
+    weight[1, 4, 4] = 0.0
+    weight[2, 4, 4] = 0.2
+    weight[3] = 0.0
+    film = film_around(np.zeros((4, 9, 9)), weight, np.array([[1.0, 5.0]] * 4), 7)
+    assert film.even.tolist() == [0.25, 0.0, 0.0, 0.0]
+    assert film.inside[0].tolist() == [0, 7, 2, 7]
+    assert film.inside[3].tolist() == [0, 0, 0, 0]
+
+
+def test_masked_frames_and_whole_ones_share_one_likelihood():
+    """A masked pixel without light takes the way pixel by pixel, with the same answer."""
+    frames = video(PAIR)
+    whole = csist.unmix_sequence(frames, SKY, GROUP, mode="fast")
+    frames[:, 2, 5] = np.nan
+    masked = csist.unmix_sequence(frames, SKY, GROUP, mode="fast", mask_nan=True)
+    for one in whole.tracks:
+        apart = [np.abs(one.state[:4] - other.state[:4]) for other in masked.tracks]
+        assert min(each[:2].max() for each in apart) < 0.1
+        assert min(each[2:].max() for each in apart) < 0.02

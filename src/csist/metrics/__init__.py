@@ -30,6 +30,16 @@ from csist.metrics.functional import (
     psnr,
     ssim,
 )
+from csist.metrics.tracks import (
+    Gospa,
+    PathErrors,
+    gospa,
+    identity_switches,
+    ospa,
+    path_errors,
+    track_map,
+    track_summary,
+)
 
 if TYPE_CHECKING:
     from csist.metrics.mean_ap import CSOMeanAP
@@ -37,9 +47,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CSO_DISTANCES_PX",
     "CSOMeanAP",
+    "Gospa",
     "Interval",
     "MatchErrors",
     "Matches",
+    "PathErrors",
     "PrecisionRecallCurve",
     "ReliabilityCurve",
     "average_precision",
@@ -52,14 +64,20 @@ __all__ = [
     "cso_map",
     "error_summary",
     "expected_calibration_error",
+    "gospa",
+    "identity_switches",
     "interval_coverage",
     "match_detections",
     "match_errors",
     "mean_deviation",
+    "ospa",
+    "path_errors",
     "precision_recall_curve",
     "psnr",
     "reliability_curve",
     "ssim",
+    "track_map",
+    "track_summary",
 ]
 
 

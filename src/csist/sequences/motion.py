@@ -8,7 +8,7 @@ import numpy as np
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.methods.continuous.sequence_model import MotionLaw
+from csist.methods.continuous.sequence.model import MotionLaw
 from csist.physics.sensor import Sensor
 from csist.scenes import flux_bounds
 from csist.trajectories import MotionPrior

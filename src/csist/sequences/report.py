@@ -11,8 +11,8 @@ from csist._types import FloatArray
 from csist.methods.continuous.diagnostics import Diagnostics
 from csist.methods.continuous.group import AMBIGUOUS, POOR_FIT_TRUST, Group, is_poor_fit
 from csist.methods.continuous.posterior import Draws, empty_summary, summarise_stack
-from csist.methods.continuous.sequence_model import MotionLaw
-from csist.methods.continuous.sequence_solver import Paths
+from csist.methods.continuous.sequence.model import MotionLaw
+from csist.methods.continuous.sequence.solver import Paths
 from csist.sequences.result import SequenceResult, Track
 from csist.targets import Flag, Targets
 from csist.trajectories import MotionPrior
@@ -26,7 +26,7 @@ ROUNDS = 3
 def summarise_paths(
     paths: Paths,
     law: MotionLaw,
-    data: FloatArray,
+    time: FloatArray,
     weight: FloatArray,
     left_out: tuple[bool, bool],
     notes: list[str],
@@ -36,7 +36,7 @@ def summarise_paths(
     Args:
         paths: the posterior.
         law: of the motion.
-        data: (T, H, W) frames in counts.
+        time: (T,) of the frames.
         weight: (T, H, W) inverse variances.
         left_out: whether saturated, and whether masked pixels were left out.
         notes: for the result.
@@ -57,14 +57,14 @@ def summarise_paths(
         _, effective, acceptance, stages, reduction = paths.outcome
         diagnostics = Diagnostics("annealing", effective, acceptance, stages, reduction)
     if not count:
-        return SequenceResult([Targets.empty() for _ in data], [], probability, flags, diagnostics, notes)
+        return SequenceResult([Targets.empty() for _ in time], [], probability, flags, diagnostics, notes)
     if bool(is_poor_fit(paths.misfit, freedom)):
         flags |= Flag.POOR_FIT
     samples = in_one_order(paths.samples, basis)
     trust = probability[count] * (POOR_FIT_TRUST if Flag.POOR_FIT in flags else 1.0)
     frames = _targets_of_frames(samples, paths, law, trust, flags)
     tracks = [
-        _track(k, samples[:, k], law, paths.widening, float(np.mean([each.score[k] for each in frames])))
+        _track(k, samples[:, k], (law, time), paths.widening, float(np.mean([each.score[k] for each in frames])))
         for k in range(count)
     ]
     return SequenceResult(frames, tracks, probability, flags, diagnostics, notes)
@@ -132,39 +132,45 @@ def _targets_of_frames(samples: FloatArray, paths: Paths, law: MotionLaw, trust:
     return result
 
 
-def _track(k: int, samples: FloatArray, law: MotionLaw, widening: float, existence: float) -> Track:
-    """The track of target k from its samples (m, 2 M + 1)."""
+def _track(
+    k: int, samples: FloatArray, motion: tuple[MotionLaw, FloatArray], widening: float, existence: float
+) -> Track:
+    """The track of target k from its samples (m, 2 M + 1), the law of motion and the times (T,) of the frames."""
+    law, times = motion
     basis = law.basis.astype(np.float64)
     frames = basis.shape[1]
-    time = np.arange(frames, dtype=np.float64)
-    path = np.einsum("mfc,ft->mtc", samples[:, :-1].reshape(len(samples), -1, 2), basis)
-    # Position and velocity in the first frame, per frame, of the parabola through the path; exact for straight ones.
+    time = times - times[0]
+    coefficients = samples[:, :-1].reshape(len(samples), -1, 2)
+    # Position and velocity in the first frame of the parabola through the path; exact for straight ones.
     degree = min(2 if len(basis) > 2 else 1, frames - 1)
     powers = np.stack([time**p for p in range(degree + 1)])
-    fitted = np.einsum("mtc,tp->mpc", path, np.linalg.pinv(powers))
+    fitted = np.einsum("mfc,fp->mpc", coefficients, basis @ np.linalg.pinv(powers))
     state = np.zeros((len(samples), 5))
     state[:, :2], state[:, 2:4], state[:, 4] = fitted[:, 0], fitted[:, 1], samples[:, -1]
     bend = 2.0 * fitted[:, 2].mean(axis=0) if degree > 1 else np.zeros(2)
     covariance = widening**2 * np.cov(state, rowvar=False)
-    return Track(k, 0, frames - 1, state.mean(axis=0), covariance, existence, bend)
+    return Track(k, 0, frames - 1, state.mean(axis=0), covariance, existence, bend, float(times[0]))
 
 
-def report_single(targets: Targets, group: Group, frame: int, law: MotionPrior, notes: list[str]) -> SequenceResult:
+def report_single(
+    targets: Targets, group: Group, frame: tuple[int, float], law: MotionPrior, notes: list[str]
+) -> SequenceResult:
     """The result of a sequence of which one frame can be used.
 
     Args:
         targets: of that frame.
         group: likewise.
-        frame: its number.
+        frame: its number and time.
         law: speeds, and the number of frames.
         notes: for the result.
     """
+    number, time = frame
     found = targets.replace(track=np.arange(len(targets)))
     spread = 0.25 * (law.group_speed_px**2 + law.own_speed_px**2)  # of a coordinate of a point in a disc: radius / 2
     tracks = []
     for k, one in enumerate(found):
         variance = [one.x_std[0] ** 2, one.y_std[0] ** 2, spread, spread, one.intensity_std[0] ** 2]
         state = np.array([one.x[0], one.y[0], 0.0, 0.0, one.intensity[0]])
-        tracks.append(Track(k, frame, frame, state, np.diag(variance), float(one.score[0])))
-    frames = [found if t == frame else Targets.empty() for t in range(law.frames)]
+        tracks.append(Track(k, number, number, state, np.diag(variance), float(one.score[0]), time=time))
+    frames = [found if t == number else Targets.empty() for t in range(law.frames)]
     return SequenceResult(frames, tracks, group.count_probability, group.flags, group.diagnostics, notes)

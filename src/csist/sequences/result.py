@@ -22,10 +22,12 @@ class Track:
         id: number of the track.
         first: frame in which it starts.
         last: frame in which it ends.
-        state: (5,) x, y in px, velocity in px a frame, and mean intensity in counts, in the first frame.
+        state: (5,) x, y in px, velocity in px a unit of time, and mean intensity in counts, in the first frame. The
+            unit is that of the times given to `csist.unmix_sequence`; without them it is the frame.
         covariance: (5, 5) of the state.
         existence_probability: that a target lies within 0.25 px of the path, the mean over the frames.
-        bend: (2,) acceleration in px a frame squared; zero where the motion is linear.
+        bend: (2,) acceleration in px a unit of time squared; zero where the motion is linear.
+        time: of the first frame.
     """
 
     id: int
@@ -35,22 +37,24 @@ class Track:
     covariance: FloatArray
     existence_probability: float
     bend: FloatArray = field(default_factory=lambda: np.zeros(2))
+    time: float = 0.0
 
     def shifted(self, dx: float, dy: float) -> Track:
         """Return a copy shifted by (dx, dy) px."""
         return replace(self, state=self.state + np.array([dx, dy, 0.0, 0.0, 0.0]))
 
-    def at(self, frame: float) -> tuple[FloatArray, FloatArray]:
-        """State (5,) and covariance (5, 5) in a frame, by the velocity; also between frames and beyond the last.
+    def at(self, time: float) -> tuple[FloatArray, FloatArray]:
+        """State (5,) and covariance (5, 5) at a time, by the velocity; also between frames and after the last.
 
-        With acceleration, its mean is added to the state and its uncertainty is left out.
+        With acceleration, its mean is added to the state and its uncertainty is left out. Without times given to
+        `csist.unmix_sequence`, the time is the number of the frame.
         """
-        time = frame - self.first
+        since = time - self.time
         step = np.eye(5)
-        step[0, 2] = step[1, 3] = time
+        step[0, 2] = step[1, 3] = since
         state = step @ self.state
-        state[:2] += 0.5 * time**2 * self.bend
-        state[2:4] += time * self.bend
+        state[:2] += 0.5 * since**2 * self.bend
+        state[2:4] += since * self.bend
         return state, step @ self.covariance @ step.T
 
 

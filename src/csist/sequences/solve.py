@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError, check_not_negative, check_positive, check_stack
-from csist.methods.continuous.sequence_solver import PATH_EFFORTS, PathSolver
+from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.sequences.motion import motion_law
@@ -27,14 +27,12 @@ class Frames(NamedTuple):
     Args:
         data: (T, H, W) in counts, background subtracted, 0 where there is no value.
         weight: (T, H, W) inverse variances, 0 where there is no value.
-        time: (T,) since the first frame.
         saturated: whether pixels were left out because they are at an end of the converter's range.
         masked: whether pixels were left out because they are NaN.
     """
 
     data: FloatArray
     weight: FloatArray
-    time: FloatArray
     saturated: bool
     masked: bool
 
@@ -66,7 +64,8 @@ def unmix_sequence(
             walks at random, by `motion_std_px` a frame).
         noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
         mode: "accurate" or "fast".
-        times: (T,) times of the frames, increasing, in units of the frame interval; None for 0, 1, 2, ...
+        times: (T,) times of the frames, increasing; None for 0, 1, 2, ... Velocities are in px a unit of these times,
+            as are the speeds of the prior and `motion_std_px`.
         motion_std_px: step of the random walk of "free" in px a frame.
         mask_nan: leave NaN pixels out instead of refusing them; frames of nothing but NaN are always left out.
 
@@ -109,13 +108,15 @@ def unmix_sequence(
     sensor = sensor.with_shape((images.shape[1], images.shape[2]))
     noise = window_noise(images[used], sensor) if noise_std is None else noise_std
     if used.sum() == 1:
-        return _single(images, used, sensor, law, {"mode": mode, "noise_std": noise, "mask_nan": mask_nan}, notes)
-    frames = _prepare(images, used, sensor, noise, time)
+        return _single(
+            images, (used, time), sensor, law, {"mode": mode, "noise_std": noise, "mask_nan": mask_nan}, notes
+        )
+    frames = _prepare(images, used, sensor, noise)
     # A target that no single frame shows can be bright enough in all of them together.
     together = noise / np.sqrt(used.sum()) if law.start.intensity_range is None else noise
-    paths = motion_law(frames.time, motion, law, sensor, max(float(together), 1e-9), motion_std_px)
+    paths = motion_law(time - time[0], motion, law, sensor, max(float(together), 1e-9), motion_std_px)
     found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode]).solve(frames.data, frames.weight)
-    return summarise_paths(found, paths, frames.data, frames.weight, (frames.saturated, frames.masked), notes)
+    return summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
 
 
 def _one_array(stack: Any) -> Any:
@@ -140,7 +141,7 @@ def _check_times(times: ArrayLike | None, number: int) -> FloatArray:
         raise InputError(
             f"times must increase, got {values[place]:g} for frame {place} after {values[place - 1]:g}: sort the frames"
         )
-    return np.asarray(values - values[0])
+    return values
 
 
 def _usable(images: FloatArray, notes: list[str]) -> BoolArray:
@@ -154,7 +155,7 @@ def _usable(images: FloatArray, notes: list[str]) -> BoolArray:
     return ~(missing | repeated)
 
 
-def _prepare(images: FloatArray, used: BoolArray, sensor: Sensor, noise: float, time: FloatArray) -> Frames:
+def _prepare(images: FloatArray, used: BoolArray, sensor: Sensor, noise: float) -> Frames:
     """Frames with weights; clipped pixels are left out, shot noise is taken from the light around each pixel."""
     variance = np.full(images.shape, max(noise**2 + sensor.rounding_variance, 1e-12))
     seen = np.isfinite(images)
@@ -166,20 +167,27 @@ def _prepare(images: FloatArray, used: BoolArray, sensor: Sensor, noise: float, 
         variance += np.maximum(uniform_filter(data, (0, 3, 3)) + sensor.background, 0.0) / sensor.gain
     usable = seen & ~clipped & used[:, None, None]
     return Frames(
-        np.where(usable, data, 0.0), np.where(usable, 1.0 / variance, 0.0), time, bool(clipped.any()),
+        np.where(usable, data, 0.0), np.where(usable, 1.0 / variance, 0.0), bool(clipped.any()),
         bool((~seen[used]).any()),
     )  # fmt: skip
 
 
 def _single(
-    images: FloatArray, used: BoolArray, sensor: Sensor, law: MotionPrior, options: dict[str, Any], notes: list[str]
+    images: FloatArray,
+    frames: tuple[BoolArray, FloatArray],
+    sensor: Sensor,
+    law: MotionPrior,
+    options: dict[str, Any],
+    notes: list[str],
 ) -> SequenceResult:
-    """The result of the only frame that can be used."""
+    """The result of the only frame that can be used; `frames` says which can be, and holds their times."""
     from csist.create import create_method
 
+    used, time = frames
+    place = int(used.argmax())
     method = create_method("continuous", sensor=sensor, prior=law.start, **options)
     answer = method.solve(images[used])
     if len(images) > 1:
-        notes.append(f"only frame {int(used.argmax())} can be used: velocities are those of the prior")
+        notes.append(f"only frame {place} can be used: velocities are those of the prior")
     speeds = replace(law, frames=len(images))
-    return report_single(answer.targets[0], answer.groups[0], int(used.argmax()), speeds, notes)
+    return report_single(answer.targets[0], answer.groups[0], (place, float(time[place])), speeds, notes)

@@ -44,7 +44,7 @@ class JointRows:
             self._rows.append(row)
 
     def table(self) -> Any:
-        """The tracks: states in their first frame, existence probability and the covariance's upper triangle."""
+        """The tracks: states in their first frame, velocities in px a frame, and the covariance's upper triangle."""
         import pandas as pd
 
         from csist.sequences.result import STATE
@@ -97,10 +97,25 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
             sensor, noise = recipe["sensor"], recipe["noise_std"]
         if sensor is None:
             raise InputError(f"{sequence.path}: its first {len(run)} frames hold nothing but NaN: leave them out")
-        found = _unmix(values, sensor, settings.prior, noise, settings, notes)
+        times = _times_of(sequence, first, len(run), notes)
+        found = _unmix(values, sensor, settings.prior, noise, settings, notes, times=times)
         block = _block(found, values, (first, started), sensor, sequence.name, None)
         yield block if first else replace(block, measured=measured_windows(sequence, settings, sensor, noise))
         first, started = first + len(run), started + len(found.tracks)
+
+
+def _times_of(sequence: FrameSequence, first: int, number: int, notes: list[str]) -> FloatArray | None:
+    """Times of a run of frames in frame intervals, where the file has usable ones; None for equal intervals."""
+    import numpy as np
+
+    times = np.array(sequence.times[first : first + number])
+    if len(times) < number or number < 2:
+        return None
+    steps = np.diff(times)
+    if not (steps > 0.0).all():  # NaN as well
+        notes.append(f"the times of frames {first} to {first + number - 1} do not increase: equal intervals are taken")
+        return None
+    return np.asarray(first + (times - times[0]) / np.median(steps))
 
 
 def _check_windows(path: Any, shape: tuple[int, ...]) -> None:
@@ -138,6 +153,8 @@ def _unmix(
     noise_std: float,
     settings: Settings,
     notes: list[str],
+    *,
+    times: FloatArray | None = None,
 ) -> SequenceResult:
     """One run of frames; one without any value has no targets."""
     import numpy as np
@@ -149,8 +166,9 @@ def _unmix(
     if np.isnan(frames).all():
         return SequenceResult([Targets.empty() for _ in frames], [], np.ones(1))
     found = unmix_sequence(
-        frames, sensor, prior, noise_std=noise_std, mode=settings.mode or "accurate", mask_nan=settings.masks
-    )
+        frames, sensor, prior, noise_std=noise_std, mode=settings.mode or "accurate", times=times,
+        mask_nan=settings.masks,
+    )  # fmt: skip
     notes.extend(found.notes)
     return found
 

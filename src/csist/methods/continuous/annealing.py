@@ -10,21 +10,33 @@ Every chain ends as a sample, and the weights give the evidence.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from csist._compiled import calling, compiled, fused, inlined, inner
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
-from csist.methods.continuous.diagnostics import compare_chains
-from csist.methods.continuous.metropolis import (
-    PRIOR_INFORMATION,
-    TARGET_ACCEPTANCE,
-    WIDEST_STEP,
-    call_move,
-    call_shape_proposals,
+from csist.methods.continuous.cooling import (
+    REFRESH_STAGES,
+    Cloud,
+    Outcome,
+    Plan,
+    Population,
+    Steps,
+    adapt_scales,
+    begin_turn,
+    choose_chains,
+    copy_chains,
+    count_steps,
+    draw_scales,
+    make_population,
+    make_steps,
+    next_inverse_temperature,
 )
+from csist.methods.continuous.diagnostics import compare_chains
+from csist.methods.continuous.lanes import PRIOR_INFORMATION
+from csist.methods.continuous.metropolis import call_move, call_shape_proposals
 from csist.methods.continuous.model import Bounds, Noise, SingleArray, Stack, Window, cut, region_around, whole_region
 from csist.methods.continuous.population import (
     Chains,
@@ -34,7 +46,6 @@ from csist.methods.continuous.population import (
     make_scratch,
     pose,
     resample,
-    seed_chains,
     uniform,
 )
 from csist.methods.continuous.rounding import weigh_by_rounding
@@ -55,35 +66,6 @@ START_EFFECTIVE = 200.0
 HIGHEST_POWER = 40
 """The hottest temperature is at most 2 to this power."""
 
-STRIDE = 1.0
-"""Each stage adds so much to the inverse temperature, in units of 1 / (spread of the log likelihood)."""
-
-REFRESH_STAGES = 2
-"""Stages after which the proposals are shaped anew."""
-
-KINDS = 4
-"""Kinds of proposals, from those as long as the prior allows to those that are short in open directions."""
-FLOOR_RATIO = 5.0
-"""Ratio of the information that is added from one kind to the next."""
-
-
-class Plan(NamedTuple):
-    """How long to anneal.
-
-    Args:
-        blocks: population, in `CHAINS_A_BLOCK`.
-        moves: steps of every chain at each stage.
-        last_moves: steps at the last, over which the records of the population are spread.
-        records: times that the population is recorded.
-        seed: of the chains' random numbers.
-    """
-
-    blocks: int
-    moves: int
-    last_moves: int
-    records: int
-    seed: int
-
 
 class Start(NamedTuple):
     """Where a population starts.
@@ -100,66 +82,6 @@ class Start(NamedTuple):
     column: int
     weight: FloatArray
     temperature: float
-
-
-class Population(NamedTuple):
-    """All chains, in blocks.
-
-    Args:
-        state: (blocks, size, chains) parameters.
-        value: (blocks, chains) log likelihoods.
-        root: (blocks, size, size, chains) shapes of the proposals.
-        kind: (blocks, chains) kinds of the proposals.
-    """
-
-    state: SingleArray
-    value: SingleArray
-    root: SingleArray
-    kind: IntArray
-
-
-class Steps(NamedTuple):
-    """Proposals of a population and their adaptation.
-
-    Args:
-        power: (chains,) inverse temperature, the same for all.
-        scale: (chains,) of the proposals, drawn anew for each step.
-        floor: (chains,) information added to the Fisher information.
-        width: (kinds,) mean proposal scale.
-        accepted: (kinds,) accepted steps of one turn.
-        tried: (kinds,) steps of one turn.
-        random: (blocks, chains) states of `uniform`.
-    """
-
-    power: SingleArray
-    scale: SingleArray
-    floor: SingleArray
-    width: FloatArray
-    accepted: FloatArray
-    tried: FloatArray
-    random: Any
-
-
-class Cloud(NamedTuple):
-    """Posterior samples of one group.
-
-    Args:
-        theta: (m, parameters or more).
-        value: (m,) log likelihoods.
-    """
-
-    theta: FloatArray
-    value: FloatArray
-
-
-class Outcome(NamedTuple):
-    """What annealing says of a group besides its samples; see `csist.methods.continuous.diagnostics.Diagnostics`."""
-
-    log_evidence: float
-    effective_sample_size: float
-    acceptance: float
-    stages: int
-    scale_reduction: float
 
 
 @inner
@@ -191,27 +113,6 @@ def temper_templates(misfits: FloatArray, variance: float, effective: float, wei
             above = power
         else:
             below = power
-
-
-@inner
-def _make_population(blocks: int, size: int) -> Population:
-    chains = CHAINS_A_BLOCK
-    return Population(
-        np.empty((blocks, size, chains), np.float32), np.empty((blocks, chains), np.float32),
-        np.zeros((blocks, size, size, chains), np.float32), np.zeros((blocks, chains), np.int64),
-    )  # fmt: skip
-
-
-@inlined
-def _make_steps(blocks: int, size: int, seed: int) -> Steps:
-    floor, width = np.empty(CHAINS_A_BLOCK, np.float32), np.empty(KINDS)
-    for chain in range(CHAINS_A_BLOCK):
-        floor[chain] = PRIOR_INFORMATION * FLOOR_RATIO ** (chain % KINDS)
-    width[:] = 1.8 / math.sqrt(size)
-    return Steps(
-        np.empty(CHAINS_A_BLOCK, np.float32), np.empty(CHAINS_A_BLOCK, np.float32), floor, width, np.empty(KINDS),
-        np.empty(KINDS), seed_chains(seed, blocks * CHAINS_A_BLOCK).reshape(blocks, CHAINS_A_BLOCK),
-    )  # fmt: skip
 
 
 @inner
@@ -255,42 +156,6 @@ def start_population(
     return weight
 
 
-@inlined
-def resample_population(
-    weight: FloatArray, offset: float, shapes_stay: bool, population: Population, resampled: Population
-) -> float:
-    """Fill `resampled` with the chains of `population` by their log weights, which are changed.
-
-    Args:
-        weight: (blocks * chains,) log weights.
-        offset: of the systematic resampling, in [0, 1).
-        shapes_stay: whether proposals keep their shape and kind; else they are to be shaped anew.
-        population: chains before.
-        resampled: chains after.
-
-    Returns:
-        log of the mean weight.
-    """
-    _, size, chains = population.state.shape
-    total_chains = weight.shape[0]
-    chosen = np.empty(total_chains, np.int64)
-    highest = weight.max()
-    for n in range(total_chains):
-        weight[n] = math.exp(weight[n] - highest)
-    total = resample(weight, offset, chosen)
-    for n in range(total_chains):
-        block, chain = n // chains, n % chains
-        from_block, one = chosen[n] // chains, chosen[n] % chains
-        resampled.value[block, chain] = population.value[from_block, one]
-        resampled.kind[block, chain] = population.kind[from_block, one] if shapes_stay else chain % KINDS
-        for p in range(size):
-            resampled.state[block, p, chain] = population.state[from_block, p, one]
-            if shapes_stay:
-                for c in range(p + 1):
-                    resampled.root[block, p, c, chain] = population.root[from_block, p, c, one]
-    return float(highest) + math.log(total / total_chains)
-
-
 @fused
 def move_population(
     call: Kernels, posterior: Posterior, population: Population, steps: Steps, stretch: float, scratch: Scratch
@@ -305,43 +170,15 @@ def move_population(
         stretch: factor on the proposal scales.
         scratch: arrays to work in.
     """
-    blocks, chains = population.value.shape
-    steps.accepted[:] = 0.0
-    steps.tried[:] = 1e-9
     total = 0.0
-    for block in range(blocks):
+    begin_turn(steps)
+    for block in range(population.value.shape[0]):
         kind = population.kind[block]
-        # steps of mixed lengths, since the local shape is not the shape along the whole valley
-        uniform(steps.random[block], scratch.draw)
-        for chain in range(chains):
-            steps.scale[chain] = steps.width[kind[chain]] * stretch * (0.4 + 1.2 * scratch.draw[chain])
+        draw_scales(steps, kind, stretch, steps.random[block], scratch.draw)
         call_move(call.move, posterior, _chains(population, block, steps), scratch)
-        for chain in range(chains):
-            steps.accepted[kind[chain]] += scratch.accepted[chain]
-            steps.tried[kind[chain]] += 1.0
-            total += scratch.accepted[chain]
-    for k in range(KINDS):
-        if steps.tried[k] > 0.5:
-            grown = steps.width[k] * math.exp(steps.accepted[k] / steps.tried[k] - TARGET_ACCEPTANCE)
-            steps.width[k] = min(grown, WIDEST_STEP)
+        total += count_steps(steps, kind, scratch.accepted)
+    adapt_scales(steps)
     return total
-
-
-@inlined
-def next_inverse_temperature(population: Population, inverse: float, weight: FloatArray) -> float:
-    """The inverse temperature of the next stage; `weight` (blocks * chains,) gets the log weights of the chains."""
-    blocks, chains = population.value.shape
-    mean, square = 0.0, 0.0
-    for block in range(blocks):
-        for chain in range(chains):
-            mean += population.value[block, chain]
-            square += float(population.value[block, chain]) ** 2
-    number = blocks * chains
-    spread = math.sqrt(max(square / number - (mean / number) ** 2, 1e-12))
-    rise = min(STRIDE / spread, 1.0 - inverse)
-    for n in range(number):
-        weight[n] = rise * population.value[n // chains, n % chains]
-    return min(inverse + rise, 1.0) if rise < 1.0 - inverse else 1.0
 
 
 @inlined
@@ -366,15 +203,18 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
         cloud: filled with records * blocks * CHAINS_A_BLOCK samples.
     """
     size, total_chains = posterior.low.shape[0], plan.blocks * CHAINS_A_BLOCK
-    population, spare = _make_population(plan.blocks, size), _make_population(plan.blocks, size)
-    steps, scratch = _make_steps(plan.blocks, size, plan.seed), make_scratch(posterior, population.value.shape[1])
+    population = make_population(plan.blocks, size, CHAINS_A_BLOCK)
+    spare, chosen = make_population(plan.blocks, size, CHAINS_A_BLOCK), np.empty(total_chains, np.int64)
+    steps = make_steps(population, PRIOR_INFORMATION, plan.seed)
+    scratch = make_scratch(posterior, population.value.shape[1])
     weight = start_population(call, posterior, start, population, steps, scratch)
     inverse = 1.0 / start.temperature
     log_evidence, accepted, stage, shaped_at, record = 0.0, 0.0, 0, inverse, 0
     while True:
         shapes_stay = stage % REFRESH_STAGES != 0
         uniform(steps.random[0], scratch.draw)
-        log_evidence += resample_population(weight, np.float64(scratch.draw[0]), shapes_stay, population, spare)
+        log_evidence += choose_chains(weight, np.float64(scratch.draw[0]), chosen)
+        copy_chains(chosen, shapes_stay, population, spare)
         population, spare = spare, population
         steps.power[:] = np.float32(inverse)
         if not shapes_stay:
@@ -394,7 +234,7 @@ def anneal(call: Kernels, posterior: Posterior, start: Start, plan: Plan, cloud:
                     record += 1
         if is_last:
             break
-        inverse = next_inverse_temperature(population, inverse, weight)
+        inverse = next_inverse_temperature(population.value, inverse, weight)
         stage += 1
     effective, reduction = compare_chains(cloud.theta, cloud.value, posterior.targets, total_chains)
     added, share = 0.0, 1.0

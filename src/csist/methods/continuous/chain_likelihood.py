@@ -52,7 +52,7 @@ def fill_profile(polynomial: SingleArray, position: SingleArray, pixel: int, scr
     phase, scattered = scratch.phase, scratch.scattered
     offsets, size, number = polynomial.shape[0], out.shape[0], position.shape[0]
     for j in range(number):
-        nearest = np.float32(pixel) if pixel >= 0 else np.float32(math.floor(position[j] + np.float32(0.5)))
+        nearest = np.float32(pixel) if pixel >= 0 else np.floor(position[j] + np.float32(0.5))
         phase[j] = position[j] - nearest
     for o in range(offsets):
         i = o + pixel - offsets // 2
@@ -64,10 +64,18 @@ def fill_profile(polynomial: SingleArray, position: SingleArray, pixel: int, scr
                 out[i] = np.float32(0.0)
         return
     out[:] = np.float32(0.0)
+    half = offsets // 2
+    low, high = size - 1 + half, half - offsets + 1  # of nearest pixels whose profiles reach the window
+    first, last = low, high
     for j in range(number):
-        shift = math.floor(position[j] + np.float32(0.5)) - offsets // 2
-        for o in range(max(0, -shift), min(offsets, size - shift)):
-            out[o + shift, j] = scattered[o, j]
+        nearest = np.int64(position[j] - phase[j])
+        first, last = min(first, nearest), max(last, nearest)
+    for nearest in range(max(first, high), min(last, low) + 1):
+        for o in range(max(0, half - nearest), min(offsets, size + half - nearest)):
+            row, values = out[o + nearest - half], scattered[o]
+            for j in range(number):  # both values are read and one is kept, which serves many chains at once
+                before, value = row[j], values[j]
+                row[j] = value if position[j] - phase[j] == np.float32(nearest) else before
 
 
 @fused

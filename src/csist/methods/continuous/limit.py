@@ -13,14 +13,8 @@ import numpy as np
 from csist._compiled import compiled
 from csist._types import FloatArray, IntArray
 from csist.checks import InputError, check_stack
-from csist.methods.continuous.annealing import (
-    CHAINS_A_BLOCK,
-    START_EFFECTIVE,
-    Cloud,
-    Plan,
-    anneal_in_pixel,
-    temper_templates,
-)
+from csist.methods.continuous.annealing import CHAINS_A_BLOCK, START_EFFECTIVE, anneal_in_pixel, temper_templates
+from csist.methods.continuous.cooling import Cloud, Plan
 from csist.methods.continuous.kernels import kernels
 from csist.methods.continuous.model import Noise, Stack, Window, cut, region_around, stack_of, whole_region
 from csist.methods.continuous.posterior import Draws, empty_draws, empty_summary, summarise_stack

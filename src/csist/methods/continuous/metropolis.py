@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import int64, types
 
-from csist._compiled import calling, fused, inlined, inner, linked
+from csist._compiled import calling, fused, inlined, linked
 from csist.methods.continuous.chain_likelihood import (
     KERNELS,
     Kernels,
@@ -16,13 +16,10 @@ from csist.methods.continuous.chain_likelihood import (
     fill_log_likelihoods,
     fill_profiles,
 )
+from csist.methods.continuous.lanes import accepts, factorise, invert, propose
 from csist.methods.continuous.likelihood import pixel_terms
 from csist.methods.continuous.model import SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import CHAINS, POSTERIOR, SCRATCH, Chains, Posterior, Scratch, uniform
-
-WIDEST_STEP = 2.0
-"""Largest proposal scale."""
-TARGET_ACCEPTANCE = 0.25
 
 UNIFORMS_A_NORMAL = 4
 """Uniform numbers whose sum is taken as a normal one."""
@@ -30,9 +27,6 @@ NORMAL_SCALE = math.sqrt(12.0 / UNIFORMS_A_NORMAL)
 """Of that sum, for a variance of 1."""
 SCATTER_TRIES, SCATTER_SIGMAS = 4, 2.0
 """Draws of Laplace's approximation that a chain is offered, and how unlikely the one that it takes may be."""
-
-PRIOR_INFORMATION = 12.0
-"""Of a uniform distribution of width 1: one over its variance."""
 
 
 @inlined
@@ -92,7 +86,10 @@ def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -
 
 @inlined
 def _fill_information(posterior: Posterior, power: SingleArray, floor: SingleArray, scratch: Scratch) -> None:
-    """Fill the lower triangle of `scratch.information` with J^T diag(curvature) J power + floor / width^2."""
+    """Fill the lower triangle of `scratch.information` with J^T diag(curvature) J power + floor / width^2.
+
+    The last term is kept in `scratch.trial`.
+    """
     information = scratch.information
     size, h, w, chains = scratch.jacobian.shape
     flat = scratch.jacobian.reshape(size, h * w, chains)
@@ -110,47 +107,10 @@ def _fill_information(posterior: Posterior, power: SingleArray, floor: SingleArr
                 for chain in range(chains):
                     total[chain] += one[chain] * other[chain]
         width = posterior.high[a] - posterior.low[a]
-        diagonal = information[a, a]
+        diagonal, least = information[a, a], scratch.trial[a]
         for chain in range(chains):
-            diagonal[chain] += floor[chain] / (width * width)
-
-
-@inlined
-def _factorise(posterior: Posterior, floor: SingleArray, information: SingleArray) -> None:
-    """Replace the lower triangle of `information` (size, size, chains) by its Cholesky factor."""
-    size, _, chains = information.shape
-    for i in range(size):
-        for j in range(i + 1):
-            total = information[i, j]
-            for k in range(j):
-                one, other = information[i, k], information[j, k]
-                for chain in range(chains):
-                    total[chain] -= one[chain] * other[chain]
-            pivot = information[j, j]
-            if i == j:
-                # single precision can lose a weak direction: the prior's information is its lower bound
-                width = posterior.high[i] - posterior.low[i]
-                for chain in range(chains):
-                    total[chain] = math.sqrt(max(total[chain], floor[chain] / (width * width)))
-            else:
-                for chain in range(chains):
-                    total[chain] /= pivot[chain]
-
-
-@inlined
-def invert(factor: SingleArray, root: SingleArray) -> None:
-    """Fill `root` (size, size, chains) with the inverse of the lower triangle of `factor`."""
-    size, _, chains = factor.shape
-    for c in range(size):
-        for i in range(c, size):
-            out, pivot = root[i, c], factor[i, i]
-            out[:] = np.float32(1.0) if i == c else np.float32(0.0)
-            for j in range(c, i):
-                one, other = factor[i, j], root[j, c]
-                for chain in range(chains):
-                    out[chain] -= one[chain] * other[chain]
-            for chain in range(chains):
-                out[chain] /= pivot[chain]
+            least[chain] = floor[chain] / (width * width)
+            diagonal[chain] += least[chain]
 
 
 @linked(types.none(KERNELS, POSTERIOR, CHAINS, SINGLE_VECTOR, SCRATCH))
@@ -172,7 +132,7 @@ def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: 
     _fill_curvatures(posterior, scratch)
     _fill_jacobian(posterior, chains.state, scratch)
     _fill_information(posterior, chains.power, floor, scratch)
-    _factorise(posterior, floor, scratch.information)
+    factorise(scratch.information, scratch.trial)
     invert(scratch.information, chains.root)
 
 
@@ -194,12 +154,6 @@ def _mark_allowed(posterior: Posterior, state: SingleArray, allowed: SingleArray
                 allowed[chain] = allowed[chain] if dx * dx + dy * dy >= least_square else np.float32(0.0)
 
 
-@inner
-def accepts(gain: float, number: float) -> bool:
-    """Whether a uniform number is below exp(gain)."""
-    return gain >= 0.0 or (gain > -20.0 and number < math.exp(gain))
-
-
 @linked(types.none(POSTERIOR, CHAINS, SCRATCH))
 def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
     """One Metropolis step of every chain; `scratch.accepted` is 1 where it was accepted, else 0.
@@ -212,17 +166,7 @@ def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
     state, value = chains.state, chains.value
     size, number = state.shape
     trial, draw, accepted = scratch.trial, scratch.draw, scratch.accepted
-    for p in range(size):
-        for chain in range(number):
-            trial[p, chain] = state[p, chain]
-    for i in range(size):
-        uniform(chains.random, draw)
-        for chain in range(number):
-            draw[chain] = (draw[chain] - np.float32(0.5)) * np.float32(3.4641016151377544) * chains.scale[chain]
-        for c in range(i + 1):
-            out, shape = trial[c], chains.root[i, c]
-            for chain in range(number):
-                out[chain] += draw[chain] * shape[chain]
+    propose(state, chains.root, chains.scale, chains.random, draw, trial)
     _mark_allowed(posterior, trial, accepted)
     fill_log_likelihoods(posterior, trial, scratch, scratch.trial_value)
     uniform(chains.random, draw)

@@ -10,7 +10,8 @@ import numpy as np
 from csist._compiled import compiled
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous import beside
-from csist.methods.continuous.annealing import CHAINS_A_BLOCK, Cloud, Plan, anneal_in_pixel
+from csist.methods.continuous.annealing import CHAINS_A_BLOCK, anneal_in_pixel
+from csist.methods.continuous.cooling import Cloud, Plan
 from csist.methods.continuous.diagnostics import Diagnostics
 from csist.methods.continuous.group import POOR_FIT_TRUST, describe
 from csist.methods.continuous.kernels import kernels

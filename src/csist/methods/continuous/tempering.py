@@ -14,15 +14,8 @@ from csist._compiled import calling, compiled, fused, inlined
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
 from csist.methods.continuous.diagnostics import compare_chains
-from csist.methods.continuous.metropolis import (
-    PRIOR_INFORMATION,
-    TARGET_ACCEPTANCE,
-    WIDEST_STEP,
-    accepts,
-    call_move,
-    call_shape_proposals,
-    scatter,
-)
+from csist.methods.continuous.lanes import PRIOR_INFORMATION, TARGET_ACCEPTANCE, WIDEST_STEP, accepts
+from csist.methods.continuous.metropolis import call_move, call_shape_proposals, scatter
 from csist.methods.continuous.model import Bounds, Noise, SingleArray, Stack, cut
 from csist.methods.continuous.population import (
     Chains,

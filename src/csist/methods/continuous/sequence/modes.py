@@ -11,8 +11,9 @@ from scipy.ndimage import gaussian_filter
 from csist._types import FloatArray
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.search import climbers, empty_modes, search_stack
-from csist.methods.continuous.sequence_model import MotionLaw, film_around
-from csist.methods.continuous.sequence_start import fill_motion
+from csist.methods.continuous.sequence.model import MotionLaw, film_around
+from csist.methods.continuous.sequence.path import add_along, brightest_line
+from csist.methods.continuous.sequence.start import fill_motion
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver
 from csist.physics.psf import GaussianPSF, spread_px
 from csist.physics.sensor import Sensor
@@ -46,8 +47,14 @@ class ModeStart:
         middle = np.full((frames, 2), float(side // 2))
         self.film = film_around(data, weight, middle, side)
         self.path = np.zeros((len(basis), 2))
-        self.path[1:2] = _best_velocity(data * weight, basis, float(law.width[:, 1:2].sum()), spread_px(sensor.psf))
-        added, seen = _add_along(data * weight, weight, np.rint(basis.T @ self.path).astype(np.int64))
+        light = data * weight
+        if len(basis) > 1:
+            sigma_px = spread_px(sensor.psf)
+            matched = gaussian_filter(light, (0.0, sigma_px, sigma_px), mode="constant")
+            self.path[1] = brightest_line(matched, basis[1], float(law.width[:, 1].sum()), FINENESS_PX)[0]
+        added, seen, shift = np.empty((rows, columns)), np.empty((rows, columns)), basis.T @ self.path
+        for values, total in ((light, added), (weight, seen)):
+            add_along(np.ascontiguousarray(values), np.rint(shift).astype(np.int64), total)
         variance = 1.0 / np.maximum(seen, 1e-12)
         level = float(np.median(variance[seen > 0.0])) if (seen > 0.0).any() else 1.0
         # Pixels that few frames show are scaled to one noise: their light is seen too faint rather than too noisy.
@@ -90,34 +97,3 @@ class ModeStart:
             log_weight += log_prior - density + 2.0 * math.log(MODE_SPREAD_PX) + math.log(spread)
         # Every order of the targets is a mode of its own.
         return state, log_weight, -1.0, math.lgamma(count + 1.0)
-
-
-def _add_along(light: FloatArray, weight: FloatArray, shift: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Sums (H, W) of frames and weights, each moved back by whole pixels (T, 2)."""
-    frames, rows, columns = light.shape
-    total, seen = np.zeros((rows, columns)), np.zeros((rows, columns))
-    for t in range(frames):
-        dx, dy = int(shift[t, 0]), int(shift[t, 1])
-        top, left, bottom, right = max(0, -dy), max(0, -dx), min(rows, rows - dy), min(columns, columns - dx)
-        if bottom > top and right > left:
-            target = slice(top, bottom), slice(left, right)
-            source = slice(top + dy, bottom + dy), slice(left + dx, right + dx)
-            total[target] += light[t][source]
-            seen[target] += weight[t][source]
-    return total, seen
-
-
-def _best_velocity(light: FloatArray, basis: FloatArray, speed_px: float, sigma_px: float) -> FloatArray:
-    """The velocity (2,) along which the matched sum of the frames has the highest peak; (0,) values without motion."""
-    if len(basis) < 2:
-        return np.zeros((0, 2))
-    matched = gaussian_filter(light, (0.0, sigma_px, sigma_px), mode="constant")
-    steps = max(1, math.ceil(speed_px * float(np.ptp(basis[1])) / FINENESS_PX))
-    trial = np.linspace(-speed_px, speed_px, 2 * steps + 1)
-    best, velocity = -np.inf, np.zeros(2)
-    for u, v in [(u, v) for u in trial for v in trial if math.hypot(u, v) <= 1.01 * speed_px]:
-        shift = np.rint(basis[1][:, None] * np.array([u, v])).astype(np.int64)
-        peak = float(_add_along(matched, matched, shift)[0].max())
-        if peak > best:
-            best, velocity = peak, np.array([u, v])
-    return velocity[None]

@@ -8,16 +8,19 @@ import numpy as np
 from numba import float64, int64, types
 
 from csist._compiled import calling, fused, inner, linked
-from csist.methods.continuous.metropolis import PRIOR_INFORMATION, accepts, invert
+from csist.methods.continuous.lanes import PRIOR_INFORMATION, accepts, factorise, invert
 from csist.methods.continuous.model import SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import uniform
-from csist.methods.continuous.sequence_likelihood import (
+from csist.methods.continuous.sequence.likelihood import (
     factorise_flicker,
-    factorise_lanes,
     fill_fluxes,
+    fill_overlaps,
+    fill_places,
+    fill_profiles_at,
     fill_responses,
+    is_separable,
 )
-from csist.methods.continuous.sequence_model import (
+from csist.methods.continuous.sequence.model import (
     LANES,
     PATH_POSTERIOR,
     PATH_SCRATCH,
@@ -98,6 +101,31 @@ def _fill_frame_information(posterior: PathPosterior, t: int, scratch: PathScrat
                     out, two = frame[a, b], response[b, i, j]
                     for chain in range(LANES):
                         out[chain] += weighted[chain] * two[chain]
+
+
+@fused
+def _fill_separable_information(posterior: PathPosterior, t: int, scratch: PathScratch) -> None:
+    """As `_fill_frame_information` with `_scale_slopes`, where `is_separable`."""
+    count, frame, flux, log_flux = posterior.targets, scratch.frame, scratch.flux, posterior.law.log_flux
+    w = posterior.film.even[t]
+    fill_overlaps(posterior, t, int64(2), scratch)
+    for a in range(3 * count):
+        row_y, row_x = a % count + count * (a // count == 2), a % count + count * (a // count == 1)
+        for b in range(a + 1):
+            column_y, column_x = b % count + count * (b // count == 2), b % count + count * (b // count == 1)
+            one = scratch.overlaps[0, max(row_y, column_y), min(row_y, column_y)]
+            two = scratch.overlaps[1, max(row_x, column_x), min(row_x, column_x)]
+            out = frame[a, b]
+            for chain in range(LANES):
+                out[chain] = w * one[chain] * two[chain]
+            if a >= count or log_flux:
+                f = flux[a % count]
+                for chain in range(LANES):
+                    out[chain] *= f[chain]
+            if b >= count or log_flux:
+                f = flux[b % count]
+                for chain in range(LANES):
+                    out[chain] *= f[chain]
 
 
 @fused
@@ -239,45 +267,34 @@ def shape_path_proposals(
     scratch.moments[:] = np.float32(0.0)
     fill_fluxes(posterior, state, scratch)
     for t in range(posterior.film.data.shape[0]):
-        fill_responses(posterior, state, t, int64(1), scratch)
-        _scale_slopes(posterior, scratch)
-        _fill_frame_information(posterior, t, scratch)
+        fill_places(posterior, state, t, scratch)
+        if is_separable(posterior, t):
+            fill_profiles_at(posterior, 0, int64(4), scratch)
+            _fill_separable_information(posterior, t, scratch)
+        else:
+            fill_responses(posterior, int64(1), scratch)
+            _scale_slopes(posterior, scratch)
+            _fill_frame_information(posterior, t, scratch)
         if posterior.law.scintillation > 0.0:
             _subtract_flicker(posterior, scratch)
         _add_moments(posterior.law, t, scratch)
     _assemble(posterior, power, floor, scratch)
-    factorise_lanes(scratch.information, scratch.trial)
+    factorise(scratch.information, scratch.trial)
     invert(scratch.information, root)
 
 
 @inner
-def propose(state: SingleArray, root: SingleArray, scale: SingleArray, random: Random, scratch: PathScratch) -> None:
-    """Fill `scratch.trial` with a step from each chain's state, `root` shaping it and `scale` (chains,) its length."""
-    size = state.shape[0]
-    trial, draw = scratch.trial, scratch.draw
-    for p in range(size):
-        for chain in range(LANES):
-            trial[p, chain] = state[p, chain]
-    for i in range(size):
-        uniform(random, draw)
-        for chain in range(LANES):
-            draw[chain] = (draw[chain] - np.float32(0.5)) * np.float32(3.4641016151377544) * scale[chain]
-        for c in range(i + 1):
-            out, shape = trial[c], root[i, c]
-            for chain in range(LANES):
-                out[chain] += draw[chain] * shape[chain]
-
-
-@inner
 def accept(
-    state: SingleArray, value: SingleArray, prior: SingleArray, power: float, random: Random, scratch: PathScratch
+    state: SingleArray, value: SingleArray, prior: SingleArray, power: SingleArray, random: Random, scratch: PathScratch
 ) -> None:
     """Accept or reject `scratch.trial` in each chain; `scratch.accepted` is 1 where accepted, else 0."""
     uniform(random, scratch.draw)
     for chain in range(LANES):
         scratch.accepted[chain] = np.float32(0.0)
         if scratch.trial_prior[chain] > -1e29:
-            gain = (scratch.trial_value[chain] - value[chain]) * power + scratch.trial_prior[chain] - prior[chain]
+            gain = (
+                (scratch.trial_value[chain] - value[chain]) * power[chain] + scratch.trial_prior[chain] - prior[chain]
+            )
             if accepts(gain, scratch.draw[chain]):
                 scratch.accepted[chain] = np.float32(1.0)
                 value[chain], prior[chain] = scratch.trial_value[chain], scratch.trial_prior[chain]

@@ -1,4 +1,4 @@
-"""Where the paths of a group start: its common path, and the templates that explain the frames added along it."""
+"""Where the paths of a group inside one pixel start: templates that explain the frames added along its path."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 from scipy.signal import correlate
 
 from csist._compiled import compiled
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import profile
 from csist.methods.continuous.optics import optics_of
-from csist.methods.continuous.sequence_model import Film, MotionLaw
+from csist.methods.continuous.sequence.model import Film, MotionLaw
 from csist.physics.psf import PSF
 from csist.physics.sensor import Sensor
 
@@ -26,14 +25,6 @@ OVERLAP_REACH_PX = 1.5
 """Largest separation that is tabulated."""
 REACH_PX = 1.5
 """Distance from the group's middle up to which the added frames are tabulated."""
-
-
-HALF_SIDE = 3
-"""Pixels on each side of the group's middle over which the light's centroid is taken."""
-ROUNDS = 3
-"""Times that the path of the centroid is fitted."""
-
-
 START_EFFECTIVE = 200.0
 """Effective number of templates at the temperature at which the annealing starts."""
 MOTION_SPREAD_PX = 0.15
@@ -148,64 +139,6 @@ def weigh_templates(positions: FloatArray, added: Added, flux: FloatArray, value
                 norm += 2.0 * interpolate(added.overlap, dy * OVERLAPS + middle, dx * OVERLAPS + middle)
         best = min(max(cross / norm, flux[0]), flux[1])
         value[m] = best * cross - 0.5 * best * best * norm - 0.5 * added.power
-
-
-def common_path(light: FloatArray, basis: FloatArray, speed_px: float) -> FloatArray:
-    """Path of the light's centroid, fitted to all frames together.
-
-    Args:
-        light: (T, H, W) in counts, background subtracted, 0 where there is no value.
-        basis: (M, T) functions of time, 1 and the time first.
-        speed_px: largest velocity in px a unit of time.
-
-    Returns:
-        coefficients (M, 2) of x and y.
-    """
-    path = np.zeros((len(basis), 2))
-    path[: min(2, len(basis))] = _trial_path(light, basis, speed_px)[: len(basis)]
-    frames, rows, columns = light.shape
-    x, y = np.arange(columns), np.arange(rows)
-    for _ in range(ROUNDS):
-        middle = np.rint(basis.T @ path)  # (T, 2): the square moves by whole pixels
-        near_x = np.where(np.abs(x - middle[:, :1]) <= HALF_SIDE, 1.0, 0.0)
-        near_y = np.where(np.abs(y - middle[:, 1:]) <= HALF_SIDE, 1.0, 0.0)
-        along_x = np.einsum("trc,tr,tc->tc", light, near_y, near_x)
-        along_y = np.einsum("trc,tr,tc->tr", light, near_y, near_x)
-        # One flux for all frames: the ratio of two noisy sums would favour frames whose sum is small.
-        level = max(float(along_x.sum()) / frames, 1e-9)
-        seen_x = middle[:, 0] + (along_x * (x - middle[:, :1])).sum(axis=1) / level
-        seen_y = middle[:, 1] + (along_y * (y - middle[:, 1:])).sum(axis=1) / level
-        seen = np.clip(np.stack([seen_x, seen_y], axis=1), -1.0, [columns, rows])
-        path = np.linalg.lstsq(basis.T, seen, rcond=None)[0]
-    return path
-
-
-def _trial_path(light: FloatArray, basis: FloatArray, speed_px: float) -> FloatArray:
-    """Start and velocity (2, 2) of the brightest sum of frames along a straight path, to about a pixel."""
-    frames, rows, columns = light.shape
-    box = uniform_filter(light, (0, 3, 3), mode="constant")
-    time = basis[1] if len(basis) > 1 else np.zeros(frames)
-    best, path = -np.inf, np.zeros((2, 2))
-    span = max(float(np.ptp(time)), 1e-9)
-    steps = max(1, math.ceil(speed_px * span))  # a pixel at the end of the path
-    for v in np.linspace(-speed_px, speed_px, 2 * steps + 1):
-        for u in np.linspace(-speed_px, speed_px, 2 * steps + 1):
-            if math.hypot(u, v) > 1.01 * speed_px:
-                continue
-            total = np.zeros((rows, columns))
-            middle = 0.5 * (time.min() + time.max())
-            for t in range(frames):
-                dx, dy = round(u * (time[t] - middle)), round(v * (time[t] - middle))
-                top, left = max(0, -dy), max(0, -dx)
-                bottom, right = min(rows, rows - dy), min(columns, columns - dx)
-                if bottom > top and right > left:
-                    total[top:bottom, left:right] += box[t, top + dy : bottom + dy, left + dx : right + dx]
-            place = int(total.argmax())
-            if total.ravel()[place] > best:
-                best = float(total.ravel()[place])
-                row, column = divmod(place, columns)
-                path = np.array([[column - u * middle, row - v * middle], [u, v]])
-    return path
 
 
 def fill_motion(law: MotionLaw, path: FloatArray, state: FloatArray, rng: np.random.Generator) -> FloatArray:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numba import int64, types
 
-from csist._compiled import calling, fused, linked
+from csist._compiled import calling, fused, inner, linked
 from csist.methods.continuous.chain_likelihood import fill_profile
+from csist.methods.continuous.lanes import factorise
 from csist.methods.continuous.model import SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
-from csist.methods.continuous.sequence_model import (
+from csist.methods.continuous.sequence.model import (
     LANES,
     PATH_POSTERIOR,
     PATH_SCRATCH,
@@ -25,6 +26,29 @@ from csist.methods.continuous.sequence_model import (
     PathScratch,
     first_of,
 )
+
+LOGARITHM_FRAMES = 4
+"""Frames whose determinants are multiplied before the logarithm is taken."""
+
+
+@inner
+def lanes_of(k: int) -> Any:
+    """Where the chains of target k are in an array that holds those of all targets one after the other."""
+    return slice(k * LANES, (k + 1) * LANES)
+
+
+@fused
+def add_product(one: SingleArray, two: SingleArray, out: SingleArray) -> None:
+    """Add the product of two rows of chains to a third."""
+    for chain in range(LANES):
+        out[chain] += one[chain] * two[chain]
+
+
+@fused
+def subtract_product(one: SingleArray, two: SingleArray, out: SingleArray) -> None:
+    """Subtract the product of two rows of chains from a third."""
+    for chain in range(LANES):
+        out[chain] -= one[chain] * two[chain]
 
 
 @fused
@@ -75,37 +99,52 @@ def _add_responses(count: int, scratch: PathScratch, slopes: Any) -> None:
 
 
 @fused
-def fill_responses(posterior: PathPosterior, state: SingleArray, t: int, slopes: Any, scratch: PathScratch) -> None:
-    """Fill `scratch.response` with each target's image of unit flux in frame t.
-
-    Args:
-        posterior: what is sampled.
-        state: (size, chains).
-        t: the frame.
-        slopes: as int64: 1 for the derivatives by x and y too, in the rows after the responses; else 0.
-        scratch: arrays to work in.
-    """
-    law, film, count = posterior.law, posterior.film, posterior.targets
-    fill_positions(law, state, count, t, scratch.position)
+def fill_places(posterior: PathPosterior, state: SingleArray, t: int, scratch: PathScratch) -> None:
+    """Fill `scratch.position` with x and y of all targets in frame t, in px from the first pixel of its patch."""
+    fill_positions(posterior.law, state, posterior.targets, t, scratch.position)
     for axis in range(2):
-        row, start = scratch.position[axis], np.float32(film.origin[t, 1 - axis])
+        row, start = scratch.position[axis], np.float32(posterior.film.origin[t, 1 - axis])
         for j in range(row.shape[0]):
             row[j] -= start
-    scratch.response[: count * (1 + 2 * slopes)] = np.float32(0.0)
-    for rank in range(posterior.polynomials.shape[2]):
-        for n in range(2 + 2 * slopes):
-            axis = n % 2  # 0 is y here
-            fill_profile(
-                posterior.polynomials[n // 2, axis, rank], scratch.position[1 - axis], -1, scratch, scratch.profiles[n]
-            )
-        _add_responses(count, scratch, slopes)
 
 
 @fused
-def _add_frame(posterior: PathPosterior, t: int, scratch: PathScratch, value: SingleArray) -> None:
+def fill_profiles_at(posterior: PathPosterior, rank: int, kinds: Any, scratch: PathScratch) -> None:
+    """Fill `scratch.profiles` along y and x at `scratch.position`; `kinds` as int64: 4 for their slopes too, else 2."""
+    for n in range(kinds):
+        axis = n % 2  # 0 is y here
+        fill_profile(
+            posterior.polynomials[n // 2, axis, rank], scratch.position[1 - axis], -1, scratch, scratch.profiles[n]
+        )
+
+
+@fused
+def fill_responses(posterior: PathPosterior, slopes: Any, scratch: PathScratch) -> None:
+    """Fill `scratch.response` with each target's image of unit flux at `scratch.position`.
+
+    Args:
+        posterior: what is sampled.
+        slopes: as int64: 1 for the derivatives by x and y too, in the rows after the responses; else 0.
+        scratch: arrays to work in.
+    """
+    count = posterior.targets
+    scratch.response[: count * (1 + 2 * slopes)] = np.float32(0.0)
+    for rank in range(posterior.polynomials.shape[2]):
+        fill_profiles_at(posterior, rank, 2 + 2 * slopes, scratch)
+        _add_responses(count, scratch, slopes)
+
+
+@inner
+def is_separable(posterior: PathPosterior, t: int) -> bool:
+    """Whether all sums over the pixels of frame t are products of sums over rows and over columns."""
+    return bool(posterior.film.even[t] > np.float32(0.0) and posterior.polynomials.shape[2] == 1)
+
+
+@fused
+def _add_pixels(posterior: PathPosterior, t: int, scratch: PathScratch, value: SingleArray) -> None:
     """Add -1/2 r^T W r of frame t to `value`; fill `scratch.gram` with P^T W P and `scratch.slope` with P^T W r."""
     film, count, flux = posterior.film, posterior.targets, scratch.flux
-    side, response, rest, weighted = film.data.shape[1], scratch.response, scratch.residual[0, 0], scratch.weighted
+    side, response, rest, weighted = film.data.shape[1], scratch.response, scratch.rest, scratch.weighted
     flickers = posterior.law.scintillation > 0.0
     scratch.gram[:] = np.float32(0.0)
     scratch.slope[:] = np.float32(0.0)
@@ -135,26 +174,63 @@ def _add_frame(posterior: PathPosterior, t: int, scratch: PathScratch, value: Si
 
 
 @fused
-def factorise_lanes(matrix: SingleArray, least: Any) -> None:
-    """Replace the lower triangle of `matrix` (n, n, chains) by its Cholesky factor.
+def _add_rows(posterior: PathPosterior, t: int, scratch: PathScratch, value: SingleArray) -> None:
+    """As `_add_pixels` without `scratch.gram`, where `is_separable`: sums along a row first."""
+    film, count, profiles, along = posterior.film, posterior.targets, scratch.profiles, scratch.along
+    scratch.square[:] = np.float32(0.0)
+    scratch.slope[:] = np.float32(0.0)
+    for i in range(film.inside[t, 0], film.inside[t, 1]):
+        along[:] = np.float32(0.0)
+        for k in range(count):
+            scratch.lit[k] = np.float32(0.0)
+            add_product(profiles[0, i, lanes_of(k)], scratch.flux[k], scratch.lit[k])
+        for j in range(film.inside[t, 2], film.inside[t, 3]):
+            scratch.rest[:] = film.data[t, i, j]
+            for k in range(count):
+                subtract_product(scratch.lit[k], profiles[1, j, lanes_of(k)], scratch.rest)
+            add_product(scratch.rest, scratch.rest, scratch.square)
+            if posterior.law.scintillation > 0.0:
+                for k in range(count):
+                    add_product(scratch.rest, profiles[1, j, lanes_of(k)], along[k])
+        for k in range(count):
+            add_product(profiles[0, i, lanes_of(k)], along[k], scratch.slope[k])
+    w = film.even[t]
+    for chain in range(LANES):
+        value[chain] -= np.float32(0.5) * w * scratch.square[chain]
+    for k in range(count):
+        scratch.slope[k] *= w
+
+
+@fused
+def fill_overlaps(posterior: PathPosterior, t: int, kinds: Any, scratch: PathScratch) -> None:
+    """Fill the lower triangles of `scratch.overlaps` (2, rows, rows, chains): sums of products of profiles.
 
     Args:
-        matrix: changed in place.
-        least: (n, chains) lower bounds of the pivots' squares: single precision can lose a weak direction.
+        posterior: what is sampled.
+        t: the frame, which `is_separable`.
+        kinds: as int64: 2 for the slopes too, in the rows after the profiles; else 1.
+        scratch: its `profiles` are read.
     """
-    for k in range(matrix.shape[0]):
+    count, inside, profiles = posterior.targets, posterior.film.inside, scratch.profiles
+    for axis in range(2):
+        for a in range(kinds * count):
+            for b in range(a + 1):
+                out, row, column = scratch.overlaps[axis, a, b], axis + 2 * (a // count), axis + 2 * (b // count)
+                out[:] = np.float32(0.0)
+                for i in range(inside[t, 2 * axis], inside[t, 2 * axis + 1]):
+                    add_product(profiles[row, i, lanes_of(a % count)], profiles[column, i, lanes_of(b % count)], out)
+
+
+@fused
+def _fill_gram(posterior: PathPosterior, t: int, scratch: PathScratch) -> None:
+    """Fill `scratch.gram` with P^T W P of frame t, which `is_separable`."""
+    w = posterior.film.even[t]
+    fill_overlaps(posterior, t, int64(1), scratch)
+    for k in range(posterior.targets):
         for other in range(k + 1):
-            total, pivot = matrix[k, other], matrix[other, other]
-            for m in range(other):
-                one, two = matrix[k, m], matrix[other, m]
-                for chain in range(LANES):
-                    total[chain] -= one[chain] * two[chain]
-            if k == other:
-                for chain in range(LANES):
-                    total[chain] = math.sqrt(max(total[chain], least[k, chain]))
-            else:
-                for chain in range(LANES):
-                    total[chain] /= pivot[chain]
+            out, one, two = scratch.gram[k, other], scratch.overlaps[0, k, other], scratch.overlaps[1, k, other]
+            for chain in range(LANES):
+                out[chain] = w * one[chain] * two[chain]
 
 
 @fused
@@ -169,14 +245,14 @@ def factorise_flicker(count: int, scintillation: float, scratch: PathScratch) ->
         diagonal = gram[k, k]
         for chain in range(LANES):
             diagonal[chain] += np.float32(1.0)
-    factorise_lanes(gram, scratch.ones)
+    factorise(gram, scratch.ones)
 
 
 @fused
 def _add_flicker(posterior: PathPosterior, scratch: PathScratch, value: SingleArray) -> None:
-    """Add 1/2 (b^T S^-1 b - log det S) to `value`."""
+    """Add 1/2 b^T S^-1 b to `value`; multiply `scratch.volume` by the root of det S."""
     count, gram, slope, flux = posterior.targets, scratch.gram, scratch.slope, scratch.flux
-    share = np.float32(posterior.law.scintillation)
+    share, volume = np.float32(posterior.law.scintillation), scratch.volume
     factorise_flicker(count, posterior.law.scintillation, scratch)
     for k in range(count):
         b, f, pivot = slope[k], flux[k], gram[k, k]
@@ -188,7 +264,8 @@ def _add_flicker(posterior: PathPosterior, scratch: PathScratch, value: SingleAr
                 b[chain] -= one[chain] * two[chain]
         for chain in range(LANES):
             b[chain] /= pivot[chain]
-            value[chain] += np.float32(0.5) * b[chain] * b[chain] - math.log(pivot[chain])
+            value[chain] += np.float32(0.5) * b[chain] * b[chain]
+            volume[chain] *= pivot[chain]
 
 
 @linked(types.none(PATH_POSTERIOR, SINGLE_MATRIX, PATH_SCRATCH, SINGLE_VECTOR))
@@ -204,12 +281,25 @@ def path_log_likelihoods(
         value: filled; a constant that depends on the data alone is left out.
     """
     value[:] = np.float32(0.0)
+    frames, flickers = posterior.film.data.shape[0], posterior.law.scintillation > 0.0
+    scratch.volume[:] = 1.0
     fill_fluxes(posterior, state, scratch)
-    for t in range(posterior.film.data.shape[0]):
-        fill_responses(posterior, state, t, int64(0), scratch)
-        _add_frame(posterior, t, scratch, value)
-        if posterior.law.scintillation > 0.0:
+    for t in range(frames):
+        fill_places(posterior, state, t, scratch)
+        if is_separable(posterior, t):
+            fill_profiles_at(posterior, 0, int64(2), scratch)
+            _add_rows(posterior, t, scratch, value)
+            if flickers:
+                _fill_gram(posterior, t, scratch)
+        else:
+            fill_responses(posterior, int64(0), scratch)
+            _add_pixels(posterior, t, scratch, value)
+        if flickers:
             _add_flicker(posterior, scratch, value)
+            if t % LOGARITHM_FRAMES == LOGARITHM_FRAMES - 1 or t == frames - 1:
+                for chain in range(LANES):
+                    value[chain] -= math.log(scratch.volume[chain])
+                scratch.volume[:] = 1.0
 
 
 call_path_log_likelihoods = calling(path_log_likelihoods)

@@ -22,6 +22,7 @@ from csist.methods.continuous.model import (
     SINGLE_CUBE,
     SINGLE_MATRIX,
     SINGLE_VECTOR,
+    VECTOR,
     SingleArray,
 )
 
@@ -40,11 +41,15 @@ class Film(NamedTuple):
         data: (T, side, side) in counts, background subtracted, 0 where there is no value.
         weight: (T, side, side) one over the variance of each pixel, 0 where there is no value.
         origin: (T, 2) row and column of each patch's first pixel in the window.
+        inside: (T, 4) first row, row after the last, and the same of columns, of the pixels with a value.
+        even: (T,) the weight of these pixels where all of them have the same and fill that rectangle, else 0.
     """
 
     data: SingleArray
     weight: SingleArray
     origin: IntArray
+    inside: IntArray
+    even: SingleArray
 
 
 class MotionLaw(NamedTuple):
@@ -103,7 +108,12 @@ class PathScratch(NamedTuple):
     flux: SingleArray
     profiles: SingleArray
     response: SingleArray
-    residual: SingleArray
+    overlaps: SingleArray
+    lit: SingleArray
+    along: SingleArray
+    rest: SingleArray
+    square: SingleArray
+    volume: FloatArray
     weighted: SingleArray
     gram: SingleArray
     ones: SingleArray
@@ -119,17 +129,17 @@ class PathScratch(NamedTuple):
     accepted: SingleArray
 
 
-FILM = tuple_type(Film, SINGLE_CUBE, SINGLE_CUBE, PAIRS)
+FILM = tuple_type(Film, SINGLE_CUBE, SINGLE_CUBE, PAIRS, PAIRS, SINGLE_VECTOR)
 MOTION_LAW = tuple_type(
     MotionLaw, SINGLE_MATRIX, int64, int64, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, boolean, float64,
     SINGLE_VECTOR, boolean, float64,
 )  # fmt: skip
 PATH_POSTERIOR = tuple_type(PathPosterior, int64, FILM, MOTION_LAW, SINGLE_5D)
 PATH_SCRATCH = tuple_type(
-    PathScratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE,
-    SINGLE_VECTOR, SINGLE_CUBE, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE,
-    SINGLE_MATRIX,
-    SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR,
+    PathScratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_4D, SINGLE_4D,
+    SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, VECTOR, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_MATRIX,
+    SINGLE_MATRIX, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR,
+    SINGLE_VECTOR, SINGLE_VECTOR,
 )  # fmt: skip
 
 
@@ -153,10 +163,10 @@ def make_path_scratch(posterior: PathPosterior) -> PathScratch:
     return PathScratch(
         np.empty(number, f32), np.empty((posterior.polynomials.shape[3], number), f32), np.empty((2, number), f32),
         np.empty((count, LANES), f32), np.empty((4, side, number), f32), np.empty((3 * count, side, side, LANES), f32),
-        np.empty((side, side, LANES), f32), np.empty(LANES, f32), np.empty((count, count, LANES), f32),
-        np.ones((count, LANES), f32),
-        np.empty((count, LANES), f32), np.empty((count, 3 * count, LANES), f32),
-        np.empty((3 * count, 3 * count, LANES), f32),
+        np.empty((2, 2 * count, 2 * count, LANES), f32), np.empty((count, LANES), f32), np.empty((count, LANES), f32),
+        np.empty(LANES, f32), np.empty(LANES, f32), np.empty(LANES), np.empty(LANES, f32),
+        np.empty((count, count, LANES), f32), np.ones((count, LANES), f32), np.empty((count, LANES), f32),
+        np.empty((count, 3 * count, LANES), f32), np.empty((3 * count, 3 * count, LANES), f32),
         np.empty((pairs, 3 * count, 3 * count, LANES), f32), np.empty((size, size, LANES), f32),
         np.empty((size, LANES), f32), np.empty(LANES, f32), np.empty(LANES, f32), np.empty(LANES, f32),
         np.empty(LANES, f32),
@@ -180,4 +190,22 @@ def film_around(data: FloatArray, weight: FloatArray, middle: FloatArray, side: 
         if len(row) and len(column):
             inside = np.ix_(row - top, column - left)
             patches[t][inside], weights[t][inside] = data[t][np.ix_(row, column)], weight[t][np.ix_(row, column)]
-    return Film(np.where(weights > 0.0, patches, np.float32(0.0)), weights, np.ascontiguousarray(origin))
+    rectangle, even = _rectangles(weights)
+    return Film(
+        np.where(weights > 0.0, patches, np.float32(0.0)), weights, np.ascontiguousarray(origin), rectangle, even
+    )
+
+
+def _rectangles(weight: SingleArray) -> tuple[IntArray, SingleArray]:
+    """`inside` and `even` of `Film`, of weights (T, side, side)."""
+    seen, side = np.asarray(weight > 0.0), weight.shape[1]
+    inside = np.zeros((len(weight), 4), np.int64)
+    for axis in range(2):
+        some = np.asarray(seen.any(axis=2 - axis))
+        inside[:, 2 * axis], inside[:, 2 * axis + 1] = some.argmax(axis=1), side - some[:, ::-1].argmax(axis=1)
+    inside[~seen.any(axis=(1, 2))] = 0
+    area = (inside[:, 1] - inside[:, 0]) * (inside[:, 3] - inside[:, 2])
+    highest = weight.max(axis=(1, 2))
+    equal = (~seen | (weight == highest[:, None, None])).all(axis=(1, 2))
+    is_even = equal & (area == seen.sum(axis=(1, 2)))
+    return inside, np.where(is_even, highest, np.float32(0.0)).astype(np.float32)

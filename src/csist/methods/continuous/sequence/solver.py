@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from csist._types import FloatArray, IntArray
-from csist.methods.continuous.annealing import Cloud, Outcome, Plan
+from csist.methods.continuous.cooling import Cloud, Outcome, Plan
 from csist.methods.continuous.optics import optics_of
-from csist.methods.continuous.sequence_annealing import PathStart, anneal_paths, path_kernels
-from csist.methods.continuous.sequence_model import LANES, Film, MotionLaw, PathPosterior, film_around
-from csist.methods.continuous.sequence_modes import ModeStart
-from csist.methods.continuous.sequence_start import PixelStart, common_path
+from csist.methods.continuous.sequence.annealing import PathStart, anneal_paths, path_kernels
+from csist.methods.continuous.sequence.model import LANES, Film, MotionLaw, PathPosterior, film_around
+from csist.methods.continuous.sequence.modes import ModeStart
+from csist.methods.continuous.sequence.path import common_path
+from csist.methods.continuous.sequence.start import PixelStart
 from csist.methods.continuous.templates import draw_templates
 from csist.physics.psf import spread_px
 from csist.physics.sensor import Sensor
@@ -54,7 +55,7 @@ class PathEffort:
 
 PATH_EFFORTS = {
     "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.04),
-    "fast": PathEffort(templates=1024, blocks=1, moves=1, last_moves=6, records=4, widening=1.7),
+    "fast": PathEffort(templates=1024, blocks=1, moves=2, last_moves=12, records=4, widening=1.5),
 }
 
 

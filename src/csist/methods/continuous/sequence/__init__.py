@@ -1,0 +1,1 @@
+"""The posterior of the paths of a group that moves: solver, start and kernels of `csist.unmix_sequence`."""
