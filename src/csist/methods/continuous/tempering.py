@@ -44,6 +44,9 @@ REFRESH_SWEEPS = 40
 BURN_IN = 0.2
 """Fraction of sweeps discarded as burn-in where chains start near all the modes that matter."""
 
+START_MARGIN = 1e-4
+"""Least distance of a start from the bounds, as a share of the prior's range."""
+
 
 class Ladder(NamedTuple):
     """Chains at rising temperatures.
@@ -125,8 +128,14 @@ def _push_apart(theta: FloatArray, count: int, bounds: Bounds) -> None:
                     theta[3 * b] -= shift * ux
                     theta[3 * b + 1] -= shift * uy
         for p in range(theta.shape[0]):
-            margin = 1e-4 * (bounds.high[p] - bounds.low[p])
-            theta[p] = min(max(theta[p], bounds.low[p] + margin), bounds.high[p] - margin)
+            low, high = bounds.low[p], bounds.high[p]
+            if bounds.log_flux and p < 3 * count and p % 3 == 2:
+                # A share of the linear range, which spans orders of magnitude, would be more than a faint target.
+                inside = (high / low) ** START_MARGIN
+                theta[p] = min(max(theta[p], low * inside), high / inside)
+            else:
+                margin = START_MARGIN * (high - low)
+                theta[p] = min(max(theta[p], low + margin), high - margin)
         if clear:
             break
 
