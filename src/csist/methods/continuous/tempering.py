@@ -47,6 +47,9 @@ BURN_IN = 0.2
 START_MARGIN = 1e-4
 """Least distance of a start from the bounds, as a share of the prior's range."""
 
+SEED_CELLS = 256
+"""Cells of a pixel, along each axis, whose groups share their random numbers."""
+
 
 class Ladder(NamedTuple):
     """Chains at rising temperatures.
@@ -57,7 +60,7 @@ class Ladder(NamedTuple):
         chains: number of chains at all temperatures together.
         sweeps: (n,) sweeps for 1, 2, ..., n and more targets.
         burn_in: fraction of sweeps discarded, in which proposal scales are adapted.
-        seed: of the chains' random numbers.
+        seed: of the chains' random numbers, with the position of the group.
         is_scattered: whether chains start around their starts, spread as Laplace's approximation, or on them.
     """
 
@@ -155,6 +158,17 @@ def _admit(starts: FloatArray, count: int, bounds: Bounds) -> float:
 
 
 @inlined
+def _seed_of(start: FloatArray, ladder: Ladder) -> int:
+    """Seed of a group, from the position of its first target.
+
+    The same numbers for all groups would give all of them the same error of few and short chains, which no average over
+    many targets removes. The position is the group's own, in any batch and in any unit of the values.
+    """
+    column, row = math.floor(SEED_CELLS * start[0]), math.floor(SEED_CELLS * start[1])
+    return int(ladder.seed + 65_537 * column + row)
+
+
+@inlined
 def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, levels: int) -> Chains:
     """Chain i at starts[i % n], at the temperature i % levels."""
     size, chains = posterior.low.shape[0], ladder.chains
@@ -167,7 +181,7 @@ def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, leve
     scale[:] = f32(1.8 / math.sqrt(max(size, 1)))
     return Chains(
         state, np.empty(chains, f32), np.zeros((size, size, chains), f32), power, scale,
-        seed_chains(ladder.seed, chains),
+        seed_chains(_seed_of(starts[0], ladder), chains),
     )  # fmt: skip
 
 
