@@ -150,7 +150,7 @@ def inject(
     if json_target is not None:
         write_json(_figures(result, rows, image, seconds), json_target)
     if json_target != "-":
-        _report(result, rows, [*sequence.notes, *settings.header_notes(sequence)], seconds)
+        _report(result, rows, [*sequence.notes, *settings.instrument.notes(sequence)], seconds)
 
 
 def read_spread(option: str, text: str) -> Spread:

@@ -159,7 +159,7 @@ def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[St
                     "or save its frames as images"
                 )
             stack = read_image(path, name, settings.reading)
-            notes = [*stack.notes, *settings.header_notes(stack)]
+            notes = [*stack.notes, *settings.instrument.notes(stack)]
             yield (file, None), (stack.shape, notes, further_columns(stack, settings))
             if is_window(stack.shape):
                 yield from _window_steps(file, stack, settings, run, notes)

@@ -66,7 +66,7 @@ def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOpt
         InputError: if the PSF is to be measured but cannot be.
     """
     options = settings.frame_options(sequence)
-    if settings.psf_measured is None or len(sequence) == 1:
+    if settings.instrument.psf_measured is None or len(sequence) == 1:
         return options, None
     measured = _measure_psf(sequence, options)
     known = replace(measured, profile=measured.profile[:0])  # only pictures of the PSF need the pixels

@@ -79,15 +79,16 @@ def settle_windows(
         raise InputError(f"{stack.path} holds nothing but NaN: it has no pixel that can be used")
     if len(empty):
         notes.append(f"{empty_text(empty.tolist(), 'image')}, it has no targets")
-    sensor, psf = settings.sensor_for(stack, images), None
-    noise = settings.noise_for(stack, sensor)
-    if settings.psf_measured == "empirical":
+    instrument = settings.instrument
+    sensor, psf = instrument.window_sensor(stack, images, stack.data.dtype), None
+    noise = instrument.window_noise(stack, sensor)
+    if instrument.psf_measured == "empirical":
         raise InputError("an empirical PSF is measured on whole frames: for windows use --psf auto")
-    if settings.psf_measured:
+    if instrument.psf_measured:
         from csist.methods.continuous.calibrate import calibrate
 
         measured = calibrate(images, sensor, settings.prior, noise, workers=settings.workers)
-        level = measured.background if settings.background is None else settings.background
+        level = measured.background if instrument.background is None else instrument.background
         sensor = replace(measured.sensor, background=level)
         psf = psf_row(measured.sigma_px, measured.sigma_px_std, measured.images_used)
     recipe = window_recipe(
