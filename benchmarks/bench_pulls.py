@@ -3,9 +3,9 @@
     python benchmarks/bench_pulls.py [--stars 576]
 
 A pull is (found - true) / stated error. Its root mean square is 1 where the errors are true; the targets are 0.9 to 1.1
-in the mode accurate and 0.85 to 1.15 in fast. Its mean is 0 where nothing is biased. The stars stand on a jittered grid,
-so that each is alone, with fluxes log-uniform between some 35 and a few hundred standard errors; the faint ones have 10
-to 20, enough that detection does not choose among them.
+in the mode accurate and 0.85 to 1.15 in fast. Its mean is 0 where nothing is biased. The stars stand on a jittered
+grid, so that each is alone, with fluxes log-uniform between some 35 and a few hundred standard errors; the faint ones
+have 10 to 20, enough that detection does not choose among them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError, check_positive
@@ -25,6 +25,7 @@ from csist.frames.solve import settle_psf, solve_frame
 from csist.metrics import match_errors
 from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma, lone_significance
 from csist.targets import Targets
+from csist.windows import check_error, leave_out
 
 PLACE_TRIES = 40
 BORDER_PX = 8.0
@@ -341,6 +342,7 @@ def inject_groups(
     plan: InjectionPlan | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    error: ArrayLike | None = None,
     **options: Any,
 ) -> InjectionResult:
     """Put simulated groups into a frame, unmix it, and compare.
@@ -349,6 +351,8 @@ def inject_groups(
         image: (H, W) in counts; it is not changed.
         plan: what is injected; None for 200 pairs over a range of fluxes and separations.
         progress: called with (groups done, groups in all).
+        error: (H, W) standard deviation of each pixel of the frame in counts, with all that adds to it; the photons of
+            the groups are added where a gain is given. None if it is not known.
         **options: of the run, as of `csist.unmix_frame`; the PSF must be given or measured.
 
     Raises:
@@ -363,7 +367,7 @@ def inject_groups(
     >>> result.rows()[0]["completeness"]
     1.0
     """
-    return inject_into(image, plan or InjectionPlan(), FrameOptions.of(**options), progress)
+    return inject_into(image, plan or InjectionPlan(), FrameOptions.of(**options), progress, error)
 
 
 def inject_into(
@@ -371,17 +375,21 @@ def inject_into(
     plan: InjectionPlan,
     options: FrameOptions,
     progress: Callable[[int, int], None] | None = None,
+    error: ArrayLike | None = None,
 ) -> InjectionResult:
     """`inject_groups` with the options of the run in one object."""
     frame = check_frame(image)
     rules = FrameRules.of(options)
-    psf, measured = settle_psf(frame, rules, options)
+    noise_map = check_error(error, frame.shape)
+    if noise_map is not None:
+        frame, noise_map = leave_out(frame[None], noise_map)[0], noise_map[0]
+    psf, measured = settle_psf(frame, rules, options, noise_map)
     if psf is None:
         raise InputError("injected groups need the PSF: give psf or sensor (--psf-sigma, --psf, --sensor)")
-    measured = measure_frame(frame, rules, psf.psf) if measured is None else measured
+    measured = measure_frame(frame, rules, psf.psf, noise_map) if measured is None else measured
     options = replace(options, psf=psf.estimate or psf.psf, psf_error=psf.error)
     plan = plan.settled(measured, psf.psf)
-    own = solve_frame(frame, options).targets
+    own = solve_frame(frame, options, error=noise_map).targets
     rng = np.random.default_rng(plan.seed)
     waiting = _drawn(plan, rng)
     groups: list[InjectedGroup] = []
@@ -396,7 +404,8 @@ def inject_into(
         passes += 1
         light = np.zeros(frame.shape)
         add_light(light, Targets.concatenate([group.truth for group in placed]), psf.psf)
-        found = solve_frame(_exposed(frame, light, options, measured, rng), options).targets
+        exposed = _exposed(frame, light, options, measured, rng)
+        found = solve_frame(exposed, options, error=_with_photons(noise_map, light, options.gain)).targets
         groups += [replace(each, own=of_group(own, each.truth), found=of_group(found, each.truth)) for each in placed]
         if progress is not None:
             progress(len(groups), plan.groups)
@@ -441,6 +450,13 @@ def _place(
 def _on_valid(places: FloatArray, valid: BoolArray) -> bool:
     columns, rows = np.rint(places).astype(np.int64).T
     return bool(valid[rows, columns].all())
+
+
+def _with_photons(error: FloatArray | None, light: FloatArray, gain: float | None) -> FloatArray | None:
+    """The error map of a frame (H, W) with the photon noise of light that is added to it."""
+    if error is None or gain is None:
+        return error
+    return np.sqrt(error**2 + np.maximum(light, 0.0) / gain)
 
 
 def _exposed(

@@ -62,7 +62,7 @@ class Instrument:
     psf_measured: str | None = None
     background: float | None = None
     noise_std: float | None = None
-    detector: Mapping[str, float] = field(default_factory=dict)
+    detector: Mapping[str, Any] = field(default_factory=dict)
     card_states_noise: bool = False
     corrected: bool = False
 

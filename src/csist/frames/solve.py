@@ -111,10 +111,6 @@ def solve_frame(
     rules = FrameRules.of(options)
     noise_map = check_error(error, frame.shape)
     if noise_map is not None:
-        if options.detector == CROWDED:
-            raise InputError(
-                "the crowded detector has one noise for all pixels: give an error map to contrast or matched"
-            )
         frame, noise_map = leave_out(frame[None], noise_map)[0], noise_map[0]
     if frame.size > LARGEST_PIXELS:
         psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
@@ -232,7 +228,7 @@ def _solve_part(
     seen = ContrastFrame.of(image, frame.background, frame.pixels.masked, known)
     choice = Choice(options.detector, "asked for")
     if options.detector == AUTO:
-        choice = choose_detector(seen, one_noise=error is None)
+        choice = choose_detector(seen)
     logger.info("detector: %s (%s)", choice.detector, choice.reason)
     if choice.detector == CROWDED:
         return _solve_crowded(frame, seen, psf, options, choice)

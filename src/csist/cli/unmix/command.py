@@ -228,11 +228,14 @@ def unmix(
                 at,
                 start,
                 {
-                    "--engine dask": engine == "dask",
-                    "--joint": joint is not None,
-                    f"--method {method}": method != "continuous",
-                    "--groups": at is not None and groups is not None,
-                    "--tracks": at is not None and tracks is not None,
+                    option: reason
+                    for option, is_given, reason in (
+                        ("--joint", joint is not None, "whose targets move from frame to frame"),
+                        (f"--method {method}", method != "continuous", "which takes no positions"),
+                        ("--groups", at is not None and groups is not None, "as fluxes at positions have no groups"),
+                        ("--tracks", at is not None and tracks is not None, "as positions of a table have no tracks"),
+                    )
+                    if is_given
                 },
             ),
         )

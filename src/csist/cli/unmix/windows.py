@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
-from csist.cli.unmix.places import window_places
+from csist.cli.unmix.places import WindowPlaces
 from csist.cli.unmix.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,18 +28,13 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     images, recipe, psf = settle_windows(stack, settings, notes)
     method = create_method(**recipe)
     truths = store_truths(stack)
-    at, named = (window_places(table, stack, settings) for table in (settings.at, settings.start))
+    places = WindowPlaces.of(stack, settings)
     start, size = 0, whole_batches(method, 32)
     while start < len(images):
         block = images[start : start + size]
         started = time.perf_counter()
         part = slice(start, start + len(block))
-        error = stack.errors(part)
-        if at is None:
-            tried = None if named is None else named[part]
-            solved = unmix_windows(method, block, start, error, named=tried)
-        else:
-            solved = measure_windows(method.sensor, recipe["noise_std"], block, at[part], error)
+        solved = solve_block(method, recipe["noise_std"], block, start, stack.errors(part), places=places.part(part))
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
             truth = None if truths is None else truths[start + index]
@@ -105,6 +100,30 @@ def whole_batches(method: Unmixer, windows: int) -> int:
     them reproducible.
     """
     return -(-windows // method.block_size) * method.block_size
+
+
+def solve_block(
+    method: Unmixer,
+    noise_std: float,
+    images: FloatArray,
+    start: int,
+    error: FloatArray | None,
+    *,
+    places: WindowPlaces,
+) -> Solved:
+    """Unmix windows, or measure the fluxes at positions that are given for them.
+
+    Args:
+        method: made by the recipe of `settle_windows`.
+        noise_std: noise of a pixel in counts.
+        images: (n, H, W) in counts.
+        start: place of the first one in its file.
+        error: (n, H, W) standard deviation of each pixel in counts, if it is known.
+        places: positions given for these windows.
+    """
+    if places.at is None:
+        return unmix_windows(method, images, start, error, named=places.start)
+    return measure_windows(method.sensor, noise_std, images, places.at, error)
 
 
 def measure_windows(
