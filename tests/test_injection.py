@@ -94,12 +94,15 @@ def test_an_error_map_decides_what_is_found() -> None:
     plain = inject_groups(image, plan, psf=1.1, mode="fast", noise_std=2.0).rows()[0]
     told = inject_groups(image, plan, psf=1.1, mode="fast", error=even).rows()[0]
     assert told["completeness"] == pytest.approx(plain["completeness"], abs=0.1)
-    noisy = inject_groups(image, plan, psf=1.1, mode="fast", error=3.0 * even).rows()[0]
+    noisy = inject_groups(image, plan, psf=1.1, mode="fast", error=6.0 * even).rows()[0]
     assert noisy["completeness"] < told["completeness"] - 0.4
-    card = csist.Sensor(SKY.psf, gain=0.05)
-    of_photons = inject_groups(image, plan, sensor=card, mode="fast", error=even)
-    pulls = [abs(each.found.intensity_std.max()) for each in of_photons.groups if len(each.found)]
-    assert np.median(pulls) > 50.0  # 150 counts are 7.5 electrons
+    bright = InjectionPlan(groups=8, flux=Spread((400.0,)), counts=(1,), seed=2)
+    dark, lit = (
+        inject_groups(image, bright, sensor=csist.Sensor(SKY.psf, gain=gain), mode="fast", error=even)
+        for gain in (None, 0.5)
+    )
+    errors = [np.concatenate([each.found.intensity_std for each in found.groups]) for found in (dark, lit)]
+    assert np.median(errors[1]) > 2.0 * np.median(errors[0])  # 200 electrons
 
 
 def test_completeness_is_that_of_the_benchmark_of_injected_groups() -> None:
@@ -185,7 +188,7 @@ def test_only_one_frame_with_a_known_psf_is_taken(tmp_path: Path, capsys: pytest
 def test_the_instrument_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("f.npy", frame())
-    np.save("error.npy", np.full(SKY.shape, 6.0))
+    np.save("error.npy", np.full(SKY.shape, 12.0))
     mask = np.zeros(SKY.shape)
     mask[:, :60] = 1
     np.save("mask.npy", mask)

@@ -138,7 +138,9 @@ class Instrument:
     def gain_of(self, source: Source) -> float | None:
         """Electrons per count; None where nothing states them."""
         sensor = self.sensor or source.sensor
-        return self.detector.get("gain", source.header.gain if sensor is None else sensor.gain)
+        if "gain" in self.detector:
+            return float(self.detector["gain"])
+        return source.header.gain if sensor is None else sensor.gain
 
     def notes(self, source: Source) -> list[str]:
         """What a summary says of a sensor taken from a file's header."""

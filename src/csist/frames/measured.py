@@ -16,7 +16,6 @@ from csist.frames.mask import PixelKind, PixelMask, is_whole_numbered, lone_shar
 from csist.frames.options import FrameOptions
 from csist.frames.streaks import streaks
 from csist.physics.psf import PSF, equivalent_sigma, lone_significance, outer_response
-from csist.physics.sensor import ROUNDING_VARIANCE
 
 if TYPE_CHECKING:
     from csist.frames.psf_estimate import PSFEstimate
@@ -102,7 +101,8 @@ class MeasuredFrame:
         if self.error is not None or np.nanmin(self.image) < 0.0 or not is_whole_numbered(self.image):
             return False
         level, variance = float(np.median(self.background.level)), float(np.median(self.background.noise)) ** 2
-        return PHOTON_NOISE[0] * level <= variance <= PHOTON_NOISE[1] * max(level, 0.0) + ROUNDING_VARIANCE + 1e-9
+        # Below one photon a pixel, the level is a median of 0 and the noise that of rounding.
+        return PHOTON_NOISE[0] * level <= variance <= PHOTON_NOISE[1] * max(level, 1.0)
 
     @cached_property
     def noise_floor(self) -> float:

@@ -285,10 +285,7 @@ class WindowSolver:
         return float(beside ** (1.0 - CLUTTER_SHARE) * mapped**CLUTTER_SHARE), beside
 
     def _fit(self, cutout: Cutout) -> WindowFit:
-        """Fit of a window, repeated where the first one shows that the PSF or the noise is not what was assumed.
-
-        Where the values may be numbers of photons, what the measured noise does not explain is tried with theirs.
-        """
+        """Fit of a window, repeated where the first one shows that the PSF or the noise is not what was assumed."""
         if self.psf.error > 0.0 and cutout.top > 0.0:
             return self._fit_inexact_psf(cutout)
         fit = self._unmix(cutout, self.prior, cutout.noise)
@@ -296,10 +293,6 @@ class WindowSolver:
         noise = max(left, cutout.noise_beside)
         if self.frame.noise_measured and noise < OVERRATED * cutout.noise:
             fit = self._unmix(cutout, self.prior, noise)
-        if Flag.POOR_FIT in fit.group.flags and self.options.gain is None and self.frame.counts_photons:
-            of_photons = replace(cutout, sensor=replace(cutout.sensor, gain=1.0))
-            again = self._unmix(of_photons, self.prior, cutout.noise)
-            fit = fit if Flag.POOR_FIT in again.group.flags else again
         return fit
 
     def _fit_inexact_psf(self, cutout: Cutout) -> WindowFit:

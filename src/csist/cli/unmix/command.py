@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from csist.checks import InputError
 from csist.cli.config import ConfigOption
@@ -52,37 +48,16 @@ from csist.cli.options import (
 )
 from csist.cli.output import (
     FAILURE,
-    INTERNAL_ERROR,
-    InterruptedRunError,
     check_outputs,
-    complain,
-    make_console,
     progress,
-    show_traceback,
-    uninterrupted,
-    write_json,
 )
-from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
-from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, psf_text
-from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
-from csist.cluster import ClusterError
+from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, report_unmixed
+from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
+from csist.cli.unmix.settings import Options, make_reading, make_settings
 from csist.frames.options import FrameOptions
-
-if TYPE_CHECKING:
-    from distributed import Client
-
-    from csist.cli.unmix.blocks import Block
-    from csist.io import TableWriter
-
-Item = TypeVar("Item")
-
-SHOWN_PSFS = 4
-"""Number of measured PSFs in the printed summary; the JSON holds all of them."""
-SHOWN_DETECTORS = 3
-"""Number of detectors there, with the reasons for them."""
 
 
 def unmix(
@@ -243,7 +218,7 @@ def unmix(
     tally = Tally(tracks=None if tracks is None else TrackRows() if joint is None else JointRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
-    files = _input_files(inputs, tally, sequence)
+    files = input_files(inputs, tally, sequence)
     check_images(settings, *zip(*files, strict=True))
     check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot, regions)
     for table_path in (groups, tracks):
@@ -270,14 +245,14 @@ def unmix(
     with cluster_client(engine, scheduler, workers) as client:
         try:
             with writer as table, progress() as report:
-                _unmix_files(files, _openers(files, settings, client), table, tally, report, plot is not None)
+                unmix_files(files, openers(files, settings, client), table, tally, report, plot is not None)
                 _write_tables(tally, groups, tracks, metadata)
         except BaseException as error:
-            _save_partial(error, writer, output, tally, groups)
+            save_partial(error, writer, output, tally, groups)
             raise
     if plot is not None:
         draw_unmixed(tally, plot)
-    _report_unmixed(tally, output, time.perf_counter() - started, json_target)
+    report_unmixed(tally, output, time.perf_counter() - started, json_target)
     if tally.failed:
         raise typer.Exit(FAILURE)
 
@@ -306,182 +281,3 @@ def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None
     }
     for option in [name for name, is_given in given.items() if is_given]:
         raise InputError(f"{option} processes frames sequentially, on one machine: leave out --engine dask")
-
-
-def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tuple[str, Path]]:
-    """Return (name in the table, path) of every image file; duplicate names are replaced by the path as typed.
-
-    With `sequence`, a folder is one item.
-    """
-    from csist.io import read_frames
-
-    found: list[tuple[str, Path]] = []
-    for given in inputs:
-        if sequence and given.is_dir():
-            found.append((given.resolve().name, given))
-            continue
-        reader = read_frames(given)
-        for line in reader.notes:
-            name, _, text = line.rpartition(": ")
-            tally.note(text, name)
-        found += reader.files
-    paths = [os.path.realpath(path) for _, path in found]
-    for place, (_, path) in enumerate(found):
-        if paths[place] in paths[:place]:
-            raise InputError(f"{path} is given twice: leave one out")
-    names = [name for name, _ in found]
-    return [(name if names.count(name) == 1 else str(path), path) for name, path in found]
-
-
-def _unmix_files(
-    files: Sequence[tuple[str, Path]],
-    openers: Iterable[Callable[[], OpenFile]],
-    table: TableWriter,
-    tally: Tally,
-    report: Callable[[str, float, float], None],
-    pictured: bool,
-) -> None:
-    """Unmix file by file; if there are several, a bad file is reported and the others continue."""
-    from csist.windows import is_window
-
-    for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
-        report(name, place, len(files))
-        for opened, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
-            shape = opened.shape
-            with uninterrupted():  # table, groups and summary must cover the same images
-                image = _image_name(path, name, block.name, len(files) > 1)
-                table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
-                for index, targets in enumerate(block.targets):
-                    table.append(image, block.start + index, targets, opened.further and opened.further(targets))
-                tally.add(block, image, name, is_window(shape))
-            if pictured:
-                tally.keep_view(block, is_window(shape))
-            done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
-            report(name, place + min(done, 1.0), len(files))
-
-
-def _blocks_of(open_next: Callable[[], OpenFile], name: str, tally: Tally) -> Iterator[tuple[OpenFile, Block]]:
-    """Yield (the file, block) for each block of a file, and add its notes to the summary."""
-    from csist.windows import is_window
-
-    opened = open_next()
-    tally.note_all(opened.notes, name)
-    if not is_window(opened.shape):
-        tally.note_all(tally.frame_notes, name)
-    for block in opened.blocks:
-        yield opened, block
-    tally.note_all(opened.notes, name)  # reading frames may have added notes
-    tally.files += 1
-
-
-def _unless_bad(blocks: Iterator[Item], path: Path, alone: bool, tally: Tally) -> Iterator[Item]:
-    """Yield the blocks of a file up to an error, which ends the run only if there is no other file.
-
-    Raises:
-        ClusterError: always, because the other files would fail too.
-    """
-    try:
-        yield from blocks
-    except ClusterError:
-        raise
-    except Exception as error:
-        message = _file_message(path, error)
-        if alone:
-            raise (InputError if isinstance(error, InputError) else RuntimeError)(message) from error
-        complain(message)
-        tally.failed.append({"path": str(path), "error": message})
-
-
-def _openers(
-    files: Sequence[tuple[str, Path]], settings: Settings, client: Client | None
-) -> Iterator[Callable[[], OpenFile]]:
-    """Return a function for each file, in order, that opens it to be unmixed here or on the cluster."""
-    if client is None:
-        return (partial(open_file, path, name, settings) for name, path in files)
-    from csist.cli.unmix.cluster import open_on_cluster
-
-    return open_on_cluster(client, files, settings)
-
-
-def _image_name(path: Path, name: str, own: str | None, several: bool) -> str:
-    """Return the image name in the table: of the file or of an image in a folder, prefixed if there are several."""
-    if own is None or not path.is_dir():
-        return name
-    return f"{name}/{own}" if several else own
-
-
-def _file_message(path: Path, error: Exception) -> str:
-    """Return one line that names the file and states what is wrong with it."""
-    from csist.files import one_line
-
-    message = one_line(error)
-    if isinstance(error, MemoryError):
-        message = "it does not fit into memory"
-    elif not isinstance(error, InputError | OSError):
-        show_traceback()
-        message = f"{INTERNAL_ERROR}: {type(error).__name__}: {message}"
-    return message if str(path) in message else f"{path}: {message}"
-
-
-def _save_partial(error: BaseException, writer: TableWriter, output: Path, tally: Tally, groups: Path | None) -> None:
-    """After an error, keep completed rows in files named as partial, and say so in the error."""
-    kept = writer.partial_path != output and writer.partial_path.exists()
-    if kept and not tally.images:
-        writer.partial_path.unlink(missing_ok=True)
-        kept = False
-    where = f"the {tally.images} images done so far are in {writer.partial_path}" if kept else "nothing was written"
-    if not isinstance(error, KeyboardInterrupt):
-        if kept and isinstance(error, InputError | RuntimeError | ClusterError):
-            raise type(error)(f"{error}; {where}") from error
-        return
-    if kept and groups is not None:
-        from csist.files import write_text
-
-        partial = groups.with_name(groups.name + ".partial")
-        write_text(groups_table(tally.groups).to_csv(index=False, lineterminator="\n"), partial)
-        where += f" and {partial}"
-    raise InterruptedRunError(f"interrupted: {where}") from error
-
-
-def _report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str | None) -> None:
-    tracks = None if tally.tracks is None else int(tally.tracks.table()["track"].nunique())
-    figures = {
-        "files": tally.files,
-        "failed": tally.failed,
-        "images": tally.images,
-        "targets": tally.targets,
-        "masked_pixels": tally.masked,
-        **({"pixels_by_kind": dict(tally.kinds)} if tally.kinds else {}),
-        **({"detectors": dict(tally.detectors)} if tally.detectors else {}),
-        **({"psf": tally.psfs} if tally.psfs else {}),
-        **({} if tracks is None else {"tracks": tracks}),
-        "seconds": round(seconds, 3),
-        "warnings": tally.warnings,
-        "output": str(output),
-    }
-    if json_target is not None:
-        write_json(figures, json_target)
-    if json_target == "-":
-        return
-    # The summary must not mix with targets written to standard output.
-    console = make_console(stderr=str(output) == "/dev/stdout")
-    table = Table(box=None, show_header=False, pad_edge=False)
-    rows = [("files", f"{tally.files}"), ("images", f"{tally.images}"), ("targets", f"{tally.targets}")]
-    if tally.failed:
-        rows.insert(1, ("failed", f"{len(tally.failed)}"))
-    if tally.masked:
-        rows.append(("masked pixels", f"{tally.masked}"))
-    if tally.kinds:
-        rows.append(("by kind", ", ".join(f"{count} {kind}" for kind, count in tally.kinds.items())))
-    for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
-        rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
-    for psf in tally.psfs[:SHOWN_PSFS]:
-        rows.append(("PSF", psf_text(psf)))
-    if tracks is not None:
-        rows.append(("tracks", f"{tracks}"))
-    rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for line in tally.warnings:
-        console.print(f"note: {line}", soft_wrap=True)

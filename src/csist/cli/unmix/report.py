@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
+from csist.cli.output import make_console, write_json
 from csist.cli.unmix.blocks import GROUP_PLACE, Block
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
@@ -18,6 +21,12 @@ if TYPE_CHECKING:
 
 VIEWS_KEPT = 4
 """Largest number of windows in one figure."""
+
+
+SHOWN_PSFS = 4
+"""Number of measured PSFs in the printed summary; the JSON holds all of them."""
+SHOWN_DETECTORS = 3
+"""Number of detectors there, with the reasons for them."""
 
 
 @dataclass
@@ -146,3 +155,48 @@ def draw_unmixed(tally: Tally, path: Path) -> None:
         save_figure(panel, path)
     elif tally.windows:
         save_figure(window_gallery([view for _, view in tally.windows]), path)
+
+
+def report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str | None) -> None:
+    """Print the summary of a run, or write it as JSON."""
+    tracks = None if tally.tracks is None else int(tally.tracks.table()["track"].nunique())
+    figures = {
+        "files": tally.files,
+        "failed": tally.failed,
+        "images": tally.images,
+        "targets": tally.targets,
+        "masked_pixels": tally.masked,
+        **({"pixels_by_kind": dict(tally.kinds)} if tally.kinds else {}),
+        **({"detectors": dict(tally.detectors)} if tally.detectors else {}),
+        **({"psf": tally.psfs} if tally.psfs else {}),
+        **({} if tracks is None else {"tracks": tracks}),
+        "seconds": round(seconds, 3),
+        "warnings": tally.warnings,
+        "output": str(output),
+    }
+    if json_target is not None:
+        write_json(figures, json_target)
+    if json_target == "-":
+        return
+    # The summary must not mix with targets written to standard output.
+    console = make_console(stderr=str(output) == "/dev/stdout")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = [("files", f"{tally.files}"), ("images", f"{tally.images}"), ("targets", f"{tally.targets}")]
+    if tally.failed:
+        rows.insert(1, ("failed", f"{len(tally.failed)}"))
+    if tally.masked:
+        rows.append(("masked pixels", f"{tally.masked}"))
+    if tally.kinds:
+        rows.append(("by kind", ", ".join(f"{count} {kind}" for kind, count in tally.kinds.items())))
+    for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
+        rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
+    for psf in tally.psfs[:SHOWN_PSFS]:
+        rows.append(("PSF", psf_text(psf)))
+    if tracks is not None:
+        rows.append(("tracks", f"{tracks}"))
+    rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in tally.warnings:
+        console.print(f"note: {line}", soft_wrap=True)
