@@ -128,11 +128,16 @@ def test_frames_go_the_same_way() -> None:
     assert result.targets == found
     assert np.nanstd(result.residual()) < 3.0
     assert result.mask.sum() == 5
+    assert repr(result).splitlines()[:2] == [
+        "FrameResult of 70 x 50 px, groups: 1, PSF sigma 1.1 px (given), "
+        f"detector {result.detector} ({result.detection.reason})",
+        "2 targets",
+    ]
     with pytest.raises(csist.InputError, match="a frame does not take colour"):
         csist.unmix(frame, colour="red")
 
 
-BAD_IMAGES = {
+BAD_IMAGES: dict[str, tuple[object, str]] = {
     "1-D": (np.zeros(9), "H, W"),
     "4-D": (np.zeros((2, 2, 9, 9)), "H, W"),
     "empty": (np.zeros((0, 0)), "3 x 3"),
@@ -143,6 +148,10 @@ BAD_IMAGES = {
     "NaN": (np.full((5, 5), np.nan), "NaN in 25 pixels"),
     "frames that differ": ([np.zeros((5, 5)), np.zeros((5, 6))], "frames of equal size"),
     "nothing": (None, "real numbers"),
+    "path": ("a.png", r"must be an array, got the text 'a\.png': read a file with csist\.io\.read_image"),
+    "overflow": (np.full((11, 11), 1e300), r"magnitude of 1e\+300: scale it to between 1e-100 and 1e\+100"),
+    "overflow in a frame": (np.full((64, 64), -1e300), r"magnitude of 1e\+300: scale it"),
+    "underflow": (np.full((64, 64), 1e-150), "magnitude of 1e-150: scale it"),
 }
 
 
@@ -169,7 +178,8 @@ def test_a_window_of_nothing_but_nan_is_refused_even_masked() -> None:
         ({"method": "ista", "ratio": 0}, "ratio must be a whole number >= 1, got 0"),
         ({"mode": "quick"}, "mode must be one of accurate, fast"),
         ({"noise_std": -1.0}, "noise_std must be a finite number >= 0, got -1.0"),
-        ({"colour": "red"}, "does not take colour|does not take prior, mask_nan, noise_std, colour"),
+        ({"colour": "red"}, "method 'continuous' does not take colour: its options are prior, mode"),
+        ({"moed": "fast"}, "does not take moed: did you mean mode"),
     ],
 )  # fmt: skip
 def test_bad_options_get_one_line(options: dict[str, object], said: str) -> None:

@@ -21,6 +21,19 @@ def test_what_is_not_given_is_not_estimated() -> None:
     assert targets.group.tolist() == [-1]
 
 
+def test_printed_as_a_table_of_what_is_known() -> None:
+    lines = repr(THREE).splitlines()
+    assert lines[0] == "3 targets"
+    assert lines[1].split() == ["x", "y", "intensity", "score", "x_std", "flags", "group"]
+    assert lines[3].split() == ["1", "2.500", "5.000", "20", "0.800", "NaN", "AT_BOUND|SATURATED", "0"]
+    assert repr(Targets.empty()) == "0 targets"
+    assert repr(THREE[0]).startswith("1 target\n")
+    long = Targets(x=np.arange(1000.0), y=np.zeros(1000), intensity=np.full(1000, 1e-18))
+    assert len(repr(long).splitlines()) < 30
+    assert "1e-18" in repr(long)
+    assert THREE._repr_html_().count("<tr") == 4
+
+
 def test_frozen() -> None:
     with pytest.raises(AttributeError):
         THREE.x = np.zeros(3)  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,7 +104,33 @@ def check_fields(name: str, card: object, known: Iterable[str]) -> None:
         raise InputError(f"a {name} card may hold {', '.join(sorted(allowed))}; got {unknown}")
 
 
+def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Check that options have known names.
+
+    Args:
+        what: what takes the options; opens the error message.
+        given: names of the options given.
+        known: names of the options that it takes.
+
+    Raises:
+        InputError: for the first unknown name, with the closest known one, or all of them.
+
+    >>> check_names("a frame", ["colour"], ["noise_std", "psf"])
+    Traceback (most recent call last):
+        ...
+    csist.checks.InputError: a frame does not take colour: its options are noise_std, psf
+    """
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            options = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise InputError(f"{what} does not take {name}: {f'did you mean {close[0]}?' if close else options}")
+
+
 SMALLEST_SIDE_PX = 3
+
+MAGNITUDES = (1e-100, 1e100)
+"""Range of the largest magnitude in an image that is not zero: squares of values outside it underflow or overflow."""
 
 
 def check_stack(image: ArrayLike, name: str = "image") -> NDArray[np.float64]:
@@ -112,9 +139,14 @@ def check_stack(image: ArrayLike, name: str = "image") -> NDArray[np.float64]:
     NaN is accepted (masking is the caller's decision); infinities are rejected.
 
     Raises:
-        InputError: for other dimensions, sides below 3 px, infinities or values that are not real numbers.
+        InputError: for other dimensions, sides below 3 px, infinities, values outside `MAGNITUDES` or values that
+            are not real numbers.
     """
     array = np.asarray(image)
+    if array.dtype.kind in "US" and array.ndim == 0:
+        raise InputError(
+            f"{name} must be an array, got the text {str(image)[:60]!r}: read a file with csist.io.read_image"
+        )
     if array.dtype.kind not in "buif":
         raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim not in (2, 3):
@@ -124,4 +156,8 @@ def check_stack(image: ArrayLike, name: str = "image") -> NDArray[np.float64]:
         raise InputError(f"{name} must be at least 3 x 3 px, got {stack.shape[1]} x {stack.shape[2]}")
     if np.isinf(stack).any():
         raise InputError(f"{name} holds {int(np.isinf(stack).sum())} infinite values: replace them by NaN or a number")
+    largest = np.fmax.reduce(np.abs(stack), axis=None, initial=0.0)
+    if largest > 0 and not MAGNITUDES[0] <= largest <= MAGNITUDES[1]:
+        low, high = MAGNITUDES
+        raise InputError(f"{name} has a largest magnitude of {largest:.3g}: scale it to between {low:g} and {high:g}")
     return stack

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csist.checks import InputError, check_ratio
-from csist.methods.table import METHODS, RUNTIMES, SUFFIXES, split_name
+from csist.checks import InputError, check_names, check_ratio
+from csist.methods.table import METHODS, RUNTIMES, SUFFIXES, option_names, split_name
 from csist.onnx import ONNX_SUFFIX
 from csist.physics.sensor import Sensor
 
@@ -57,18 +57,16 @@ def create_method(
         raise InputError(f"{pretrained} is an exported graph: run it with runtime='onnx' (--runtime onnx)")
     entry = METHODS[key]
     factory = _class(f"csist.methods.{entry.target}")
+    check_names(f"method {key!r}", options, option_names(factory))
     if pretrained is not False and entry.trained:
         # Imported here: building without weights needs no weight file format.
         from csist.weights.pretrained import load_method
 
         path = pretrained if isinstance(pretrained, str | Path) else None
-        return _with_options(
-            key, options, partial(load_method, factory, key, sensor, check_ratio(ratio), options, path)
-        )
+        return load_method(factory, key, sensor, check_ratio(ratio), options, path)
     if isinstance(pretrained, str | Path):
         raise InputError(f"method {key!r} has no weights to load: leave pretrained out, got {str(pretrained)!r}")
-    sensor = sensor or Sensor()
-    return _with_options(key, options, partial(factory, sensor=sensor, ratio=check_ratio(ratio), **options))
+    return factory(sensor=sensor or Sensor(), ratio=check_ratio(ratio), **options)
 
 
 def follow(suffix: str, method: Any, **options: Any) -> Any:
@@ -80,16 +78,6 @@ def _class(target: str) -> Any:
     """Import the class at "module:class"."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _with_options(key: str, options: dict[str, Any], build: Callable[[], Any]) -> Any:
-    """Return `build()`, turning the error of an unknown option into a one-line `InputError`."""
-    try:
-        return build()
-    except TypeError as error:
-        if options and "unexpected keyword" in str(error):
-            raise InputError(f"method {key!r} does not take {', '.join(options)}: {error}") from error
-        raise
 
 
 def onnx_method(

@@ -27,6 +27,16 @@ COLUMNS = FLOAT_COLUMNS + INT_COLUMNS
 HELD = (*COLUMNS, "track")
 """All columns; tables have `track` only where a target has one."""
 
+SHOWN_ROWS = 20
+"""Rows of a printed table; of a longer one the middle is left out."""
+
+FORMATS = {
+    **dict.fromkeys(("x", "y", "score"), "{:.3f}".format),
+    "intensity": "{:.6g}".format,
+    **dict.fromkeys(("x_std", "y_std", "intensity_std"), "{:.2g}".format),
+}
+"""Formats of the columns of a printed table."""
+
 
 class Flag(IntFlag):
     """Bits of `Targets.flags`: reasons to treat a detection with caution."""
@@ -47,7 +57,7 @@ class Flag(IntFlag):
     """A flux at a given position is below three standard errors: it only says "at most this much"."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Targets:
     """Point targets of one image.
 
@@ -63,6 +73,8 @@ class Targets:
         group: number of the blob in the image to which the target belongs; -1 for none.
         track: number of the track to which the target belongs in a sequence; -1 for none.
 
+    Printed, it is a table of the columns that hold anything, with flags in words.
+
     All arguments except the first three may be None; NaN (0 for flags, -1 for group and track) then means "not
     estimated".
 
@@ -72,6 +84,11 @@ class Targets:
     >>> pair = Targets(x=[5.0, 5.6], y=[5.0, 5.1], intensity=[230, 240])
     >>> len(pair), float(pair[1].x[0])
     (2, 5.6)
+    >>> pair
+    2 targets
+          x     y intensity
+    0 5.000 5.000       230
+    1 5.600 5.100       240
     """
 
     x: NDArray[np.float64]
@@ -128,6 +145,24 @@ class Targets:
         if not parts:
             return cls.empty()
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in HELD})
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "0 targets"
+        table = self._shown().to_string(max_rows=SHOWN_ROWS, formatters=FORMATS)
+        return f"{len(self)} {'target' if len(self) == 1 else 'targets'}\n{table}"
+
+    def _repr_html_(self) -> str:
+        """Table that notebooks show."""
+        return str(self._shown().to_html(max_rows=SHOWN_ROWS, formatters=FORMATS))
+
+    def _shown(self) -> pd.DataFrame:
+        """Return the columns that hold anything, with flags in words."""
+        table = self.to_pandas()
+        blank = [name for name in FLOAT_COLUMNS[3:] if np.isnan(getattr(self, name)).all()]
+        blank += [name for name, value in (("flags", 0), ("group", -1)) if (getattr(self, name) == value).all()]
+        table["flags"] = [Flag(bits).name or "" for bits in self.flags.tolist()]
+        return table.drop(columns=blank)
 
     def __len__(self) -> int:
         return int(self.x.size)

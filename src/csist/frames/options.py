@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from csist.checks import InputError, check_not_negative
+from csist.checks import InputError, check_names, check_not_negative
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -145,12 +144,7 @@ class FrameOptions:
         Raises:
             InputError: if a name is unknown or a value out of range.
         """
-        known = [each.name for each in fields(cls)]
-        for name in options:
-            if name not in known:
-                close = get_close_matches(name, known, 1)
-                hint = f"did you mean {close[0]}?" if close else f"its options are {', '.join(known)}"
-                raise InputError(f"a frame does not take {name}: {hint}")
+        check_names("a frame", options, [each.name for each in fields(cls)])
         return cls(**options)
 
     @property

@@ -14,7 +14,7 @@ from csist.frames.background import Background, BackgroundSource
 from csist.frames.groups import FrameGroup
 from csist.frames.mask import PixelMask
 from csist.frames.measured import FramePSF
-from csist.physics.psf import PSF
+from csist.physics.psf import PSF, equivalent_sigma
 from csist.targets import Targets
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Detection:
     threshold: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameResult:
     """What `csist.unmix_frame` found in a frame.
 
@@ -118,13 +118,21 @@ class FrameResult:
         drawing: background and light.
     """
 
-    image: FloatArray = field(repr=False)
+    image: FloatArray
     targets: Targets
     groups: list[FrameGroup]
-    pixels: PixelMask = field(repr=False)
+    pixels: PixelMask
     frame_psf: FramePSF
     detection: Detection
-    drawing: FrameModel = field(repr=False)
+    drawing: FrameModel
+
+    def __repr__(self) -> str:
+        rows, columns = self.image.shape
+        return (
+            f"FrameResult of {columns} x {rows} px, groups: {len(self.groups)}, "
+            f"PSF sigma {equivalent_sigma(self.psf):.3g} px ({self.psf_origin}), "
+            f"detector {self.detector} ({self.detection.reason})\n{self.targets}"
+        )
 
     @property
     def psf(self) -> PSF:

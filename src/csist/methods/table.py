@@ -6,7 +6,10 @@ The name of a grid method may have a suffix, NAME+SUFFIX, that selects the read-
 from __future__ import annotations
 
 import difflib
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from csist.checks import InputError
 
@@ -115,6 +118,11 @@ passes the map to an object detector (extra `yolo`, AGPL-3.0)."""
 
 
 RUNTIMES = ("torch", "onnx")
+
+
+def option_names(factory: Callable[..., Any]) -> list[str]:
+    """Return the names of a method's own options: the arguments of its class without `sensor` and `ratio`."""
+    return [name for name in inspect.signature(factory).parameters if name not in ("sensor", "ratio")]
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csist.checks import InputError
+from csist.checks import InputError, check_names
 from csist.grid import SubPixelGrid
 from csist.io.cards import check_weight_card, read_json
+from csist.methods.table import option_names
 from csist.physics.sensor import Sensor
 from csist.weights.cards import SUFFIX, check_card, describe_optics, read_card, same_optics, training_budget
 from csist.weights.files import PICKLES, load_into, load_state
@@ -161,6 +162,7 @@ def load_method(
     card = read_card(path)
     trained = Sensor.from_card(card["sensor"])
     check_card(path, card, name, sensor or trained, ratio)
+    check_names(f"{path} does not fit: method {name!r}", card["options"], option_names(factory))
     for key, value in options.items():
         if key in card["options"] and card["options"][key] != value:
             raise InputError(f"{path} was trained with {key}={card['options'][key]}, got {value}")
