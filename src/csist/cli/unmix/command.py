@@ -55,7 +55,7 @@ from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
 from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, report_unmixed
-from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
+from csist.cli.unmix.run import drawn_images, input_files, openers, save_partial, unmix_files
 from csist.cli.unmix.settings import Options, make_reading, make_settings
 from csist.frames.options import FrameOptions
 
@@ -73,6 +73,12 @@ def unmix(
         typer.Option("--format", help="Write the table for: thunderstorm, picasso (.hdf5), trackmate or napari."),
     ] = None,
     regions: Annotated[Path | None, typer.Option("--regions", help="Targets as DS9 regions (.reg).")] = None,
+    residual: Annotated[
+        Path | None, typer.Option("--residual", help="What targets and background leave of each image (.fits or .tif).")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Light of the targets and background of each image (.fits or .tif).")
+    ] = None,
     method: Annotated[str, typer.Option("--method", help="See `csist methods`.")] = "continuous",
     mode: ModeOption = None,
     prior: PriorOption = None,
@@ -220,12 +226,14 @@ def unmix(
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = input_files(inputs, tally, sequence)
     check_images(settings, *zip(*files, strict=True))
-    check_outputs([split_selector(path)[0] for _, path in files], json_target, output, groups, tracks, plot, regions)
+    sources = [split_selector(path)[0] for _, path in files]
+    check_outputs(sources, json_target, output, groups, tracks, plot, regions, residual, model)
     for table_path in (groups, tracks):
         if table_path is not None:
             check_form(table_path)
-    if form is not None and len(files) > 1:
-        raise InputError(f"--format {form} holds one image, stack or sequence, got {len(files)} files: give one")
+    alone = {f"--format {form}": form, f"--residual {residual}": residual, f"--model {model}": model}
+    for option in [text for text, value in alone.items() if value is not None and len(files) > 1]:
+        raise InputError(f"{option} holds one image, stack or sequence, got {len(files)} files: give one")
     if plot is not None:
         from csist.plots import check_picture
 
@@ -244,8 +252,9 @@ def unmix(
     )
     with cluster_client(engine, scheduler, workers) as client:
         try:
-            with writer as table, progress() as report:
-                unmix_files(files, openers(files, settings, client), table, tally, report, plot is not None)
+            with drawn_images(model, residual, metadata) as images, writer as table, progress() as report:
+                opened = openers(files, settings, client)
+                unmix_files(files, opened, table, tally, report, plot is not None, images=images)
                 _write_tables(tally, groups, tracks, metadata)
         except BaseException as error:
             save_partial(error, writer, output, tally, groups)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from csist.checks import InputError
 from csist.cli.output import INTERNAL_ERROR, InterruptedRunError, complain, show_traceback, uninterrupted
@@ -20,8 +22,56 @@ if TYPE_CHECKING:
 
     from csist.cli.unmix.blocks import Block
     from csist.io import TableWriter
+    from csist.io.cubes import ImageWriter
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Files of images that a run writes; None where not asked for.
+
+    Args:
+        model: light of the targets and background.
+        residual: image less model.
+    """
+
+    model: ImageWriter | None = None
+    residual: ImageWriter | None = None
+
+    def add(self, block: Block, shape: tuple[int, int, int]) -> None:
+        """Draw the images of a block; one without a value is NaN everywhere.
+
+        Args:
+            block: results of some images.
+            shape: (N, H, W) of the file.
+        """
+        import numpy as np
+
+        if self.model is None and self.residual is None:
+            return
+        for index in range(len(block.targets)):
+            view = block.view(index)
+            empty = np.full(shape[1:], np.nan)
+            if self.model is not None:
+                self.model.append(empty if view is None else view.model)
+            if self.residual is not None:
+                self.residual.append(empty if view is None else view.image - view.model)
+
+
+@contextmanager
+def drawn_images(model: Path | None, residual: Path | None, metadata: dict[str, Any]) -> Iterator[Drawn]:
+    """Files of images to be written, there when the block ends without an error.
+
+    Raises:
+        InputError: if one cannot be written.
+    """
+    from csist.io.cubes import ImageWriter
+
+    with ExitStack() as stack:
+        yield Drawn(
+            *(None if path is None else stack.enter_context(ImageWriter(path, metadata)) for path in (model, residual))
+        )
 
 
 def input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tuple[str, Path]]:
@@ -56,8 +106,20 @@ def unmix_files(
     tally: Tally,
     report: Callable[[str, float, float], None],
     pictured: bool,
+    *,
+    images: Drawn,
 ) -> None:
-    """Unmix file by file; if there are several, a bad file is reported and the others continue."""
+    """Unmix file by file; if there are several, a bad file is reported and the others continue.
+
+    Args:
+        files: name in the table and path of each.
+        openers: opens each of them.
+        table: of the targets.
+        tally: of the run.
+        report: told of the files done.
+        pictured: whether a figure is drawn.
+        images: files of images that are written, too.
+    """
     from csist.windows import is_window
 
     for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
@@ -70,6 +132,7 @@ def unmix_files(
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets, opened.further and opened.further(targets))
                 tally.add(block, image, name, is_window(shape))
+            images.add(block, shape)
             if pictured:
                 tally.keep_view(block, is_window(shape))
             done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
