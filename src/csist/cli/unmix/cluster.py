@@ -231,7 +231,7 @@ def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any], places: Window
         raise ClusterError(
             f"the worker on {socket.gethostname()} cannot build the method, but this machine can: {error}"
         ) from error
-    return solve_block(method, recipe["noise_std"], images, part.start, part.errors(), places=places)
+    return solve_block(method, recipe.get("noise_std", 0.0), images, part.start, part.errors(), places=places)
 
 
 def _unmix_frame(part: Slice, count: int, options: FrameOptions, at: FloatArray | None) -> Solved:

@@ -34,7 +34,9 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
         block = images[start : start + size]
         started = time.perf_counter()
         part = slice(start, start + len(block))
-        solved = solve_block(method, recipe["noise_std"], block, start, stack.errors(part), places=places.part(part))
+        solved = solve_block(
+            method, recipe.get("noise_std", 0.0), block, start, stack.errors(part), places=places.part(part)
+        )
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
             truth = None if truths is None else truths[start + index]
@@ -115,7 +117,7 @@ def solve_block(
 
     Args:
         method: made by the recipe of `settle_windows`.
-        noise_std: noise of a pixel in counts.
+        noise_std: noise of a pixel in counts; only fluxes at given positions need it.
         images: (n, H, W) in counts.
         start: place of the first one in its file.
         error: (n, H, W) standard deviation of each pixel in counts, if it is known.
