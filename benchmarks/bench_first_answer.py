@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -98,16 +99,30 @@ class Worker:
         self._process.wait()
 
 
+def program(name: str) -> str:
+    """Path of an installed program.
+
+    Raises:
+        RuntimeError: if it is missing.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"{name} is not installed")
+    return found
+
+
 @contextmanager
 def worktree(ref: str) -> Iterator[Path]:
     """A checkout of a git reference in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkout"
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(path), ref], check=True)
+        subprocess.run(
+            [program("git"), "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(path), ref], check=True
+        )
         try:
             yield path
         finally:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(path)], check=True)
+            subprocess.run([program("git"), "-C", str(ROOT), "worktree", "remove", "--force", str(path)], check=True)
 
 
 def first_answers(source: Path) -> dict[str, Any]:
@@ -162,11 +177,11 @@ def timed_make(source: Path, target: str) -> float:
     """Seconds of a make target in a fresh clone with an environment and a cache of its own."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(clone)], check=True)
+        subprocess.run([program("git"), "clone", "--quiet", "--no-hardlinks", str(source), str(clone)], check=True)
         variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         start = time.perf_counter()
         subprocess.run(
-            ["make", "-C", str(clone), target, f"PYTHON={sys.executable}"],
+            [program("make"), "-C", str(clone), target, f"PYTHON={sys.executable}"],
             check=True,
             env=variables
             | {"CSIST_CACHE_DIR": str(Path(folder) / "cache"), "NUMBA_CACHE_DIR": str(Path(folder) / "cache")},

@@ -1,4 +1,4 @@
-"""Are the error bars true? Pulls of single stars in whole frames, for every kind of noise that csist is told of.
+"""Are the error bars true? Pulls of single stars in whole frames, for every kind of noise that csist models.
 
     python benchmarks/bench_pulls.py [--stars 576]
 

@@ -116,7 +116,7 @@ def report(console: Console, summary: dict[str, float], detections: csist.Target
     table.add_row("windows with the right count", f"{summary['count_accuracy']:.0%}")
     table.add_row("CSO-mAP", f"{summary['CSO-mAP']:.1f}")
     table.add_row("median position error", f"{summary['median_error_px']:.3f} px")
-    table.add_row("windows a second", f"{summary['images_per_second']:.0f}")
+    table.add_row("windows per second", f"{summary['images_per_second']:.0f}")
     console.print(table)
     console.print(f"{FRAME}: {found_in(detections)}")
     if len(detections):

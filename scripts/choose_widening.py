@@ -44,6 +44,12 @@ def coverages(mode: str, noise: float, count: int, scenes: int) -> np.ndarray:
 
 
 def main(mode: str, scenes: int) -> None:
+    """Print the coverage of the errors by count and noise.
+
+    Args:
+        mode: of the continuous method.
+        scenes: number of scenes for each.
+    """
     for count in range(1, ScenePrior.csist_100k().count_range[1] + 1):
         each = np.stack([coverages(mode, noise, count, scenes) for noise in NOISES])
         worst = np.abs(each).max(axis=(0, 2, 3))

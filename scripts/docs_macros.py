@@ -21,19 +21,15 @@ from docs_networks import (
     recipes,
     short_trainings,
     training_steps,
+    weights_size,
     yolo,
     yolo_budget,
 )
+from docs_real import aims, crowded_stars, dense, frames, infrared_stars, injected, injected_limit
 from docs_tables import (
-    aims,
-    crowded_stars,
     figure,
     flags,
     flat_prior,
-    frames,
-    infrared_stars,
-    injected,
-    injected_limit,
     ista_settings,
     methods,
     metric_example,
@@ -51,10 +47,10 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, crowded_stars, figure, flags, flat_prior, frames, gallery,
+        aims, api, budgets, command_line, crowded_stars, dense, figure, flags, flat_prior, frames, gallery,
         grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
         published, published_beside, pulls, recipes, results, short_trainings, speed, speeds, summary, table,
-        training_steps, weights, wrong_model, yolo, yolo_budget,
+        training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

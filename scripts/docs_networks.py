@@ -6,6 +6,7 @@ from typing import Any
 
 from csist.methods.cost import COUNTED_BATCH
 from csist.methods.table import METHODS
+from csist.weights.pretrained import weights_folder
 from docs_tables import RESULTS, SCORES, evaluations, folded, markdown_table, read_result, with_interval
 
 
@@ -89,6 +90,11 @@ def _difference(row: dict[str, Any]) -> str:
 def _plain(name: str) -> str:
     """The name used here for a method of the literature."""
     return name.partition(" without ")[0].lower().replace("+", "-plus").replace("tilista", "ti-lista")
+
+
+def weights_size() -> str:
+    """Size in MB of the trained weights in the package."""
+    return f"{sum(path.stat().st_size for path in weights_folder().glob('*.safetensors')) / 1e6:.0f}"
 
 
 def published() -> str:

@@ -24,7 +24,7 @@ from csist.evaluation import grid_oracles
 from csist.frames import estimate_psf
 from csist.injection import InjectionPlan, inject_groups
 from csist.io import read_image
-from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
+from csist.metrics import CSO_DISTANCES_PX, ReliabilityCurve, cso_map, match_detections, precision_recall_curve
 from csist.physics.bounds import cramer_rao_bound
 from csist.plots import (
     DETECTION,
@@ -36,6 +36,7 @@ from csist.plots import (
     save_figure,
     training_curves,
 )
+from csist.plots import calibration as calibration_curves
 from csist.plots.style import BLUE, GREEN, GREY, LINE_COLOURS, VERMILION, styled
 from docs_tables import ROOT, read_result, worked_example
 
@@ -243,6 +244,40 @@ def completeness() -> Figure:
     return completeness_curve(inject_groups(frame, InjectionPlan(groups=160, seed=1), psf=0.8, mode="fast").rows())
 
 
+def calibration() -> Figure:
+    """Stated against observed probability, from `benchmarks/bench_calibration.py`."""
+    fields = ReliabilityCurve._fields
+    curves = {
+        f"{row['mode']}, noise {row['noise_std']:g}": ReliabilityCurve(*(np.array(row[name]) for name in fields))
+        for row in read_result("calibration")["rows"]
+    }
+    figure = calibration_curves(curves)
+    axis = figure.axes[0]
+    lowest = min(float(min(curve.score.min(), curve.right.min())) for curve in curves.values()) - 0.05
+    axis.set(xlim=(lowest, 1.01), ylim=(lowest, 1.01))  # most detections are nearly certain
+    return figure
+
+
+def pixel_phase() -> Figure:
+    """Bias of x against the place in the pixel, from `benchmarks/bench_pixel_phase.py`."""
+    figure = Figure(figsize=(6.4, 3.7), layout="constrained")
+    axis = figure.subplots()
+    axis.axhline(0.0, color=GREY, linewidth=0.9)
+    for (name, rows), colour, style in zip(
+        read_result("pixel_phase")["rows"].items(), LINE_COLOURS, ("-", "--", "-.", ":"), strict=False
+    ):
+        phase, bias, error = (
+            np.array([row[key] for row in rows]) for key in ("phase_px", "bias_px", "standard_error_px")
+        )
+        axis.errorbar(
+            phase, bias, error, color=colour, linestyle=style, linewidth=1.4, marker="o", markersize=3.5, label=name
+        )
+    axis.set(xlabel="distance of the target from the pixel's centre, px", ylabel="mean error of x, px")
+    axis.grid(linewidth=0.4, alpha=0.5)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
 def training(ratio: int) -> Figure:
     """Training curves of the included networks at one ratio, collected by `scripts/training_logs.py`."""
     arrays = {
@@ -257,13 +292,14 @@ def training(ratio: int) -> Figure:
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     each.__name__: each
-    for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, completeness, architecture)
-} | {f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS}
+    for each in (imaging, ceiling, separation, flux, metric, cost, limits, psf, completeness, architecture, calibration)
+} | {"pixel-phase": pixel_phase, **{f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS}}
 DIAGRAMS = ("architecture",)
 """Figures of lines and text only, written as SVG."""
 
 
 def main() -> None:
+    """Draw the figures that are named, or all."""
     for name in sys.argv[1:] or FIGURES:
         with styled():
             suffix = ".svg" if name in DIAGRAMS else ".png"

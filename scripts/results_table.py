@@ -148,6 +148,7 @@ def filled(readme: str, name: str, table: str) -> str:
 
 
 def main() -> int:
+    """Refill the tables of the README, or check them; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the README is out of date")
     options = parser.parse_args()

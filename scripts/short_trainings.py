@@ -79,6 +79,7 @@ def tested(paths: Sequence[Path], data: LabelledImages, resamples: int = 1000) -
 
 
 def main() -> int:
+    """Collect the trainings; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="name of the file in docs/results")
     parser.add_argument("weights", nargs="+", type=Path)

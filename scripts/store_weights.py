@@ -57,6 +57,7 @@ def store(path: Path, number: int) -> str:
 
 
 def main() -> None:
+    """Store the weight files that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("--images", type=int, default=IMAGES, help="number of simulated validation images")

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import tomllib
 import venv
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -223,6 +224,14 @@ def test_wheel_unmixes_an_image_away_from_the_repository(installed: Path, tmp_pa
     image = home / "data" / "airplane_clear_sky.png"
     rows = rows_by_command(installed, image, folder=tmp_path)
     assert any(abs(float(row["x"]) - 133) < 3 and abs(float(row["y"]) - 156) < 3 for row in rows)
+
+
+def test_wheel_holds_the_package_alone_and_is_small(installed: Path) -> None:
+    (wheel,) = (installed.parents[2] / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"csist", f"csist-{version('csist')}.dist-info"}
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".nbi", ".nbc"))]
+    assert wheel.stat().st_size < 60e6  # as the page on the installation says
 
 
 def test_wheel_holds_the_trained_weights(installed: Path, tmp_path: Path) -> None:

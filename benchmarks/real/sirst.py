@@ -5,8 +5,9 @@ other one is a false alarm, including a second detection of the same target. The
 false-alarm rates are upper bounds. Sub-pixel positions are unknown, so that only detection is measured. Intervals are
 bootstraps over frames.
 
-Options were chosen on the group v1, with one exception: the default false-alarm rate was lowered from 1e-7 to 1e-9
-after a first look at v2 and close (4.9e-5 and 3.9e-5 false alarms per pixel at 1e-7), to a value that v1 allows.
+Detections are ranked by score, at a threshold below the default one. The coefficients of the score were fitted to one
+half of these frames (`split.json`); the default false-alarm rate was chosen on the group v1 and lowered from 1e-7 to
+1e-9 after a first look at v2 and close (4.9e-5 and 3.9e-5 false alarms per pixel at 1e-7).
 
 The baselines are the top-hat (Tom et al., 1993) and max-median filters (Deshpande et al., SPIE 3809, 1999), each as
 published and in units of its local upper quantile, which is an addition of this benchmark.
@@ -28,7 +29,6 @@ from scipy import ndimage
 from csist.files import reading
 from csist.frames import unmix_frame
 from csist.frames.contrast import tail_significance
-from csist.frames.options import FALSE_ALARM_RATE
 from csist.frames.peaks import find_peaks, keep_strongest
 from csist.io import read_image
 from csist.io.store import Progress
@@ -49,7 +49,9 @@ RATES = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4)
 CURVE_RATES = tuple(float(rate) for rate in np.geomspace(1e-6, 1e-4, 41))
 GROUPS = {"v1": ("v1",), "v2+close": ("v2", "close"), "v2": ("v2",), "close": ("close",)}
 CHOSEN_ON, REPORTED_ON = "v1", "v2+close"
-OURS = "unmix_frame, default"
+CURVE_RATE = 1e-4
+"""False-alarm rate for csist, so low a threshold that the curve goes on to many false alarms."""
+OURS = f"unmix_frame, false_alarm_rate={CURVE_RATE:g}"
 BASELINES = ("top-hat", "max-median")
 TARGET = {"rate": 2e-5, "probability": 0.85}
 
@@ -185,7 +187,7 @@ def peaks_of(transform: Callable[[FloatArray], FloatArray]) -> Finder:
 
 
 DETECTORS: dict[str, Finder] = {
-    OURS: lambda frame: unmix_frame(frame, workers=1).targets,
+    OURS: lambda frame: unmix_frame(frame, workers=1, false_alarm_rate=CURVE_RATE).targets,
     "top-hat": peaks_of(top_hat),
     "max-median": peaks_of(max_median),
     "top-hat, local scale": peaks_of(by_quantile(top_hat)),
@@ -219,8 +221,8 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
             }
     return {
         "tolerance_px": TOLERANCE_PX,
-        "false_alarm_rate": FALSE_ALARM_RATE,
-        "options_chosen_on": "v1, but false_alarm_rate lowered from 1e-7 to 1e-9 after a look at v2 and close",
+        "false_alarm_rate": CURVE_RATE,
+        "options_chosen_on": "the half chosen_on of split.json, from all three groups",
         "groups": groups,
         "targets": targets_met(groups.get(REPORTED_ON, {})),
     }
@@ -236,7 +238,7 @@ def targets_met(rows: dict[str, Any]) -> list[dict[str, Any]]:
     below = [f"{name} at {each}" for name in BASELINES for each in at[OURS] if at[OURS][each] <= at[name][each]]
     return [
         {
-            "aim": f"detection probability at {rate} false alarms a pixel at least {TARGET['probability']:.2f}",
+            "aim": f"detection probability at {rate} false alarms per pixel at least {TARGET['probability']:.2f}",
             "value": at[OURS][rate],
             "met": at[OURS][rate] >= TARGET["probability"],
         },
@@ -267,7 +269,7 @@ def draw(result: dict[str, Any]) -> Figure:
                 axis.fill_between(curve["false_per_pixel"], low, high, color=colour, alpha=0.12, linewidth=0)
         axis.set_xscale("log")
         axis.set_ylim(0.0, 1.02)
-        axis.set_xlabel("false alarms a pixel")
+        axis.set_xlabel("false alarms per pixel")
         axis.set_ylabel("detection probability")
         axis.set_title("Real infrared frames (SIRST v2 and close), bands: 95 %")
         axis.legend(loc="lower right")

@@ -190,6 +190,6 @@ def check_frame_method(method: str) -> None:
 
     if not abilities(method).frames:
         raise InputError(
-            f"method {canonical_name(method)!r} unmixes windows of at most {WINDOW_SIDE_PX} px a side, "
+            f"method {canonical_name(method)!r} unmixes windows of at most {WINDOW_SIDE_PX} px per side, "
             f"this is a larger frame: use the method {methods_that('frames')[0]!r}"
         )

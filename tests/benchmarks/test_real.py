@@ -1,3 +1,5 @@
+"""The benchmark on real data: its parts, scores and aims."""
+
 import sys
 from pathlib import Path
 

@@ -43,11 +43,20 @@ def windows(path: Path, count: int = 5) -> Path:
     return path
 
 
-def refused(result: Result, *said: str, code: int = 2) -> None:
-    """The code, and exactly one line on standard error that says all this."""
+def refused(result: Result, *said: str, code: int = 2, announced: str | None = None) -> None:
+    """The code, and exactly one line on standard error that says all this, after that which announces a folder."""
     assert result[0] == code, result
-    assert len(result[2].splitlines()) == 1, result[2]
-    assert result[2].startswith("csist: ")
-    assert "Traceback" not in result[2]
+    printed = result[2].splitlines()
+    if announced is not None:
+        assert printed.pop(0) == f"csist: {announced}"
+    (line,) = printed
+    assert line.startswith("csist: ")
+    assert "Traceback" not in line
     for part in said:
-        assert part in result[2], result[2]
+        assert part in line, line
+
+
+def summary_rows(out: str) -> dict[str, str]:
+    """The rows of the printed summary."""
+    rows = (line.split("  ", 1) for line in out.splitlines() if "  " in line)
+    return {name.strip(): value.strip() for name, value in rows}

@@ -277,13 +277,16 @@ class FakeClient:
         self.submitted: list[int] = []
 
     def submit(self, function: Any, number: int, pure: bool) -> int:
+        """Remember the number of a task."""
         self.submitted.append(number)
         return number
 
     def nthreads(self) -> dict[str, int]:
+        """Threads of two workers."""
         return {"a": 1, "b": 2}
 
     def get_versions(self, packages: list[str]) -> dict[str, Any]:
+        """Versions here and on the workers."""
         mine = {"packages": {"csist": "1.0"}}
         here = {"python": f"{sys.version_info.major}.{sys.version_info.minor}.99.final.0"}
         worker = {"host": here, "packages": {"csist": "1.0"}} | self.said

@@ -271,7 +271,7 @@ def test_write_store_checks_shapes(tmp_path: Path) -> None:
         write_store(tmp_path / "a.h5", {"test": arrays}, Sensor())
     with pytest.raises(InputError, match="'extra'"):
         write_store(tmp_path / "a.h5", {"extra": arrays}, Sensor(shape=(9, 9)))
-    with pytest.raises(InputError, match="one Targets an image"):
+    with pytest.raises(InputError, match="one Targets per image"):
         SplitArrays.from_targets(np.zeros((2, 9, 9)), [Targets.empty()])
     wrong = SplitArrays(arrays.images, arrays.targets[:1], arrays.count)
     with pytest.raises(InputError, match="must have targets"):

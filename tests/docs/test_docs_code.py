@@ -2,7 +2,8 @@
 
 Python blocks of a page share one namespace; of a console block, `csist` runs with options that make it quick (the last
 value given counts), `make` and `python` only have to name something that exists. What cannot run stands below a comment
-`<!-- not run: reason -->`.
+`<!-- not run: reason -->`. A text block after code that runs shows what it prints, but for times;
+its numbers may differ slightly.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ QUICK = {
 
 
 class Block(NamedTuple):
+    """A fenced block of a page; `reason` says why it is not run."""
+
     kind: str
     code: str
     reason: str | None
@@ -73,22 +76,52 @@ def test_code_of_a_page_runs(
     with Image.open(str(files("csist") / "data" / "airplane_above_hills.png")) as sample:
         sample.crop((110, 90, 190, 150)).save("frame.png")  # the part around the aeroplane: a small frame
     namespace: dict[str, Any] = {}
+    printed: str | None = None
     for number, block in enumerate(blocks(page)):
-        if block.reason is None and block.kind == "python":
+        if block.kind == "text":
+            if printed is not None:
+                assert_agree(printed, block.code)
+        elif block.reason is not None:
+            printed = None
+        elif block.kind == "python":
             script = tmp_path / f"{page.stem}_{number}.py"
             script.write_text(block.code, encoding="utf-8")
             namespace |= runpy.run_path(str(script), namespace, page.stem)
-        elif block.reason is None and block.kind == "console":
-            for line in block.code.splitlines():
-                run_line(line, capsys)
+            printed = capsys.readouterr().out
+        else:
+            printed = "".join(run_line(line, capsys) for line in block.code.splitlines())
 
 
-def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def assert_agree(printed: str, shown: str) -> None:
+    """Check that a page shows what is printed: equal words, and numbers that agree to a few percent."""
+    lines = [[line.split() for line in text.splitlines() if line.strip()] for text in (printed, shown)]
+    lines = [[line for line in each if line[0] != "seconds"] for each in lines]
+    assert len(lines[0]) == len(lines[1]), printed
+    for found, expected in zip(*lines, strict=True):
+        assert len(found) == len(expected), f"{' '.join(found)} instead of {' '.join(expected)}"
+        for one, other in zip(found, expected, strict=True):
+            numbers = [re.sub(r"[:,()}{]", "", word) for word in (one, other)]
+            if all(re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?", word) for word in numbers):
+                assert float(numbers[0]) == pytest.approx(float(numbers[1]), rel=0.05, abs=0.02), printed
+            else:
+                assert one == other, printed
+
+
+def test_what_a_page_shows_is_compared_with_what_is_printed() -> None:
+    assert_agree("targets  2 in 1 group\nseconds 3.1\n", "targets 2 in 1 group\n")
+    assert_agree("{'AP05': 99.8}", "{'AP05': 100.0}")
+    for other in ("targets 3 in 1 group", "targets 2 in 1", "targets 2 in 1 blob", "targets 2 in 1 group\nmore"):
+        with pytest.raises(AssertionError):
+            assert_agree("targets 2 in 1 group", other)
+
+
+def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a line of a console block; return what it printed."""
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # a variable of the environment
         words.pop(0)
     if not words:
-        return
+        return ""
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets, line
@@ -99,6 +132,8 @@ def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
         code = main(words[1:] + quick(words[1:]))
         said = capsys.readouterr()
         assert code == 0, f"{line}: {said.out}{said.err}"
+        return said.out
+    return ""
 
 
 def quick(words: list[str]) -> list[str]:

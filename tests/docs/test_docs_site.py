@@ -33,6 +33,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Note the links, resources and anchors of a tag."""
         given = dict(attributes)
         self.headings += tag == "h1"
         self.anchors |= {value for name in ("id", "name") if (value := given.get(name))}

@@ -1,3 +1,5 @@
+"""Background and noise of a frame."""
+
 import numpy as np
 import pytest
 

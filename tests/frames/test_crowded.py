@@ -1,3 +1,5 @@
+"""Crowded frames, fitted all at once."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Detection of peaks and its threshold."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

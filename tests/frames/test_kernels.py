@@ -11,10 +11,15 @@ from csist.frames.kernels import (
     box_values,
     clip_sorted,
     local_maxima,
+    mark_tail,
     quantiles_of_sorted,
+    raise_to_tail,
     ring_values,
+    spread_lines,
+    steep_pixels,
     tail_map,
     tail_of,
+    tail_values,
 )
 from csist.frames.mask import LONE_SHARE, LONE_SIGMAS, PixelKind, mask_pixels
 from csist.frames.peaks import find_peaks
@@ -67,6 +72,41 @@ def test_the_tail_is_interpolated_between_the_nodes():
     slope = flat * np.linspace(1.0, 2.0, 5)  # the scale doubles from left to right
     tilted = response * np.linspace(1.0, 2.0, 41)
     np.testing.assert_allclose(tail_map(tilted, slope, Tail(1.28, 2.05, 1e-9, 0.4)), z)
+
+
+@pytest.mark.parametrize("least", [1.0, 2.1, 3.0])
+def test_the_tail_is_worked_out_wherever_it_may_reach_the_least(least):
+    rng = np.random.default_rng(12)
+    response = rng.standard_t(3.0, (61, 83)).astype(np.float32)
+    meshes = np.array([0.0, 1.2, 2.5])[:, None, None] * rng.uniform(0.5, 1.5, (1, 4, 5))
+    tail = Tail(1.28, 2.05, 0.01, 0.4)
+    whole = tail_map(response, meshes, tail)
+    marks, best = np.zeros(response.shape, dtype=bool), np.zeros(response.shape, dtype=np.float32)
+    mark_tail(response, meshes, tail, least, marks)
+    raise_to_tail(response, meshes, tail, marks, best)
+    near = ndimage.binary_dilation(whole >= least, np.ones((3, 3)))
+    assert marks[near].all()
+    np.testing.assert_array_equal(best[marks], np.maximum(whole, 0.0)[marks].astype(np.float32))
+    assert not best[~marks].any()
+    places = np.argwhere(whole >= least)
+    np.testing.assert_array_equal(tail_values(response, meshes, tail, places), whole[tuple(places.T)])
+
+
+def test_steep_pixels_differ_from_all_neighbours_one_way():
+    image = np.random.default_rng(13).normal(size=(9, 11))
+    padded = np.pad(image, 1, mode="reflect")
+    cross = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
+    expected = (image - cross > 0.7).all(axis=0) | (cross - image > 0.7).all(axis=0)
+    np.testing.assert_array_equal(steep_pixels(image, 0.7), np.argwhere(expected))
+
+
+def test_lines_are_spread_linearly():
+    lines = np.random.default_rng(14).normal(size=(3, 4))
+    place = np.linspace(0.0, 3.0, 31)
+    left = np.minimum(place.astype(np.int64), 2)
+    expected = [np.interp(place, np.arange(4), line) for line in lines]
+    np.testing.assert_allclose(spread_lines(lines, left, place - left), expected)
+    np.testing.assert_array_equal(spread_lines(lines[:, :1], np.zeros(5, np.int64), np.zeros(5)), lines[:, [0] * 5])
 
 
 def test_a_ring_holds_the_pixels_between_its_radii():

@@ -1,3 +1,5 @@
+"""Options of frames: values, defaults and help texts."""
+
 import subprocess
 import sys
 

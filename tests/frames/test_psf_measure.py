@@ -1,3 +1,5 @@
+"""The PSF measured on the sources of frames."""
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize

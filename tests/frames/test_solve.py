@@ -1,3 +1,5 @@
+"""Frames from the image to their targets."""
+
 from pathlib import Path
 
 import numpy as np

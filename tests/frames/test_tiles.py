@@ -1,13 +1,16 @@
+"""Very large frames, unmixed tile by tile."""
+
 import pickle
 
 import numpy as np
 import pytest
 
 from csist.frames import solve, unmix_frame
+from csist.frames.groups import FrameGroup
 from csist.frames.tiles import tiles, unmix_tiles
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 
 PSF = GaussianPSF(1.1)
 
@@ -73,6 +76,28 @@ def test_the_result_of_tiles_has_all_that_of_a_whole_frame_has():
     light = tiled.model() - tiled.background
     drawn = Sensor(PSF, shape=frame.shape, quantised=False).render(tiled.targets)
     np.testing.assert_allclose(light[valid], drawn[valid], atol=0.01)
+
+
+def test_a_star_of_a_blob_that_a_margin_cuts_is_reported_once():
+    frame = sky()
+    frame[:160, :150] = np.nan
+    options = {"psf": PSF, "mode": "fast", "detector": "matched"}
+    whole = unmix_frame(frame, **options)
+    tiled = unmix_tiles(frame, lambda part: unmix_frame(frame[part], **options), side=150, margin=10)
+    assert len(tiled.targets) == len(whole.targets)
+    distance = np.hypot(tiled.targets.x[:, None] - whole.targets.x, tiled.targets.y[:, None] - whole.targets.y)
+    assert distance.min(axis=1).max() < 0.1 and distance.min(axis=0).max() < 0.1
+    assert all((tiled.targets.group == group.number).sum() == group.count for group in tiled.groups)
+    assert sum(group.count for group in tiled.groups) == len(tiled.targets)
+    assert sum(len(part.targets) for part in tiled.drawing.parts) == len(tiled.targets)
+
+
+def test_a_group_without_a_target_is_as_probable_as_with_it():
+    group = FrameGroup(0, 3, 4, (9, 9), 2, 1, 20.0, 2, np.array([0.1, 0.2, 0.6, 0.1]), 50.0, 40, Flag(0))
+    less = group.without(1)
+    assert less.count == 1
+    np.testing.assert_allclose(less.count_probability, [0.3, 0.6, 0.1])
+    assert group.without(2).count_probability.sum() == pytest.approx(1.0)
 
 
 def test_a_psf_that_is_guessed_tile_by_tile_draws_its_own_targets():

@@ -131,9 +131,9 @@ def test_any_value_anywhere_gives_a_sensor_or_one_line(which: int, data: st.Data
 def test_text_that_is_no_json(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     for text, said in (
-        ("{", "it is no JSON"),
-        (DEEP, "nested too deeply|no JSON|it: "),
-        ("", "no JSON"),
+        ("{", "it is not JSON"),
+        (DEEP, "nested too deeply|not JSON|it: "),
+        ("", "not JSON"),
         ('"a"', "it: "),
     ):
         path.write_text(text)

@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 images do not suit a polynomial of degree 1"):
         read_psf(tmp_path / "few.psf")
     fits.PrimaryHDU(np.zeros((20, 20))).writeto(tmp_path / "image.psf")
-    with pytest.raises(InputError, match="it is no PSFEx model"):
+    with pytest.raises(InputError, match="it is not a PSFEx model"):
         read_psf(tmp_path / "image.psf")
     (tmp_path / "text.psf").write_text("no")
     with pytest.raises(InputError, match="cannot read"):

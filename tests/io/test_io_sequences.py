@@ -1,3 +1,5 @@
+"""Sequences of frames: stacks, folders and videos."""
+
 from pathlib import Path
 
 import numpy as np

@@ -100,7 +100,7 @@ def test_axes_that_are_no_sequence(tmp_path: Path) -> None:
 def test_channels_of_a_pixel(tmp_path: Path) -> None:
     bands = RNG.integers(0, 4000, (20, 30, 5), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "b.tif", bands, photometric="minisblack", planarconfig="contig")
-    with pytest.raises(InputError, match=r"5 channels a pixel .*--channel 0 to 4"):
+    with pytest.raises(InputError, match=r"5 channels per pixel .*--channel 0 to 4"):
         read_image(tmp_path / "b.tif")
     np.testing.assert_array_equal(read_image(tmp_path / "b.tif", options=ReadOptions(channel=3))[0], bands[..., 3])
     with pytest.raises(InputError, match="there is no channel 5"):

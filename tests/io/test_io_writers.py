@@ -129,8 +129,11 @@ def test_trackmate_and_napari(tmp_path: Path) -> None:
     assert [row["QUALITY"] for row in rows] == ["0.9", "0.5", "6.0"]
     assert rows[0]["RADIUS"] == "3.0"
     rows = rows_of(write(tmp_path / "t.csv", ONE, form="napari"))
-    assert list(rows[0]) == ["index", "axis-0", "axis-1", "axis-2"]
-    assert [float(value) for value in rows[2].values()] == [2.0, 3.0, 5.0, 4.0]
+    features = ["intensity", "score", "x_std", "y_std", "intensity_std", "flags", "group"]
+    assert list(rows[0]) == ["index", "axis-0", "axis-1", "axis-2", *features]
+    assert [float(value) for value in list(rows[2].values())[:5]] == [2.0, 3.0, 5.0, 4.0, 6.0]
+    assert rows[2]["score"] == "nan"
+    assert all(value != "" for row in rows for value in row.values())  # napari reads such a column as text
 
 
 def test_picasso(tmp_path: Path) -> None:

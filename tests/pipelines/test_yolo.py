@@ -54,6 +54,7 @@ class Oracle(GridMethod):
         self.truths = truths
 
     def predict_maps(self, images: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The true maps."""
         maps = [self.grid.encode(self.truths[int(image[0, 0])]) for image in images]
         return np.array(maps).reshape(-1, *self.grid.map_shape)
 
@@ -247,11 +248,14 @@ class FakeDetector:
             raise KeyError("no model\nin here")
 
     def predict(self, pictures: list[Any], imgsz: int, conf: float, **options: Any) -> list[Any]:
+        """One result for each picture."""
         assert all(picture.shape == (imgsz, imgsz, 3) for picture in pictures)
         return [SimpleNamespace(boxes=FakeBoxes(picture[:, :, 0])) for picture in pictures]
 
 
 class FakeBoxes:
+    """The boxes of a picture, with the methods of a tensor."""
+
     def __init__(self, picture: NDArray[np.uint8]) -> None:
         offset = Canvas(SubPixelGrid((11, 11), 3)).corner[0] % CELL_PX
         row, column = np.nonzero(picture[offset::CELL_PX, offset::CELL_PX])
@@ -260,9 +264,11 @@ class FakeBoxes:
         self.conf = np.full(len(centre), 0.9, dtype=np.float32)
 
     def cpu(self) -> FakeBoxes:
+        """The same boxes."""
         return self
 
     def numpy(self) -> FakeBoxes:
+        """The same boxes."""
         return self
 
 

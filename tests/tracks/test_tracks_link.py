@@ -1,3 +1,5 @@
+"""Linking of detections into tracks."""
+
 import numpy as np
 import pytest
 

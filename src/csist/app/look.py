@@ -57,7 +57,7 @@ def look(view: View, noise: FloatArray | None, key: str, title: str) -> str:
 
 
 def binned(image: FloatArray, step: int) -> FloatArray:
-    """Average an image (H, W) over blocks of `step` px a side; NaN pixels are left out, border blocks are smaller.
+    """Average an image (H, W) over blocks of `step` px per side; NaN pixels are left out, border blocks are smaller.
 
     >>> binned(np.array([[1.0, 3.0, 5.0], [np.nan, 2.0, 7.0]]), 2).tolist()
     [[2.0, 6.0]]

@@ -51,7 +51,7 @@ def inject(
         Path, typer.Argument(metavar="FRAME", help="One frame, larger than 16 px (PNG, TIFF, FITS, NPY).")
     ],
     groups: Annotated[int, typer.Option("--groups", help="Number of groups to inject.")] = 200,
-    count: Annotated[str, typer.Option("--count", help="Targets per group: 2, or several as 1,2,3.")] = "2",
+    count: Annotated[str, typer.Option("--count", help="Targets per group: 2, or several values such as 1,2,3.")] = "2",
     flux: Annotated[
         str | None,
         typer.Option(
@@ -235,7 +235,7 @@ def read_frame(path: Path, settings: Settings) -> FrameSequence:
     if len(stack) != 1:
         raise InputError(f"{path} holds {len(stack)} images: choose one, as with --frames 0:1")
     if is_window(stack.shape):
-        raise InputError(f"{path} is a window of at most {WINDOW_SIDE_PX} px a side: groups are injected into frames")
+        raise InputError(f"{path} is a window of at most {WINDOW_SIDE_PX} px per side: groups are injected into frames")
     return sequence_of_stack(stack)
 
 

@@ -48,15 +48,19 @@ HduOption = Annotated[
 ]
 ChannelOption = Annotated[int | None, typer.Option("--channel", help="TIFF: channel, from 0.")]
 PlaneOption = Annotated[int | None, typer.Option("--plane", help="TIFF: z plane, from 0.")]
-PageOption = Annotated[int | None, typer.Option("--page", help="TIFF: page, from 0, instead of all.")]
+PageOption = Annotated[int | None, typer.Option("--page", help="TIFF: one page, from 0, instead of all.")]
 FramesOption = Annotated[
-    str | None, typer.Option("--frames", help="Images a:b of a stack, video or sequence, from 0, b left out.")
+    str | None, typer.Option("--frames", help="Images a:b of a stack, video or sequence, from 0, b excluded.")
 ]
 RoiOption = Annotated[
-    str | None, typer.Option("--roi", help="Region x0:x1,y0:y1 in px, ends left out; positions stay the image's.")
+    str | None,
+    typer.Option("--roi", help="Region x0:x1,y0:y1 in px, ends excluded; positions refer to the whole image."),
 ]
 MaxPixelsOption = Annotated[
-    int | None, typer.Option("--max-pixels", help="Pixels that a file may bring into memory.", show_default="2^28")
+    int | None,
+    typer.Option(
+        "--max-pixels", help="Largest number of pixels that a file may load into memory.", show_default="2^28"
+    ),
 ]
 PANEL = "Instrument"
 ErrorOption = Annotated[
@@ -71,40 +75,62 @@ WeightOption = Annotated[
 ]
 MaskOption = Annotated[
     str | None,
-    typer.Option("--mask", help="Pixels to leave out, where not 0: file or FITS unit.", rich_help_panel=PANEL),
+    typer.Option("--mask", help="Pixels to leave out (nonzero values): file or FITS unit.", rich_help_panel=PANEL),
 ]
 DarkOption = Annotated[
-    str | None, typer.Option("--dark", help="Dark frame, subtracted: file or FITS unit.", rich_help_panel=PANEL)
+    str | None, typer.Option("--dark", help="Dark frame that is subtracted: file or FITS unit.", rich_help_panel=PANEL)
 ]
 FlatOption = Annotated[
-    str | None, typer.Option("--flat", help="Flat field, divided by: file or FITS unit.", rich_help_panel=PANEL)
+    str | None,
+    typer.Option("--flat", help="Flat field that the image is divided by: file or FITS unit.", rich_help_panel=PANEL),
 ]
 GainOption = Annotated[float | None, typer.Option("--gain", help="Electrons per count.", rich_help_panel=PANEL)]
 ReadNoiseOption = Annotated[
     float | None, typer.Option("--read-noise", help="Read noise in counts.", rich_help_panel=PANEL)
 ]
 SaturationOption = Annotated[
-    float | None, typer.Option("--saturation", help="Level in counts at which a pixel clips.", rich_help_panel=PANEL)
+    float | None,
+    typer.Option("--saturation", help="Level in counts at which a pixel saturates.", rich_help_panel=PANEL),
 ]
 MinScoreOption = Annotated[
-    float | None, typer.Option("--min-score", help="Targets with a lower score are left out.", rich_help_panel=PANEL)
+    float | None, typer.Option("--min-score", help="Smallest score of a reported target.", rich_help_panel=PANEL)
 ]
 UNITS_PANEL = "Units and sky: further columns"
 PixelScaleOption = Annotated[
     str | None,
-    typer.Option("--pixel-scale", help="Side of a pixel, as 1.2arcsec, 110nm, 0.1mrad.", rich_help_panel=UNITS_PANEL),
+    typer.Option(
+        "--pixel-scale", help="Size of a pixel, such as 1.2arcsec, 110nm or 0.1mrad.", rich_help_panel=UNITS_PANEL
+    ),
 ]
 SkyOption = Annotated[
-    bool, typer.Option("--sky", help="Right ascension and declination by the file's WCS.", rich_help_panel=UNITS_PANEL)
+    bool,
+    typer.Option(
+        "--sky", help="Right ascension and declination, from the WCS of the file.", rich_help_panel=UNITS_PANEL
+    ),
 ]
 ElectronsOption = Annotated[
-    bool, typer.Option("--electrons", help="Fluxes in electrons, by the gain.", rich_help_panel=UNITS_PANEL)
+    bool, typer.Option("--electrons", help="Fluxes in electrons, from the gain.", rich_help_panel=UNITS_PANEL)
 ]
 ZeroPointOption = Annotated[
     float | None,
-    typer.Option("--zero-point", help="Magnitude of one count, for magnitudes.", rich_help_panel=UNITS_PANEL),
+    typer.Option(
+        "--zero-point", help="Magnitudes; the value is the magnitude of one count.", rich_help_panel=UNITS_PANEL
+    ),
 ]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a figure (.png, .svg or .pdf).")]
+BestPlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        help="Write a figure (.png, .svg or .pdf) of the frame with the surest pair of targets, or of four windows.",
+    ),
+]
+PlotsOption = Annotated[
+    Path | None, typer.Option("--plots", help="Write a figure (.png) of each image or frame into this new folder.")
+]
+VideoOption = Annotated[
+    Path | None, typer.Option("--video", help="Write a sequence with its targets and tracks as a video (.mp4, .mkv).")
+]
 
 
 def check_mode(mode: str | None) -> None:

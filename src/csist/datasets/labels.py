@@ -32,7 +32,7 @@ FAR_OFF = 4.0
 """An annotation that leaves so many times what is typical does not belong to its image."""
 
 MOST_UNEXPLAINED = 0.01
-"""Share of images that their annotations may leave unexplained; they are told of."""
+"""Share of images that their annotations may leave unexplained; they are reported."""
 
 LEAST_EXPLAINED = 0.5
 """Share of the images' variance that the annotations must explain. The right convention explains over 0.9
@@ -110,7 +110,7 @@ def find_convention(
         # A file cannot hold more than its type: saturated images are compared as such.
         model = np.clip(np.rint(clean + background), float(limits.min), float(limits.max))
         left = ((observed - model) ** 2).sum(axis=(1, 2))
-        # Of all together, or of the median image: labels of other images, told of later, do not hide the convention.
+        # Of all together, or of the median image: labels of other images, reported later, do not hide the convention.
         explained = -np.inf
         if spread.sum() > 0:
             each = 1.0 - left / np.maximum(spread, np.finfo(float).tiny)

@@ -78,12 +78,14 @@ class BackgroundMesh:
 
     def spread(self) -> Background:
         """Level and noise of each pixel."""
-        level = np.zeros(self.shape)
+        down, across = zip(*(mesh.factors(self.shape) for mesh in self.levels), strict=True)
+        level = np.concatenate(down, axis=1) @ np.concatenate(across)
         if self.offsets is not None:
-            level += self.offsets[0][:, None] + self.offsets[1]
-        for mesh in self.levels:
-            level += mesh.spread(self.shape)
-        noise = np.maximum(spread_mesh(self.noise, self.shape), self.noise_floor)
+            level += self.offsets[0][:, None]
+            level += self.offsets[1]
+        noise = spread_mesh(self.noise, self.shape)
+        if self.noise.min() < self.noise_floor:
+            np.maximum(noise, self.noise_floor, out=noise)
         return Background(level, noise, self)
 
     def compact(self) -> BackgroundSource:
@@ -139,9 +141,9 @@ def clipped_statistics(rows: NDArray[np.floating]) -> tuple[FloatArray, FloatArr
     return np.where(enough, level, np.nan), np.where(enough, scatter, np.nan)
 
 
-def scatter_mesh(values: FloatArray, side: int, otherwise: float) -> FloatArray:
+def scatter_mesh(values: NDArray[np.floating], side: int, otherwise: float) -> FloatArray:
     """Clipped scatter (r, c) of the values (H, W) in boxes of about `side` px; `otherwise` where nothing is valid."""
-    rows, shape = _boxes(values.astype(np.float32), side)  # sorted twice as fast
+    rows, shape = _boxes(values.astype(np.float32, copy=False), side)  # sorted twice as fast
     scatter = clipped_statistics(rows)[1].reshape(shape)
     return np.asarray(ndimage.median_filter(fill_mesh(scatter, otherwise), size=3, mode="nearest"))
 
@@ -186,32 +188,51 @@ def estimate_background(
         raise InputError(f"box_sides_px must hold sides of at least 3 px, got {box_sides_px}")
     frame = check_frame(frame)
     shape = (frame.shape[0], frame.shape[1])
-    residual = frame.copy()
+    masked = None if masked is None or not masked.any() else masked
+    usual, unit, lowest = _usual_level(frame, masked)
+    with np.errstate(over="ignore"):
+        residual = np.divide(frame - usual, unit, out=np.empty(shape, np.float32), casting="same_kind")
     if masked is not None:
         residual[masked] = np.nan
-    if np.isnan(residual).all():
-        raise InputError(f"frame has no valid pixel: all {frame.size} are masked")
-    level, levels = np.zeros(shape), []
+    levels: list[SmoothMesh] = []
     offsets = line_offsets(residual)
     if offsets is not None:
-        level += offsets[0][:, None] + offsets[1]
-        residual -= level
+        residual -= offsets[0][:, None].astype(np.float32)
+        residual -= offsets[1].astype(np.float32)
+        offsets = unit * offsets[0], unit * offsets[1]
     for side in box_sides_px:
-        levels.append(_level_mesh(residual, side))
-        step = levels[-1].spread(shape)
-        level += step
-        residual -= step
-    lowest = noise_floor(frame)
+        mesh = _level_mesh(residual, side)
+        down, across = (part.astype(np.float32) for part in mesh.factors(shape))
+        residual -= down @ across
+        levels.append(mesh.in_counts(unit, 0.0 if levels else usual))
     if noise_std is not None:
-        mesh = np.full((1, 1), max(noise_std, lowest))
+        noise = np.full((1, 1), max(noise_std, lowest))
     else:
-        mesh = scatter_mesh(residual, box_sides_px[-1], lowest)
-    noise = np.maximum(spread_mesh(mesh, shape), lowest)
-    return Background(level, noise, BackgroundMesh(shape, tuple(levels), mesh, lowest, offsets))
+        noise = unit * scatter_mesh(residual, box_sides_px[-1], lowest / unit)
+    return BackgroundMesh(shape, tuple(levels), noise, lowest, offsets).spread()
 
 
-def _level_mesh(residual: FloatArray, side: int) -> SmoothMesh:
-    """Level in counts of the boxes of about `side` px of a frame (H, W), NaN where masked."""
+def _usual_level(frame: FloatArray, masked: BoolArray | None) -> tuple[float, float, float]:
+    """Median of a frame (H, W) in counts, the usual difference from it, and the noise floor.
+
+    In these units single precision holds a frame of any level and scale. For whole numbers the unit is a power of two,
+    so that they stay what they are.
+
+    Raises:
+        InputError: if no pixel is valid.
+    """
+    level, usual = _level_and_difference(frame, masked)
+    if np.isnan(level):
+        raise InputError(f"frame has no valid pixel: all {frame.size} are masked")
+    whole_numbered = is_whole_numbered(frame)
+    floor = _floor(whole_numbered, level, usual)
+    if usual > 0.0 and whole_numbered:
+        usual = float(2.0 ** np.round(np.log2(usual)))
+    return level, usual or 1.0, floor
+
+
+def _level_mesh(residual: NDArray[np.floating], side: int) -> SmoothMesh:
+    """Level of the boxes of about `side` px of a frame (H, W), NaN where masked."""
     rows, shape = _boxes(residual, side)
     values, scatter = (part.reshape(shape) for part in clipped_statistics(rows))
     mesh = fill_mesh(values, 0.0 if np.isfinite(values).any() else float(np.nanmedian(residual)))
@@ -228,11 +249,12 @@ def scatter_about_plane(values: FloatArray) -> float:
     if len(rows) < FEWEST_SCATTER_PIXELS:
         return float("nan")
     known = values[rows, columns]
-    design = np.stack([np.ones(len(rows)), rows - rows.mean(), columns - columns.mean()], axis=1)
+    design = np.stack([np.ones(len(rows)), rows - rows.mean(), columns - columns.mean()])
     kept = np.ones(len(known), dtype=bool)
     for _ in range(PLANE_ROUNDS):
-        plane = np.linalg.lstsq(design[kept], known[kept])[0]  # also where all of them lie in one row
-        rest = np.abs(known - design @ plane)
+        used = design * kept
+        plane = np.linalg.pinv(used @ design.T, hermitian=True) @ (used @ known)  # also where all lie in one row
+        rest = np.abs(known - plane @ design)
         scatter = float(1.4826 * np.median(rest))
         # The wings of a bright source beside the window would tilt the plane.
         before, kept = kept, rest <= PLANE_CLIP * scatter
@@ -247,11 +269,27 @@ def noise_floor(frame: FloatArray) -> float:
     Otherwise a millionth of the usual difference from the median, so that a constant patch is not infinitely
     significant; a few extreme pixels do not change it.
     """
-    if is_whole_numbered(frame):
+    return _floor(is_whole_numbered(frame), *_level_and_difference(frame, None))
+
+
+def _floor(whole_numbered: bool, level: float, usual: float) -> float:
+    """The noise floor, from the median of a frame and the usual difference from it."""
+    if whole_numbered:
         return float(np.sqrt(ROUNDING_VARIANCE))
-    sample = frame.ravel()[:: max(1, frame.size // FLOOR_SAMPLES)]
-    level = float(np.nanmedian(sample))
-    apart = np.abs(sample - level)
-    apart = apart[apart > 0.0]  # without NaN
-    usual = float(np.median(apart)) if apart.size else 0.0
     return max(1e-6 * usual, 1e-12 * abs(level), 1e-300)
+
+
+def _level_and_difference(frame: FloatArray, masked: BoolArray | None) -> tuple[float, float]:
+    """Median of a frame (H, W) and of the differences from it that are not 0; NaN without a valid pixel."""
+    for step in (max(1, frame.size // FLOOR_SAMPLES), 1):
+        values = frame.ravel()[::step]
+        valid = np.isfinite(values)
+        if masked is not None:
+            valid &= ~masked.ravel()[::step]
+        if valid.any():
+            values = values if valid.all() else values[valid]
+            level = float(np.median(values))
+            apart = np.abs(values - level)
+            apart = apart[apart > 0.0]
+            return level, float(np.median(apart)) if apart.size else 0.0
+    return float("nan"), 0.0

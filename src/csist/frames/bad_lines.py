@@ -7,10 +7,11 @@ of an uncooled sensor are not bad lines, and the edge of a thing in the scene, o
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from csist._types import BoolArray, FloatArray
+from csist.frames.medians import row_medians, side_medians
 
 MOST_SAMPLES = 128
 """Pixels of a line that are looked at, spread evenly."""
@@ -32,8 +33,10 @@ def bad_lines(frame: FloatArray) -> BoolArray:
         frame: (H, W) in counts, NaN where there is nothing to look at.
     """
     bad = np.zeros(frame.shape, dtype=bool)
-    bad[:, _bad_columns(frame)] = True
-    bad[_bad_columns(frame.T)] = True
+    columns, rows = _bad_columns(frame), _bad_columns(frame.T)
+    if columns.any() or rows.any():
+        bad[:, columns] = True
+        bad[rows] = True
     return bad
 
 
@@ -44,22 +47,23 @@ def _bad_columns(frame: FloatArray) -> BoolArray:
         return none
     part = frame[:: -(-frame.shape[0] // MOST_SAMPLES)]
     empty = np.isnan(part)
-    holes = empty.mean(axis=0)
-    seen = holes < 0.5
-    if not seen.any():
-        return none
-    part = part[empty[:, seen].mean(axis=1) < 0.5]
-    empty = np.isnan(part)
-    seen &= ~empty.all(axis=0)
+    seen = ~none
+    if empty.any():
+        seen = empty.mean(axis=0) < 0.5
+        if not seen.any():
+            return none
+        part = part[empty[:, seen].mean(axis=1) < 0.5]
+        empty = np.isnan(part)
+        seen &= ~empty.all(axis=0)
     if seen.sum() < FEWEST_LINES or len(part) < FEWEST_LINES // 2:
         return none
-    middle = np.full(len(seen), np.nan)
-    middle[seen] = np.nanmedian(part[:, seen], axis=0) if empty.any() else np.median(part, axis=0)
-    known = middle[seen]
-    excess = _excess(known)
-    texture = np.nanmedian(np.abs(np.diff(part, axis=1)))
-    scatter = max(1.4826 * float(np.median(np.abs(excess))), 1.2 * float(texture) / len(part) ** 0.5)
-    odd = np.abs(excess) > OUTLYING * scatter
+    lines = np.ascontiguousarray((part if seen.all() else part[:, seen]).T)
+    excess = _excess(row_medians(lines))
+    scatter = 1.4826 * float(np.median(np.abs(excess)))
+    if not (np.abs(excess) > OUTLYING * scatter).any():
+        return none
+    texture = float(np.nanmedian(np.abs(np.diff(part, axis=1))))
+    odd = np.abs(excess) > OUTLYING * max(scatter, 1.2 * texture / len(part) ** 0.5)
     if not odd.any():
         return none
     candidates, columns = none.copy(), np.flatnonzero(seen)
@@ -82,10 +86,7 @@ def _bad_columns(frame: FloatArray) -> BoolArray:
     return candidates
 
 
-def _excess(levels: FloatArray) -> FloatArray:
+def _excess(levels: NDArray[np.floating]) -> NDArray[np.floating]:
     """By how much each level (n,) lies outside the range between the medians of its neighbours on either side."""
-    # The odd continuation keeps a slope at the ends.
-    padded = np.pad(levels, NEIGHBOURS, mode="reflect", reflect_type="odd")
-    medians = np.median(sliding_window_view(padded, NEIGHBOURS), axis=1)
-    before, after = medians[: len(levels)], medians[NEIGHBOURS + 1 :]
+    before, after = side_medians(levels, NEIGHBOURS)
     return np.asarray(levels - np.clip(levels, np.minimum(before, after), np.maximum(before, after)))

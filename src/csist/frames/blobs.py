@@ -9,7 +9,7 @@ significant as one, becomes a peak, and the blobs around it are unmixed once mor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ class BlobSolver:
     Args:
         windows: unmixes their windows.
         workers: threads.
-        progress: told of the blobs done.
+        progress: called with the number of blobs done.
     """
 
     windows: WindowSolver
@@ -83,7 +83,7 @@ class BlobSolver:
     def _blobs(self) -> list[IntArray]:
         """Members of each blob, the blob with the most significant peak first."""
         peaks = self.windows.peaks
-        extended = ridges(peaks.positions, np.nan_to_num(self.windows.frame.flattened, nan=0.0), EXTENDED_PX)
+        extended = ridges(peaks.positions, self.windows.frame.filled, EXTENDED_PX)
         together = np.concatenate([extended, wing_pairs(peaks, self.windows.psf)])
         labels = link(peaks.positions, 2.0 * self.windows.psf.footprint_px, together)
         # Peaks are sorted, so the first member of a blob is its strongest.
@@ -108,14 +108,20 @@ class BlobSolver:
         return [known.get(key) or next(new) for key in keys]
 
     def _solve_blobs(self, blobs: list[IntArray]) -> list[SolvedBlob]:
+        if self.workers == 1:
+            return self._collected(map(self._solve_blob, blobs), len(blobs))
         with ThreadPoolExecutor(self.workers) as pool:
-            results = []
             solved = pool.map(self._solve_blob, blobs)
             with closing(solved):  # type: ignore[type-var]  # a generator: closing it cancels what has not begun
-                for result in solved:
-                    results.append(result)
-                    if self.progress is not None:
-                        self.progress(len(results), len(blobs))
+                return self._collected(solved, len(blobs))
+
+    def _collected(self, solved: Iterable[SolvedBlob], number: int) -> list[SolvedBlob]:
+        """The blobs as they come, announced one by one."""
+        results = []
+        for result in solved:
+            results.append(result)
+            if self.progress is not None:
+                self.progress(len(results), number)
         return results
 
     def _solve_blob(self, members: IntArray) -> SolvedBlob:

@@ -3,9 +3,12 @@
 A tree line, a roof's edge, a wire or a step between two codec blocks gives a filter for spots a high response, and yet
 is as bright as the spot itself in some direction. The light at a spot is therefore compared with that on a circle
 around it, at three scales: its lead over all of sixteen directions, and over all but four, which a neighbouring target
-may take, in units of the scatter in a ring. Both and the significance go into a logistic regression, whose
-coefficients come from labelled infrared frames (`benchmarks/fit_clutter.py`, on the half of the scenes on which
-nothing is reported).
+may take, in units of the scatter in a ring. Glints and hot pixels are sharper than optics make a target, artefacts of
+codecs gather in the outermost rows and columns, and where a frame is full of weak candidates the next one is hardly a
+target either.
+
+All this goes into a logistic regression. Its coefficients in `clutter.json` are written by `benchmarks/fit_clutter.py`,
+from labelled infrared frames of the half of the scenes on which nothing is reported.
 
 The directional lead is that of the local contrast measures (Chen et al., IEEE TGRS 52, 574, 2014; Wei, You and Li,
 Pattern Recognition 58, 216, 2016).
@@ -13,15 +16,20 @@ Pattern Recognition 58, 216, 2016).
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from scipy.special import expit
 
-from csist._types import FloatArray
+from csist._types import BoolArray, FloatArray, IntArray
+from csist.frames.medians import surroundings
 from csist.frames.options import FALSE_ALARM_RATE
-from csist.frames.peaks import Peaks
+from csist.frames.peaks import Peaks, keep_strongest
 
 SCALES_PX = ((0.8, 3.0), (1.5, 5.0), (2.5, 8.0))
 """Width of the smoothing and radius of the circle, for PSFs up to `USUAL_SIGMA_PX`; both grow with wider ones."""
@@ -31,39 +39,117 @@ RING_PX = (6.0, 16.0)
 DIRECTIONS = 16
 SPARED = 4
 """Directions that the second lead leaves out."""
-COEFFICIENTS = (-11.54, 2.42, 0.64, 0.90)
-"""Of 1, the logarithm of the significance, and the inverse hyperbolic sines of both leads."""
-LEAST_PROBABILITY = 0.06
-"""Probability that a spot must have at the default false-alarm rate."""
+BORDER_PX = 5
+"""Distance from the frame's edge up to which the edge counts, fully from `BORDER_PX` - 3 px on."""
+WEAK = (6.0, 9.0)
+"""Strength of a weak candidate, see `_strength`."""
+WEAK_APART_PX = 8.0
+"""Weak candidates closer than this count once."""
+FEATURES = ("log significance", "least lead", "usual lead", "sharpness", "edge", "weak candidates")
 RATE_EXPONENT = 1.0 / 6.0
-"""That probability falls with this power of the false-alarm rate."""
+"""The least probability falls with this power of the false-alarm rate."""
+
+
+class ClutterTable(NamedTuple):
+    """The fitted regression.
+
+    Args:
+        coefficients: (1 + features,) of 1 and of `FEATURES`.
+        least_probability: that a spot must have at the default false-alarm rate.
+    """
+
+    coefficients: FloatArray
+    least_probability: float
+
+
+@lru_cache(maxsize=1)
+def clutter_table() -> ClutterTable:
+    """The regression that the package comes with."""
+    table = json.loads(files("csist.frames").joinpath("clutter.json").read_text(encoding="utf-8"))
+    coefficients = [table["coefficients"][name] for name in ("constant", *FEATURES)]
+    return ClutterTable(np.array(coefficients), float(table["least_probability"]))
 
 
 def least_probability(false_alarm_rate: float) -> float:
     """Probability that a spot must have, at a stated rate of false alarms per pixel in noise alone.
 
-    >>> least_probability(1e-9), round(least_probability(1e-3), 3)
-    (0.06, 0.006)
+    >>> least_probability(1e-3) / least_probability(1e-9)
+    0.1
     """
-    return float(min(LEAST_PROBABILITY * (FALSE_ALARM_RATE / false_alarm_rate) ** RATE_EXPONENT, 0.9))
+    least = clutter_table().least_probability
+    return float(min(least * (FALSE_ALARM_RATE / false_alarm_rate) ** RATE_EXPONENT, 0.9))
 
 
-def target_probability(flattened: FloatArray, peaks: Peaks, floor: float, sigma_px: float | None) -> FloatArray:
-    """Probability (n,) that each peak is a target and not clutter.
+def target_probability(features: FloatArray) -> FloatArray:
+    """Probability (n,) of spots with these features (n, features) to be targets and not clutter."""
+    coefficients = clutter_table().coefficients
+    return np.asarray(expit(coefficients[0] + features @ coefficients[1:]))
+
+
+def clutter_features(
+    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None, counted: BoolArray
+) -> FloatArray:
+    """`FEATURES` (n, features) of the candidates of a frame.
 
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked.
-        peaks: n spots with their significance.
+        peaks: n candidates with their significance.
         floor: smallest noise of a pixel in counts.
         sigma_px: of the PSF; None where it is not known.
+        counted: (n,) whether each may count as a weak candidate of the frame.
     """
+    if not len(peaks):
+        return np.empty((0, len(FEATURES)))
     leads = np.arcsinh(directional_leads(flattened, peaks, floor, sigma_px))
-    one, by_significance, by_all, by_most = COEFFICIENTS
-    logit = one + by_significance * np.log(np.maximum(peaks.significance, 1.0))
-    return np.asarray(expit(logit + by_all * leads[:, 0] + by_most * leads[:, 1]))
+    rows, columns = np.rint(peaks.y).astype(int), np.rint(peaks.x).astype(int)
+    border = np.minimum.reduce([rows, columns, flattened.shape[0] - 1 - rows, flattened.shape[1] - 1 - columns])
+    significance = np.log(np.maximum(peaks.significance, 1.0))
+    weak = _number_of_weak(peaks[counted], _strength(significance, leads)[counted])
+    return np.stack(
+        [
+            significance,
+            *leads.T,
+            _sharpness(flattened, rows, columns, floor),
+            np.clip(BORDER_PX - border, 0, 3) / 3.0,
+            np.full(len(peaks), np.log1p(weak)),
+        ],
+        axis=1,
+    )
 
 
-def directional_leads(flattened: FloatArray, peaks: Peaks, floor: float, sigma_px: float | None) -> FloatArray:
+def _strength(log_significance: FloatArray, leads: FloatArray) -> FloatArray:
+    """Strength (n,) of candidates, a sum of their main features."""
+    return np.asarray(2.0 * log_significance + leads.sum(axis=1))
+
+
+def _number_of_weak(peaks: Peaks, strength: FloatArray) -> int:
+    """Number of the weak ones of some candidates."""
+    order = np.argsort(-strength, kind="stable")
+    apart = keep_strongest(replace(peaks, significance=strength)[order], WEAK_APART_PX).significance
+    return int(((apart > WEAK[0]) & (apart <= WEAK[1])).sum())
+
+
+def _sharpness(flattened: NDArray[np.floating], rows: IntArray, columns: IntArray, floor: float) -> FloatArray:
+    """Sharpness (n,) of spots: how far the light falls within one pixel, along the axis on which it falls most.
+
+    As a share of the height above the median of a ring, at least the smallest noise of a pixel, `floor`.
+    """
+    reach = int(RING_PX[1])
+    window = np.nan_to_num(surroundings(flattened, rows, columns, reach).astype(np.float64))
+    middle = np.median(window[:, _ring(reach, 1.0)], axis=1)
+    core = window[:, reach - 1 : reach + 2, reach - 1 : reach + 2].reshape(len(window), 9)
+    down, right = np.divmod(core.argmax(axis=1), 3)
+    every, i, j = np.arange(len(window)), reach - 1 + down, reach - 1 + right
+    top = window[every, i, j]
+    vertical = 0.5 * (window[every, i - 1, j] + window[every, i + 1, j])
+    horizontal = 0.5 * (window[every, i, j - 1] + window[every, i, j + 1])
+    fall = (top - np.minimum(vertical, horizontal)) / np.maximum(top - middle, floor)
+    return np.asarray(np.clip(fall, 0.0, 1.5))
+
+
+def directional_leads(
+    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None
+) -> FloatArray:
     """Lead (n, 2) of each peak over all directions around it, and over all but `SPARED`, in units of the scatter.
 
     Args:
@@ -77,7 +163,7 @@ def directional_leads(flattened: FloatArray, peaks: Peaks, floor: float, sigma_p
     probe, ring = _probe(max(1.0, (sigma_px or 0.0) / USUAL_SIGMA_PX))
     reach = ring.shape[0] // 2
     rows, columns = np.rint(peaks.y).astype(int), np.rint(peaks.x).astype(int)
-    windows = sliding_window_view(np.pad(flattened, reach, mode="reflect"), ring.shape)[rows, columns]
+    windows = surroundings(flattened, rows, columns, reach).astype(np.float64)
     beside = windows[:, ring]
     empty = np.isnan(beside)
     beside = (
@@ -110,6 +196,11 @@ def _probe(factor: float) -> tuple[FloatArray, np.ndarray]:
         for i, j in [*middle, *around]:
             weight = np.exp(-0.5 * ((y - i) ** 2 + (x - j) ** 2) / (factor * width) ** 2)
             rows.append((weight / weight.sum()).ravel())
-    distance = np.hypot(y, x)
-    ring = (distance > factor * RING_PX[0]) & (distance <= factor * RING_PX[1])
-    return np.array(rows), ring
+    return np.array(rows), _ring(reach, factor)
+
+
+def _ring(reach: int, factor: float) -> BoolArray:
+    """Pixels (2 reach + 1, 2 reach + 1) of the ring whose scatter is the unit."""
+    along = np.arange(-reach, reach + 1)
+    distance = np.hypot(along[:, None], along)
+    return np.asarray((distance > factor * RING_PX[0]) & (distance <= factor * RING_PX[1]))

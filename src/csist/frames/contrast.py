@@ -12,8 +12,9 @@ z is piecewise linear. White noise gives k = 1.
 
 Where clear sky and clutter meet, a wide neighbourhood judges the one by the other, and a narrow one holds too little of
 a tail. A peak's significance is therefore the geometric mean of two: by the neighbourhood, and by a ring around the
-peak. Where most of a frame's strong spots have the shape of the PSF they are not clutter, however many; the tail is
-then measured beside them.
+peak. In clutter every spot that stands out of the noise alone is a candidate, too, and a candidate becomes a peak by
+its probability to be a target (`csist.frames.clutter`). Where most of a frame's strong spots have the shape of the PSF
+they are not clutter, however many; the tail is then measured beside them.
 """
 
 from __future__ import annotations
@@ -24,27 +25,29 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.spatial import KDTree
 from scipy.special import ndtri
 
 from csist._types import BoolArray, FloatArray, IntArray
-from csist.checks import check_positive
 from csist.frames.background import Background, noise_floor
-from csist.frames.clutter import least_probability, target_probability
+from csist.frames.clutter import clutter_features, least_probability, target_probability
 from csist.frames.kernels import (
     Tail,
     box_values,
+    mark_tail,
     quantiles_of_sorted,
+    raise_to_tail,
     ring_values,
-    sum_of_products,
     tail_map,
     tail_of,
+    tail_values,
 )
-from csist.frames.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
-from csist.frames.spots import typical_sigma
-from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma
+from csist.frames.options import FALSE_ALARM_RATE
+from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
+from csist.frames.point_sources import SPOTS_APART_PX, PointSources, point_sources, strong_spots
+from csist.frames.responses import Response, contrast_response
+from csist.physics.psf import PSF, equivalent_sigma
 
 UNKNOWN_PSF_SCALES_PX = (0.7, 1.0, 1.5, 2.2)
 """Widths of the Laplacian of Gaussian where nothing is known of the PSF."""
@@ -63,18 +66,6 @@ RING_PX = (6.0, 16.0)
 LEAST_WIDE_SHARE = 0.5
 """Peaks that the neighbourhood gives less than this share of the threshold are dropped before the ring is measured."""
 
-SPOT_SIGMAS = 10.0
-"""Significance against the noise alone from which a spot's shape is examined."""
-POINT_CORRELATION = 0.8
-"""Correlation with the PSF from which a spot looks like a point source."""
-POINT_SHARE = 0.5
-"""Share of the strongest spots that must look like point sources, for the frame to be taken as a field of them."""
-BRIGHT_SIGMAS = 300.0
-"""Significance from which a source's light is spread farther by the filters than its own disc."""
-WIDEST_RESPONSE = 2.2
-"""Width of the widest filter in units of the PSF's sigma, about."""
-MOST_JUDGED_SPOTS = 200
-"""Strongest spots that this share is taken of."""
 FEWEST_TAIL_PIXELS = 100
 WHITE_FILTERS = 3
 """Filters, the narrowest ones, whose scatter tells white noise from clutter."""
@@ -85,31 +76,19 @@ WHITE_QUANTILE, WHITE_TAIL = 0.998, 1.2
 MOST_TEXTURE_PIXELS = 60_000
 
 
-class Response(NamedTuple):
-    """Response of a frame to one filter.
-
-    Args:
-        values: (H, W).
-        gain: standard deviation of the response to unit white noise.
-    """
-
-    values: FloatArray
-    gain: float
-
-
 @dataclass(frozen=True, eq=False)
 class ContrastFrame:
     """A frame as the contrast detector sees it.
 
     Args:
-        flattened: (H, W) background-subtracted counts, 0 where masked.
+        flattened: (H, W) background-subtracted counts in single precision, 0 where masked.
         noise: (H, W) standard deviation of a pixel in counts.
         valid: (H, W) pixels that count.
         floor: smallest noise of a pixel in counts.
         sigma_px: of the PSF; None looks for spots of all usual sizes.
     """
 
-    flattened: FloatArray
+    flattened: NDArray[np.float32]
     noise: FloatArray
     valid: BoolArray
     floor: float
@@ -119,8 +98,11 @@ class ContrastFrame:
     def of(cls, frame: FloatArray, background: Background, masked: BoolArray | None, psf: PSF | None) -> ContrastFrame:
         """A frame (H, W) in counts, NaN allowed, with further pixels to leave out (H, W)."""
         valid = np.isfinite(frame) if masked is None else np.isfinite(frame) & ~masked
-        flattened = np.where(valid, frame - background.level, 0.0)
-        floor = noise_floor(frame if valid.all() else np.where(valid, frame, np.nan))
+        flattened = np.empty(frame.shape, dtype=np.float32)
+        np.subtract(frame, background.level, out=flattened, casting="same_kind")
+        if not valid.all():
+            flattened[~valid] = 0.0
+        floor = noise_floor(frame) if background.mesh is None else background.mesh.noise_floor
         return cls(flattened, background.noise, valid, floor, None if psf is None else equivalent_sigma(psf))
 
     @cached_property
@@ -136,9 +118,14 @@ class ContrastFrame:
         return [contrast_response(self.flattened, scale) for scale in self.scales]
 
     @cached_property
+    def spots(self) -> Peaks:
+        """The spots that stand out of the noise alone, strongest first."""
+        return strong_spots(self.noise, self.responses)
+
+    @cached_property
     def sources(self) -> PointSources | None:
         """The spots that look like point sources, if most of the strong ones do."""
-        return point_sources(self.flattened, self.noise, self.responses, self.sigma_px)
+        return point_sources(self.flattened, self.noise, self.spots, self.sigma_px)
 
     @cached_property
     def beside(self) -> BoolArray:
@@ -169,19 +156,42 @@ class ContrastFrame:
     def significant(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots by their significance alone, and the threshold in standard deviations."""
         threshold = threshold_sigmas(false_alarm_rate, len(self.scales))
-        return _significant_peaks(self.responses, self.valid, self.beside, self.floor, threshold), threshold
+        tails = _tails(self.responses, self.beside, self.floor)
+        return _significant_peaks(tails, self.valid, self.beside, threshold, Peaks(*np.empty((4, 0)))), threshold
+
+    def candidates(self, false_alarm_rate: float) -> tuple[Peaks, float]:
+        """Spots by their significance or by what they are above the noise alone, and the threshold.
+
+        A few long edges or wires hide a target from the former.
+        """
+        threshold = threshold_sigmas(false_alarm_rate, len(self.scales))
+        tails = _tails(self.responses, self.beside, self.floor)
+        return _significant_peaks(tails, self.valid, self.beside, threshold, self.spots), threshold
+
+    def clutter_features(self, candidates: Peaks) -> FloatArray:
+        """What tells targets from clutter (n, features) at each candidate, see `csist.frames.clutter`."""
+        seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)
+        rows, columns = np.rint(candidates.y).astype(int), np.rint(candidates.x).astype(int)
+        # Neither point sources nor what is a candidate only at a larger false-alarm rate.
+        counted = candidates.significance >= threshold_sigmas(FALSE_ALARM_RATE, len(self.scales))
+        if len(self.spots):
+            distance, _ = KDTree(self.spots.positions).query(candidates.positions)
+            counted |= np.asarray(distance <= SPOTS_APART_PX)
+        counted &= self.beside[rows, columns]
+        return clutter_features(seen, candidates, self.floor, self.sigma_px, counted)
 
     def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots, most significant first, and the threshold; in clutter those that are likely targets."""
-        peaks, threshold = self.significant(false_alarm_rate)
-        if not len(peaks) or self.noise_limited:
+        if self.noise_limited:
+            return self.significant(false_alarm_rate)
+        peaks, threshold = self.candidates(false_alarm_rate)
+        if not len(peaks):
             return peaks, threshold
-        seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)
-        probability = target_probability(seen, peaks, self.floor, self.sigma_px)
+        probability = target_probability(self.clutter_features(peaks))
         return replace(peaks, score=probability)[probability >= least_probability(false_alarm_rate)], threshold
 
 
-def _local_quantiles(response: FloatArray, valid: BoolArray, box: int) -> FloatArray:
+def _local_quantiles(response: NDArray[np.floating], valid: BoolArray, box: int) -> FloatArray:
     """Median, lower and upper quantile (3, rows, columns) of the response in overlapping boxes all over the frame."""
     counts = [max(2, round(2 * n / box)) for n in response.shape]
     rows, columns = (
@@ -208,7 +218,7 @@ def _quantiles(values: NDArray[np.float32], counts: IntArray) -> FloatArray:
 
 
 def tail_significance(
-    response: FloatArray,
+    response: NDArray[np.floating],
     valid: BoolArray,
     floor: float,
     box_px: int = TAIL_BOX_PX,
@@ -227,37 +237,74 @@ def tail_significance(
     return tail_map(response, _local_quantiles(response, valid, box_px), tail)
 
 
+class _LocalTail(NamedTuple):
+    """Responses (H, W) of a filter, their local quantiles (3, r, c), and how both become standard deviations."""
+
+    values: NDArray[np.floating]
+    mesh: FloatArray
+    tail: Tail
+
+
+def _tails(responses: Sequence[Response], beside: BoolArray, floor: float) -> list[_LocalTail]:
+    """The local tails of the responses on some pixels (H, W); the floor is the smallest noise of a pixel in counts."""
+    return [
+        _LocalTail(
+            values,
+            _local_quantiles(values, beside, TAIL_BOX_PX),
+            Tail(*_TAIL_SIGMAS, floor * gain, SMALLEST_TAIL_EXPONENT),
+        )
+        for values, gain in responses
+    ]
+
+
 def _significant_peaks(
-    responses: Sequence[Response], valid: BoolArray, beside: BoolArray, floor: float, threshold: float
+    every: Sequence[_LocalTail], valid: BoolArray, beside: BoolArray, threshold: float, spots: Peaks
 ) -> Peaks:
-    """Peaks at or above a threshold by the contrast measure (see the module's text), most significant first.
+    """Peaks at or above a threshold by the contrast measure (see the module's text), and spots, most significant first.
 
     Args:
-        responses: of the Laplacians of Gaussian.
+        every: local tails of the filters' responses.
         valid: (H, W) pixels that count.
         beside: (H, W) pixels on which the tail is measured.
-        floor: smallest noise of a pixel in counts.
         threshold: smallest significance.
+        spots: further ones, which are kept whatever their significance, unless a peak is next to them.
     """
-    wide = [tail_significance(values, beside, floor * gain) for values, gain in responses]
-    best = np.maximum.reduce(wide)
-    best[~valid] = 0.0
-    peaks = find_peaks(best, LEAST_WIDE_SHARE * threshold)
+    marks, best = np.zeros(valid.shape, dtype=bool), np.zeros(valid.shape, dtype=np.float32)
+    for values, mesh, tail in every:
+        mark_tail(values, mesh, tail, LEAST_WIDE_SHARE * threshold, marks)
+    marks &= valid
+    for values, mesh, tail in every:
+        raise_to_tail(values, mesh, tail, marks, best)
+    beside = beside & (best < threshold)  # other sources are not clutter
+    peaks = _judged(every, find_peaks(best, LEAST_WIDE_SHARE * threshold), beside, threshold)
+    peaks = peaks[peaks.significance >= threshold]
+    if len(spots) and len(peaks):
+        spots = spots[np.asarray(KDTree(peaks.positions).query(spots.positions)[0]) > SPOTS_APART_PX]
+    return peaks.merged(_judged(every, spots, beside, threshold))
+
+
+def _judged(every: Sequence[_LocalTail], peaks: Peaks, beside: BoolArray, threshold: float) -> Peaks:
+    """Peaks with their significance by the contrast measure, most significant first.
+
+    Args:
+        every: local tails of the filters' responses.
+        peaks: n positions.
+        beside: (H, W) pixels that a ring around a peak may hold.
+        threshold: significance at which the score is a half.
+    """
     if not len(peaks):
         return peaks
     places = np.rint(peaks.positions[:, ::-1]).astype(np.int64)
-    beside = beside & (best < threshold)  # other sources are not clutter
-    significance = np.zeros(len(peaks))
-    for (values, gain), significant in zip(responses, wide, strict=True):
-        near = _ring_significance(values, places, beside, floor * gain)
-        far = significant[tuple(places.T)]
+    significance = np.full(len(peaks), 1e-3)
+    for values, mesh, tail in every:
+        near = _ring_significance(values, places, beside, tail)
+        far = tail_values(values, mesh, tail, places)
         np.maximum(significance, np.where(np.isnan(near), far, np.sqrt(near * far)), out=significance)
-    order = np.argsort(-significance, kind="stable")
     judged = Peaks.beyond(threshold, peaks.x, peaks.y, significance)
-    return judged[order[significance[order] >= threshold]]
+    return judged[np.argsort(-significance, kind="stable")]
 
 
-def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray, floor: float) -> FloatArray:
+def _ring_significance(response: NDArray[np.floating], places: IntArray, beside: BoolArray, tail: Tail) -> FloatArray:
     """Significance (n,) of the highest response within one pixel of each position, by the tail in a ring around it.
 
     NaN where the ring has too few pixels.
@@ -266,7 +313,7 @@ def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray
         response: (H, W) of a filter.
         places: (n, 2) rows and columns.
         beside: (H, W) pixels that a ring may hold.
-        floor: smallest standard deviation of the response.
+        tail: how responses are mapped onto standard deviations.
     """
     middle, low, high = _quantiles(*ring_values(response, beside, places, _ring(*RING_PX)))
     rows, columns = (
@@ -276,7 +323,7 @@ def _ring_significance(response: FloatArray, places: IntArray, beside: BoolArray
     enough = np.isfinite(middle)
     result = np.full(len(places), np.nan)
     excess, low, high = (value[enough] for value in (top - middle, low - middle, high - middle))
-    result[enough] = tail_of(excess, low, high, Tail(*_TAIL_SIGMAS, floor, SMALLEST_TAIL_EXPONENT))
+    result[enough] = tail_of(excess, low, high, tail)
     return result
 
 
@@ -287,105 +334,3 @@ def _ring(inner_px: float, outer_px: float) -> IntArray:
     distance = np.hypot(reach[:, None], reach)
     chosen = (distance > inner_px) & (distance <= outer_px) & ((reach[:, None] + reach) % 2 == 0)
     return reach[np.stack(np.nonzero(chosen), axis=1)]
-
-
-class PointSources(NamedTuple):
-    """Spots that look like point sources.
-
-    Args:
-        pixels: (H, W) that hold their light.
-        number: of them.
-        sigma_px: of the PSF, or their typical one.
-    """
-
-    pixels: BoolArray
-    number: int
-    sigma_px: float
-
-
-def contrast_response(flattened: FloatArray, scale: float) -> Response:
-    """Scale-normalised Laplacian of Gaussian of a frame (H, W), bright spots positive; `scale` is its sigma in px."""
-    smooth, bend = _gaussian_taps(check_positive("scales_px", scale))
-    padded = np.pad(flattened, len(smooth) // 2, mode="reflect")
-    kernel = np.outer(smooth, bend) + np.outer(bend, smooth)
-    gain = float(scale**2 * np.sqrt((kernel**2).sum()))
-    return Response(sum_of_products(padded, smooth, -(scale**2) * bend), gain)
-
-
-@lru_cache(maxsize=32)
-def _gaussian_taps(scale: float) -> tuple[FloatArray, FloatArray]:
-    """A sampled Gaussian out to four sigma, and its second derivative."""
-    impulse = np.zeros(2 * int(4.0 * scale + 0.5) + 1)
-    impulse[len(impulse) // 2] = 1.0
-    smooth, bend = (ndimage.gaussian_filter1d(impulse, scale, order=order, mode="constant") for order in (0, 2))
-    return smooth, bend
-
-
-def shape_correlation(flattened: FloatArray, rows: IntArray, columns: IntArray, sigma_px: float) -> FloatArray:
-    """Correlation (n,), from -1 to 1, of pixels' surroundings with a Gaussian spot on an unknown constant.
-
-    The highest value of the pixel and its eight neighbours within the frame.
-    """
-    reach = int(np.ceil(2.5 * sigma_px))
-    offsets = np.arange(-reach, reach + 1)
-    disc = np.hypot(offsets[None, :], offsets[:, None]) <= reach + 0.3
-    template = GaussianPSF(sigma_px).response(offsets[None, :], offsets[:, None])[disc]
-    template = template - template.mean()
-    template /= np.sqrt((template**2).sum())
-    windows = sliding_window_view(np.pad(flattened, reach, mode="reflect"), disc.shape)
-    best = np.full(len(rows), -1.0)
-    for down, right in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
-        row = np.clip(rows + down, 0, flattened.shape[0] - 1)
-        column = np.clip(columns + right, 0, flattened.shape[1] - 1)
-        values = windows[row, column][:, disc]
-        values = values - values.mean(axis=1, keepdims=True)
-        power = np.maximum((values**2).sum(axis=1), 1e-300)
-        np.maximum(best, values @ template / np.sqrt(power), out=best)
-    return best
-
-
-def point_sources(
-    flattened: FloatArray,
-    noise: FloatArray,
-    responses: Sequence[Response],
-    sigma_px: float | None,
-) -> PointSources | None:
-    """The spots that look like point sources, if most of the frame's strong spots do; else None.
-
-    Args:
-        flattened: (H, W) background-subtracted counts, 0 where masked.
-        noise: (H, W) standard deviation of a pixel in counts.
-        responses: of the Laplacians of Gaussian to `flattened`.
-        sigma_px: of the PSF; None takes the typical sigma of the strongest spots.
-    """
-    significance = np.full(flattened.shape, -np.inf)
-    for values, gain in responses:
-        np.maximum(significance, values / gain, out=significance)
-    significance /= noise
-    spots = keep_strongest(find_peaks(significance, SPOT_SIGMAS), 3.0)
-    if not len(spots):
-        return None
-    if sigma_px is None:
-        sigma_px = typical_sigma(flattened, spots, noise)
-    rows, columns = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
-    point_like = shape_correlation(flattened, rows, columns, sigma_px) >= POINT_CORRELATION
-    if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
-        return None
-    mask = _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
-    # The filters spread the light of a very bright source.
-    spread = float(np.hypot(sigma_px, WIDEST_RESPONSE * sigma_px))
-    for k in np.flatnonzero(point_like & (spots.significance > BRIGHT_SIGMAS)):
-        radius = spread * (2.0 * np.log(spots.significance[k])) ** 0.5 + 1.0
-        mask |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
-    return PointSources(mask, int(point_like.sum()), sigma_px)
-
-
-def _discs(shape: tuple[int, ...], rows: IntArray, columns: IntArray, radius_px: float) -> BoolArray:
-    """Pixels (H, W) within a radius of the given positions."""
-    reach = np.arange(-int(radius_px), int(radius_px) + 1)
-    down, right = (reach[v] for v in np.nonzero(np.hypot(reach[:, None], reach) <= radius_px))
-    i, j = rows[:, None] + down, columns[:, None] + right
-    inside = (i >= 0) & (i < shape[0]) & (j >= 0) & (j < shape[1])
-    mask = np.zeros(shape, dtype=bool)
-    mask[i[inside], j[inside]] = True
-    return mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,13 @@ class FrameGroup:
     degrees_of_freedom: int
     flags: Flag
     samples: tuple[FloatArray, ...] = ()
+
+    def without(self, number: int) -> FrameGroup:
+        """The group where `number` of its targets are reported elsewhere."""
+        probability = self.count_probability[number:].copy()
+        if probability.size:
+            probability[0] += self.count_probability[:number].sum()
+        return replace(self, count=self.count - number, count_probability=probability)
 
 
 def pixel_flags(pixels: PixelMask, positions: FloatArray, reach: int) -> IntArray:

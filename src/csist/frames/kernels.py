@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csist._compiled import compiled
+from csist._compiled import compiled, inner
 from csist._types import BoolArray, FloatArray
 
 
@@ -72,29 +72,70 @@ def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: f
 
 
 @compiled
-def sum_of_products(padded: FloatArray, smooth: FloatArray, bend: FloatArray) -> FloatArray:
-    """Correlation of an image with smooth(y) bend(x) + bend(y) smooth(x), without its margin of len(smooth) // 2."""
-    taps = smooth.shape[0]
-    height, width = padded.shape[0] - taps + 1, padded.shape[1] - taps + 1
-    result = np.zeros((height, width))
-    smoothed, bent = np.empty(padded.shape[1]), np.empty(padded.shape[1])
+def is_whole(frame: FloatArray) -> bool:
+    """Whether every pixel of a frame (H, W) that is not NaN is a whole number."""
+    for i in range(frame.shape[0]):
+        for j in range(frame.shape[1]):
+            value = frame[i, j]
+            if value == value and value != np.rint(value):
+                return False
+    return True
+
+
+@inner
+def _mirrored(place: int, length: int) -> int:
+    """Index of the pixel that stands for one at `place` along an axis, beyond the ends mirrored about the last ones."""
+    if length == 1:
+        return 0
+    place = abs(place) % (2 * length - 2)
+    return min(place, 2 * length - 2 - place)
+
+
+@compiled
+def sum_of_products(
+    image: NDArray[np.floating], smooth: NDArray[np.floating], bend: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Correlation of an image (H, W), mirrored at its borders, with smooth(y) bend(x) + bend(y) smooth(x).
+
+    Args:
+        image: (H, W).
+        smooth: (n,) taps of an even filter from its middle on, of the image's type.
+        bend: (n,) likewise.
+    """
+    height, width = image.shape
+    reach = smooth.shape[0] - 1
+    result = np.empty_like(image)
+    smoothed, bent = np.empty(width + 2 * reach, image.dtype), np.empty(width + 2 * reach, image.dtype)
     for i in range(height):
-        smoothed[:], bent[:] = 0.0, 0.0
-        for k in range(taps):
-            a, b, line = smooth[k], bend[k], padded[i + k]
-            for j in range(padded.shape[1]):
-                smoothed[j] += a * line[j]
-                bent[j] += b * line[j]
-        out = result[i]
-        for k in range(taps):
-            a, b = smooth[k], bend[k]
+        s, b, line = smoothed[reach : reach + width], bent[reach : reach + width], image[i]
+        for j in range(width):
+            s[j] = smooth[0] * line[j]
+            b[j] = bend[0] * line[j]
+        for k in range(1, reach + 1):
+            above, below = image[_mirrored(i - k, height)], image[_mirrored(i + k, height)]
+            a, c = smooth[k], bend[k]
             for j in range(width):
-                out[j] += a * bent[j + k] + b * smoothed[j + k]
+                both = above[j] + below[j]
+                s[j] += a * both
+                b[j] += c * both
+        for k in range(1, reach + 1):
+            left, right = reach + _mirrored(-k, width), reach + _mirrored(width - 1 + k, width)
+            smoothed[reach - k], bent[reach - k] = smoothed[left], bent[left]
+            smoothed[reach + width - 1 + k], bent[reach + width - 1 + k] = smoothed[right], bent[right]
+        out = result[i]
+        for j in range(width):
+            out[j] = smooth[0] * b[j] + bend[0] * s[j]
+        for k in range(1, reach + 1):
+            a, c = smooth[k], bend[k]
+            b_left, b_right = bent[reach - k : reach - k + width], bent[reach + k : reach + k + width]
+            s_left, s_right = smoothed[reach - k : reach - k + width], smoothed[reach + k : reach + k + width]
+            for j in range(width):
+                out[j] += a * (b_left[j] + b_right[j]) + c * (s_left[j] + s_right[j])
     return result
 
 
 @compiled
-def local_maxima(values: FloatArray, threshold: float, reach: int) -> BoolArray:
+def local_maxima(values: NDArray[np.floating], threshold: float, reach: int) -> BoolArray:
     """Pixels (H, W) at or above a threshold that no other within `reach` rows and columns exceeds."""
     height, width = values.shape
     result = np.zeros((height, width), dtype=np.bool_)
@@ -112,22 +153,26 @@ def local_maxima(values: FloatArray, threshold: float, reach: int) -> BoolArray:
 
 
 @compiled
-def steep_pixels(values: FloatArray, least: float) -> BoolArray:
-    """Pixels (H, W) that differ from every direct neighbour by more than `least`, all with the same sign."""
+def steep_pixels(values: FloatArray, least: float) -> NDArray[np.int64]:
+    """Rows and columns (n, 2) of the pixels that differ from every direct neighbour by more than `least`, one way."""
     height, width = values.shape
-    result = np.zeros((height, width), dtype=np.bool_)
+    found = np.empty((height * width, 2), np.int64)  # memory that is not written costs nothing
+    number = 0
     for i in range(height):
+        above, line, below = values[i - 1 if i else 1], values[i], values[i + 1 if i + 1 < height else i - 1]
         for j in range(width):
-            here, other = values[i, j], values[i, j - 1 if j else 1]
+            here, other = line[j], line[j - 1 if j else 1]
             if abs(here - other) <= least:
                 continue
             sign = 1.0 if here > other else -1.0
-            result[i, j] = (
-                sign * (here - values[i, j + 1 if j + 1 < width else j - 1]) > least
-                and sign * (here - values[i - 1 if i else 1, j]) > least
-                and sign * (here - values[i + 1 if i + 1 < height else i - 1, j]) > least
-            )
-    return result
+            if (
+                sign * (here - line[j + 1 if j + 1 < width else j - 1]) > least
+                and sign * (here - above[j]) > least
+                and sign * (here - below[j]) > least
+            ):
+                found[number, 0], found[number, 1] = i, j
+                number += 1
+    return found[:number].copy()
 
 
 @compiled
@@ -147,7 +192,7 @@ def _tail_z(excess: float, low: float, high: float, tail: Tail) -> float:
 
 @compiled
 def ring_values(
-    response: FloatArray, beside: BoolArray, places: NDArray[np.int64], ring: NDArray[np.int64]
+    response: NDArray[np.floating], beside: BoolArray, places: NDArray[np.int64], ring: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Values in a ring around each position, (n, m) padded with infinity, and how many each ring has, (n,).
 
@@ -171,7 +216,7 @@ def ring_values(
 
 @compiled
 def box_values(
-    response: FloatArray,
+    response: NDArray[np.floating],
     beside: BoolArray,
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
@@ -227,7 +272,47 @@ def tail_of(excess: FloatArray, low: FloatArray, high: FloatArray, tail: Tail) -
 
 
 @compiled
-def tail_map(response: FloatArray, meshes: FloatArray, tail: Tail) -> FloatArray:
+def spread_lines(lines: FloatArray, left: NDArray[np.int64], right: FloatArray) -> FloatArray:
+    """Values (H, W) between the columns of lines (H, c): the column before each pixel (W,), the share of the next."""
+    result = np.empty((lines.shape[0], left.shape[0]))
+    last = lines.shape[1] - 1
+    for i in range(lines.shape[0]):
+        line, out = lines[i], result[i]
+        for j in range(left.shape[0]):
+            first = line[left[j]]
+            out[j] = first + right[j] * (line[min(left[j] + 1, last)] - first)
+    return result
+
+
+@inner
+def _between_nodes(place: int, length: int, nodes: int) -> tuple[int, float]:
+    """The node before a pixel, of nodes spread evenly over an axis, and the share of the way to the next one."""
+    at = place * (nodes - 1) / (length - 1)
+    before = min(int(at), nodes - 2)
+    return before, at - before
+
+
+@inner
+def _tail_at(response: NDArray[np.floating], meshes: FloatArray, i: int, j: int, tail: Tail) -> float:
+    """Significance of the response at a pixel by the tail around it; see `tail_map`."""
+    above, down = _between_nodes(i, response.shape[0], meshes.shape[1])
+    left, right = _between_nodes(j, response.shape[1], meshes.shape[2])
+    middle = _interpolated(meshes[0], above, down, left, right)
+    low = _interpolated(meshes[1], above, down, left, right) - middle
+    high = _interpolated(meshes[2], above, down, left, right) - middle
+    return _tail_z(response[i, j] - middle, low, high, tail)
+
+
+@inner
+def _interpolated(mesh: FloatArray, above: int, down: float, left: int, right: float) -> float:
+    """Value of a mesh between four nodes."""
+    first = mesh[above, left] + right * (mesh[above, left + 1] - mesh[above, left])
+    second = mesh[above + 1, left] + right * (mesh[above + 1, left + 1] - mesh[above + 1, left])
+    return float(first + down * (second - first))
+
+
+@compiled
+def tail_map(response: NDArray[np.floating], meshes: FloatArray, tail: Tail) -> FloatArray:
     """Significance (H, W) of a filter's responses by their local tail; see `csist.frames.contrast.tail_significance`.
 
     Args:
@@ -235,25 +320,63 @@ def tail_map(response: FloatArray, meshes: FloatArray, tail: Tail) -> FloatArray
         meshes: (3, rows, columns) median, lower and upper quantile at nodes spread evenly over the frame.
         tail: the mapping.
     """
+    result = np.empty(response.shape)
+    for i in range(response.shape[0]):
+        for j in range(response.shape[1]):
+            result[i, j] = _tail_at(response, meshes, i, j, tail)
+    return result
+
+
+@compiled
+def tail_values(
+    response: NDArray[np.floating], meshes: FloatArray, tail: Tail, places: NDArray[np.int64]
+) -> FloatArray:
+    """The values (n,) of `tail_map` at some rows and columns (n, 2)."""
+    result = np.empty(places.shape[0])
+    for n in range(places.shape[0]):
+        result[n] = _tail_at(response, meshes, places[n, 0], places[n, 1], tail)
+    return result
+
+
+@compiled
+def mark_tail(response: NDArray[np.floating], meshes: FloatArray, tail: Tail, least: float, marks: BoolArray) -> None:
+    """Set the marks (H, W) of the pixels where `tail_map` may reach `least`, and of their neighbours.
+
+    Above the upper quantile the significance grows at most in proportion to the response, which gives a bound that is
+    linear between the nodes.
+    """
     height, width = response.shape
     rows, columns = meshes.shape[1], meshes.shape[2]
-    result = np.zeros((height, width))
-    left, share = np.empty(width, np.int64), np.empty(width)
-    for j in range(width):
-        at = j * (columns - 1) / (width - 1)
-        left[j] = min(int(at), columns - 2)
-        share[j] = at - left[j]
-    line = np.empty((3, columns))
+    factor = least / tail.z_high
+    if factor < 1.0:
+        marks[:] = True
+        return
+    bounds = meshes[0] + factor * (meshes[2] - meshes[0])
+    line = np.empty(columns)
     for i in range(height):
-        at = i * (rows - 1) / (height - 1)
-        above = min(int(at), rows - 2)
-        for k in range(3):
-            for m in range(columns):
-                line[k, m] = meshes[k, above, m] + (at - above) * (meshes[k, above + 1, m] - meshes[k, above, m])
-        for j in range(width):
-            m, t = left[j], share[j]
-            middle = line[0, m] + t * (line[0, m + 1] - line[0, m])
-            low = line[1, m] + t * (line[1, m + 1] - line[1, m]) - middle
-            high = line[2, m] + t * (line[2, m + 1] - line[2, m]) - middle
-            result[i, j] = _tail_z(response[i, j] - middle, low, high, tail)
-    return result
+        above, down = _between_nodes(i, height, rows)
+        for m in range(columns):
+            line[m] = bounds[above, m] + down * (bounds[above + 1, m] - bounds[above, m])
+        values, first = response[i], 0
+        for m in range(columns - 1):
+            # Pixels up to the next node, the last one included at the end of the line.
+            last = width if m == columns - 2 else min(int(np.ceil((m + 1) * (width - 1) / (columns - 1))), width)
+            slope = (line[m + 1] - line[m]) * (columns - 1) / (width - 1)
+            start = line[m] - slope * m * (width - 1) / (columns - 1)
+            for j in range(first, last):
+                if values[j] >= start + slope * j:
+                    for k in range(max(i - 1, 0), min(i + 2, height)):
+                        for n in range(max(j - 1, 0), min(j + 2, width)):
+                            marks[k, n] = True
+            first = last
+
+
+@compiled
+def raise_to_tail(
+    response: NDArray[np.floating], meshes: FloatArray, tail: Tail, marks: BoolArray, best: NDArray[np.float32]
+) -> None:
+    """Raise `best` (H, W) at the marked pixels (H, W) to the value of `tail_map`."""
+    for i in range(response.shape[0]):
+        for j in range(response.shape[1]):
+            if marks[i, j]:
+                best[i, j] = max(best[i, j], _tail_at(response, meshes, i, j, tail))

@@ -7,9 +7,10 @@ axis, and only what the bands agree on is taken.
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from csist._types import FloatArray
+from csist.frames.medians import row_medians, side_medians
 
 BANDS = 4
 SAMPLES = 32
@@ -29,7 +30,7 @@ STEP_SCATTER = 0.2
 FEWEST_LINES = 32
 
 
-def line_offsets(frame: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+def line_offsets(frame: NDArray[np.floating]) -> tuple[FloatArray, FloatArray] | None:
     """Offsets of the rows (H,) and columns (W,) of a frame in counts; None if it has none.
 
     Args:
@@ -44,7 +45,7 @@ def line_offsets(frame: FloatArray) -> tuple[FloatArray, FloatArray] | None:
     return none_of_rows if rows is None else rows, none_of_columns if columns is None else columns
 
 
-def _offsets(frame: FloatArray) -> FloatArray | None:
+def _offsets(frame: NDArray[np.floating]) -> FloatArray | None:
     """Offsets (W,) of the columns in counts; None if there are none."""
     levels = _levels(frame)
     if levels is None:
@@ -55,58 +56,52 @@ def _offsets(frame: FloatArray) -> FloatArray | None:
     return offsets - np.median(offsets) if offsets.any() else None
 
 
-def _levels(frame: FloatArray) -> FloatArray | None:
+def _levels(frame: NDArray[np.floating]) -> FloatArray | None:
     """Medians (bands, W) of the columns in bands of rows, gaps bridged; None if most of a band is masked."""
     step = max(1, frame.shape[0] // (BANDS * SAMPLES))
     taken = frame[::step]
     taken = taken[: len(taken) // BANDS * BANDS].reshape(BANDS, -1, frame.shape[1])
-    empty = np.isnan(taken)
+    lines = np.ascontiguousarray(taken.swapaxes(1, 2))
+    levels = row_medians(lines).astype(np.float64)
+    empty = np.isnan(lines)
     if not empty.any():
-        return np.asarray(np.median(taken, axis=1))
-    few = empty.mean(axis=1) > 0.5
+        return levels
+    few = empty.mean(axis=2) > 0.5
     if (few.mean(axis=1) > 0.5).any():
         return None
-    levels = np.nanmedian(np.where(few[:, None], 0.0, taken), axis=1)
     places = np.arange(frame.shape[1])
     for band, gaps in zip(levels, few, strict=True):
         band[gaps] = np.interp(places[gaps], places[~gaps], band[~gaps])
-    return np.asarray(levels)
-
-
-def _sides(levels: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Medians (bands, W) of the lines before and after each line, without itself."""
-    padded = np.pad(levels, ((0, 0), (NEIGHBOURS, NEIGHBOURS)), mode="reflect", reflect_type="odd")
-    medians = np.median(sliding_window_view(padded, NEIGHBOURS, axis=1), axis=2)
-    return medians[:, : levels.shape[1]], medians[:, NEIGHBOURS + 1 :]
+    return levels
 
 
 def _stripes(levels: FloatArray) -> FloatArray:
     """What all bands agree each line (W,) differs from its neighbours by; 0 everywhere if they do not agree."""
-    excess = levels - 0.5 * np.sum(_sides(levels), axis=0)
-    scale = np.maximum(1.4826 * np.median(np.abs(excess), axis=1, keepdims=True), 1e-300)
+    excess = levels - 0.5 * np.sum(side_medians(levels, NEIGHBOURS), axis=0)
+    scale = np.maximum(1.4826 * row_medians(np.abs(excess))[:, None], 1e-300)
     # Single lines that stand out are bad lines or things in the scene: the others have to agree.
-    usual = np.abs(np.median(excess / scale, axis=0)) < USUAL_SIGMAS
+    usual = np.abs(row_medians((excess / scale).T)) < USUAL_SIGMAS
     within = np.clip(excess / scale, -USUAL_SIGMAS, USUAL_SIGMAS)[:, usual]
     agreement = np.corrcoef(within)[np.triu_indices(BANDS, 1)].mean() if within.std(axis=1).all() else 0.0
     if agreement < AGREEMENT:
         return np.zeros(levels.shape[1])
-    return np.asarray(np.median(excess, axis=0))
+    return np.asarray(row_medians(excess.T))
 
 
 def _steps(levels: FloatArray) -> FloatArray:
     """Level (W,) of the steps between lines that all bands agree on."""
     # Between line k - 1 and line k.
-    before, after = _sides(levels)
+    before, after = side_medians(levels, NEIGHBOURS)
     height = np.zeros(levels.shape)
     height[:, 1:] = after[:, :-1] - before[:, 1:]
-    middle = np.median(height, axis=0)
+    middle = row_medians(height.T)
     usual = float(np.median(np.abs(middle - np.median(middle))))
     far = np.abs(middle) > OUTLYING * max(1.4826 * usual, 1e-300)
     far &= (np.abs(height - middle) <= STEP_SCATTER * np.abs(middle)).all(axis=0)
     far[: 2 * NEIGHBOURS] = far[-2 * NEIGHBOURS :] = False
     result = np.zeros(levels.shape[1])
     jump = np.zeros(levels.shape[1])
-    jump[1:] = np.median(np.diff(levels, axis=1), axis=0)
+    jump[1:] = row_medians(np.diff(levels, axis=1).T)
     places = np.flatnonzero(far)
     for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if places.size else []:
         k = run[np.abs(jump[run]).argmax()]

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError, check_stack
 from csist.frames.bad_lines import bad_lines
 from csist.frames.footprint import outside_footprint
-from csist.frames.kernels import steep_pixels
+from csist.frames.kernels import is_whole, steep_pixels
+from csist.frames.medians import row_medians, surroundings
 from csist.physics.psf import PSF
 from csist.physics.sensor import ROUNDING_VARIANCE
 
@@ -25,12 +24,8 @@ LONE_SHARE = 0.08
 """Largest share of that excess which its neighbours may show; a Gaussian PSF of 0.4 px puts 0.13 there."""
 LONE_SIDE_PX = 5
 """Side of the surroundings whose median a lone pixel is compared with."""
-LONE_MARGIN_PX = LONE_SIDE_PX // 2 + 1
-"""Margin that the surroundings of a border pixel's neighbour need."""
 MOST_SCATTER_PIXELS = 1_500
 """Pixels, spread evenly over a frame, on which the scatter about that median is measured."""
-BLOCK_PIXELS = 2**20
-"""Pixels that are tested for whole numbers at a time."""
 FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 """Levels at which converters clip; a whole-numbered frame whose maximum is one of these is taken as clipped there."""
 
@@ -83,7 +78,7 @@ class PixelMask:
     @property
     def counts(self) -> dict[str, int]:
         """Number of pixels of each kind but the valid ones, by lower-case name."""
-        numbers = np.bincount(self.kind.ravel(), minlength=len(PixelKind))
+        numbers = np.bincount(self.kind[self.kind > 0], minlength=len(PixelKind))
         return {kind.name.lower(): int(numbers[kind]) for kind in PixelKind if kind is not PixelKind.VALID}
 
     def of(self, kind: str) -> BoolArray:
@@ -111,15 +106,12 @@ def check_frame(frame: NDArray[np.generic]) -> FloatArray:
 
 def is_whole_numbered(frame: FloatArray) -> bool:
     """Whether every valid pixel is a whole number, so that the frame was rounded."""
-    # One row rules out most frames that were not rounded; blocks of rows bound the memory for huge frames.
-    step = max(1, BLOCK_PIXELS // frame.shape[1])
-    parts = (frame[start : start + step] for start in range(1, len(frame), step))
-    return all(bool((np.isnan(part) | (part == np.rint(part))).all()) for part in chain((frame[:1],), parts))
+    return is_whole(np.ascontiguousarray(frame))
 
 
 def find_ceiling(frame: FloatArray) -> float:
     """Level at which a frame of unknown origin clips: its maximum if that is a converter's, else infinity."""
-    top = float(np.nanmax(frame))
+    top = float(np.fmax.reduce(frame, axis=None))
     return top if top in FULL_SCALES and is_whole_numbered(frame) else np.inf
 
 
@@ -142,6 +134,7 @@ def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None
         ceiling: level in counts at which the sensor clips; None guesses it with `find_ceiling`.
         psf: lowers the share for PSFs much smaller than a pixel.
     """
+    frame = np.ascontiguousarray(frame)
     nan, whole_numbered = np.isnan(frame), is_whole_numbered(frame)
     outside = outside_footprint(frame, nan, whole_numbered)
     unusable = nan if outside is None else nan | outside
@@ -150,38 +143,40 @@ def mask_pixels(frame: FloatArray, ceiling: float | None = None, psf: PSF | None
     seen = np.where(unusable, np.nan, frame) if unusable.any() else frame
     line = bad_lines(seen) & ~unusable
     ceiling = find_ceiling(seen) if ceiling is None else ceiling
-    filled = np.where(unusable | line, np.nanmedian(seen), seen) if unusable.any() or line.any() else frame
+    skipped = unusable | line
+    filled = np.where(skipped, np.nanmedian(seen), seen) if skipped.any() else frame
     step = max(1, round((filled.size / MOST_SCATTER_PIXELS) ** 0.5))
     rows, columns = (v.ravel() for v in np.mgrid[0 : filled.shape[0] : step, 0 : filled.shape[1] : step])
-    padded = np.pad(filled, LONE_MARGIN_PX, mode="reflect")
-    spread = np.median(np.abs(_excess(padded, rows, columns))) * 1.4826
+    spread = np.median(np.abs(_excess(filled, rows, columns))) * 1.4826
     scatter = max(float(spread), np.sqrt(ROUNDING_VARIANCE) if whole_numbered else 0.0)
     kind = np.zeros(frame.shape, dtype=np.uint8)
-    kind[filled >= ceiling] = PixelKind.SATURATED
-    kind[line] = PixelKind.LINE
-    kind[unusable] = PixelKind.OUTSIDE
-    kind[nan] = PixelKind.NAN
+    if np.isfinite(ceiling):
+        kind[filled >= ceiling] = PixelKind.SATURATED
+    if skipped.any():
+        kind[line] = PixelKind.LINE
+        kind[unusable] = PixelKind.OUTSIDE
+        kind[nan] = PixelKind.NAN
     if scatter > 0.0:
         # Half the limit: the medians of neighbours differ too.
-        rows, columns = np.nonzero(steep_pixels(filled, 0.5 * LONE_SIGMAS * scatter) & ~unusable & ~line)
-        lone = _lone(padded, rows, columns, LONE_SIGMAS * scatter, lone_share(psf))
+        rows, columns = steep_pixels(filled, 0.5 * LONE_SIGMAS * scatter).T
+        usable = ~skipped[rows, columns]
+        rows, columns = rows[usable], columns[usable]
+        lone = _lone(filled, rows, columns, LONE_SIGMAS * scatter, lone_share(psf))
         kind[rows[lone > 0], columns[lone > 0]] = PixelKind.HOT
         kind[rows[lone < 0], columns[lone < 0]] = PixelKind.DEAD
     return PixelMask(kind, ceiling)
 
 
-def _excess(padded: FloatArray, rows: IntArray, columns: IntArray) -> FloatArray:
-    """Excess (n,) of pixels over the median of their surroundings, in a frame with a margin of `LONE_MARGIN_PX`."""
-    first = LONE_MARGIN_PX - LONE_SIDE_PX // 2
-    surroundings = sliding_window_view(padded, (LONE_SIDE_PX, LONE_SIDE_PX))[rows + first, columns + first]
-    median = np.median(surroundings.reshape(len(rows), LONE_SIDE_PX**2), axis=1)
-    return np.asarray(padded[rows + LONE_MARGIN_PX, columns + LONE_MARGIN_PX] - median)
+def _excess(frame: FloatArray, rows: IntArray, columns: IntArray) -> FloatArray:
+    """Excess (n,) over the median of their surroundings of pixels of a frame, mirrored at its borders."""
+    around = surroundings(frame, rows, columns, LONE_SIDE_PX // 2).reshape(len(rows), LONE_SIDE_PX**2)
+    return np.asarray(around[:, LONE_SIDE_PX**2 // 2] - row_medians(around))
 
 
-def _lone(padded: FloatArray, rows: IntArray, columns: IntArray, least: float, share: float) -> IntArray:
+def _lone(frame: FloatArray, rows: IntArray, columns: IntArray, least: float, share: float) -> IntArray:
     """1 for a hot, -1 for a dead, 0 for any other pixel (n,): its excess is above `least`, its neighbours' is not."""
-    excess = _excess(padded, rows, columns)
+    excess = _excess(frame, rows, columns)
     sign, lone = np.sign(excess), np.abs(excess) > least
     for down, right in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j):
-        lone &= sign * _excess(padded, rows + down, columns + right) < share * np.abs(excess)
+        lone &= sign * _excess(frame, rows + down, columns + right) < share * np.abs(excess)
     return np.where(lone, sign, 0.0).astype(np.int64)

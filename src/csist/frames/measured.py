@@ -92,7 +92,8 @@ class MeasuredFrame:
     def flattened(self) -> FloatArray:
         """(H, W) background-subtracted counts, NaN where masked."""
         flattened = self.image - self.background.level
-        flattened[self.pixels.masked] = np.nan
+        if self.pixels.masked.any():
+            flattened[self.pixels.masked] = np.nan
         return flattened
 
     @cached_property
@@ -103,6 +104,11 @@ class MeasuredFrame:
         level, variance = float(np.median(self.background.level)), float(np.median(self.background.noise)) ** 2
         # Below one photon a pixel, the level is a median of 0 and the noise that of rounding.
         return PHOTON_NOISE[0] * level <= variance <= PHOTON_NOISE[1] * max(level, 1.0)
+
+    @cached_property
+    def filled(self) -> FloatArray:
+        """(H, W) background-subtracted counts, 0 where masked."""
+        return np.where(self.pixels.masked, 0.0, self.flattened) if self.pixels.masked.any() else self.flattened
 
     @cached_property
     def noise_floor(self) -> float:
@@ -176,16 +182,19 @@ def measure_frame(
     if pixels.masked.all():
         raise InputError(f"frame has no valid pixel: all {image.size} are NaN, dead or hot")
     background = estimate_background(image, pixels.masked, rules.noise_std, rules.sides(psf))
-    trails = streaks(np.where(pixels.masked, np.nan, image - background.level), background.noise)
+    frame = MeasuredFrame(image, pixels, background, rules.noise_std is None)
+    trails = streaks(frame.flattened, background.noise)
     if trails is not None and not (trails | pixels.masked).all():
         pixels = pixels.with_kind(trails, PixelKind.STREAK)
         background = estimate_background(image, pixels.masked, rules.noise_std, rules.sides(psf))
+        frame = replace(frame, pixels=pixels, background=background)
     logger.info("pixels: %s", ", ".join(f"{count} {kind}" for kind, count in pixels.counts.items()))
     if error is not None:
         usable = np.where(pixels.masked, np.nan, error)
         known = np.where(np.isfinite(usable), usable, np.nanmedian(usable))
         return MeasuredFrame(image, pixels, replace(background, noise=known, mesh=None), False, known)
-    return MeasuredFrame(image, pixels, rules.noise_of(background), rules.noise_std is None)
+    settled = rules.noise_of(background)
+    return frame if settled is background else replace(frame, background=settled)
 
 
 def measured_alike(rules: FrameRules, psf: PSF) -> bool:

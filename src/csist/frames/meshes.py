@@ -9,7 +9,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
-from csist._types import FloatArray
+from csist._types import FloatArray, IntArray
+from csist.frames.kernels import spread_lines
 
 SURFACE_ROUNDS = 5
 FEWEST_BOXES = 4
@@ -30,17 +31,23 @@ class SmoothMesh:
     surface: FloatArray
     rest: FloatArray
 
-    def spread(self, shape: tuple[int, int]) -> FloatArray:
-        """The function (H, W) in counts, the rest interpolated by cubic splines and continued linearly."""
+    def factors(self, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+        """Matrices (H, k) and (k, W) whose product is the function in counts.
+
+        The rest is interpolated by cubic splines and continued linearly.
+        """
         rows, columns = (_spline(n, boxes) for n, boxes in zip(shape, self.rest.shape, strict=True))
         one, along_x, along_y, xx, yy, xy = self.surface
         y, x = (_places(np.arange(n, dtype=np.float64), n) for n in shape)
-        total = np.asarray(rows @ self.rest @ columns.T)
-        if along_x or along_y or xx or yy or xy:
-            total += (one + along_y * y + yy * y**2)[:, None] + (along_x * x + xx * x**2) + xy * y[:, None] * x
-        elif one:
-            total += one
-        return total
+        down = np.stack([one + along_y * y + yy * y**2, np.ones(shape[0]), y], axis=1)
+        across = np.stack([np.ones(shape[1]), along_x * x + xx * x**2, xy * x])
+        return np.concatenate([rows @ self.rest, down], axis=1), np.concatenate([columns.T, across])
+
+    def in_counts(self, unit: float, constant: float) -> SmoothMesh:
+        """The function times a number, with a constant added."""
+        surface = unit * self.surface
+        surface[0] += constant
+        return SmoothMesh(surface, unit * self.rest)
 
 
 def smooth_mesh(mesh: FloatArray, shape: tuple[int, int], scatter: FloatArray) -> SmoothMesh:
@@ -83,9 +90,11 @@ def _surface(mesh: FloatArray, y: FloatArray, x: FloatArray) -> tuple[FloatArray
     values, weight = mesh.ravel(), np.ones(mesh.size)
     found = np.array([np.median(values)])
     for _ in range(SURFACE_ROUNDS if used.sum() > 1 else 0):
-        found = np.linalg.lstsq(design * weight[:, None], values * weight, rcond=None)[0]
+        # The columns are nearly orthogonal: the normal equations lose nothing.
+        weighted = design.T * weight
+        found = np.linalg.solve(weighted @ design, weighted @ values)
         rest = np.abs(values - design @ found)
-        weight = 1.0 / np.sqrt(np.maximum(rest, max(0.1 * float(np.median(rest)), 1e-300)))
+        weight = 1.0 / np.maximum(rest, max(0.1 * float(np.median(rest)), 1e-300))
         weight /= weight.max()
     coefficients = np.zeros(6)
     coefficients[used] = found
@@ -122,13 +131,15 @@ def _spline(length: int, boxes: int) -> FloatArray:
 
 
 @lru_cache(maxsize=32)
-def _linear(length: int, boxes: int) -> FloatArray:
-    """Matrix (length, boxes) that interpolates between box centres linearly, continued constantly."""
-    pixels, centres = np.arange(length), _centres(length, boxes)
-    return np.stack([np.interp(pixels, centres, one) for one in np.eye(boxes)], axis=1)
+def _between(length: int, boxes: int) -> tuple[IntArray, FloatArray]:
+    """The box centre before each pixel of an axis (length,) and the share of the way to the next one, from 0 to 1."""
+    place = np.interp(np.arange(length), _centres(length, boxes), np.arange(boxes))
+    before = np.minimum(place.astype(np.int64), max(boxes - 2, 0))
+    return before, place - before
 
 
 def spread_mesh(mesh: FloatArray, shape: tuple[int, int]) -> FloatArray:
     """A mesh (r, c) interpolated linearly to a frame (H, W); it never leaves the range of the mesh."""
-    rows, columns = (_linear(n, boxes) for n, boxes in zip(shape, mesh.shape, strict=True))
-    return np.asarray(rows @ mesh @ columns.T)
+    (above, down), (left, right) = (_between(n, boxes) for n, boxes in zip(shape, mesh.shape, strict=True))
+    lines = mesh[above] + down[:, None] * (mesh[np.minimum(above + 1, len(mesh) - 1)] - mesh[above])
+    return spread_lines(lines, left, right)

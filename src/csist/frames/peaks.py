@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import ndtri
 
@@ -66,7 +67,7 @@ def threshold_sigmas(false_alarm_rate: float, scales: int = 1) -> float:
     return float(-ndtri(check_false_alarm_rate(false_alarm_rate) / scales))
 
 
-def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) -> Peaks:
+def find_peaks(significance: NDArray[np.floating], threshold: float, reach_px: int = 1) -> Peaks:
     """Local maxima of a map at or above a threshold, one for each plateau, refined to a fraction of a pixel.
 
     Args:
@@ -75,10 +76,12 @@ def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) ->
         reach_px: a maximum is the largest value within so many pixels along rows and columns.
     """
     check_positive("threshold", threshold)
-    tops = np.nonzero(local_maxima(significance, threshold, reach_px))
+    significance = significance.astype(np.float32, copy=False)
+    maxima = local_maxima(significance, threshold, reach_px)
+    tops = np.nonzero(maxima)
     if not tops[0].size:
         return Peaks(*np.empty((4, 0)))
-    plateau = link(np.stack(tops, axis=1).astype(np.float64), 1.5)  # neighbours, diagonal ones too
+    plateau = _plateaus(maxima, tops[0], tops[1])
     size = np.bincount(plateau)
     centres = np.stack([np.bincount(plateau, weights=place) / size for place in tops], axis=1)
     rows, columns = np.rint(centres).astype(np.int64).T
@@ -95,6 +98,17 @@ def find_peaks(significance: FloatArray, threshold: float, reach_px: int = 1) ->
         position[inside] += np.clip(shift, -0.5, 0.5)
     order = np.argsort(-np.asarray(values), kind="stable")
     return Peaks.beyond(threshold, x[order], y[order], np.asarray(values, dtype=np.float64)[order])
+
+
+def _plateaus(maxima: BoolArray, rows: IntArray, columns: IntArray) -> IntArray:
+    """Label of the plateau, 0, 1, ..., of each maximum: neighbours, diagonal ones too, are one."""
+    last = np.array(maxima.shape) - 1
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        i, j = rows + down, columns + right
+        inside = (i <= last[0]) & (j >= 0) & (j <= last[1])
+        if maxima[i[inside], j[inside]].any():
+            return link(np.stack([rows, columns], axis=1).astype(np.float64), 1.5)
+    return np.arange(len(rows))
 
 
 def keep_strongest(peaks: Peaks, distance_px: float) -> Peaks:

@@ -103,7 +103,7 @@ def solve_frame(
     Args:
         image: (H, W) in counts.
         options: how it is unmixed.
-        progress: told of the blobs done.
+        progress: called with the number of blobs done.
         error: (H, W) standard deviation of each pixel in counts, see `unmix_frame`.
 
     Raises:
@@ -221,7 +221,7 @@ def _solve_part(
         rules: how bad pixels and background are measured.
         psf: the PSF; None guesses it.
         options: how the frame is unmixed.
-        progress: told of the blobs done.
+        progress: called with the number of blobs done.
         frame: the same image, if it has been measured by these rules.
         error: (H, W) standard deviation of each pixel in counts; None if it is not known.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial import KDTree
 
@@ -49,7 +50,7 @@ class Spot:
     profile: FloatArray = field(repr=False, compare=False)
 
 
-def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Spot | None:
+def fit_spot(flattened: NDArray[np.floating], noise: FloatArray, x: float, y: float) -> Spot | None:
     """Fit of the spot near a position of a frame.
 
     None if too few of its pixels are valid or none in its core, or if the fit ends at a bound.
@@ -62,7 +63,7 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     """
     column, row, half = round(x), round(y), HALF_WINDOW_PX
     part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
-    data = flattened[part]
+    data = flattened[part].astype(np.float64, copy=False)
     good = np.isfinite(data)
     if good.sum() < FEWEST_PIXELS:
         return None
@@ -103,7 +104,7 @@ def fit_spot(flattened: FloatArray, noise: FloatArray, x: float, y: float) -> Sp
     return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), scale, beyond / top, profile)
 
 
-def typical_sigma(flattened: FloatArray, peaks: Peaks, noise: FloatArray) -> float:
+def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> float:
     """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame.
 
     Args:

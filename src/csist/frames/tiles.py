@@ -1,16 +1,18 @@
 """Frames too large to be unmixed at once, in overlapping tiles.
 
 Each tile is unmixed with a margin around it. A blob belongs to the tile that holds its brightest target, which both
-neighbours see alike because the margin is wider than a blob and the background's boxes; so nothing is lost at a seam
-and nothing is reported twice.
+neighbours see alike where the margin is wider than the blob and the background's boxes. A blob that goes on beyond a
+margin may look like two to one of them: a target of it that the tile around it reports, too, is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from csist._types import FloatArray
 from csist.frames.groups import FrameGroup
@@ -22,6 +24,8 @@ from csist.targets import Targets
 LARGEST_PIXELS = 4096**2
 """Frames with more pixels are unmixed in tiles: unmixing needs some twenty times the memory of the frame."""
 TILE_PX = 2048
+SAME_PX = 0.5
+"""Targets of two tiles that are closer than this are the same."""
 MARGIN_PX = 128
 """Side of the coarsest background box: local statistics at a tile's edge then differ little from its neighbour's."""
 
@@ -95,7 +99,7 @@ def unmix_tiles(
     """
     shape = (frame.shape[0], frame.shape[1])
     kind = np.full(shape, PixelKind.NAN, dtype=np.uint8)
-    found: list[tuple[Targets, FrameGroup]] = []
+    found: list[OwnGroup] = []
     parts: list[ModelPart] = []
     psfs: list[FramePSF] = []
     detections: list[Detection] = []
@@ -103,26 +107,29 @@ def unmix_tiles(
         if np.isnan(frame[tile.part]).all():
             continue
         result = solve(tile.part)
-        own = _own_groups(tile, result)
-        found += own
+        found += _own_groups(tile, result)
         own_psf = result.frame_psf
         left, top = tile.part[1].start, tile.part[0].start
         psfs.append(own_psf if own_psf.guessed else replace(own_psf, psf=own_psf.psf.moved(-left, -top)))
-        targets = Targets.concatenate(each for each, _ in own)
         background = result.drawing.parts[0].background.compact()
         psf = result.psf.moved(-tile.part[1].start, -tile.part[0].start)
-        part = ModelPart(tile.part, tile.own(shape), background, psf, targets)
+        part = ModelPart(tile.part, tile.own(shape), background, psf, Targets.empty())
         parts.append(part)
         kind[part.own] = own_values(part, result.pixels.kind)
         ceiling = result.ceiling
         detections.append(result.detection)
-    found.sort(key=lambda each: -each[1].significance)
+    found = _once(found)
+    parts = [
+        replace(part, targets=Targets.concatenate(each.targets for each in found if each.tile.part == part.region))
+        for part in parts
+    ]
+    found.sort(key=lambda each: -each.group.significance)
     return FrameResult(
         image=frame,
         targets=Targets.concatenate(
-            own.replace(group=np.full(len(own), number)) for number, (own, _) in enumerate(found)
+            own.targets.replace(group=np.full(len(own.targets), number)) for number, own in enumerate(found)
         ),
-        groups=[replace(group, number=number) for number, (_, group) in enumerate(found)],
+        groups=[replace(own.group, number=number) for number, own in enumerate(found)],
         pixels=PixelMask(kind, ceiling),
         frame_psf=_middle_psf(psfs),
         detection=max(detections, key=detections.count),
@@ -130,8 +137,38 @@ def unmix_tiles(
     )
 
 
-def _own_groups(tile: Tile, result: FrameResult) -> list[tuple[Targets, FrameGroup]]:
-    """Targets and group of each group that belongs to a tile, in frame coordinates."""
+class OwnGroup(NamedTuple):
+    """A group that belongs to a tile, in frame coordinates."""
+
+    tile: Tile
+    targets: Targets
+    group: FrameGroup
+
+
+def _once(found: list[OwnGroup]) -> list[OwnGroup]:
+    """The groups of all tiles without the targets that the tile around them reports, too."""
+    kept = []
+    places = np.concatenate([np.empty((0, 2)), *(np.stack([own.targets.x, own.targets.y], axis=1) for own in found)])
+    tree = KDTree(places)
+    at_home = np.array(
+        [own.tile.owns(x, y) for own in found for x, y in zip(own.targets.x, own.targets.y, strict=True)]
+    )
+    first = 0
+    for own in found:
+        near = tree.query_ball_point(places[first : first + len(own.targets)], SAME_PX)
+        away = ~at_home[first : first + len(own.targets)].astype(bool)
+        # At home elsewhere is at home in another tile: each place has one.
+        twice = away & np.array([at_home[others].any() for others in near], dtype=bool)
+        first += len(own.targets)
+        if not twice.any():
+            kept.append(own)
+        elif not twice.all():
+            kept.append(own._replace(targets=own.targets[~twice], group=own.group.without(int(twice.sum()))))
+    return kept
+
+
+def _own_groups(tile: Tile, result: FrameResult) -> list[OwnGroup]:
+    """The groups that belong to a tile."""
     row, column = tile.part[0].start, tile.part[1].start
     targets = result.targets.shifted(column, row)
     found = []
@@ -145,7 +182,7 @@ def _own_groups(tile: Tile, result: FrameResult) -> list[tuple[Targets, FrameGro
         if tile.owns(x, y):
             samples = tuple(each + np.array([column, row, 0.0]) for each in group.samples)
             moved = replace(group, column=group.column + column, row=group.row + row, samples=samples)
-            found.append((own, moved))
+            found.append(OwnGroup(tile, own, moved))
     return found
 
 

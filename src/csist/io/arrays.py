@@ -51,7 +51,7 @@ def read_npy(path: Path, options: ReadOptions, notes: list[str]) -> Content:
             with archive.open(inside) as packed:
                 shape, _, dtype = npy_header(packed)
                 check_pixels(shape, path, options)
-            # Text and structures are told of by their type, not by unpacking them.
+            # Text and structures are reported by their type, not by unpacking them.
             if dtype.itemsize > 16 or dtype.hasobject:
                 raise InputError(f"{path} must hold real numbers, got dtype {str(dtype)[:60]}")
             with archive.open(inside) as packed:

@@ -152,7 +152,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except RecursionError as error:
         raise InputError(f"cannot use {where}: it is nested too deeply") from error
     except ValueError as error:
-        raise InputError(f"cannot use {where}: it is no JSON ({one_line(error)[:80]})") from error
+        raise InputError(f"cannot use {where}: it is not JSON ({one_line(error)[:80]})") from error
 
 
 def read_json(path: str | Path, what: str) -> Any:

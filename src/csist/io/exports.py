@@ -95,14 +95,21 @@ def _trackmate(rows: pd.DataFrame, start: int, facts: TableFacts) -> pd.DataFram
     )
 
 
+_NAPARI_FEATURES = ("intensity", "score", "x_std", "y_std", "intensity_std", "flags", "group")
+
+
 def _napari(rows: pd.DataFrame, start: int, facts: TableFacts) -> pd.DataFrame:
-    """Points of napari: axes are frame, row and column; single images have no axis of frames."""
+    """Points of napari: axes are frame, row and column; single images have no axis of frames.
+
+    napari reads the further columns as features, and a column with a blank field as text: what is missing is "nan".
+    """
     import pandas as pd
 
     place = {} if facts.shape[0] == 1 else {"axis-0": rows["frame"].astype(np.float64)}
     first = len(place)
     columns = {**place, f"axis-{first}": rows["y"], f"axis-{first + 1}": rows["x"]}
-    return pd.DataFrame({"index": np.arange(start, start + len(rows), dtype=np.float64), **columns})
+    features = {name: rows[name].astype(object).where(rows[name].notna(), "nan") for name in _NAPARI_FEATURES}
+    return pd.DataFrame({"index": np.arange(start, start + len(rows), dtype=np.float64), **columns, **features})
 
 
 _PICASSO_FIELDS = (

@@ -40,7 +40,7 @@ MOST_PIXELS = 2**28
 """Pixels that one file may bring into memory unless the user allows more: 2 GiB as float64."""
 
 Roi = tuple[tuple[int, int], tuple[int, int]]
-"""((x0, x1), (y0, y1)) in px, the ends left out."""
+"""((x0, x1), (y0, y1)) in px, ends excluded."""
 
 
 def image_kind(path: str | Path) -> str | None:
@@ -72,7 +72,7 @@ class ReadOptions:
         plane: z plane of a microscope's TIFF file, from 0.
         page: page of a TIFF file, from 0; None for all.
         frames: (first, end) of the images of a stack, video or sequence, the end left out; end None for the last.
-        roi: ((x0, x1), (y0, y1)), the ends left out; None for the whole image.
+        roi: ((x0, x1), (y0, y1)), ends excluded; None for the whole image.
         max_pixels: pixels that one file may bring into memory.
         error: standard deviation of each pixel: a file, or the name of a unit of the same FITS file.
         weight: the same as inverse variance.
@@ -213,7 +213,7 @@ def parse_roi(text: str) -> Roi:
     """
     ranges = [parse_range("roi", part) for part in text.split(",")] if text.count(",") == 1 else []
     if len(ranges) != 2 or any(end is None for _, end in ranges):
-        raise InputError(f"roi must be x0:x1,y0:y1 in px with the ends left out, got {text!r}")
+        raise InputError(f"roi must be x0:x1,y0:y1 in px, ends excluded, got {text!r}")
     (x0, x1), (y0, y1) = ranges
     return (x0, x1 or 0), (y0, y1 or 0)
 

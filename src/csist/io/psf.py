@@ -109,7 +109,7 @@ def _read_psfex(path: Path) -> FieldPSF:
     """
     tables = [(header, data) for header, data in _units(path) if data is not None and "PSF_SAMP" in header]
     if not tables:
-        raise InputError(f"cannot use the PSF {path}: it is no PSFEx model, no table states PSF_SAMP")
+        raise InputError(f"cannot use the PSF {path}: it is not a PSFEx model, no table states PSF_SAMP")
     header, data = tables[0]
     with reading(path):
         images = np.asarray(data["PSF_MASK"][0], dtype=np.float64)

@@ -21,6 +21,7 @@ from csist.files import one_line, reading
 from csist.io import Header, ImageStack, ReadOptions, read_frames
 from csist.io.formats import check_pixels, split_selector
 from csist.io.images import maps_of_frames
+from csist.io.movies import converted
 from csist.io.pictures import grey
 from csist.physics.sensor import Sensor
 
@@ -53,6 +54,7 @@ class FrameSequence:
         header: what the file says of the instrument.
         error: standard deviation of the pixels of a frame (H, W), given its number; None where it is not known.
         times: of the frames in s, filled while they are read; empty where the file has none.
+        rate: frames per second that the file states; None where it states none.
     """
 
     name: str
@@ -64,6 +66,7 @@ class FrameSequence:
     header: Header = field(default_factory=Header)
     error: Callable[[int], FloatArray | None] = field(default=_unknown, repr=False)
     times: list[float] = field(default_factory=list)
+    rate: float | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -170,6 +173,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
         if first is None:
             raise InputError(f"cannot read {path}: it holds no frame that can be decoded")
         size = first.height, first.width
+        rate = float(stream.average_rate) if stream.average_rate else None
         notes = ["colour video, its luma is used"] if is_coloured(first) else []
     region = options.cut_pixels(size, path)
     begin, end = options.frames
@@ -199,7 +203,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
 
     rows, columns = (len(range(*part.indices(side))) for part, side in zip(region, size, strict=True))
     shape = (_cut_count(announced, options, path), rows, columns)
-    return FrameSequence(name, path, shape, source, notes, error=lambda _: maps.errors(0), times=times)
+    return FrameSequence(name, path, shape, source, notes, error=lambda _: maps.errors(0), times=times, rate=rate)
 
 
 def luma(frame: VideoFrame) -> FloatArray:
@@ -209,13 +213,13 @@ def luma(frame: VideoFrame) -> FloatArray:
     if layout.is_rgb or layout.has_palette:
         return grey(_colours(frame, bits), []).astype(np.float64)
     if bits < 8:  # several pixels a byte
-        return _plane(_converted(frame, "gray"), 0).astype(np.float64)
+        return _plane(converted(frame, "gray"), 0).astype(np.float64)
     if bits > 16:  # floating point
         return np.asarray(frame.to_ndarray(), dtype=np.float64)
     if not (layout.is_planar or len(layout.components) == 1):
         if bits > 8:
-            return (_plane(_converted(frame, "yuv444p16le"), 0) >> (16 - bits)).astype(np.float64)
-        frame = _converted(frame, "yuv444p")  # interleaved: only the order of the bytes changes
+            return (_plane(converted(frame, "yuv444p16le"), 0) >> (16 - bits)).astype(np.float64)
+        frame = converted(frame, "yuv444p")  # interleaved: only the order of the bytes changes
     values = _plane(frame, 0)
     if re.match(_HIGH_BITS, layout.name):
         values = values >> (16 - bits)
@@ -225,19 +229,11 @@ def luma(frame: VideoFrame) -> FloatArray:
 def _colours(frame: VideoFrame, bits: int) -> NDArray[Any]:
     """Red, green and blue (H, W, 3) as stored."""
     if bits > 16:
-        return np.asarray(_converted(frame, "gbrpf32le").to_ndarray())
+        return np.asarray(converted(frame, "gbrpf32le").to_ndarray())
     if bits > 8:
-        deep: NDArray[Any] = _converted(frame, "rgb48le").to_ndarray()
+        deep: NDArray[Any] = converted(frame, "rgb48le").to_ndarray()
         return np.asarray(deep >> (16 - bits))
-    return np.asarray(_converted(frame, "rgb24").to_ndarray())
-
-
-def _converted(frame: VideoFrame, pixels: str) -> VideoFrame:
-    """The frame in another pixel format.
-
-    In one thread: with several, FFmpeg's converter now and then gives wrong values at the start of a row.
-    """
-    return frame.reformat(format=pixels, threads=1)
+    return np.asarray(converted(frame, "rgb24").to_ndarray())
 
 
 def _plane(frame: VideoFrame, index: int) -> NDArray[Any]:
@@ -251,5 +247,5 @@ def is_coloured(frame: VideoFrame) -> bool:
     """Whether a video frame shows colours, beyond what compression does to grey."""
     if len(frame.format.components) < 3:
         return False
-    plain = _converted(frame, "yuv444p")
+    plain = converted(frame, "yuv444p")
     return any(bool((np.abs(_plane(plain, index).astype(int) - NEUTRAL) > COLOUR_STEP).any()) for index in (1, 2))

@@ -61,7 +61,7 @@ class SplitArrays:
             InputError: if the numbers of images and of targets differ.
         """
         if len(images) != len(targets):
-            raise InputError(f"there must be one Targets an image, got {len(targets)} for {len(images)} images")
+            raise InputError(f"there must be one Targets per image, got {len(targets)} for {len(images)} images")
         count = np.array([len(each) for each in targets], dtype=np.int64)
         padded = np.full((len(targets), int(count.max(initial=0)), 3), np.nan)
         for row, each in zip(padded, targets, strict=True):
@@ -107,7 +107,7 @@ def new_store(
     """A store under a temporary name with its attributes set; it gets its name when the block ends well."""
     # Since HDF5 1.8 an attribute can exceed 64 KB, as the card of a measured PSF may.
     with atomic_path(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
-        # Of fixed length: on a damaged file, the library can read variable-length strings for ever.
+        # Of fixed length: on a damaged file, the library can read variable-length strings endlessly.
         file.attrs["format"] = np.bytes_(FORMAT.encode())
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["csist_version"] = np.bytes_(package_version().encode())

@@ -324,7 +324,7 @@ def _page(page: Any, options: ReadOptions, notes: list[str]) -> NDArray[Any]:
         notes.append("transparency ignored")
         return np.asarray(values[..., 0])
     colours = tifffile.PHOTOMETRIC(frame.photometric).name
-    raise InputError(f"it has {samples} channels a pixel ({colours}): choose one with --channel 0 to {samples - 1}")
+    raise InputError(f"it has {samples} channels per pixel ({colours}): choose one with --channel 0 to {samples - 1}")
 
 
 def _header(page: Any) -> Header:

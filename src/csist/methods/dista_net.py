@@ -301,7 +301,7 @@ class DISTANet(StagedMethod):
             translated[f"stages.{stage}.{PUBLISHED_KEYS[name]}"] = tensor.contiguous()
         if not self.published_code:
             raise InputError(
-                "these are the authors' weights, which see counts: build the method with published_code=True"
+                "these are the authors' weights, which take counts: build the method with published_code=True"
             )
         check_stages(stages_in(state), len(self.stages))
         return translated

@@ -170,7 +170,7 @@ class FISTANet(UnfoldedMethod):
             translated[name] = tensor
         if not self.published_code:
             raise InputError(
-                "these are the authors' weights, which see counts: build the method with published_code=True"
+                "these are the authors' weights, which take counts: build the method with published_code=True"
             )
         check_stages(stages_in(state), self.stages)
         return translated

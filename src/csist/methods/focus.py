@@ -1,6 +1,6 @@
 """FOCUS: a map in one stage, from products of intensities and masks.
 
-"FOCUS", arXiv 2607.16007, 2026. A source generation unit makes c x c cells a pixel: two convolutions with ReLU (5 x 5
+"FOCUS", arXiv 2607.16007, 2026. A source generation unit makes c x c cells per pixel: two convolutions with ReLU (5 x 5
 to 64 features, 3 x 3 to 32), then two 3 x 3 convolutions side by side, one for intensities and one for a mask behind a
 sigmoid, both laid out as cells and multiplied. A first unit goes from the image to the map; after a PReLU of one
 weight a second one of factor 1 predicts what is added to it. The loss is
@@ -38,7 +38,7 @@ class SourceGenerationUnit(nn.Module):
     """Cells (B, 1, cH, cW) from an image or map (B, 1, H, W): intensities times a mask.
 
     Args:
-        ratio: cells a pixel, in each direction.
+        ratio: cells per pixel, in each direction.
     """
 
     def __init__(self, ratio: int) -> None:

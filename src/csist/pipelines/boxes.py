@@ -201,7 +201,7 @@ def write_detection_set(
             raise InputError(f"a detection set needs maps for train and val, got none for {split}")
         maps, truths = parts[split]
         if len(maps) != len(truths):
-            raise InputError(f"there must be one Targets a map, got {len(truths)} for {len(maps)} maps of {split}")
+            raise InputError(f"there must be one Targets per map, got {len(truths)} for {len(maps)} maps of {split}")
     rng = None if seed is None else np.random.default_rng(seed)
     with atomic_path(folder, folder=True) as partial:
         for split in SPLITS:

@@ -140,9 +140,10 @@ def show_masks(axis: Axes, view: View) -> None:
         few = np.s_[:MOST_MARKED] if len(rows) <= MOST_MARKED else np.s_[:1]
         size = 9.0 if len(rows) <= MOST_MARKED else 0.0
         x, y = columns[few] + view.origin[1], rows[few] + view.origin[0]
-        axis.scatter(x, y, size, color=colour, marker="s", label=f"{len(rows)} {kind}", linewidths=0.0)
+        axis.scatter(x, y, size, color=colour, marker="s", linewidths=0.0)
+        axis.scatter([], [], 16.0, color=colour, marker="s", label=f"{len(rows)} {kind}", linewidths=0.0)
     if view.masks:
-        axis.legend(loc="lower left", fontsize=7, title="pixels", title_fontsize=7, framealpha=0.8)
+        axis.legend(loc="lower left", fontsize=7, title="pixels", title_fontsize=7, frameon=True, framealpha=0.8)
 
 
 def show_residual(figure: Figure | SubFigure, axis: Axes, view: View, title: str) -> None:

@@ -55,44 +55,44 @@ class TrainingConfig:
     """Settings of a training, checked.
 
     Args:
-        data: store (.h5) to train on; without one, new scenes are simulated for ever.
+        data: store (.h5) to train on; without one, new scenes are generated on the fly.
         ratio: sub-pixel grid ratio.
-        output: folder of the results, made where it is missing.
-        max_samples: samples in all, over all sessions; the schedule ends there.
+        output: folder of the results, created if missing.
+        max_samples: total number of samples over all sessions; the schedule ends there.
         max_minutes: end this session after so many minutes; without max_samples the schedule ends there.
-        resume: go on from the checkpoint in the folder, if there is one.
-        start: weight file of this method to begin from (.safetensors); one for another ratio lends what fits.
+        resume: continue from the checkpoint in the folder, if there is one.
+        start: weight file of this method to start from (.safetensors); of one for another ratio, what fits is used.
         options: the method's own options.
-        seed: of the weights, the order and the simulated scenes.
-        batch_size: samples a step, of one process.
-        optimiser: what makes steps of gradients: muon (for kernels between layers, Adam for the rest) or adam.
-        learning_rate: peak; that of Muon's kernels is four times this.
-        schedule: course of the learning rate: stable (flat, then a linear fall over the last part, decay) or one-cycle.
+        seed: seed of the initial weights, the order of the samples and the simulated scenes.
+        batch_size: samples per step and process.
+        optimiser: muon (for the kernels between layers; Adam for the rest) or adam.
+        learning_rate: peak learning rate; the rate of the Muon kernels is four times this.
+        schedule: learning rate schedule: stable (constant, then a linear decay over the last part) or one-cycle.
         warmup_samples: samples over which the learning rate rises; at most a tenth of the training.
-        decay: last part of the training, over which the stable schedule falls.
+        decay: fraction of the training over which the stable schedule decays, at its end.
         gradient_clip: largest norm of the gradient: a number, running (twice its running mean) or none.
-        ema_decay: of the averaged weights, a step.
+        ema_decay: decay per step of the moving average of the weights.
         targets: maps to learn: labels (the true ones) or posterior (their mean given the image, by the continuous
             method, which takes long: see the guide).
-        constraint_share: part of a batch whose constraint terms are computed.
+        constraint_share: fraction of a batch whose constraint terms are computed.
         window: side in px of windows around the groups to train on first, which costs less. For convolutional methods
             and groups inside one pixel.
-        window_share: part of the training on windows; the rest sees whole images.
+        window_share: fraction of the training on windows; the rest uses whole images.
         grow: numbers of stages, rising, such as 2,4,6: the first half of the training is shared by all but the last
             one, and stages are added as the identity.
-        compiled: compile the network first: for long runs, needs a C++ compiler.
+        compiled: compile the network first, for long runs; needs a C++ compiler.
         devices: processes or accelerators on each machine.
-        num_nodes: machines.
-        strategy: how they share the work: auto or ddp.
+        num_nodes: number of machines.
+        strategy: distribution of the work: auto or ddp.
         accelerator: hardware: auto, cpu or gpu.
         precision: number format: 32-true, 16-mixed or bf16-mixed.
         half: store the weights in half precision.
-        val_limit: validation images.
+        val_limit: number of validation images.
         validate_every: samples between two validations.
-        checkpoint_minutes: least time between two checkpoints, in minutes.
-        exact_map: also measure what the exact map scores on the validation images, for the log and the picture.
+        checkpoint_minutes: shortest time between two checkpoints, in minutes.
+        exact_map: also measure the score of the exact map on the validation images, for the log and the figure.
         sensor: sensor of simulated scenes; a store has its own.
-        prior: of simulated scenes; a store has its own.
+        prior: prior of simulated scenes; a store has its own.
 
     Raises:
         InputError: if a value is out of range or unknown, or no end is given.

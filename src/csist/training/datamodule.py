@@ -90,7 +90,7 @@ class StoredSource:
 
 
 class SimulatedSource:
-    """New scenes for ever, simulated in chunks, the next one in a thread while the last one is used.
+    """New scenes without end, generated on the fly in chunks; a thread makes the next chunk while the last one is used.
 
     Args:
         prior: scene prior.
@@ -170,7 +170,7 @@ class UnmixingData(lightning_package.LightningDataModule):
 
     Args:
         source: training pairs.
-        batch_size: samples a step, of one process.
+        batch_size: samples per step, of one process.
         steps: batches in an epoch.
     """
 

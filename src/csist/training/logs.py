@@ -32,7 +32,7 @@ def read_log(output: str | Path, batch_size: int) -> dict[str, FloatArray]:
 
     Args:
         output: the folder of the training.
-        batch_size: samples a step, of all processes together (`batch_size` of the card's `training`).
+        batch_size: samples per step, of all processes together (`batch_size` of the card's `training`).
 
     Raises:
         InputError: if there is no log.

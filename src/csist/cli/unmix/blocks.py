@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from csist._types import BoolArray
+    from csist.cli.unmix.measured import Measured
     from csist.frames.result import FrameModel
     from csist.plots import View
     from csist.sequences.result import Track
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
 GROUP_PLACE = ("column", "row", "peaks", "significance")
 """Columns with the position of a group in a frame, which the table of groups lacks for windows."""
+
+KIND_WORDS = {
+    "nan": "without a value",
+    "outside": "outside the footprint",
+    "line": "in bad rows or columns",
+    "streak": "in trails",
+}
+"""Kinds of pixels in words; the others are called by their names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +37,7 @@ class Solved:
         model: background and light of a frame, for its figure; None for windows and for a frame without a value.
         psf: summary of a PSF that was measured on these images alone.
         masks: pixels (H, W) of a frame that are not ordinary, by kind; kinds without pixels are left out.
-        detector: what found the targets of a frame, and why it was used.
+        measured: what the images were unmixed with; None for images without a value.
     """
 
     targets: list[Targets]
@@ -37,7 +46,7 @@ class Solved:
     model: FrameModel | None = None
     psf: dict[str, Any] | None = None
     masks: dict[str, BoolArray] = field(default_factory=dict)
-    detector: str | None = None
+    measured: Measured | None = None
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -61,8 +70,8 @@ class Block:
     """Summary of the measured PSF, in the first block of a file."""
     kinds: dict[str, int] = field(default_factory=dict)
     """Number of pixels of a frame of each kind that is not ordinary."""
-    detector: str | None = None
-    """What found the targets of a frame, and why it was used."""
+    measured: Measured | None = None
+    """What a frame, or the windows of a file in its first block, were unmixed with."""
     tracks: list[Track] | None = None
     """Tracks of a joint posterior, their frames counted from the start of the block; None without one."""
 

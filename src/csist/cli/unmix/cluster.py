@@ -20,6 +20,7 @@ from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, above_score, empty_text, image_name, in_file
 from csist.cli.unmix.files import OpenFile, check_frames, further_columns
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame, with_places
+from csist.cli.unmix.measured import Measured, measured_windows
 from csist.cli.unmix.places import WindowPlaces
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import settle_windows, solve_block, store_truths, whole_batches, window_view
@@ -91,11 +92,13 @@ class _Part:
         draw: function that returns the view of an image (H, W), given its index in the file, its targets and the
             results of its task.
         psf: summary of the measured PSF of the file.
+        measured: what its windows were unmixed with; None for frames, whose results say it.
     """
 
     images: Slice
     draw: Callable[[FloatArray, int, Targets, Solved], View | None]
     psf: dict[str, Any] | None
+    measured: Measured | None = None
 
     def block(self, solved: Solved) -> Block:
         """Build the block from the result of the task; views read their image again, so that none stays in memory."""
@@ -105,8 +108,9 @@ class _Part:
             return self.draw(self.images.read()[index], start + index, solved.targets[index], solved)
 
         psf = solved.psf or (None if start else self.psf)
-        kinds, used = solved.kinds, solved.detector
-        block = Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf, kinds=kinds, detector=used)
+        known = solved.measured or (None if start else self.measured)
+        block = Block(start, solved.targets, solved.groups, solved.masked, view)
+        block = replace(block, psf=psf, kinds=solved.kinds, measured=known)
         return in_file(block, self.images.options.origin)
 
 
@@ -180,16 +184,15 @@ def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str, no
     recipe, psf = settle_windows(stack, settings, notes)[1:]
     method = _method(run, **recipe)  # what cannot be made shows here, not on a worker
     truths, places = store_truths(stack), WindowPlaces.of(stack, settings)
+    known = measured_windows(stack, settings, recipe["sensor"], recipe.get("noise_std"))
 
     def draw(image: FloatArray, index: int, found: Targets, _: Solved) -> View:
         truth = None if truths is None else truths[index]
         return window_view(image_name(stack.name, "image", index, len(stack)), image, found, recipe["sensor"], truth)
 
     for part in _slices(stack, whole_batches(method, WINDOWS_PER_TASK)):
-        yield (
-            (file, _Part(part, draw, psf)),
-            Task(_unmix_windows, (part, run, recipe, places.part(slice(part.start, part.stop)))),
-        )
+        own = places.part(slice(part.start, part.stop))
+        yield (file, _Part(part, draw, psf, known)), Task(_unmix_windows, (part, run, recipe, own))
 
 
 def _frame_steps(file: int, stack: ImageStack, settings: Settings, notes: list[str]) -> Iterator[Step]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from csist.checks import InputError
 from csist.cli.config import ConfigOption
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
 from csist.cli.options import (
+    BestPlotOption,
     ChannelOption,
     DarkOption,
     DetectorOption,
@@ -32,7 +33,7 @@ from csist.cli.options import (
     PageOption,
     PixelScaleOption,
     PlaneOption,
-    PlotOption,
+    PlotsOption,
     PriorOption,
     PsfSigmaOption,
     RatioOption,
@@ -42,6 +43,7 @@ from csist.cli.options import (
     SaturationOption,
     SensorOption,
     SkyOption,
+    VideoOption,
     WeightOption,
     WeightsOption,
     ZeroPointOption,
@@ -49,15 +51,21 @@ from csist.cli.options import (
 from csist.cli.output import (
     FAILURE,
     check_outputs,
+    complain,
     progress,
+    write_json,
 )
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
+from csist.cli.unmix.pictures import pictures
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
-from csist.cli.unmix.report import Tally, draw_unmixed, groups_table, report_unmixed
-from csist.cli.unmix.run import drawn_images, input_files, openers, save_partial, unmix_files
+from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summary
+from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
 from csist.cli.unmix.settings import Options, make_reading, make_settings
 from csist.frames.options import FrameOptions
+
+if TYPE_CHECKING:
+    pass
 
 
 def unmix(
@@ -146,7 +154,9 @@ def unmix(
     sky: SkyOption = False,
     electrons: ElectronsOption = False,
     zero_point: ZeroPointOption = None,
-    plot: PlotOption = None,
+    plot: BestPlotOption = None,
+    plots: PlotsOption = None,
+    video: VideoOption = None,
     json_target: JsonOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -157,7 +167,7 @@ def unmix(
     0.5 px and no background, and their noise is estimated.
     """
     del config  # read before the others, see `csist.cli.config`
-    from csist.io import Quantities, check_form, parse_pixel_scale, split_selector
+    from csist.io import Quantities, parse_pixel_scale, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -226,18 +236,11 @@ def unmix(
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = input_files(inputs, tally, sequence)
     check_images(settings, *zip(*files, strict=True))
-    sources = [split_selector(path)[0] for _, path in files]
-    check_outputs(sources, json_target, output, groups, tracks, plot, regions, residual, model)
-    for table_path in (groups, tracks):
-        if table_path is not None:
-            check_form(table_path)
-    alone = {f"--format {form}": form, f"--residual {residual}": residual, f"--model {model}": model}
-    for option in [text for text, value in alone.items() if value is not None and len(files) > 1]:
-        raise InputError(f"{option} holds one image, stack or sequence, got {len(files)} files: give one")
-    if plot is not None:
-        from csist.plots import check_picture
-
-        check_picture(plot)
+    outputs = (output, groups, tracks, plot, regions, video, residual, model)
+    check_outputs([split_selector(path)[0] for _, path in files], json_target, *outputs)
+    _check_tables(len(files), {"--format": form, "--residual": residual, "--model": model}, video, groups, tracks)
+    for line in tally.folders:
+        complain(line)
     started = time.perf_counter()
     metadata = settings.metadata()
     writer = writer_for(
@@ -250,20 +253,41 @@ def unmix(
         tracked=joint is not None,
         columns=settings.quantities.columns,
     )
-    with cluster_client(engine, scheduler, workers) as client:
-        try:
-            with drawn_images(model, residual, metadata) as images, writer as table, progress() as report:
-                opened = openers(files, settings, client)
-                unmix_files(files, opened, table, tally, report, plot is not None, images=images)
-                _write_tables(tally, groups, tracks, metadata)
-        except BaseException as error:
-            save_partial(error, writer, output, tally, groups)
-            raise
-    if plot is not None:
-        draw_unmixed(tally, plot)
-    report_unmixed(tally, output, time.perf_counter() - started, json_target)
+    with pictures(plot, plots, video, images={"model": model, "residual": residual}, metadata=metadata) as drawn:
+        with cluster_client(engine, scheduler, workers) as client:
+            try:
+                with writer as table, progress() as report:
+                    unmix_files(files, openers(files, settings, client), table, tally, report, drawn)
+                    _write_tables(tally, groups, tracks, metadata)
+            except BaseException as error:
+                save_partial(error, writer, output, tally, groups)
+                raise
+        for each in drawn:
+            each.finish(tally)
+    figures = figures_of(tally, time.perf_counter() - started, str(output))
+    if json_target is not None:
+        write_json(figures, json_target)
+    if json_target != "-":
+        print_summary(tally, figures, stderr=str(output) == "/dev/stdout")
     if tally.failed:
         raise typer.Exit(FAILURE)
+
+
+def _check_tables(files: int, alone: dict[str, Any], video: Path | None, *tables: Path | None) -> None:
+    """Check the outputs that hold one file, and the suffixes of the tables.
+
+    Raises:
+        InputError: if there are several files, or a table has another suffix.
+    """
+    from csist.io import check_form
+
+    for table in tables:
+        if table is not None:
+            check_form(table)
+    for option in [f"{name} {value}" for name, value in alone.items() if value is not None and files > 1]:
+        raise InputError(f"{option} holds one image, stack or sequence, got {files} files: give one")
+    if video is not None and files > 1:
+        raise InputError(f"--video shows one sequence, got {files} files: give one, or add --sequence for a folder")
 
 
 def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metadata: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ class OpenFile:
     blocks: Iterator[Block]
     further: Callable[[Targets], dict[str, FloatArray]] | None = None
     """Further columns of the targets of an image; None where none are asked for."""
+    rate: float | None = None
+    """Frames per second, where the file states it."""
 
 
 def further_columns(
@@ -73,7 +75,7 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
         stack.notes.extend(settings.instrument.notes(stack))
         blocks = _placed(_solve_sequence(stack, settings), settings)
-        return OpenFile(stack.shape, stack.notes, blocks, further_columns(stack, settings))
+        return OpenFile(stack.shape, stack.notes, blocks, further_columns(stack, settings), stack.rate)
     sequence = sequence_of_stack(stack)
     sequence.notes.extend(settings.instrument.notes(stack))
     blocks = _placed(_solve_stack(stack, sequence, settings), settings)

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import KIND_WORDS, Block, Solved, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.measured import measured_frame, measured_positions
 from csist.cli.unmix.places import places_in
 from csist.cli.unmix.settings import Settings
 from csist.frames.options import as_positions
@@ -51,8 +52,8 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
             return frame_view(image_name(name, "frame", index, len(sequence)), frame, solved)
 
         known = solved.psf or (psf if index == 0 else None)
-        kinds, used = solved.kinds, solved.detector
-        return Block(index, solved.targets, solved.groups, solved.masked, view, name, known, kinds, used)
+        block = Block(index, solved.targets, solved.groups, solved.masked, view, name, known)
+        return replace(block, kinds=solved.kinds, measured=solved.measured)
 
     yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
 
@@ -129,14 +130,14 @@ def unmix_frame(
         if at is not None:
             return _measure_frame(frame, at, options, error)
         result = solve_frame(frame, options, error=error)
-    except InputError as error:
-        raise InputError(f"frame {index}: {error}" if count != 1 else str(error)) from error
+    except InputError as refused:
+        raise InputError(f"frame {index}: {refused}" if count != 1 else str(refused)) from refused
     groups = [{"frame": index, "group": group.number, **group_row(group)} for group in result.groups]
     measured = result.psf_estimate if isinstance(options.psf, str) else None
     psf = None if measured is None else _measured_row(measured)
     masks = {kind: result.pixels.of(kind) for kind, count in result.pixel_counts.items() if count}
-    used = f"{result.detection.detector} ({result.detection.reason})"
-    return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf, masks, used)
+    known = measured_frame(result, options, error is not None)
+    return Solved([result.targets], groups, int(result.mask.sum()), result.drawing.compact(), psf, masks, known)
 
 
 def _measure_frame(frame: FloatArray, at: FloatArray, options: FrameOptions, error: FloatArray | None) -> Solved:
@@ -149,7 +150,9 @@ def _measure_frame(frame: FloatArray, at: FloatArray, options: FrameOptions, err
     whole = whole_region(shape)
     model = FrameModel(shape, [ModelPart(whole, whole, measured.background, psf.psf, targets)])
     row = None if psf.estimate is None or not isinstance(options.psf, str) else _measured_row(psf.estimate)
-    return Solved([targets], [], int(measured.pixels.masked.sum()), model.compact(), row)
+    masked = int(measured.pixels.masked.sum())
+    known = measured_positions(model, psf, options, error is not None)
+    return Solved([targets], [], masked, model.compact(), row, measured=known)
 
 
 def unmeasured(at: FloatArray) -> Targets:
@@ -168,7 +171,8 @@ def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
     if solved.model is None:
         return None
     (found,) = solved.targets
-    return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}", masks=solved.masks)
+    masks = {KIND_WORDS.get(kind, kind): mask for kind, mask in solved.masks.items()}
+    return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}", masks=masks)
 
 
 def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:

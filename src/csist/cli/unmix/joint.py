@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, image_name
+from csist.cli.unmix.measured import measured_windows
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import settle_windows, store_truths, window_view
 
@@ -64,9 +65,11 @@ def joint_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     number = settings.joint or 1
     runs = [(a, min(a + number, end)) for first, end in edges for a in range(first, end, number)]
     started = 0
+    known = measured_windows(stack, settings, recipe["sensor"], recipe["noise_std"])
     for first, last in runs:
         found = _unmix(frames[first:last], recipe["sensor"], prior, recipe["noise_std"], settings, notes)
-        yield _block(found, frames[first:last], (first, started), recipe["sensor"], stack.name, truths)
+        block = _block(found, frames[first:last], (first, started), recipe["sensor"], stack.name, truths)
+        yield block if first else replace(block, measured=known)
         started += len(found.tracks)
 
 
@@ -91,7 +94,8 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
         if sensor is None:
             raise InputError(f"{sequence.path}: its first {len(run)} frames hold nothing but NaN: leave them out")
         found = _unmix(values, sensor, settings.prior, noise, settings, notes)
-        yield _block(found, values, (first, started), sensor, sequence.name, None)
+        block = _block(found, values, (first, started), sensor, sequence.name, None)
+        yield block if first else replace(block, measured=measured_windows(sequence, settings, sensor, noise))
         first, started = first + len(run), started + len(found.tracks)
 
 
@@ -100,7 +104,7 @@ def _check_windows(path: Any, shape: tuple[int, ...]) -> None:
 
     if not is_window(shape):
         raise InputError(
-            f"--joint is for windows of at most {WINDOW_SIDE_PX} px a side, {path} has frames of "
+            f"--joint is for windows of at most {WINDOW_SIDE_PX} px per side, {path} has frames of "
             f"{shape[1]} x {shape[2]} px: cut a window around the group (--roi)"
         )
 

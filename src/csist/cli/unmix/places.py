@@ -23,13 +23,13 @@ AtOption = Annotated[
     Path | None,
     typer.Option(
         "--at",
-        help="Measure the fluxes at the positions of a table: x, y in px or ra, dec in degrees; perhaps image, frame.",
+        help="Measure fluxes at the positions in a table: x, y in px or ra, dec in degrees; optionally image, frame.",
         rich_help_panel=PANEL,
     ),
 ]
 StartOption = Annotated[
     Path | None,
-    typer.Option("--start", help="Try targets at the positions of such a table, too.", rich_help_panel=PANEL),
+    typer.Option("--start", help="Also try targets at the positions in such a table.", rich_help_panel=PANEL),
 ]
 
 

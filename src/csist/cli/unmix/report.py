@@ -1,27 +1,22 @@
-"""Summary of a run of `csist unmix`, its table of groups and its figure."""
+"""Summary of a run of `csist unmix`, and its table of groups."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from csist.cli.output import make_console, write_json
-from csist.cli.unmix.blocks import GROUP_PLACE, Block
+from csist.cli.output import make_console
+from csist.cli.unmix.blocks import GROUP_PLACE, KIND_WORDS, Block
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
+from csist.cli.unmix.measured import NUMBERS, Measured, spread
 
 if TYPE_CHECKING:
-    from csist.plots import View
     from csist.targets import Targets
-
-VIEWS_KEPT = 4
-"""Largest number of windows in one figure."""
-
 
 SHOWN_PSFS = 4
 """Number of measured PSFs in the printed summary; the JSON holds all of them."""
@@ -33,21 +28,27 @@ SHOWN_DETECTORS = 3
 class Tally:
     """Running summary of `csist unmix`."""
 
+    folders: list[str] = field(default_factory=list)
+    """What the folders that were given hold, one line each."""
     files: int = 0
     images: int = 0
     targets: int = 0
     masked: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     """Number of pixels of all frames of each kind that is not ordinary."""
-    detectors: Counter[str] = field(default_factory=Counter)
-    """Number of frames by what found their targets, and why."""
     failed: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     frame_notes: list[str] = field(default_factory=list)
     """Notes for the user that apply to every file of frames."""
     groups: list[dict[str, Any]] = field(default_factory=list)
-    windows: list[tuple[int, View]] = field(default_factory=list)
-    frame: tuple[float, View] | None = None
+    flags: Counter[str] = field(default_factory=Counter)
+    """Number of targets by flag, in words."""
+    flagged: int = 0
+    """Number of targets with a flag."""
+    measured: list[Measured] = field(default_factory=list)
+    """What each frame, and the windows of each file, were unmixed with."""
+    pictures: list[str] = field(default_factory=list)
+    """The pictures that were written, and what they show."""
     psfs: list[dict[str, Any]] = field(default_factory=list)
     tracks: TrackRows | JointRows | None = None
 
@@ -80,26 +81,25 @@ class Tally:
         self.targets += sum(map(len, block.targets))
         self.masked += block.masked
         self.kinds.update(block.kinds)
-        self.detectors.update([block.detector] if block.detector is not None else [])
+        self.measured += [] if block.measured is None else [block.measured]
+        self._count_flags(block.targets)
         self.groups += [{"image": image, **row} for row in block.groups]
         if block.psf is not None:
             self.psfs.append({"image": sequence, **block.psf})
 
-    def keep_view(self, block: Block, window: bool) -> None:
-        """Keep for the figure the windows with the most targets, or the frame with the most certain pair."""
-        for index, targets in enumerate(block.targets):
-            if window:
-                if len(self.windows) < VIEWS_KEPT or len(targets) > self.windows[-1][0]:
-                    self._keep_window(len(targets), block.view(index))
-            elif self.frame is None or _interest(targets) > self.frame[0]:
-                view = block.view(index)
-                self.frame = self.frame if view is None else (_interest(targets), view)
+    def _count_flags(self, batches: Iterable[Targets]) -> None:
+        from csist.targets import Flag
 
-    def _keep_window(self, count: int, view: View | None) -> None:
-        if view is not None:
-            self.windows.append((count, view))
-            self.windows.sort(key=lambda each: -each[0])
-            del self.windows[VIEWS_KEPT:]
+        for targets in batches:
+            self.flagged += int((targets.flags > 0).sum())
+            for flag in Flag:
+                number = int((targets.flags & int(flag) > 0).sum())
+                self.flags.update({str(flag.name).lower().replace("_", " "): number} if number else {})
+
+    @property
+    def detectors(self) -> Counter[str]:
+        """Number of frames by what found their targets, and why."""
+        return Counter(each.detector for each in self.measured if each.detector is not None)
 
     @property
     def warnings(self) -> list[str]:
@@ -120,19 +120,8 @@ def psf_text(psf: dict[str, Any]) -> str:
     return f"{text}; elongated: {long:.3f} x {short:.3f} px, {angle:.0f} degrees from x towards y"
 
 
-def _interest(targets: Targets) -> float:
-    """Rank a frame for the figure: the highest second-best score in a group, or 0.01 times the best score."""
-    import numpy as np
-
-    most = 0.01 * float(np.nan_to_num(targets.score).max(initial=0.0))
-    for group in np.unique(targets.group[targets.group >= 0]):
-        scores = np.sort(np.nan_to_num(targets.score[targets.group == group]))
-        most = max(most, float(scores[-2])) if len(scores) > 1 else most
-    return most
-
-
 def groups_table(rows: list[dict[str, Any]]) -> Any:
-    """One row a group; a probability that a group does not have (fewer targets possible) is blank."""
+    """One row per group; a probability that a group does not have (fewer targets possible) is blank."""
     from csist.io import rows_table
 
     place = [name for name in GROUP_PLACE if any(name in row for row in rows)]
@@ -141,62 +130,106 @@ def groups_table(rows: list[dict[str, Any]]) -> Any:
     return rows_table(rows, [*first, *(f"p_{k}" for k in range(most + 1))])
 
 
-def draw_unmixed(tally: Tally, path: Path) -> None:
-    """Draw the frame or the windows that were kept, if any.
+def figures_of(tally: Tally, seconds: float, output: str) -> dict[str, Any]:
+    """The summary of a run, for `--json`.
 
-    Raises:
-        InputError: if the figure cannot be written.
+    Args:
+        tally: of the run.
+        seconds: that it took.
+        output: the table of targets.
     """
-    from csist.plots import frame_panel, save_figure, window_gallery
-
-    if tally.frame is not None:
-        view = tally.frame[1]
-        panel = frame_panel(view.image, view.targets, view.model, view.truth, view.title, masks=view.masks)
-        save_figure(panel, path)
-    elif tally.windows:
-        save_figure(window_gallery([view for _, view in tally.windows]), path)
-
-
-def report_unmixed(tally: Tally, output: Path, seconds: float, json_target: str | None) -> None:
-    """Print the summary of a run, or write it as JSON."""
+    found = {name: spread(tally.measured, name) for name in NUMBERS}
     tracks = None if tally.tracks is None else int(tally.tracks.table()["track"].nunique())
-    figures = {
+    return {
         "files": tally.files,
         "failed": tally.failed,
         "images": tally.images,
         "targets": tally.targets,
+        **({"groups": len(tally.groups)} if tally.groups else {}),
+        "flagged": tally.flagged,
+        "flags": dict(tally.flags),
         "masked_pixels": tally.masked,
         **({"pixels_by_kind": dict(tally.kinds)} if tally.kinds else {}),
         **({"detectors": dict(tally.detectors)} if tally.detectors else {}),
+        **{name: values for name, values in found.items() if values is not None},
         **({"psf": tally.psfs} if tally.psfs else {}),
         **({} if tracks is None else {"tracks": tracks}),
+        **({"pictures": tally.pictures} if tally.pictures else {}),
         "seconds": round(seconds, 3),
         "warnings": tally.warnings,
-        "output": str(output),
+        "output": output,
     }
-    if json_target is not None:
-        write_json(figures, json_target)
-    if json_target == "-":
-        return
-    # The summary must not mix with targets written to standard output.
-    console = make_console(stderr=str(output) == "/dev/stdout")
+
+
+def print_summary(tally: Tally, figures: dict[str, Any], stderr: bool) -> None:
+    """Print the summary of a run.
+
+    Args:
+        tally: of the run.
+        figures: of `figures_of`.
+        stderr: whether standard output holds the table of targets.
+    """
+    console = make_console(stderr=stderr)
     table = Table(box=None, show_header=False, pad_edge=False)
-    rows = [("files", f"{tally.files}"), ("images", f"{tally.images}"), ("targets", f"{tally.targets}")]
-    if tally.failed:
-        rows.insert(1, ("failed", f"{len(tally.failed)}"))
-    if tally.masked:
-        rows.append(("masked pixels", f"{tally.masked}"))
-    if tally.kinds:
-        rows.append(("by kind", ", ".join(f"{count} {kind}" for kind, count in tally.kinds.items())))
-    for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
-        rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
-    for psf in tally.psfs[:SHOWN_PSFS]:
-        rows.append(("PSF", psf_text(psf)))
-    if tracks is not None:
-        rows.append(("tracks", f"{tracks}"))
-    rows += [("seconds", f"{seconds:.1f}"), ("written to", str(output))]
-    for row in rows:
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in _summary_rows(tally, figures):
         table.add_row(*row)
     console.print(table)
     for line in tally.warnings:
         console.print(f"note: {line}", soft_wrap=True)
+
+
+def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("files", f"{tally.files}")]
+    rows += [("failed", f"{len(tally.failed)}")] if tally.failed else []
+    rows.append(("images", f"{tally.images}"))
+    rows += [("PSF", psf_text(psf)) for psf in tally.psfs[:SHOWN_PSFS]]
+    for name, label, unit in (
+        ("psf_sigma_px", "PSF", "px"), ("noise_std", "noise", "counts"), ("background", "background", "counts"),
+    ):  # fmt: skip
+        if name in figures and not (label == "PSF" and tally.psfs):
+            rows.append((label, ("sigma " if label == "PSF" else "") + spread_text(figures[name], unit)))
+    for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
+        rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
+    if "threshold" in figures:
+        rows.append(("threshold", spread_text(figures["threshold"], "standard deviations")))
+    saturated = tally.kinds["saturated"]
+    kinds = {KIND_WORDS.get(kind, kind): number for kind, number in tally.kinds.items() if kind != "saturated"}
+    rows += [("masked pixels", of_which(tally.masked, kinds))] if tally.masked else []
+    rows += [("saturated pixels", f"{saturated}")] if saturated else []
+    groups = f" in {len(tally.groups)} group{'' if len(tally.groups) == 1 else 's'}" if tally.groups else ""
+    rows.append(("targets", f"{tally.targets}{groups}"))
+    rows += [("flagged targets", of_which(tally.flagged, dict(tally.flags.most_common())))] if tally.flags else []
+    rows += [("tracks", f"{figures['tracks']}")] if "tracks" in figures else []
+    rows += [("picture", text) for text in tally.pictures]
+    return [*rows, ("seconds", f"{figures['seconds']:.1f}"), ("written to", figures["output"])]
+
+
+def of_which(number: int, kinds: dict[str, int]) -> str:
+    """A number with the numbers of its kinds.
+
+    >>> of_which(3, {"hot": 1, "dead": 2}), of_which(2, {"hot": 2}), of_which(4, {})
+    ('3: 1 hot, 2 dead', '2 hot', '4')
+    """
+    words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return words if list(kinds.values()) == [number] else ": ".join([f"{number}", *([words] if words else [])])
+
+
+def spread_text(values: dict[str, Any], unit: str) -> str:
+    """A number in words: its median, its range over images, and how it is known.
+
+    >>> spread_text({"median": 2.0, "min": 1.9, "max": 2.25, "known": ["measured"]}, "counts")
+    '2.00 counts (1.90 to 2.25), measured'
+    """
+    text = f"{_short(values['median'])} {unit}"
+    if _short(values["min"]) != _short(values["max"]):
+        text += f" ({_short(values['min'])} to {_short(values['max'])})"
+    return ", ".join([text, *([" or ".join(values["known"])] if "known" in values else [])])
+
+
+def _short(value: float) -> str:
+    """Three digits, or all that are before the point."""
+    if value == 0.0 or not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100.0 else f"{value:#.3g}"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from csist.checks import InputError
 from csist.cli.output import INTERNAL_ERROR, InterruptedRunError, complain, show_traceback, uninterrupted
 from csist.cli.unmix.files import OpenFile, open_file
+from csist.cli.unmix.pictures import Picture
 from csist.cli.unmix.report import Tally, groups_table
 from csist.cli.unmix.settings import Settings
 from csist.cluster import ClusterError
@@ -22,56 +21,8 @@ if TYPE_CHECKING:
 
     from csist.cli.unmix.blocks import Block
     from csist.io import TableWriter
-    from csist.io.cubes import ImageWriter
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Files of images that a run writes; None where not asked for.
-
-    Args:
-        model: light of the targets and background.
-        residual: image less model.
-    """
-
-    model: ImageWriter | None = None
-    residual: ImageWriter | None = None
-
-    def add(self, block: Block, shape: tuple[int, int, int]) -> None:
-        """Draw the images of a block; one without a value is NaN everywhere.
-
-        Args:
-            block: results of some images.
-            shape: (N, H, W) of the file.
-        """
-        import numpy as np
-
-        if self.model is None and self.residual is None:
-            return
-        for index in range(len(block.targets)):
-            view = block.view(index)
-            empty = np.full(shape[1:], np.nan)
-            if self.model is not None:
-                self.model.append(empty if view is None else view.model)
-            if self.residual is not None:
-                self.residual.append(empty if view is None else view.image - view.model)
-
-
-@contextmanager
-def drawn_images(model: Path | None, residual: Path | None, metadata: dict[str, Any]) -> Iterator[Drawn]:
-    """Files of images to be written, there when the block ends without an error.
-
-    Raises:
-        InputError: if one cannot be written.
-    """
-    from csist.io.cubes import ImageWriter
-
-    with ExitStack() as stack:
-        yield Drawn(
-            *(None if path is None else stack.enter_context(ImageWriter(path, metadata)) for path in (model, residual))
-        )
 
 
 def input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tuple[str, Path]]:
@@ -83,10 +34,12 @@ def input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tu
 
     found: list[tuple[str, Path]] = []
     for given in inputs:
+        reader = read_frames(given)
+        if given.is_dir():
+            tally.folders.append(folder_text(given, reader.files))
         if sequence and given.is_dir():
             found.append((given.resolve().name, given))
             continue
-        reader = read_frames(given)
         for line in reader.notes:
             name, _, text = line.rpartition(": ")
             tally.note(text, name)
@@ -99,27 +52,31 @@ def input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tu
     return [(name if names.count(name) == 1 else str(path), path) for name, path in found]
 
 
+def folder_text(folder: Path, files: Sequence[tuple[str, Path]]) -> str:
+    """What a folder holds, in words.
+
+    Args:
+        folder: as it was typed.
+        files: (path in the folder, path) of each image and video.
+    """
+    from csist.io import image_kind
+
+    videos = sum(image_kind(path) == "video" for _, path in files)
+    counts = {"image file": len(files) - videos, "video": videos}
+    held = " and ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in counts.items() if number)
+    depth = max(name.count("/") for name, _ in files)
+    return f"{folder}: {held}" + (f", sub-folders {depth} deep" if depth else "")
+
+
 def unmix_files(
     files: Sequence[tuple[str, Path]],
     openers: Iterable[Callable[[], OpenFile]],
     table: TableWriter,
     tally: Tally,
     report: Callable[[str, float, float], None],
-    pictured: bool,
-    *,
-    images: Drawn,
+    drawn: Sequence[Picture],
 ) -> None:
-    """Unmix file by file; if there are several, a bad file is reported and the others continue.
-
-    Args:
-        files: name in the table and path of each.
-        openers: opens each of them.
-        table: of the targets.
-        tally: of the run.
-        report: told of the files done.
-        pictured: whether a figure is drawn.
-        images: files of images that are written, too.
-    """
+    """Unmix file by file; if there are several, a bad file is reported and the others continue."""
     from csist.windows import is_window
 
     for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
@@ -132,9 +89,8 @@ def unmix_files(
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets, opened.further and opened.further(targets))
                 tally.add(block, image, name, is_window(shape))
-            images.add(block, shape)
-            if pictured:
-                tally.keep_view(block, is_window(shape))
+            for each in drawn:
+                each.add(opened, block, image)
             done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
             report(name, place + min(done, 1.0), len(files))
 

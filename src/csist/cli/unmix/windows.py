@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
+from csist.cli.unmix.measured import measured_windows
 from csist.cli.unmix.places import WindowPlaces
 from csist.cli.unmix.settings import Settings
 
@@ -29,6 +30,7 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     method = create_method(**recipe)
     truths = store_truths(stack)
     places = WindowPlaces.of(stack, settings)
+    known = measured_windows(stack, settings, recipe["sensor"], recipe.get("noise_std"))
     start, size = 0, whole_batches(method, 32)
     while start < len(images):
         block = images[start : start + size]
@@ -43,7 +45,8 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
             name = image_name(stack.name, "image", start + index, len(images))
             return window_view(name, block[index], solved.targets[index], method.sensor, truth)
 
-        yield Block(start, solved.targets, solved.groups, solved.masked, view, psf=psf if start == 0 else None)
+        found = Block(start, solved.targets, solved.groups, solved.masked, view)
+        yield found if start else replace(found, psf=psf, measured=known)
         start += len(block)
         if time.perf_counter() - started < 0.5 and size < 4096:
             size *= 2

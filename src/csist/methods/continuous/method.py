@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -163,10 +163,16 @@ class Continuous:
 
         starts = range(0, len(stack), IMAGES_A_TASK)
         answers = Answers([], [])
-        with ThreadPoolExecutor(self.workers) as pool:
-            for part in pool.map(solve_part, starts):
+
+        def collect(parts: Iterable[Answers]) -> Answers:
+            for part in parts:
                 answers.targets.extend(part.targets)
                 answers.groups.extend(part.groups)
                 if progress is not None:
                     progress(len(answers.targets), len(stack))
-        return answers
+            return answers
+
+        if min(self.workers, len(starts)) <= 1:
+            return collect(map(solve_part, starts))
+        with ThreadPoolExecutor(self.workers) as pool:
+            return collect(pool.map(solve_part, starts))

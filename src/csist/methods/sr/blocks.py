@@ -64,7 +64,7 @@ def map_convolution(channels: int) -> nn.Conv2d:
 
 
 class Upsampler(nn.Sequential):
-    """Features (B, C, cH, cW) from (B, C, H, W): a convolution to C c^2 features, laid out as c x c cells a pixel.
+    """Features (B, C, cH, cW) from (B, C, H, W): a convolution to C c^2 features, laid out as c x c cells per pixel.
 
     Shi et al., CVPR 2016 (arXiv 1609.05158), eq. 3-4; in one step, whatever the ratio.
 

@@ -12,7 +12,7 @@ Sigma^(1/2) = sqrt(tr Sigma) Y.
 
 R lets a position attend to all positions of its region: x_i + W sum_j softmax_j(theta(x_i) . phi(x_j)) g(x_j). The
 authors always cut their images into 2 x 2 regions. Here there are as few regions of the same size, up to a pixel, as
-keep them within 6 px a side: 2 x 2 on 11 x 11 px, one on windows of 6, more on larger images, so that cost and
+keep them within 6 px per side: 2 x 2 on 11 x 11 px, one on windows of 6, more on larger images, so that cost and
 meaning of a region do not depend on the image's size.
 
 Differs from the authors' code: the trace has a small constant added, so that constant features, whose covariance is

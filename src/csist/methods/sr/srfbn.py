@@ -205,6 +205,6 @@ class SRFBN(SuperResolution):
             translated[key] = laid(value, transposed) if value.ndim > 1 else value
         if not self.published_code:
             raise InputError(
-                "these are the authors' weights, which see counts: build the method with published_code=True"
+                "these are the authors' weights, which take counts: build the method with published_code=True"
             )
         return translated

@@ -1,0 +1,142 @@
+"""What the images of `csist unmix` were measured against: PSF, noise, background and threshold, for its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csist.cli.unmix.settings import Settings
+    from csist.frames.measured import FramePSF
+    from csist.frames.options import FrameOptions
+    from csist.frames.result import FrameModel, FrameResult
+    from csist.io import ImageStack
+    from csist.io.sequences import FrameSequence
+    from csist.physics.sensor import Sensor
+
+NAN = float("nan")
+
+NUMBERS = ("psf_sigma_px", "noise_std", "background", "threshold")
+"""Fields of `Measured` that are numbers; NaN where not known."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an image, or the windows of a file, were unmixed with.
+
+    Args:
+        psf_sigma_px: equivalent standard deviation of the PSF in px.
+        psf_known: "given", "measured" on isolated sources, "guessed" from the spots, or "assumed".
+        noise_std: median noise of a pixel in counts.
+        noise_known: "given", "given for each pixel" or "measured".
+        background: median background in counts.
+        background_known: "given", "measured" or "assumed".
+        threshold: significance in standard deviations that a peak must have; NaN for windows.
+        detector: what found the targets of a frame and why it was used; None for windows.
+    """
+
+    psf_sigma_px: float
+    psf_known: str
+    noise_std: float
+    noise_known: str
+    background: float
+    background_known: str
+    threshold: float = NAN
+    detector: str | None = None
+
+
+def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) -> Measured:
+    """What a frame was unmixed with.
+
+    Args:
+        result: of the frame.
+        options: of the frame.
+        noise_map: whether the noise of each pixel was given.
+    """
+    return _of_frame(
+        result.drawing,
+        result.frame_psf,
+        options,
+        noise_map,
+        threshold=result.threshold,
+        detector=f"{result.detector} ({result.detection.reason})",
+    )
+
+
+def measured_positions(model: FrameModel, psf: FramePSF, options: FrameOptions, noise_map: bool) -> Measured:
+    """What the fluxes at given positions of a frame were measured with; arguments as `measured_frame`."""
+    return _of_frame(model, psf, options, noise_map)
+
+
+def _of_frame(model: FrameModel, psf: FramePSF, options: FrameOptions, noise_map: bool, **detection: Any) -> Measured:
+    import numpy as np
+
+    from csist.physics.psf import equivalent_sigma
+
+    background = model.background()
+    stated = options.stated_noise_std is not None
+    return Measured(
+        psf_sigma_px=float(equivalent_sigma(psf.psf)),
+        psf_known=psf.origin,
+        noise_std=float(np.nanmedian(background.noise)),
+        noise_known="given for each pixel" if noise_map else "given" if stated else "measured",
+        background=float(np.nanmedian(background.level)),
+        background_known="measured",
+        **detection,
+    )
+
+
+def measured_windows(
+    images: ImageStack | FrameSequence, settings: Settings, sensor: Sensor, noise_std: float | None
+) -> Measured:
+    """What the windows of a file were unmixed with.
+
+    Args:
+        images: the file.
+        settings: of the command.
+        sensor: that was used.
+        noise_std: noise of a pixel in counts that was used; None where the method uses none.
+    """
+    from csist.physics.psf import equivalent_sigma
+
+    instrument = settings.instrument
+    carded = instrument.sensor is not None or images.sensor is not None
+    measured = instrument.psf_measured is not None
+    stated = instrument.window_noise(images, sensor) is not None or sensor.read_noise > 0.0
+    return Measured(
+        psf_sigma_px=float(equivalent_sigma(sensor.psf)),
+        psf_known="measured" if measured else "given" if carded or instrument.psf is not None else "assumed",
+        noise_std=NAN if noise_std is None else noise_std,
+        noise_known="given for each pixel" if settings.reading.has_noise else "given" if stated else "measured",
+        background=sensor.background,
+        background_known=(
+            "given"
+            if instrument.background is not None
+            else "measured"
+            if measured
+            else "given"
+            if carded
+            else "assumed"
+        ),
+    )
+
+
+def spread(measured: Sequence[Measured], name: str) -> dict[str, Any] | None:
+    """Median, smallest and largest value of a number over images, and how it is known; None where it is not known.
+
+    Args:
+        measured: of the images.
+        name: one of `NUMBERS`.
+    """
+    import numpy as np
+
+    values = np.array([getattr(each, name) for each in measured])
+    known = np.isfinite(values)
+    if not known.any():
+        return None
+    found = {key: float(rule(values[known])) for key, rule in (("median", np.median), ("min", np.min), ("max", np.max))}
+    origin = {"psf_sigma_px": "psf_known", "noise_std": "noise_known", "background": "background_known"}.get(name)
+    if origin is None:
+        return found
+    return found | {"known": sorted({getattr(each, origin) for each in measured})}

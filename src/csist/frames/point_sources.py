@@ -1,0 +1,127 @@
+"""Whether a frame's strong spots are point sources: then they are no clutter, however many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from csist._types import BoolArray, FloatArray, IntArray
+from csist.frames.medians import surroundings
+from csist.frames.peaks import Peaks, find_peaks, keep_strongest
+from csist.frames.responses import Response
+from csist.frames.spots import typical_sigma
+from csist.physics.psf import GaussianPSF
+
+SPOT_SIGMAS = 10.0
+"""Significance against the noise alone from which a spot's shape is examined."""
+SPOTS_APART_PX = 3.0
+"""Weaker spots closer than this to another one are parts of it."""
+POINT_CORRELATION = 0.8
+"""Correlation with the PSF from which a spot looks like a point source."""
+POINT_SHARE = 0.5
+"""Share of the strongest spots that must look like point sources, for the frame to be taken as a field of them."""
+BRIGHT_SIGMAS = 300.0
+"""Significance from which a source's light is spread farther by the filters than its own disc."""
+WIDEST_RESPONSE = 2.2
+"""Width of the widest filter in units of the PSF's sigma, about."""
+MOST_JUDGED_SPOTS = 200
+"""Strongest spots that this share is taken of."""
+
+
+class PointSources(NamedTuple):
+    """Spots that look like point sources.
+
+    Args:
+        pixels: (H, W) that hold their light.
+        number: of them.
+        sigma_px: of the PSF, or their typical one.
+    """
+
+    pixels: BoolArray
+    number: int
+    sigma_px: float
+
+
+def shape_correlation(
+    flattened: NDArray[np.floating], rows: IntArray, columns: IntArray, sigma_px: float
+) -> FloatArray:
+    """Correlation (n,), from -1 to 1, of pixels' surroundings with a Gaussian spot on an unknown constant.
+
+    The highest value of the pixel and its eight neighbours within the frame.
+    """
+    reach = int(np.ceil(2.5 * sigma_px))
+    offsets = np.arange(-reach, reach + 1)
+    disc = np.hypot(offsets[None, :], offsets[:, None]) <= reach + 0.3
+    template = GaussianPSF(sigma_px).response(offsets[None, :], offsets[:, None])[disc]
+    template = template - template.mean()
+    template /= np.sqrt((template**2).sum())
+    around = surroundings(flattened, rows, columns, reach + 1).astype(np.float64)
+    windows, every = sliding_window_view(around, disc.shape, axis=(1, 2)), np.arange(len(rows))
+    best = np.full(len(rows), -1.0)
+    for down, right in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        row = np.clip(rows + down, 0, flattened.shape[0] - 1) - rows + 1
+        column = np.clip(columns + right, 0, flattened.shape[1] - 1) - columns + 1
+        values = windows[every, row, column][:, disc]
+        values = values - values.mean(axis=1, keepdims=True)
+        power = np.maximum((values**2).sum(axis=1), 1e-300)
+        np.maximum(best, values @ template / np.sqrt(power), out=best)
+    return best
+
+
+def strong_spots(noise: FloatArray, responses: Sequence[Response]) -> Peaks:
+    """Spots that stand out of the noise alone by `SPOT_SIGMAS`, strongest first.
+
+    Args:
+        noise: (H, W) standard deviation of a pixel in counts.
+        responses: of the Laplacians of Gaussian to the background-subtracted frame.
+    """
+    # Scalars keep the responses' precision.
+    significance = responses[0].values * (1.0 / responses[0].gain)
+    other = np.empty_like(significance)
+    for values, gain in responses[1:]:
+        np.maximum(significance, np.multiply(values, 1.0 / gain, out=other), out=significance)
+    significance /= noise.astype(significance.dtype)
+    return keep_strongest(find_peaks(significance, SPOT_SIGMAS), SPOTS_APART_PX)
+
+
+def point_sources(
+    flattened: NDArray[np.floating], noise: FloatArray, spots: Peaks, sigma_px: float | None
+) -> PointSources | None:
+    """The spots that look like point sources, if most of them do; else None.
+
+    Args:
+        flattened: (H, W) background-subtracted counts, 0 where masked.
+        noise: (H, W) standard deviation of a pixel in counts.
+        spots: the frame's strong ones, strongest first.
+        sigma_px: of the PSF; None takes the typical sigma of the strongest spots.
+    """
+    if not len(spots):
+        return None
+    if sigma_px is None:
+        sigma_px = typical_sigma(flattened, spots, noise)
+    rows, columns = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
+    point_like = shape_correlation(flattened, rows, columns, sigma_px) >= POINT_CORRELATION
+    if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
+        return None
+    mask = _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
+    # The filters spread the light of a very bright source.
+    spread = float(np.hypot(sigma_px, WIDEST_RESPONSE * sigma_px))
+    for k in np.flatnonzero(point_like & (spots.significance > BRIGHT_SIGMAS)):
+        radius = spread * (2.0 * np.log(spots.significance[k])) ** 0.5 + 1.0
+        mask |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
+    return PointSources(mask, int(point_like.sum()), sigma_px)
+
+
+def _discs(shape: tuple[int, ...], rows: IntArray, columns: IntArray, radius_px: float) -> BoolArray:
+    """Pixels (H, W) within a radius of the given positions."""
+    reach = np.arange(-int(radius_px), int(radius_px) + 1)
+    down, right = (reach[v] for v in np.nonzero(np.hypot(reach[:, None], reach) <= radius_px))
+    i, j = rows[:, None] + down, columns[:, None] + right
+    inside = (i >= 0) & (i < shape[0]) & (j >= 0) & (j < shape[1])
+    mask = np.zeros(shape, dtype=bool)
+    mask[i[inside], j[inside]] = True
+    return mask

@@ -1,0 +1,120 @@
+"""What tells targets from clutter, on spots of known kind."""
+
+import numpy as np
+import pytest
+
+from csist.frames.clutter import (
+    FEATURES,
+    clutter_features,
+    clutter_table,
+    directional_leads,
+    least_probability,
+    target_probability,
+)
+from csist.frames.contrast import ContrastFrame
+from csist.frames.mask import check_frame
+from csist.frames.measured import FrameRules, measure_frame
+from csist.frames.peaks import Peaks
+from csist.physics.psf import GaussianPSF
+
+NAMES = {name: place for place, name in enumerate(FEATURES)}
+
+
+def features_of(image, x, y, significance=20.0):
+    peaks = Peaks(np.array(x, dtype=float), np.array(y, dtype=float), np.full(len(x), significance), np.zeros(len(x)))
+    return clutter_features(image, peaks, 1e-6, None, np.ones(len(x), dtype=bool))
+
+
+def spot(shape, x, y, flux, sigma=1.2):
+    rows, columns = np.indices(shape)
+    return flux * GaussianPSF(sigma).response(columns - x, rows - y)
+
+
+def textured(shape, seed=0):
+    return np.random.default_rng(seed).normal(0.0, 1.0, shape)
+
+
+def test_a_spot_leads_in_all_directions_and_an_edge_does_not():
+    image = textured((60, 80)) + spot((60, 80), 20, 30, 300.0)
+    image[:, 60] += 30.0  # a wire
+    features = features_of(image, [20, 60], [30, 30])
+    least, usual = features[:, NAMES["least lead"]], features[:, NAMES["usual lead"]]
+    assert least[0] > 2.5 and usual[0] > 2.5
+    assert least[1] < 1.5
+    assert target_probability(features)[0] > target_probability(features)[1] + 0.3
+
+
+def test_a_single_row_is_sharper_than_optics():
+    image = textured((60, 80)) + spot((60, 80), 20, 30, 300.0)
+    image[30, 59:62] += 30.0
+    sharp = features_of(image, [20, 60], [30, 30])[:, NAMES["sharpness"]]
+    assert sharp[0] < 0.6 and sharp[1] > 0.85
+
+
+def test_the_border_counts_in_the_outermost_pixels():
+    image = textured((60, 80))
+    edge = features_of(image, [0, 2, 3, 4, 5, 40], [30] * 6)[:, NAMES["edge"]]
+    np.testing.assert_allclose(edge, [1.0, 1.0, 2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0])
+
+
+def test_every_candidate_of_a_frame_knows_of_its_weak_ones():
+    image = textured((120, 160))
+    x, y = (place.ravel() for place in np.meshgrid(np.arange(10, 150, 20), np.arange(10, 110, 20)))
+    features = features_of(image, x, y, significance=7.0)
+    weak = features[:, NAMES["weak candidates"]]
+    assert (weak == weak[0]).all()
+    strength = 2.0 * features[:, 0] + features[:, 1] + features[:, 2]
+    assert weak[0] == pytest.approx(np.log1p(((strength > 6.0) & (strength <= 9.0)).sum()))
+    peaks = Peaks(x.astype(float), y.astype(float), np.full(len(x), 7.0), np.zeros(len(x)))
+    beside = clutter_features(image, peaks, 1e-6, None, np.zeros(len(x), dtype=bool))
+    assert not beside[:, NAMES["weak candidates"]].any()
+
+
+@pytest.mark.parametrize("factor", [1e-12, 7.0, 1e9])
+def test_features_do_not_depend_on_the_unit_of_the_counts(factor):
+    image = textured((60, 80)) + spot((60, 80), 20, 30, 300.0)
+    image[5:9, 5:9] = np.nan
+    first = features_of(image, [20, 6, 0, 79], [30, 6, 0, 59])
+    peaks = Peaks(*np.array([[20.0, 6.0, 0.0, 79.0], [30.0, 6.0, 0.0, 59.0], [20.0] * 4, [0.0] * 4]))
+    second = clutter_features(factor * image, peaks, factor * 1e-6, None, np.ones(4, dtype=bool))
+    np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-9)
+    assert np.isfinite(first).all()
+
+
+def test_no_candidates_have_no_features():
+    none = Peaks(*np.empty((4, 0)))
+    assert clutter_features(textured((20, 20)), none, 1.0, None, np.empty(0, dtype=bool)).shape == (0, len(FEATURES))
+    assert target_probability(np.empty((0, len(FEATURES)))).shape == (0,)
+    assert directional_leads(textured((20, 20)), none, 1.0, None).shape == (0, 2)
+
+
+def test_the_table_is_that_of_the_features():
+    table = clutter_table()
+    assert table.coefficients.shape == (1 + len(FEATURES),)
+    assert 0.0 < least_probability(1e-9) == table.least_probability < 0.5
+    assert least_probability(1e-6) < least_probability(1e-9)
+    assert least_probability(1e-30) <= 0.9
+
+
+def test_a_target_beside_a_bright_wire_is_a_candidate():
+    rng = np.random.default_rng(3)
+    image = 100.0 + rng.normal(0.0, 1.0, (200, 240)) + spot((200, 240), 150.3, 90.2, 400.0, sigma=1.5)
+    columns = np.arange(240)
+    for shift in (0.0, 6.0, 12.0):  # bright and long enough to fill the tail of the responses
+        rows = 20.0 + shift + 0.6 * columns
+        image += 400.0 * np.exp(-0.5 * (np.arange(200)[:, None] - rows) ** 2)
+    measured = measure_frame(check_frame(image), FrameRules())
+    seen = ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, None)
+    found, _ = seen.candidates(1e-9)
+    assert np.hypot(found.x - 150.3, found.y - 90.2).min() < 1.0
+
+
+def test_the_features_do_not_depend_on_the_false_alarm_rate():
+    rng = np.random.default_rng(5)
+    image = rng.standard_t(2.5, (160, 200)) + spot((160, 200), 90.0, 70.0, 400.0)
+    measured = measure_frame(check_frame(image), FrameRules())
+    seen = ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, None)
+    few, many = (seen.candidates(rate)[0] for rate in (1e-9, 1e-4))
+    assert 0 < len(few) < len(many)
+    features = [seen.clutter_features(peaks)[:, NAMES["weak candidates"]] for peaks in (few, many)]
+    assert features[0][0] == features[1][0]
