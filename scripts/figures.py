@@ -327,11 +327,16 @@ def training(ratio: int) -> Figure:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    each.__name__: each
-    for each in (
-        imaging, ceiling, separation, flux, metric, cost, limits, sequences, psf, completeness, architecture, calibration,
-    )
-} | {"pixel-phase": pixel_phase, **{f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS}}  # fmt: skip
+    **{
+        each.__name__: each
+        for each in (
+            imaging, ceiling, separation, flux, metric, cost, limits, sequences, psf, completeness, architecture,
+            calibration,
+        )
+    },
+    "pixel-phase": pixel_phase,
+    **{f"training-ratio-{ratio}": partial(training, ratio) for ratio in TRAINED_RATIOS},
+}  # fmt: skip
 DIAGRAMS = ("architecture",)
 """Figures of lines and text only, written as SVG."""
 

@@ -87,6 +87,24 @@ def test_what_is_not_stated_follows_from_the_noise() -> None:
     assert low == pytest.approx(4.0 * 2.0 * np.sqrt(4 * np.pi) * 1.1, rel=0.1) and high == pytest.approx(50 * low)
 
 
+def test_an_error_map_decides_what_is_found() -> None:
+    """The same frame with noise that is told to be higher: fewer faint targets; photons of the groups add to it."""
+    plan = InjectionPlan(groups=12, flux=Spread((150.0,)), counts=(1,), seed=2)
+    image, even = frame(), np.full(SKY.shape, 2.0)
+    plain = inject_groups(image, plan, psf=1.1, mode="fast", noise_std=2.0).rows()[0]
+    told = inject_groups(image, plan, psf=1.1, mode="fast", error=even).rows()[0]
+    assert told["completeness"] == pytest.approx(plain["completeness"], abs=0.1)
+    noisy = inject_groups(image, plan, psf=1.1, mode="fast", error=6.0 * even).rows()[0]
+    assert noisy["completeness"] < told["completeness"] - 0.4
+    bright = InjectionPlan(groups=8, flux=Spread((400.0,)), counts=(1,), seed=2)
+    dark, lit = (
+        inject_groups(image, bright, sensor=csist.Sensor(SKY.psf, gain=gain), mode="fast", error=even)
+        for gain in (None, 0.5)
+    )
+    errors = [np.concatenate([each.found.intensity_std for each in found.groups]) for found in (dark, lit)]
+    assert np.median(errors[1]) > 2.0 * np.median(errors[0])  # 200 electrons
+
+
 def test_completeness_is_that_of_the_benchmark_of_injected_groups() -> None:
     real = pytest.importorskip("real.injected")
     image = np.random.default_rng(1).normal(60.0, 3.0, (220, 240))
@@ -165,3 +183,25 @@ def test_only_one_frame_with_a_known_psf_is_taken(tmp_path: Path, capsys: pytest
     for name, said in (("s", "holds 2 images: choose one"), ("w", "is a window"), ("f", "need the PSF")):
         assert main(["inject", str(tmp_path / f"{name}.npy")]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_instrument_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("f.npy", frame())
+    np.save("error.npy", np.full(SKY.shape, 12.0))
+    mask = np.zeros(SKY.shape)
+    mask[:, :60] = 1
+    np.save("mask.npy", mask)
+    Path("camera.toml").write_text('method = "continuous"\nmode = "fast"\npsf-sigma = 1.1\nmask = "mask.npy"\n')
+    given = ["--groups", "6", "--count", "1", "--flux", "150", "--config", "camera.toml"]
+    rows = []
+    for options in (["--error", "error.npy"], ["--gain", "2", "--read-noise", "2"]):
+        assert main(["inject", "f.npy", *given, *options, "-o", "t.csv", "--json", "j.json"]) == 0
+        rows.append(json.loads(Path("j.json").read_text())["rows"][0])
+    assert rows[0]["completeness"] < rows[1]["completeness"]
+    Path("camera.toml").write_text("grups = 3\n")
+    assert main(["inject", "f.npy", *given]) == 2
+    Path("camera.toml").write_text("psf-sigma = 1.1\n")
+    assert main(["inject", "f.npy", *given, "--gain", "-1"]) == 2
+    np.save("error.npy", np.ones((5, 5)))
+    assert main(["inject", "f.npy", *given, "--error", "error.npy"]) == 2

@@ -155,9 +155,34 @@ def test_bad_maps_are_refused(options: dict[str, Any], message: str) -> None:
         csist.unmix(WINDOW, WINDOW_SENSOR, **options)
 
 
-def test_the_crowded_detector_takes_no_map() -> None:
-    with pytest.raises(InputError, match="one noise for all pixels"):
-        unmix_frame(FRAME, psf=1.2, detector="crowded", error=np.ones(FRAME.shape))
+def test_an_even_error_map_says_the_same_as_one_noise_to_the_crowded_detector() -> None:
+    options: dict[str, Any] = {"psf": 1.2, "detector": "crowded"}
+    plain = unmix_frame(FRAME, noise_std=3.0, **options)
+    mapped = unmix_frame(FRAME, error=np.full(FRAME.shape, 3.0), **options)
+    for name in ("x", "y", "intensity", "x_std", "intensity_std", "score"):
+        np.testing.assert_allclose(getattr(mapped.targets, name), getattr(plain.targets, name), rtol=1e-6)
+    np.testing.assert_allclose(mapped.noise, 3.0)
+
+
+def test_errors_of_the_crowded_detector_are_those_of_the_map() -> None:
+    rng, shape = np.random.default_rng(3), (160, 160)
+    grid = 8.0 + 9.0 * np.arange(17)
+    x, y = (each.ravel() + rng.uniform(-1.5, 1.5, 289) for each in np.meshgrid(grid, grid))
+    stars = Targets(x=x, y=y, intensity=np.exp(rng.uniform(*np.log([2e3, 2e4]), 289)))
+    error = np.broadcast_to(np.linspace(2.0, 12.0, shape[1]), shape) * rng.uniform(0.7, 1.4, shape)
+    clean = Sensor(GaussianPSF(1.2), shape=shape, background=50.0, quantised=False).render(stars)
+    image = clean + rng.normal(0.0, 1.0, shape) * error
+    bad = rng.uniform(size=shape) < 0.03
+    image[bad] += 1e4
+    found = unmix_frame(image, psf=1.2, detector="crowded", error=np.where(bad, np.inf, error)).targets
+    distance = np.hypot(found.x - stars.x[:, None], found.y - stars.y[:, None])
+    at = distance.argmin(axis=1)
+    assert (distance.min(axis=1) < 0.5).mean() > 0.98 and len(found) < 295
+    for name in ("x", "y", "intensity"):
+        pulls = (getattr(found, name)[at] - getattr(stars, name)) / getattr(found, f"{name}_std")[at]
+        assert 0.85 < 1.4826 * np.median(np.abs(pulls)) < 1.3
+    left, right = (found.intensity_std[side] for side in (found.x < 40, found.x > 120))
+    assert np.median(right) > 2.5 * np.median(left)
 
 
 def test_no_map_is_no_map() -> None:

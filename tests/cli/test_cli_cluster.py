@@ -123,6 +123,24 @@ def test_same_as_in_one_process(
     assert said[0][0] == ("folder" in inputs)  # the file of NaN
 
 
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("option", ["--at", "--start"])
+def test_positions_of_a_table(run: Run, dask: tuple[str, ...], store: Path, tmp_path: Path, option: str) -> None:
+    make_inputs(tmp_path, store)
+    rows = ["image,frame,x,y", "frames.npy,2,60.7,15.4", "frames.npy,1,23.1,31.0", "stack.npy,3,5.2,4.9"]
+    Path("p.csv").write_text("\n".join([*rows, "stack.npy,11,4.8,5.1", "stack.npy,3,5.0,5.6"]) + "\n")
+    given = ("frames.npy", "stack.npy", option, "p.csv", "--psf-sigma", "1.1", "--mode", "fast")
+    tables = []
+    for command, engine in ((in_one_process, ()), (run, dask)):
+        assert command("unmix", *given, *engine)[0] == 0
+        tables.append(Path("targets.csv").read_bytes())
+    assert tables[0] == tables[1]
+    if option == "--at":
+        assert [line.split(b",")[:3] for line in tables[0].splitlines()[1:]] == [
+            row.encode().split(b",")[:3] for row in [*rows[1:], "stack.npy,11,4.8", "stack.npy,3,5.0"]
+        ]
+
+
 def test_a_grid_method(run: Run, dask: tuple[str, ...], tmp_path: Path) -> None:
     windows(tmp_path / "stack.npy")
     tables = []

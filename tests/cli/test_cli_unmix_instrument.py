@@ -88,6 +88,38 @@ def test_dark_and_flat_are_taken_off(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(column("targets.csv", "x"), expected.x, atol=1e-6)
 
 
+@pytest.mark.parametrize("seconds", [20.0, 60.0, None])
+def test_a_dark_frame_is_scaled_to_the_exposure_time(seconds: float | None, run: Run, tmp_path: Path) -> None:
+    """By the formula of ccdproc's `subtract_dark(scale=True)`: dark * exposure of the image / exposure of the dark."""
+    fits = pytest.importorskip("astropy.io.fits")
+    dark = np.random.default_rng(0).uniform(50.0, 90.0, (60, 90))
+    factor = 1.0 if seconds is None else 60.0 / seconds
+    fits.writeto("a.fits", frame() + factor * dark, fits.Header({"EXPTIME": 60.0}))
+    fits.writeto("dark.fits", dark, fits.Header({} if seconds is None else {"EXPTIME": seconds}))
+    code, out, _ = run("unmix", "a.fits", "--dark", "dark.fits", *FAST)
+    assert code == 0
+    assert ("the dark frame of 20 s is scaled to the image's 60 s" in out) == (seconds == 20.0)
+    expected = csist.unmix_frame(frame(), psf=1.1, mode="fast").targets
+    np.testing.assert_allclose(column("targets.csv", "x"), expected.x, atol=1e-6)
+
+
+def test_a_scaled_dark_frame_is_that_of_ccdproc(tmp_path: Path) -> None:
+    ccdproc = pytest.importorskip("ccdproc")
+    from astropy import units
+    from astropy.io import fits
+    from astropy.nddata import CCDData
+
+    from csist.io import ReadOptions, read_image
+
+    rng = np.random.default_rng(0)
+    image, dark = (CCDData(rng.uniform(1.0, 2.0, (9, 9)), unit=units.adu) for _ in range(2))
+    less = ccdproc.subtract_dark(image, dark, dark_exposure=20 * units.s, data_exposure=60 * units.s, scale=True)
+    for name, values, seconds in (("a", image, 60.0), ("dark", dark, 20.0)):
+        fits.writeto(tmp_path / f"{name}.fits", values.data, fits.Header({"EXPTIME": seconds}))
+    found = read_image(tmp_path / "a.fits", options=ReadOptions(dark=str(tmp_path / "dark.fits")))
+    np.testing.assert_allclose(found[0], less.data)
+
+
 def test_dark_and_flat_are_those_of_ccdproc() -> None:
     ccdproc = pytest.importorskip("ccdproc")
     from astropy import units

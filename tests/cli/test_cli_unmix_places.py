@@ -175,7 +175,10 @@ def test_options_that_do_not_go_together_are_one_line(run: Run, tmp_path: Path) 
     refused(run("unmix", file, *at, "--start", table), "not both")
     refused(run("unmix", file, *at, "--groups", tmp_path / "g.csv"), "--at does not go together with --groups")
     refused(run("unmix", file, *at, "--method", "ista"), "--at does not go together with --method ista")
-    refused(run("unmix", file, "--start", table, "--engine", "dask"), "--start does not go together with --engine dask")
+    refused(run("unmix", file, "--start", table, "--joint", "5"), "--start does not go together with --joint", "move")
+    refused(
+        run("unmix", file, *at, "--joint", "5"), "--at does not go together with --joint", "move from frame to frame"
+    )
     refused(run("unmix", file, *at), "need the PSF", "--psf-sigma")
     refused(run("unmix", file, "--at", tmp_path / "no.csv"), "there is no such file")
     refused(run("unmix", file, "--at", tmp_path / "no.txt"), "a table of targets ends in")

@@ -10,6 +10,7 @@ from csist.frames import unmix_frame
 from csist.frames.bad_lines import bad_lines
 from csist.frames.footprint import outside_footprint
 from csist.frames.line_offsets import line_offsets
+from csist.frames.measured import FrameRules, measure_frame
 from csist.frames.streaks import streaks
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -227,3 +228,29 @@ def test_offsets_are_measured():
     assert step is not None
     assert np.ptp(step[1]) == pytest.approx(500.0, abs=5.0)
     assert not step[0].any()
+
+
+@pytest.mark.parametrize("sky", [0.02, 0.5, 3.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_numbers_of_photons_have_photon_noise(sky: float, seed: int) -> None:
+    """Whole numbers whose scatter is that of so many photons: no bright star is split to fit its own noise."""
+    rng = np.random.default_rng(seed)
+    grid = np.array([14.0, 36.0, 58.0, 80.0])
+    x, y = (each.ravel() + rng.uniform(-3.0, 3.0, 16) for each in np.meshgrid(grid, grid))
+    stars = Targets(x=x, y=y, intensity=np.linspace(200.0, 2000.0, 16))
+    light = Sensor(GaussianPSF(1.2), shape=(96, 96), background=sky, quantised=False).render(stars)
+    found = unmix_frame(rng.poisson(light), psf=1.2, mode="fast").targets
+    distance = np.hypot(found.x - x[:, None], found.y - y[:, None])
+    at = distance.argmin(axis=1)
+    assert (distance.min(axis=1) < 0.4).all()
+    assert (found.score > 0.2).sum() <= 17
+    assert np.median(np.abs(found.intensity[at] - stars.intensity) / np.sqrt(stars.intensity)) < 1.5
+
+
+def test_whole_numbers_with_other_noise_are_not_taken_for_photons() -> None:
+    dark = np.random.default_rng(0).normal(100.0, 3.0, (64, 64)).round()
+    assert not measure_frame(dark, FrameRules()).counts_photons
+    assert not measure_frame(dark - 110.0, FrameRules()).counts_photons
+    photons = np.random.default_rng(0).poisson(4.0, (64, 64)).astype(float)
+    assert measure_frame(photons, FrameRules()).counts_photons
+    assert not measure_frame(photons * 1.5, FrameRules()).counts_photons

@@ -31,7 +31,7 @@ from csist.methods.continuous.rounding import NOT_EXACT
 from csist.methods.continuous.tempering import Groups, Ladder, Laws, temper_stack
 from csist.methods.continuous.templates import draw_templates
 from csist.metrics import count_accuracy, cso_map, expected_calibration_error
-from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF
+from csist.physics.psf import AiryPSF, GaussianPSF, SampledPSF, lone_significance
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Flag, Targets
@@ -397,6 +397,22 @@ def test_flat_prior_takes_faint_and_bright() -> None:
     order = found.intensity.argsort()
     assert found.x[order] == pytest.approx(scene.x, abs=0.25)
     assert found.intensity[order][1] == pytest.approx(40_000, rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["fast", "accurate"])
+@pytest.mark.parametrize("snr", [8.0, 12.0])
+def test_faint_fluxes_do_not_remember_where_the_chains_started(snr: float, mode: str) -> None:
+    """Starts were kept 1e-4 of the flux range from its lower bound: 10 standard errors with the flat prior."""
+    sensor, rng = Sensor(GaussianPSF(1.3), shape=(15, 15), read_noise=3.0, quantised=False), np.random.default_rng(5)
+    flux = snr * 3.0 / lone_significance(sensor.psf)
+    scenes = [Targets(x=[x], y=[y], intensity=[flux]) for x, y in rng.uniform(6.5, 7.5, (100, 2))]
+    images = np.stack([sensor.observe(scene, rng) for scene in scenes])
+    found = Continuous(sensor=sensor, noise_std=3.0, background="surface", mode=mode).predict(images)
+    one = [each for each in found if len(each) == 1]
+    assert len(one) > 90
+    pulls = np.array([(each.intensity[0] - flux) / each.intensity_std[0] for each in one])
+    assert abs(pulls.mean()) < 0.35
+    assert 0.7 < np.sqrt((pulls**2).mean()) < 1.3
 
 
 def test_unknown_background_is_fitted() -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from csist.app.settings import working_methods
 from csist.app.uploads import open_upload
 from csist.checks import InputError, check_not_negative, check_positive, check_ratio
-from csist.frames.options import DETECTORS, MEASURED_PSFS, FrameOptions, check_false_alarm_rate
+from csist.frames.options import DETECTORS, MEASURED_PSFS, check_false_alarm_rate
+from csist.instrument import DETECTOR_CHECKS, Instrument
 from csist.io import ImageStack, targets_table
 from csist.physics.psf import GaussianPSF
-from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.unmixing import check_frame_method, unmix
-from csist.windows import default_sensor, is_window
+from csist.windows import is_window
 
 
 def _number(name: str, text: str) -> float:
@@ -125,10 +125,18 @@ class Options:
         return ScenePrior.named(self.given["prior"]) if "prior" in self.given else None
 
     @property
-    def detector_values(self) -> dict[str, Any]:
-        """Fields of the sensor that are given."""
-        names = {"gain": "gain", "read-noise": "read_noise", "saturation": "saturation"}
-        return {field: self.given[name] for name, field in names.items() if name in self.given}
+    def instrument(self) -> Instrument:
+        """What the options state of the instrument."""
+        given = self.given
+        psf, sigma = given.get("psf"), given.get("psf-sigma")
+        names = {name: name.replace("_", "-") for name in DETECTOR_CHECKS}
+        return Instrument(
+            psf=None if sigma is None else GaussianPSF(sigma),
+            psf_measured=psf,
+            background=given.get("background"),
+            noise_std=given.get("noise-std"),
+            detector={field: given[name] for field, name in names.items() if name in given},
+        )
 
 
 def rows_of(path: Path, options: Options) -> list[dict[str, Any]]:
@@ -153,19 +161,9 @@ def rows_of(path: Path, options: Options) -> list[dict[str, Any]]:
 def _unmix_windows(stack: ImageStack, options: Options) -> list[Any]:
     from csist.methods.table import abilities
 
-    given, images = options.given, stack[:]
-    sensor = stack.sensor
-    if sensor is None:
-        # The noise is estimated: the read noise alone would leave out that of a sky.
-        sensor = replace(stack.header.applied(default_sensor(images, stack.data.dtype)), read_noise=0.0)
-    if "psf-sigma" in given:
-        sensor = replace(sensor, psf=GaussianPSF(given["psf-sigma"]))
-    if "background" in given:
-        sensor = replace(sensor, background=given["background"])
-    sensor = replace(sensor, **options.detector_values)
-    noise_std = given.get("noise-std")
-    if noise_std is None and ("read-noise" in given or stack.sensor is not None):
-        noise_std = sensor.pixel_noise
+    given, images, instrument = options.given, stack[:], options.instrument
+    sensor = instrument.window_sensor(stack, images, stack.data.dtype)
+    noise_std = instrument.window_noise(stack, sensor)
     more: dict[str, Any] = {"mode": given["mode"]} if "mode" in given else {}
     if abilities(options.method).grid and "ratio" in given:
         more["ratio"] = given["ratio"]
@@ -180,19 +178,9 @@ def _unmix_frames(stack: ImageStack, options: Options) -> list[Any]:
     from csist.frames import solve_frame
 
     check_frame_method(options.method)
-    given, sensor = options.given, stack.sensor
-    partly = sensor is None and (stack.header.states_sensor or bool(options.detector_values))
-    if partly:
-        sensor = stack.header.applied(Sensor())
-    if sensor is not None:
-        sensor = replace(sensor, **options.detector_values)
-    noise_std = given.get("noise-std")
-    if noise_std is None and sensor is not None and sensor.gain is None:
-        noise_std = given.get("read-noise")
+    given = options.given
     names = {"mode": "mode", "detector": "detector", "false-alarm-rate": "false_alarm_rate"}
-    frame_options = FrameOptions.of(
-        sensor=sensor, sensor_has_psf=not partly, prior=options.prior, noise_std=noise_std,
-        psf=given.get("psf", given.get("psf-sigma")),
-        **{field: given[name] for name, field in names.items() if name in given},
-    )  # fmt: skip
+    frame_options = options.instrument.frame_options(
+        stack, prior=options.prior, **{field: given[name] for name, field in names.items() if name in given}
+    )
     return [solve_frame(stack[number], frame_options).targets for number in range(len(stack))]

@@ -1,10 +1,14 @@
-"""Configuration files of `csist unmix`: its options in TOML, read before the command line, which goes before them."""
+"""Configuration files of `csist unmix`: its options in TOML, read before the command line, which goes before them.
+
+Commands that share its options take the same files, and leave out what is for `csist unmix` alone.
+"""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -37,18 +41,34 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         InputError: if it cannot be read, is not TOML, or sets an option that there is not.
     """
     if path is not None:
-        values = read_config(path, _options(context), _kinds(context))
+        values = read_config(path, str(context.info_name), _options(context), _kinds(context), _names_of_unmix(context))
         context.default_map = {**(context.default_map or {}), **values}
     return path
 
 
-def read_config(path: Path, options: dict[str, Any], kinds: dict[str, type]) -> dict[str, Any]:
+def _names_of_unmix(context: typer.Context) -> set[str]:
+    """Names of the options of `csist unmix`."""
+    command = _unmix_command(context)
+    return set() if command is None else set(_options(type(context)(command, info_name=COMMAND)))
+
+
+def _unmix_command(context: typer.Context) -> Any:
+    """The command `csist unmix`, given the context of any command; None where there is none."""
+    parent = context.parent
+    return None if parent is None else parent.command.get_command(parent, COMMAND)  # type: ignore[attr-defined]
+
+
+def read_config(
+    path: Path, command: str, options: dict[str, Any], kinds: dict[str, type], others: Collection[str] = ()
+) -> dict[str, Any]:
     """Values of the options that a file sets, by parameter.
 
     Args:
         path: the file.
+        command: name of the command.
         options: parameters of the command by the names of its options, without dashes in front.
         kinds: type of each parameter.
+        others: options that a file may hold for another command; they are left out.
 
     Raises:
         InputError: if it cannot be read, is not TOML, or sets an option that there is not.
@@ -66,10 +86,12 @@ def read_config(path: Path, options: dict[str, Any], kinds: dict[str, type]) -> 
     found = {}
     for key, value in table.items():
         name = key.replace("_", "-")
+        if name not in options and name in others:
+            continue
         if name not in options:
             close = difflib.get_close_matches(name, options, 1)
-            hint = f"did you mean {close[0]}?" if close else f"`csist {COMMAND} --help` lists the options"
-            raise InputError(f"{path} sets {key!r}, which is no option of csist {COMMAND}: {hint}")
+            hint = f"did you mean {close[0]}?" if close else f"`csist {command} --help` lists the options"
+            raise InputError(f"{path} sets {key!r}, which is no option of csist {command}: {hint}")
         if isinstance(value, dict | list) or not _fits(value, kinds[str(options[name].name)]):
             raise InputError(f"{path} sets {key} to {str(value)[:60]!r}: {_kind(options[name], kinds)} is needed")
         found[str(options[name].name)] = value if isinstance(value, bool) else str(value)
@@ -145,8 +167,7 @@ def init_config(
     check_writable(path, (".toml",))
     if path.exists() and not force:
         raise InputError(f"cannot write {path}: it exists, give another name or --force")
-    parent = context.parent
-    command = None if parent is None else parent.command.get_command(parent, COMMAND)  # type: ignore[attr-defined]
+    command = _unmix_command(context)
     if command is None:
         raise InputError(f"csist has no command {COMMAND}")
     write_text(config_text(type(context)(command, info_name=COMMAND)), path)

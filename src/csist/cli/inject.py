@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csist.checks import InputError
+from csist.cli.config import ConfigOption
 from csist.cli.options import (
     ChannelOption,
+    DarkOption,
     DetectorOption,
+    ErrorOption,
     FalseAlarmOption,
+    FlatOption,
     FramesOption,
+    GainOption,
     HduOption,
     JsonOption,
+    MaskOption,
     MaxPixelsOption,
     ModeOption,
     NoiseOption,
@@ -25,8 +31,11 @@ from csist.cli.options import (
     PlotOption,
     PriorOption,
     PsfSigmaOption,
+    ReadNoiseOption,
     RoiOption,
+    SaturationOption,
     SensorOption,
+    WeightOption,
 )
 from csist.cli.output import check_outputs, interval_cell, make_console, number, print_figures, progress, write_json
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
@@ -82,14 +91,25 @@ def inject(
     frames: FramesOption = None,
     roi: RoiOption = None,
     max_pixels: MaxPixelsOption = None,
+    error: ErrorOption = None,
+    weight: WeightOption = None,
+    mask: MaskOption = None,
+    dark: DarkOption = None,
+    flat: FlatOption = None,
+    gain: GainOption = None,
+    read_noise: ReadNoiseOption = None,
+    saturation: SaturationOption = None,
     plot: PlotOption = None,
     json_target: JsonOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Put simulated groups of targets into a frame, unmix it with the same options, and report how well they are found.
 
     Completeness, purity, bias of positions and fluxes, and calibration are given by flux and separation. The groups are
-    injected in several passes, far from one another. The frame itself is not changed.
+    injected in several passes, far from one another. The frame itself is not changed. A configuration file of
+    `csist unmix` can be used, too.
     """
+    del config  # read before the others, see `csist.cli.config`
     from csist.injection import InjectionPlan, inject_into
     from csist.io import check_form, split_selector, write_table
 
@@ -127,8 +147,23 @@ def inject(
             temporal=None,
             joint=None,
             workers=workers,
+            gain=gain,
+            read_noise=read_noise,
+            saturation=saturation,
             reading=make_reading(
-                hdu=hdu, channel=channel, plane=plane, page=page, frames=frames, roi=roi, max_pixels=max_pixels
+                hdu=hdu,
+                channel=channel,
+                plane=plane,
+                page=page,
+                frames=frames,
+                roi=roi,
+                max_pixels=max_pixels,
+                error=error,
+                weight=weight,
+                mask=mask,
+                dark=dark,
+                flat=flat,
+                saturation=saturation,
             ),
         )
     )
@@ -137,7 +172,11 @@ def inject(
     (_, frame), *_ = sequence
     with progress() as report:
         result = inject_into(
-            frame, plan, settings.frame_options(sequence), lambda done, total: report("injected groups", done, total)
+            frame,
+            plan,
+            settings.frame_options(sequence),
+            lambda done, total: report("injected groups", done, total),
+            sequence.error(0),
         )
     rows = result.rows()
     seconds = time.perf_counter() - started
@@ -150,7 +189,7 @@ def inject(
     if json_target is not None:
         write_json(_figures(result, rows, image, seconds), json_target)
     if json_target != "-":
-        _report(result, rows, [*sequence.notes, *settings.header_notes(sequence)], seconds)
+        _report(result, rows, [*sequence.notes, *settings.instrument.notes(sequence)], seconds)
 
 
 def read_spread(option: str, text: str) -> Spread:

@@ -27,17 +27,16 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose_detector(frame: ContrastFrame, one_noise: bool = True) -> Choice:
+def choose_detector(frame: ContrastFrame) -> Choice:
     """The detector for a frame: "crowded" for dense point sources, "matched" for white noise, else "contrast".
 
     The matched filter needs the PSF; where it is not known, "contrast" looks for spots of all usual sizes.
 
     Args:
         frame: the frame as the contrast detector sees it.
-        one_noise: whether all pixels have one noise, without which a frame cannot be fitted as crowded.
     """
     sources = frame.sources
-    if one_noise and sources is not None and sources.number >= FEWEST_CROWDED:
+    if sources is not None and sources.number >= FEWEST_CROWDED:
         covered = sources.number * np.pi * (2.0 * sources.sigma_px + 0.5) ** 2 / frame.valid.sum()
         if covered >= CROWDED_SHARE:
             return Choice(CROWDED, f"{sources.number} point sources cover {min(covered, 1.0):.0%} of the frame")

@@ -96,9 +96,9 @@ def unmix_crowded(
         if frame.measured:
             frame = replace(frame, noise_std=_left_over(frame, patches, fit))
     if not len(fit.targets):
-        return Targets.empty(), PatchBackground(frame.shape, fit.nodes, frame.noise_std)
+        return Targets.empty(), PatchBackground(frame.shape, fit.nodes, frame.noise_std, frame.error)
     fit = _prune(frame, patches, _fit(frame, patches, fit, LAST_STEPS), threshold)
-    background = PatchBackground(frame.shape, fit.nodes, frame.noise_std)
+    background = PatchBackground(frame.shape, fit.nodes, frame.noise_std, frame.error)
     errors = _errors(frame, *_state(frame, patches, fit)[1:], fit)
     x, y, flux = fit.targets.T
     z = flux / errors[:, 2]

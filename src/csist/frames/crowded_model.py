@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array, kron
@@ -34,6 +34,8 @@ class CrowdedFrame:
         gain: electrons per count, None for no shot noise of the targets.
         psf_error: error of the PSF as a share of the light in a pixel.
         measured: whether the noise is measured again on the residual of every pass, `noise_std` being a first guess.
+        error: (H, W) standard deviation of each pixel in counts if it is known, photons of the targets included;
+            `noise_std` is a typical one then.
     """
 
     image: FloatArray
@@ -43,6 +45,7 @@ class CrowdedFrame:
     gain: float | None
     psf_error: float
     measured: bool = False
+    error: FloatArray | None = None
 
     @classmethod
     def of(cls, frame: MeasuredFrame, psf: FramePSF, gain: float | None) -> CrowdedFrame:
@@ -52,9 +55,10 @@ class CrowdedFrame:
             valid=~(frame.pixels.masked | frame.pixels.saturated),
             psf=psf.psf,
             noise_std=float(np.median(frame.background.noise)),
-            gain=gain,
+            gain=gain if frame.error is None else None,
             psf_error=psf.error,
             measured=frame.noise_measured,
+            error=frame.error,
         )
 
     @property
@@ -70,7 +74,8 @@ class CrowdedFrame:
     def weight(self, light: FloatArray) -> FloatArray:
         """Inverse standard deviation (H, W) of a pixel, given the light of the targets; 0 where not valid."""
         light = np.maximum(light, 0.0)
-        variance = self.noise_std**2 + (self.psf_error * light) ** 2
+        dark = self.noise_std if self.error is None else self.error
+        variance = dark**2 + (self.psf_error * light) ** 2
         if self.gain is not None:
             variance += light / self.gain
         return np.where(self.valid, 1.0 / np.sqrt(variance), 0.0)
@@ -91,22 +96,24 @@ class CrowdedFit:
 
 @dataclass(frozen=True, eq=False)
 class PatchBackground:
-    """Background of bilinear patches, and a noise that is the same all over the frame.
+    """Background of bilinear patches, and the noise.
 
     Args:
         shape: (rows, columns) of the frame.
         nodes: (m,) background at the nodes of `background_patches`, in counts.
         noise_std: noise of a pixel without a target, in counts.
+        error: (H, W) standard deviation of each pixel in counts; None where all have that noise.
     """
 
     shape: tuple[int, int]
     nodes: FloatArray
     noise_std: float
+    error: FloatArray | None = field(default=None, repr=False)
 
     def spread(self) -> Background:
         """Level and noise of each pixel."""
         level = (background_patches(self.shape) @ self.nodes).reshape(self.shape)
-        return Background(level, np.full(self.shape, self.noise_std))
+        return Background(level, np.full(self.shape, self.noise_std) if self.error is None else self.error)
 
     def compact(self) -> PatchBackground:
         """The background itself, which takes little memory."""

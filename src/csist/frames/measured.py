@@ -12,7 +12,7 @@ import numpy as np
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.background import Background, box_sides, estimate_background, noise_floor
-from csist.frames.mask import PixelKind, PixelMask, lone_share, mask_pixels
+from csist.frames.mask import PixelKind, PixelMask, is_whole_numbered, lone_share, mask_pixels
 from csist.frames.options import FrameOptions
 from csist.frames.streaks import streaks
 from csist.physics.psf import PSF, equivalent_sigma, lone_significance, outer_response
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 FAINT_WING = 0.5
 """Light of a target, in units of the noise of a pixel, below which it may be left out of the window."""
+PHOTON_NOISE = (0.6, 1.7)
+"""Bounds of the variance in the dark, in units of the level there, of a frame whose values are numbers of photons."""
 UNDERRATED = 1.1
 """Ratio of the noise that a sensor has at least to the measured one, up to which the measured one stands."""
 
@@ -93,6 +95,15 @@ class MeasuredFrame:
         if self.pixels.masked.any():
             flattened[self.pixels.masked] = np.nan
         return flattened
+
+    @cached_property
+    def counts_photons(self) -> bool:
+        """Whether the values may be numbers of photons: whole, none below 0, with the noise of so many in the dark."""
+        if self.error is not None or np.nanmin(self.image) < 0.0 or not is_whole_numbered(self.image):
+            return False
+        level, variance = float(np.median(self.background.level)), float(np.median(self.background.noise)) ** 2
+        # Below one photon a pixel, the level is a median of 0 and the noise that of rounding.
+        return PHOTON_NOISE[0] * level <= variance <= PHOTON_NOISE[1] * max(level, 1.0)
 
     @cached_property
     def filled(self) -> FloatArray:

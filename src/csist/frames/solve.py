@@ -36,13 +36,15 @@ from csist.frames.wings import without_wings
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 from csist.windows import check_error, leave_out
 
 logger = logging.getLogger(__name__)
 
 GUESSED_PSF_ERROR = 0.2
 """Error of a guessed PSF as a share of the light in a window's brightest pixel."""
+MOSTLY_POOR, STILL_POOR = 0.5, 0.5
+"""Share of blobs with a poor fit from which the noise of photons is tried, and the share of these that may remain."""
 CROWDED_PSF_ERROR = 0.05
 """The same of the Gaussian that fits the many spots of a crowded frame."""
 
@@ -112,10 +114,6 @@ def solve_frame(
     rules = FrameRules.of(options)
     noise_map = check_error(error, frame.shape)
     if noise_map is not None:
-        if options.detector == CROWDED:
-            raise InputError(
-                "the crowded detector has one noise for all pixels: give an error map to contrast or matched"
-            )
         frame, noise_map = leave_out(frame[None], noise_map)[0], noise_map[0]
     if frame.size > LARGEST_PIXELS:
         psf = _measured_in_tiles(frame, rules, options) or _given_psf(options)
@@ -233,7 +231,7 @@ def _solve_part(
     seen = ContrastFrame.of(image, frame.background, frame.pixels.masked, known)
     choice = Choice(options.detector, "asked for")
     if options.detector == AUTO:
-        choice = choose_detector(seen, one_noise=error is None)
+        choice = choose_detector(seen)
     logger.info("detector: %s (%s)", choice.detector, choice.reason)
     if choice.detector == CROWDED:
         return _solve_crowded(frame, seen, psf, options, choice)
@@ -247,8 +245,33 @@ def _solve_part(
         psf = guess_psf(frame, peaks, options.psf_error)
     peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
-    targets, groups = BlobSolver(windows, options.workers or os.cpu_count() or 1, progress).solve()
+    targets, groups = _solve_blobs(windows, progress)
     return _result(frame, frame.background, psf, Detection(*choice, threshold), targets, groups)
+
+
+def _solve_blobs(windows: WindowSolver, progress: Progress | None) -> tuple[Targets, list[FrameGroup]]:
+    """Targets and groups of all blobs of a frame.
+
+    Where the values may be numbers of photons, and most blobs have more noise than the dark, the noise of their own
+    photons is tried.
+    """
+    options = windows.options
+    workers = options.workers or os.cpu_count() or 1
+    targets, groups = BlobSolver(windows, workers, progress).solve()
+    poor = _poor_share(groups)
+    if poor < MOSTLY_POOR or options.gain is not None or not windows.frame.counts_photons:
+        return targets, groups
+    photons = replace(options, sensor=replace(options.sensor or Sensor(), gain=1.0))
+    again = BlobSolver(replace(windows, options=photons), workers, progress).solve()
+    if _poor_share(again[1]) > poor * STILL_POOR:
+        return targets, groups
+    logger.info("values are numbers of photons")
+    return again
+
+
+def _poor_share(groups: list[FrameGroup]) -> float:
+    """Share of the groups that point targets do not explain."""
+    return sum(Flag.POOR_FIT in group.flags for group in groups) / max(len(groups), 1)
 
 
 def _solve_crowded(

@@ -231,8 +231,8 @@ def _mapped(content: Content, path: Path, options: ReadOptions, notes: list[str]
     return with_maps(content, path, options, partial(_map_values, max_pixels=options.max_pixels), notes)
 
 
-def _map_values(path: Path, unit: str | None, *, max_pixels: int) -> NDArray[Any]:
-    """Values of a map, (H, W) or (N, H, W); unlike those of an image they may be infinite.
+def _map_values(path: Path, unit: str | None, *, max_pixels: int) -> Content:
+    """A map, (H, W) or (N, H, W); unlike those of an image its values may be infinite.
 
     Raises:
         InputError: if the file is of another format or holds no image.
@@ -241,7 +241,8 @@ def _map_values(path: Path, unit: str | None, *, max_pixels: int) -> NDArray[Any
     if kind not in _READERS:
         raise InputError(f"cannot read {path}: {FORMATS.removesuffix(' and video')} can be read as a map")
     with reading(path):
-        values = np.asarray(_READERS[kind](path, ReadOptions(hdu=unit, max_pixels=max_pixels), []).data[:])
+        found = _READERS[kind](path, ReadOptions(hdu=unit, max_pixels=max_pixels), [])
+        values = np.asarray(found.data[:])
     if values.dtype.kind not in "buif" or values.ndim not in (2, 3):
         raise InputError(f"cannot read {path}: a map is an array (H, W) or (N, H, W) of real numbers")
-    return values
+    return replace(found, data=values)

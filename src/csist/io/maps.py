@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
@@ -18,8 +17,8 @@ from csist.io.formats import Content, ReadOptions, image_kind, split_selector
 OF_CCD_DATA = ("UNCERT", "UNCERTAINTY")
 """Units whose kind (deviation, variance or inverse variance) is written in their header."""
 
-Reader = Callable[[Path, str | None], NDArray[Any]]
-"""Values of a file, (H, W) or (N, H, W), and of the unit with a name where one is given."""
+Reader = Callable[[Path, str | None], Content]
+"""What a file holds, (H, W) or (N, H, W), and of the unit with a name where one is given."""
 
 
 def with_maps(content: Content, path: Path, options: ReadOptions, read: Reader, notes: list[str]) -> Content:
@@ -40,15 +39,34 @@ def with_maps(content: Content, path: Path, options: ReadOptions, read: Reader, 
     if options.error is not None or options.weight is not None:
         error = _read_noise(content, path, options, read)
     if options.mask is not None:
-        declared = _read_map("mask", options.mask, path, shape, read)[0]
+        declared = _read_map("mask", options.mask, path, shape, read)[0].data
         bad = np.broadcast_to(np.nan_to_num(np.asarray(declared, np.float64), nan=1.0) != 0.0, shape)
         mask = bad if mask is None else mask | bad
         notes.append(f"{int(np.count_nonzero(bad))} pixels are masked by {options.mask}")
     if options.dark is not None:
-        dark = np.asarray(_read_map("dark", options.dark, path, shape, read)[0], np.float64)
+        dark = _exposed_alike(_read_map("dark", options.dark, path, shape, read)[0], content.header.exposure_s, notes)
     if options.flat is not None:
-        flat = unit_flat(np.asarray(_read_map("flat", options.flat, path, shape, read)[0], np.float64), options.flat)
+        flat = unit_flat(
+            np.asarray(_read_map("flat", options.flat, path, shape, read)[0].data, np.float64), options.flat
+        )
     return content.with_maps(error=error, mask=mask, dark=dark, flat=flat)
+
+
+def _exposed_alike(dark: Content, exposure_s: float | None, notes: list[str]) -> FloatArray:
+    """Values of a dark frame, scaled to the exposure time of an image where both files state theirs.
+
+    Args:
+        dark: the dark frame.
+        exposure_s: of the image in s; None where it is not known.
+        notes: gets what the user should know.
+    """
+    values, own = np.asarray(dark.data, np.float64), dark.header.exposure_s
+    if exposure_s is None or own is None or exposure_s == own:
+        return values
+    notes.append(
+        f"the dark frame of {own:g} s is scaled to the image's {exposure_s:g} s: right where it holds no bias level"
+    )
+    return values * (exposure_s / own)
 
 
 def unit_flat(flat: FloatArray, name: str) -> FloatArray:
@@ -84,7 +102,7 @@ def _read_noise(content: Content, path: Path, options: ReadOptions, read: Reader
     if kind == "error" and str(text).upper() in OF_CCD_DATA and content.error is not None:
         return content.error
     values, unit = _read_map(kind, str(text), path, content.data.shape, read)
-    numbers = np.asarray(values, np.float64)
+    numbers = np.asarray(values.data, np.float64)
     if (numbers < 0.0).any():
         what = "standard deviations" if kind == "error" else "inverse variances"
         raise InputError(f"{kind} {text} must hold {what} >= 0, got {float(np.nanmin(numbers)):.6g}")
@@ -95,20 +113,21 @@ def _read_noise(content: Content, path: Path, options: ReadOptions, read: Reader
     return np.where(usable, found, np.inf)
 
 
-def _read_map(kind: str, text: str, path: Path, shape: tuple[int, ...], read: Reader) -> tuple[NDArray[Any], str]:
-    """Values of a map, (H, W) or of the image's shape, and the name of its FITS unit."""
+def _read_map(kind: str, text: str, path: Path, shape: tuple[int, ...], read: Reader) -> tuple[Content, str]:
+    """A map, (H, W) or of the image's shape, and the name of its FITS unit."""
     given, unit = split_selector(text)
     if not given.is_file() and re.fullmatch(r"\w+(,\d+)?", text) and image_kind(path) == "fits":
         given, unit = path, text
     elif not given.is_file():
         raise InputError(f"cannot read {kind} {text}: there is no such file" + (
             ", nor is it the name of a FITS unit" if image_kind(path) == "fits" else ""))  # fmt: skip
-    values = read(given, unit)
+    found = read(given, unit)
+    values = found.data
     if values.shape[0] == 1 and values.ndim == 3 and values.shape != shape:
         values = values[0]
     if values.shape not in (shape, shape[-2:]):
         raise InputError(f"{kind} {text} has the shape {values.shape}, {path} has {tuple(shape)}: they must be alike")
-    return values, (unit or "").upper().partition(",")[0]
+    return replace(found, data=values), (unit or "").upper().partition(",")[0]
 
 
 def usable_pixels(error: FloatArray | None, mask: BoolArray | None) -> BoolArray | None:

@@ -19,10 +19,11 @@ from uuid import uuid4
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, above_score, empty_text, image_name, in_file
 from csist.cli.unmix.files import OpenFile, check_frames, further_columns
-from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame
+from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame, with_places
 from csist.cli.unmix.measured import Measured, measured_windows
+from csist.cli.unmix.places import WindowPlaces
 from csist.cli.unmix.settings import Settings
-from csist.cli.unmix.windows import settle_windows, store_truths, unmix_windows, whole_batches, window_view
+from csist.cli.unmix.windows import settle_windows, solve_block, store_truths, whole_batches, window_view
 from csist.cluster import ClusterError, Task, submit_ahead
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[St
                     "or save its frames as images"
                 )
             stack = read_image(path, name, settings.reading)
-            notes = [*stack.notes, *settings.header_notes(stack)]
+            notes = [*stack.notes, *settings.instrument.notes(stack)]
             yield (file, None), (stack.shape, notes, further_columns(stack, settings))
             if is_window(stack.shape):
                 yield from _window_steps(file, stack, settings, run, notes)
@@ -182,7 +183,7 @@ def _slices(stack: ImageStack, images: int) -> Iterator[Slice]:
 def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str, notes: list[str]) -> Iterator[Step]:
     recipe, psf = settle_windows(stack, settings, notes)[1:]
     method = _method(run, **recipe)  # what cannot be made shows here, not on a worker
-    truths = store_truths(stack)
+    truths, places = store_truths(stack), WindowPlaces.of(stack, settings)
     known = measured_windows(stack, settings, recipe["sensor"], recipe.get("noise_std"))
 
     def draw(image: FloatArray, index: int, found: Targets, _: Solved) -> View:
@@ -190,7 +191,8 @@ def _window_steps(file: int, stack: ImageStack, settings: Settings, run: str, no
         return window_view(image_name(stack.name, "image", index, len(stack)), image, found, recipe["sensor"], truth)
 
     for part in _slices(stack, whole_batches(method, WINDOWS_PER_TASK)):
-        yield (file, _Part(part, draw, psf, known)), Task(_unmix_windows, (part, run, recipe))
+        own = places.part(slice(part.start, part.stop))
+        yield (file, _Part(part, draw, psf, known)), Task(_unmix_windows, (part, run, recipe, own))
 
 
 def _frame_steps(file: int, stack: ImageStack, settings: Settings, notes: list[str]) -> Iterator[Step]:
@@ -206,7 +208,8 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings, notes: list[s
         return frame_view(image_name(stack.name, "frame", index, len(stack)), image, solved)
 
     for part in _slices(stack, 1):
-        yield (file, _Part(part, draw, psf)), Task(_unmix_frame, (part, len(stack), options))
+        own, at = with_places(options, stack, stack.name, part.start, settings)
+        yield (file, _Part(part, draw, psf)), Task(_unmix_frame, (part, len(stack), own, at))
 
 
 # --- on a worker ------------------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ def _method(run: str, **recipe: Any) -> Any:
     return create_method(**recipe)
 
 
-def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> Solved:
+def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any], places: WindowPlaces) -> Solved:
     images = part.read()
     try:
         method = _method(run, **recipe)
@@ -231,9 +234,9 @@ def _unmix_windows(part: Slice, run: str, recipe: dict[str, Any]) -> Solved:
         raise ClusterError(
             f"the worker on {socket.gethostname()} cannot build the method, but this machine can: {error}"
         ) from error
-    return unmix_windows(method, images, part.start, part.errors())
+    return solve_block(method, recipe.get("noise_std", 0.0), images, part.start, part.errors(), places=places)
 
 
-def _unmix_frame(part: Slice, count: int, options: FrameOptions) -> Solved:
+def _unmix_frame(part: Slice, count: int, options: FrameOptions, at: FloatArray | None) -> Solved:
     frame, error = part.read()[0], part.errors()
-    return unmix_frame(frame, part.start, count, options, None if error is None else error[0])
+    return unmix_frame(frame, part.start, count, options, None if error is None else error[0], at=at)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,32 +51,22 @@ from csist.cli.options import (
 )
 from csist.cli.output import (
     FAILURE,
-    INTERNAL_ERROR,
-    InterruptedRunError,
     check_outputs,
     complain,
     progress,
-    show_traceback,
-    uninterrupted,
     write_json,
 )
-from csist.cli.unmix.files import OpenFile, open_file
 from csist.cli.unmix.frames import TrackRows
 from csist.cli.unmix.joint import JointRows
-from csist.cli.unmix.pictures import Picture, pictures
+from csist.cli.unmix.pictures import pictures
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
 from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summary
-from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
-from csist.cluster import ClusterError
+from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
+from csist.cli.unmix.settings import Options, make_reading, make_settings
 from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
-    from distributed import Client
-
-    from csist.cli.unmix.blocks import Block
-    from csist.io import TableWriter
-
-Item = TypeVar("Item")
+    pass
 
 
 def unmix(
@@ -95,6 +82,12 @@ def unmix(
         typer.Option("--format", help="Write the table for: thunderstorm, picasso (.hdf5), trackmate or napari."),
     ] = None,
     regions: Annotated[Path | None, typer.Option("--regions", help="Targets as DS9 regions (.reg).")] = None,
+    residual: Annotated[
+        Path | None, typer.Option("--residual", help="What targets and background leave of each image (.fits or .tif).")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Light of the targets and background of each image (.fits or .tif).")
+    ] = None,
     method: Annotated[str, typer.Option("--method", help="See `csist methods`.")] = "continuous",
     mode: ModeOption = None,
     prior: PriorOption = None,
@@ -229,11 +222,14 @@ def unmix(
                 at,
                 start,
                 {
-                    "--engine dask": engine == "dask",
-                    "--joint": joint is not None,
-                    f"--method {method}": method != "continuous",
-                    "--groups": at is not None and groups is not None,
-                    "--tracks": at is not None and tracks is not None,
+                    option: reason
+                    for option, is_given, reason in (
+                        ("--joint", joint is not None, "whose targets move from frame to frame"),
+                        (f"--method {method}", method != "continuous", "which takes no positions"),
+                        ("--groups", at is not None and groups is not None, "as fluxes at positions have no groups"),
+                        ("--tracks", at is not None and tracks is not None, "as positions of a table have no tracks"),
+                    )
+                    if is_given
                 },
             ),
         )
@@ -241,11 +237,11 @@ def unmix(
     tally = Tally(tracks=None if tracks is None else TrackRows() if joint is None else JointRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
-    files = _input_files(inputs, tally, sequence)
+    files = input_files(inputs, tally, sequence)
     check_images(settings, *zip(*files, strict=True))
-    outputs = (output, groups, tracks, plot, regions, video)
+    outputs = (output, groups, tracks, plot, regions, video, residual, model)
     check_outputs([split_selector(path)[0] for _, path in files], json_target, *outputs)
-    _check_tables(len(files), form, video, groups, tracks)
+    _check_tables(len(files), {"--format": form, "--residual": residual, "--model": model}, video, groups, tracks)
     for line in tally.folders:
         complain(line)
     started = time.perf_counter()
@@ -260,14 +256,14 @@ def unmix(
         tracked=joint is not None,
         columns=settings.quantities.columns,
     )
-    with pictures(plot, plots, video) as drawn:
+    with pictures(plot, plots, video, images={"model": model, "residual": residual}, metadata=metadata) as drawn:
         with cluster_client(engine, scheduler, workers) as client:
             try:
                 with writer as table, progress() as report:
-                    _unmix_files(files, _openers(files, settings, client), table, tally, report, drawn)
+                    unmix_files(files, openers(files, settings, client), table, tally, report, drawn)
                     _write_tables(tally, groups, tracks, metadata)
             except BaseException as error:
-                _save_partial(error, writer, output, tally, groups)
+                save_partial(error, writer, output, tally, groups)
                 raise
         for each in drawn:
             each.finish(tally)
@@ -280,7 +276,7 @@ def unmix(
         raise typer.Exit(FAILURE)
 
 
-def _check_tables(files: int, form: str | None, video: Path | None, *tables: Path | None) -> None:
+def _check_tables(files: int, alone: dict[str, Any], video: Path | None, *tables: Path | None) -> None:
     """Check the outputs that hold one file, and the suffixes of the tables.
 
     Raises:
@@ -291,8 +287,8 @@ def _check_tables(files: int, form: str | None, video: Path | None, *tables: Pat
     for table in tables:
         if table is not None:
             check_form(table)
-    if form is not None and files > 1:
-        raise InputError(f"--format {form} holds one image, stack or sequence, got {files} files: give one")
+    for option in [f"{name} {value}" for name, value in alone.items() if value is not None and files > 1]:
+        raise InputError(f"{option} holds one image, stack or sequence, got {files} files: give one")
     if video is not None and files > 1:
         raise InputError(f"--video shows one sequence, got {files} files: give one, or add --sequence for a folder")
 
@@ -321,156 +317,3 @@ def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None
     }
     for option in [name for name, is_given in given.items() if is_given]:
         raise InputError(f"{option} processes frames sequentially, on one machine: leave out --engine dask")
-
-
-def _input_files(inputs: Sequence[Path], tally: Tally, sequence: bool) -> list[tuple[str, Path]]:
-    """Return (name in the table, path) of every image file; duplicate names are replaced by the path as typed.
-
-    With `sequence`, a folder is one item.
-    """
-    from csist.io import read_frames
-
-    found: list[tuple[str, Path]] = []
-    for given in inputs:
-        reader = read_frames(given)
-        if given.is_dir():
-            tally.folders.append(folder_text(given, reader.files))
-        if sequence and given.is_dir():
-            found.append((given.resolve().name, given))
-            continue
-        for line in reader.notes:
-            name, _, text = line.rpartition(": ")
-            tally.note(text, name)
-        found += reader.files
-    paths = [os.path.realpath(path) for _, path in found]
-    for place, (_, path) in enumerate(found):
-        if paths[place] in paths[:place]:
-            raise InputError(f"{path} is given twice: leave one out")
-    names = [name for name, _ in found]
-    return [(name if names.count(name) == 1 else str(path), path) for name, path in found]
-
-
-def folder_text(folder: Path, files: Sequence[tuple[str, Path]]) -> str:
-    """What a folder holds, in words.
-
-    Args:
-        folder: as it was typed.
-        files: (path in the folder, path) of each image and video.
-    """
-    from csist.io import image_kind
-
-    videos = sum(image_kind(path) == "video" for _, path in files)
-    counts = {"image file": len(files) - videos, "video": videos}
-    held = " and ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in counts.items() if number)
-    depth = max(name.count("/") for name, _ in files)
-    return f"{folder}: {held}" + (f", sub-folders {depth} deep" if depth else "")
-
-
-def _unmix_files(
-    files: Sequence[tuple[str, Path]],
-    openers: Iterable[Callable[[], OpenFile]],
-    table: TableWriter,
-    tally: Tally,
-    report: Callable[[str, float, float], None],
-    drawn: Sequence[Picture],
-) -> None:
-    """Unmix file by file; if there are several, a bad file is reported and the others continue."""
-    from csist.windows import is_window
-
-    for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
-        report(name, place, len(files))
-        for opened, block in _unless_bad(_blocks_of(open_next, name, tally), path, len(files) == 1, tally):
-            shape = opened.shape
-            with uninterrupted():  # table, groups and summary must cover the same images
-                image = _image_name(path, name, block.name, len(files) > 1)
-                table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
-                for index, targets in enumerate(block.targets):
-                    table.append(image, block.start + index, targets, opened.further and opened.further(targets))
-                tally.add(block, image, name, is_window(shape))
-            for each in drawn:
-                each.add(opened, block, image)
-            done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
-            report(name, place + min(done, 1.0), len(files))
-
-
-def _blocks_of(open_next: Callable[[], OpenFile], name: str, tally: Tally) -> Iterator[tuple[OpenFile, Block]]:
-    """Yield (the file, block) for each block of a file, and add its notes to the summary."""
-    from csist.windows import is_window
-
-    opened = open_next()
-    tally.note_all(opened.notes, name)
-    if not is_window(opened.shape):
-        tally.note_all(tally.frame_notes, name)
-    for block in opened.blocks:
-        yield opened, block
-    tally.note_all(opened.notes, name)  # reading frames may have added notes
-    tally.files += 1
-
-
-def _unless_bad(blocks: Iterator[Item], path: Path, alone: bool, tally: Tally) -> Iterator[Item]:
-    """Yield the blocks of a file up to an error, which ends the run only if there is no other file.
-
-    Raises:
-        ClusterError: always, because the other files would fail too.
-    """
-    try:
-        yield from blocks
-    except ClusterError:
-        raise
-    except Exception as error:
-        message = _file_message(path, error)
-        if alone:
-            raise (InputError if isinstance(error, InputError) else RuntimeError)(message) from error
-        complain(message)
-        tally.failed.append({"path": str(path), "error": message})
-
-
-def _openers(
-    files: Sequence[tuple[str, Path]], settings: Settings, client: Client | None
-) -> Iterator[Callable[[], OpenFile]]:
-    """Return a function for each file, in order, that opens it to be unmixed here or on the cluster."""
-    if client is None:
-        return (partial(open_file, path, name, settings) for name, path in files)
-    from csist.cli.unmix.cluster import open_on_cluster
-
-    return open_on_cluster(client, files, settings)
-
-
-def _image_name(path: Path, name: str, own: str | None, several: bool) -> str:
-    """Return the image name in the table: of the file or of an image in a folder, prefixed if there are several."""
-    if own is None or not path.is_dir():
-        return name
-    return f"{name}/{own}" if several else own
-
-
-def _file_message(path: Path, error: Exception) -> str:
-    """Return one line that names the file and states what is wrong with it."""
-    from csist.files import one_line
-
-    message = one_line(error)
-    if isinstance(error, MemoryError):
-        message = "it does not fit into memory"
-    elif not isinstance(error, InputError | OSError):
-        show_traceback()
-        message = f"{INTERNAL_ERROR}: {type(error).__name__}: {message}"
-    return message if str(path) in message else f"{path}: {message}"
-
-
-def _save_partial(error: BaseException, writer: TableWriter, output: Path, tally: Tally, groups: Path | None) -> None:
-    """After an error, keep completed rows in files named as partial, and say so in the error."""
-    kept = writer.partial_path != output and writer.partial_path.exists()
-    if kept and not tally.images:
-        writer.partial_path.unlink(missing_ok=True)
-        kept = False
-    where = f"the {tally.images} images done so far are in {writer.partial_path}" if kept else "nothing was written"
-    if not isinstance(error, KeyboardInterrupt):
-        if kept and isinstance(error, InputError | RuntimeError | ClusterError):
-            raise type(error)(f"{error}; {where}") from error
-        return
-    if kept and groups is not None:
-        from csist.files import write_text
-
-        partial = groups.with_name(groups.name + ".partial")
-        write_text(groups_table(tally.groups).to_csv(index=False, lineterminator="\n"), partial)
-        where += f" and {partial}"
-    raise InterruptedRunError(f"interrupted: {where}") from error

@@ -51,8 +51,7 @@ def further_columns(
         return None
     if wanted.sky and stack.path.is_dir():
         raise InputError(f"{stack.path} has the sky coordinates of each image, one sequence has none: leave out --sky")
-    sensor = settings.sensor or stack.sensor
-    gain = settings.detector_values.get("gain", stack.header.gain if sensor is None else sensor.gain)
+    gain = settings.instrument.gain_of(stack)
     find = partial(wanted.of, wcs=stack.header.wcs() if wanted.sky else None, gain=gain)
     find(Targets.empty())  # what is missing shows before anything is unmixed
     return find
@@ -74,11 +73,11 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
         is_video = image_kind(path) == "video"
         stack = (sequence_of_video if is_video else read_image)(path, name, settings.reading)
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
-        stack.notes.extend(settings.header_notes(stack))
+        stack.notes.extend(settings.instrument.notes(stack))
         blocks = _placed(_solve_sequence(stack, settings), settings)
         return OpenFile(stack.shape, stack.notes, blocks, further_columns(stack, settings), stack.rate)
     sequence = sequence_of_stack(stack)
-    sequence.notes.extend(settings.header_notes(stack))
+    sequence.notes.extend(settings.instrument.notes(stack))
     blocks = _placed(_solve_stack(stack, sequence, settings), settings)
     return OpenFile(stack.shape, sequence.notes, blocks, further_columns(stack, settings))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from csist._types import FloatArray
     from csist.frames.options import FrameOptions
     from csist.frames.psf_estimate import PSFEstimate
+    from csist.io import ImageStack
     from csist.io.sequences import FrameSequence
     from csist.plots import View
     from csist.targets import Targets
@@ -44,8 +45,7 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
         index, (name, frame) = numbered
         if np.isnan(frame).all():
             sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
-        at, start = (places_in(table, sequence, name, index, settings) for table in (settings.at, settings.start))
-        own = options if start is None else replace(options, start=as_positions(start))
+        own, at = with_places(options, sequence, name, index, settings)
         solved = unmix_frame(frame, index, len(sequence), own, sequence.error(index), at=at)
 
         def view(_: int) -> View | None:
@@ -58,6 +58,22 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
     yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
 
 
+def with_places(
+    options: FrameOptions, images: ImageStack | FrameSequence, name: str, index: int, settings: Settings
+) -> tuple[FrameOptions, FloatArray | None]:
+    """The options of one frame with the positions to start from, and those (n, 2) where fluxes are measured.
+
+    Args:
+        options: of all frames.
+        images: file or sequence of the frame.
+        name: of the image.
+        index: of the frame among those that are read.
+        settings: of the command.
+    """
+    at, start = (places_in(table, images, name, index, settings) for table in (settings.at, settings.start))
+    return options if start is None else replace(options, start=as_positions(start)), at
+
+
 def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOptions, dict[str, Any] | None]:
     """Return the options for all frames of a sequence, and the summary of a measured PSF.
 
@@ -67,7 +83,7 @@ def settle_frames(sequence: FrameSequence, settings: Settings) -> tuple[FrameOpt
         InputError: if the PSF is to be measured but cannot be.
     """
     options = settings.frame_options(sequence)
-    if settings.psf_measured is None or len(sequence) == 1:
+    if settings.instrument.psf_measured is None or len(sequence) == 1:
         return options, None
     measured = _measure_psf(sequence, options)
     known = replace(measured, profile=measured.profile[:0])  # only pictures of the PSF need the pixels

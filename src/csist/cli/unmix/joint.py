@@ -78,7 +78,6 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
     import numpy as np
 
     from csist.unmixing import window_recipe
-    from csist.windows import default_sensor
 
     _check_windows(sequence.path, sequence.shape)
     frames = iter(sequence)
@@ -88,11 +87,8 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
         values = np.stack([frame for _, frame in run])
         usable = values[~np.isnan(values).all(axis=(1, 2))]
         if sensor is None and len(usable):
-            given = settings.sensor or sequence.sensor or replace(default_sensor(usable, values.dtype), read_noise=0.0)
-            given = given if settings.psf is None else replace(given, psf=settings.psf)
-            given = given if settings.background is None else replace(given, background=settings.background)
-            given = settings.as_detected(given)
-            stated = settings.noise_for(sequence, given)
+            given = settings.instrument.window_sensor(sequence, usable, values.dtype)
+            stated = settings.instrument.window_noise(sequence, given)
             recipe = window_recipe(usable, values.dtype, given, mask_nan=settings.masks, noise_std=stated)
             sensor, noise = recipe["sensor"], recipe["noise_std"]
         if sensor is None:

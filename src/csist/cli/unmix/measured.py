@@ -100,17 +100,24 @@ def measured_windows(
     """
     from csist.physics.psf import equivalent_sigma
 
-    carded = settings.sensor is not None or images.sensor is not None
-    measured = settings.psf_measured is not None
-    stated = settings.noise_for(images, sensor) is not None or sensor.read_noise > 0.0
+    instrument = settings.instrument
+    carded = instrument.sensor is not None or images.sensor is not None
+    measured = instrument.psf_measured is not None
+    stated = instrument.window_noise(images, sensor) is not None or sensor.read_noise > 0.0
     return Measured(
         psf_sigma_px=float(equivalent_sigma(sensor.psf)),
-        psf_known="measured" if measured else "given" if carded or settings.psf is not None else "assumed",
+        psf_known="measured" if measured else "given" if carded or instrument.psf is not None else "assumed",
         noise_std=NAN if noise_std is None else noise_std,
         noise_known="given for each pixel" if settings.reading.has_noise else "given" if stated else "measured",
         background=sensor.background,
         background_known=(
-            "given" if settings.background is not None else "measured" if measured else "given" if carded else "assumed"
+            "given"
+            if instrument.background is not None
+            else "measured"
+            if measured
+            else "given"
+            if carded
+            else "assumed"
         ),
     )
 

@@ -1,8 +1,11 @@
-"""Pictures of `csist unmix`: the most interesting image, one of each image, and the annotated video of a sequence."""
+"""Pictures of `csist unmix`: the most interesting image, one of each image, and the annotated video of a sequence.
+
+Model and residual of each image, as files of numbers, are made from the same blocks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -48,13 +51,22 @@ class Picture:
 
 
 @contextmanager
-def pictures(plot: Path | None, folder: Path | None, video: Path | None) -> Iterator[list[Picture]]:
+def pictures(
+    plot: Path | None,
+    folder: Path | None,
+    video: Path | None,
+    *,
+    images: Mapping[str, Path | None],
+    metadata: Mapping[str, Any],
+) -> Iterator[list[Picture]]:
     """The pictures that are asked for, made while the blocks come.
 
     Args:
         plot: file of the picture of the most interesting image; None for none.
         folder: folder of the pictures of all images; None for none.
         video: file of the annotated video; None for none.
+        images: files of the "model" and the "residual" of all images; None for none.
+        metadata: of the run, for these.
 
     Raises:
         InputError: if one cannot be written.
@@ -62,6 +74,7 @@ def pictures(plot: Path | None, folder: Path | None, video: Path | None) -> Iter
     made: list[Picture] = [] if plot is None else [BestPicture(plot)]
     made += [] if folder is None else [PictureFolder(folder)]
     made += [] if video is None else [Video(video)]
+    made += [ImageFile(kind, path, metadata) for kind, path in images.items() if path is not None]
     with ExitStack() as stack:
         for each in made:
             stack.enter_context(each)
@@ -233,3 +246,41 @@ class Video(Picture):
             joint = bool((targets.track >= 0).any())
             tracks = targets.track if joint else self._linker.update(number, targets)
             self._add(self._annotator.draw(number, None if view is None else view.image, targets, tracks.tolist()))
+
+
+class ImageFile(Picture):
+    """Model or residual of each image of a file; an image without a value is NaN everywhere.
+
+    Args:
+        kind: "model" (targets and background) or "residual" (the image less the model).
+        path: of the file.
+        metadata: of the run.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+
+    def __init__(self, kind: str, path: Path, metadata: Mapping[str, Any]) -> None:
+        from csist.io.cubes import ImageWriter
+
+        self._kind, self._writer = kind, ImageWriter(path, metadata)
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Complete the file, or leave none after an error."""
+        self._writer.__exit__(kind, error, at)
+
+    def add(self, opened: OpenFile, block: Block, image: str) -> None:
+        """Draw the images of a block."""
+        del image
+        import numpy as np
+
+        for index in range(len(block.targets)):
+            view = block.view(index)
+            if view is None:
+                self._writer.append(np.full(opened.shape[1:], np.nan))
+            else:
+                self._writer.append(view.model if self._kind == "model" else view.image - view.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -33,13 +33,13 @@ StartOption = Annotated[
 ]
 
 
-def read_places(at: Path | None, start: Path | None, others: dict[str, bool]) -> dict[str, Positions]:
+def read_places(at: Path | None, start: Path | None, others: dict[str, str]) -> dict[str, Positions]:
     """The tables of positions that are given, as settings.
 
     Args:
         at: table of `--at`.
         start: table of `--start`.
-        others: whether other options are given that do not go together with these.
+        others: options given that do not go together with these, and why.
 
     Raises:
         InputError: if one does, both are given, or a table cannot be read.
@@ -49,8 +49,8 @@ def read_places(at: Path | None, start: Path | None, others: dict[str, bool]) ->
     given = {name: path for name, path in (("at", at), ("start", start)) if path is not None}
     if len(given) == 2:
         raise InputError("give --at (the positions are right) or --start (the fit may move them), not both")
-    for option in [name for name, is_given in others.items() if given and is_given]:
-        raise InputError(f"--{next(iter(given))} does not go together with {option}: leave one out")
+    for option, reason in others.items() if given else ():
+        raise InputError(f"--{next(iter(given))} does not go together with {option}, {reason}: leave one out")
     return {name: read_positions(path) for name, path in given.items()}
 
 
@@ -91,8 +91,28 @@ def places_in(table: Positions | None, images: Any, name: str, index: int, setti
     return table.pixels(table.rows(name, first + index), header, shape, name) - [x, y]
 
 
-def window_places(table: Positions | None, stack: ImageStack, settings: Settings) -> list[FloatArray] | None:
-    """The positions for each window of a file; None without a table."""
+class WindowPlaces(NamedTuple):
+    """Positions (n, 2), x and y in px, given for each window of a file; None without a table.
+
+    Args:
+        at: where fluxes are measured.
+        start: where targets are tried.
+    """
+
+    at: list[FloatArray] | None = None
+    start: list[FloatArray] | None = None
+
+    @classmethod
+    def of(cls, stack: ImageStack, settings: Settings) -> WindowPlaces:
+        """The positions of all windows of a file."""
+        return cls(*(_of_windows(table, stack, settings) for table in (settings.at, settings.start)))
+
+    def part(self, part: slice) -> WindowPlaces:
+        """The positions of some of the windows."""
+        return WindowPlaces(*(None if places is None else places[part] for places in self))
+
+
+def _of_windows(table: Positions | None, stack: ImageStack, settings: Settings) -> list[FloatArray] | None:
     if table is None:
         return None
     places = (places_in(table, stack, stack.name, index, settings) for index in range(len(stack)))

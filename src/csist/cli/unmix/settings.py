@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,11 @@ from csist.cli.options import check_mode, check_runtime, read_sensor
 from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
-    from csist._types import FloatArray
-    from csist.io import ImageStack, Quantities, ReadOptions
+    from csist.instrument import Instrument
+    from csist.io import Quantities, ReadOptions
     from csist.io.positions import Positions
     from csist.io.sequences import FrameSequence
     from csist.physics.psf import PSF
-    from csist.physics.sensor import Sensor
     from csist.scenes import ScenePrior
 
 
@@ -42,16 +40,12 @@ class Settings:
     ratio: int
     mode: str | None
     prior: ScenePrior | None
-    sensor: Sensor | None
-    psf: PSF | None
-    background: float | None
-    noise_std: float | None
+    instrument: Instrument
     mask_nan: bool
     weights: Path | None
     runtime: str
     detector: str
     false_alarm_rate: float
-    psf_measured: str | None = None
     extended: bool = True
     temporal: int | None = None
     workers: int | None = None
@@ -59,42 +53,8 @@ class Settings:
     reading: ReadOptions = field(default_factory=_all_of_it)
     at: Positions | None = None
     start: Positions | None = None
-    detector_values: Mapping[str, Any] = field(default_factory=dict)
-    """Gain, read noise and saturation given by options, which go before those of a card, a file or its header."""
     min_score: float | None = None
     quantities: Quantities = field(default_factory=_no_more)
-    noise_stated: bool = False
-    """Whether the card or an option states the read noise."""
-
-    def sensor_for(self, stack: ImageStack, images: FloatArray) -> Sensor:
-        """Return the sensor from the card, the file or the default, in this order, overridden by the options."""
-        from csist.windows import default_sensor
-
-        sensor = self.sensor or stack.sensor
-        if sensor is None:
-            # The noise is estimated: the read noise alone would leave out that of a sky.
-            sensor = replace(stack.header.applied(default_sensor(images, stack.data.dtype)), read_noise=0.0)
-        if self.psf is not None:
-            sensor = replace(sensor, psf=self.psf)
-        if self.background is not None:
-            sensor = replace(sensor, background=self.background)
-        return self.as_detected(sensor)
-
-    def as_detected(self, sensor: Sensor) -> Sensor:
-        """The sensor with what options say of the detector; after dark and flat no level of clipping is left."""
-        sensor = replace(sensor, **self.detector_values)
-        return replace(sensor, saturation=None, bits=None, quantised=False) if self.reading.corrects else sensor
-
-    def noise_for(self, stack: ImageStack | FrameSequence, sensor: Sensor) -> float | None:
-        """Return the noise in counts of a pixel without targets, if an option, card or file states it.
-
-        Args:
-            stack: the windows.
-            sensor: of `sensor_for`.
-        """
-        if self.noise_std is None and (self.noise_stated or (self.sensor is None and stack.sensor is not None)):
-            return sensor.pixel_noise
-        return self.noise_std
 
     @property
     def masks(self) -> bool:
@@ -103,22 +63,10 @@ class Settings:
 
     def frame_options(self, sequence: FrameSequence) -> FrameOptions:
         """The options of frames, with the sensor of a card, of the file, or what its header knows of one."""
-        from csist.physics.sensor import Sensor
-
-        sensor = self.sensor or sequence.sensor
-        partly = sensor is None and (sequence.header.states_sensor or bool(self.detector_values))
-        if partly:
-            sensor = sequence.header.applied(Sensor())
         given: dict[str, Any] = {} if self.mode is None else {"mode": self.mode}
-        sensor = None if sensor is None else self.as_detected(sensor)
-        # With a gain, the read noise is only a part of the noise.
-        stated = self.noise_stated and sensor is not None and sensor.gain is None
-        return FrameOptions(
-            sensor=sensor,
-            sensor_has_psf=not partly,
+        return self.instrument.frame_options(
+            sequence,
             prior=self.prior,
-            noise_std=sensor.read_noise if stated and sensor is not None and self.noise_std is None else self.noise_std,
-            psf=self.psf_measured or self.psf,
             detector=self.detector,
             false_alarm_rate=self.false_alarm_rate,
             extended=self.extended,
@@ -126,36 +74,29 @@ class Settings:
             **given,
         )
 
-    def header_notes(self, images: ImageStack | FrameSequence) -> list[str]:
-        """What the summary says of a sensor taken from a file's header."""
-        if self.sensor or images.sensor or not images.header.said:
-            return []
-        return [f"from the header: {', '.join(images.header.said)}; --sensor goes before it"]
-
     @property
     def sigma_px(self) -> float:
         """Equivalent sigma of the PSF that the options state; NaN if they do not."""
         from csist.physics.psf import equivalent_sigma
 
-        psf = self.psf or (None if self.sensor is None else self.sensor.psf)
+        psf, sensor = self.instrument.psf, self.instrument.sensor
+        psf = psf or (None if sensor is None else sensor.psf)
         return float("nan") if psf is None else float(equivalent_sigma(psf))
 
     def metadata(self) -> dict[str, Any]:
         """What a table says of the run that wrote it: options, and the sensor where one was given."""
-        cards = {
-            "sensor": None if self.sensor is None else self.sensor.to_card(),
-            "psf": None if self.psf is None else self.psf.to_card(),
-            "prior": None if self.prior is None else self.prior.to_card(),
-        }
-        plain = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name not in (*cards, "reading", "noise_stated") and getattr(self, each.name) is not None
-        }
-        options = plain | {name: card for name, card in cards.items() if card is not None and name != "sensor"}
+        stated = {each.name: getattr(self, each.name) for each in fields(self)}
+        instrument: Instrument = stated.pop("instrument")
+        stated |= {each.name: getattr(instrument, each.name) for each in fields(instrument) if each.name != "detector"}
+        stated["detector_values"] = dict(instrument.detector)
+        for name in ("reading", "card_states_noise", "corrected"):
+            del stated[name]
+        cards = {name: stated.pop(name) for name in ("sensor", "psf", "prior")}
+        options = {name: value for name, value in stated.items() if value is not None}
+        options |= {name: card.to_card() for name, card in cards.items() if card is not None and name != "sensor"}
         options |= {"reading": {each.name: getattr(self.reading, each.name) for each in fields(self.reading)}}
         found = {"options": json.loads(json.dumps(options, default=str))}
-        return found if cards["sensor"] is None else found | {"sensor": cards["sensor"]}
+        return found if instrument.sensor is None else found | {"sensor": instrument.sensor.to_card()}
 
     @property
     def method_options(self) -> dict[str, Any]:
@@ -238,7 +179,8 @@ def make_settings(given: Options) -> Settings:
     Raises:
         InputError: if a value is out of range or a file cannot be used.
     """
-    from csist.checks import check_not_negative, check_ratio
+    from csist.checks import check_ratio
+    from csist.instrument import DETECTOR_CHECKS, Instrument
     from csist.io.cards import read_prior
     from csist.methods.table import abilities, canonical_name
     from csist.unmixing import check_noise_map
@@ -250,7 +192,6 @@ def make_settings(given: Options) -> Settings:
     key = canonical_name(given.method)
     check_runtime(given.runtime, [key])
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
-    detector = _detector_values(given)
     check_noise_map(key, given.reading.has_noise)
     if given.joint is not None and given.reading.has_noise:
         raise InputError("--joint has one noise for all pixels: leave the error map out")
@@ -272,40 +213,30 @@ def make_settings(given: Options) -> Settings:
         ratio=check_ratio(given.ratio),
         mode=given.mode,
         prior=None if given.prior is None else read_prior(given.prior),
-        sensor=sensor,
-        psf=psf,
-        background=given.background,
-        noise_std=None if given.noise_std is None else check_not_negative("noise_std", given.noise_std),
+        instrument=Instrument(
+            sensor=sensor,
+            psf=psf,
+            psf_measured=measured,
+            background=given.background,
+            noise_std=given.noise_std,
+            detector={name: getattr(given, name) for name in DETECTOR_CHECKS if getattr(given, name) is not None},
+            card_states_noise=stated_noise is not None,
+            corrected=given.reading.corrects,
+        ),
         mask_nan=given.mask_nan,
         weights=given.weights,
         runtime=given.runtime,
         detector=given.detector,
         false_alarm_rate=given.false_alarm_rate,
-        psf_measured=measured,
         extended=given.extended,
         temporal=given.temporal,
         workers=given.workers,
         joint=given.joint,
         reading=given.reading,
         **given.places,
-        detector_values=detector,
         min_score=given.min_score,
         quantities=given.quantities,
-        noise_stated=stated_noise is not None or given.read_noise is not None,
     )
-
-
-def _detector_values(given: Options) -> dict[str, Any]:
-    """Fields of the sensor that options state.
-
-    Raises:
-        InputError: if one is out of range.
-    """
-    from csist.checks import check_not_negative, check_positive
-
-    checks = {"gain": check_positive, "read_noise": check_not_negative, "saturation": check_positive}
-    values = {name: getattr(given, name) for name in checks}
-    return {name: check(name, values[name]) for name, check in checks.items() if values[name] is not None}
 
 
 def _chosen_psf(given: Options) -> tuple[PSF | None, str | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
 from csist.cli.unmix.measured import measured_windows
-from csist.cli.unmix.places import window_places
+from csist.cli.unmix.places import WindowPlaces
 from csist.cli.unmix.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,19 +29,16 @@ def solve_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     images, recipe, psf = settle_windows(stack, settings, notes)
     method = create_method(**recipe)
     truths = store_truths(stack)
-    at, named = (window_places(table, stack, settings) for table in (settings.at, settings.start))
+    places = WindowPlaces.of(stack, settings)
     known = measured_windows(stack, settings, recipe["sensor"], recipe.get("noise_std"))
     start, size = 0, whole_batches(method, 32)
     while start < len(images):
         block = images[start : start + size]
         started = time.perf_counter()
         part = slice(start, start + len(block))
-        error = stack.errors(part)
-        if at is None:
-            tried = None if named is None else named[part]
-            solved = unmix_windows(method, block, start, error, named=tried)
-        else:
-            solved = measure_windows(method.sensor, recipe["noise_std"], block, at[part], error)
+        solved = solve_block(
+            method, recipe.get("noise_std", 0.0), block, start, stack.errors(part), places=places.part(part)
+        )
 
         def view(index: int, start: int = start, block: FloatArray = block, solved: Solved = solved) -> View:
             truth = None if truths is None else truths[start + index]
@@ -82,15 +79,16 @@ def settle_windows(
         raise InputError(f"{stack.path} holds nothing but NaN: it has no pixel that can be used")
     if len(empty):
         notes.append(f"{empty_text(empty.tolist(), 'image')}, it has no targets")
-    sensor, psf = settings.sensor_for(stack, images), None
-    noise = settings.noise_for(stack, sensor)
-    if settings.psf_measured == "empirical":
+    instrument = settings.instrument
+    sensor, psf = instrument.window_sensor(stack, images, stack.data.dtype), None
+    noise = instrument.window_noise(stack, sensor)
+    if instrument.psf_measured == "empirical":
         raise InputError("an empirical PSF is measured on whole frames: for windows use --psf auto")
-    if settings.psf_measured:
+    if instrument.psf_measured:
         from csist.methods.continuous.calibrate import calibrate
 
         measured = calibrate(images, sensor, settings.prior, noise, workers=settings.workers)
-        level = measured.background if settings.background is None else settings.background
+        level = measured.background if instrument.background is None else instrument.background
         sensor = replace(measured.sensor, background=level)
         psf = psf_row(measured.sigma_px, measured.sigma_px_std, measured.images_used)
     recipe = window_recipe(
@@ -107,6 +105,30 @@ def whole_batches(method: Unmixer, windows: int) -> int:
     them reproducible.
     """
     return -(-windows // method.block_size) * method.block_size
+
+
+def solve_block(
+    method: Unmixer,
+    noise_std: float,
+    images: FloatArray,
+    start: int,
+    error: FloatArray | None,
+    *,
+    places: WindowPlaces,
+) -> Solved:
+    """Unmix windows, or measure the fluxes at positions that are given for them.
+
+    Args:
+        method: made by the recipe of `settle_windows`.
+        noise_std: noise of a pixel in counts; only fluxes at given positions need it.
+        images: (n, H, W) in counts.
+        start: place of the first one in its file.
+        error: (n, H, W) standard deviation of each pixel in counts, if it is known.
+        places: positions given for these windows.
+    """
+    if places.at is None:
+        return unmix_windows(method, images, start, error, named=places.start)
+    return measure_windows(method.sensor, noise_std, images, places.at, error)
 
 
 def measure_windows(

@@ -25,7 +25,7 @@ UNIFORMS_A_NORMAL = 4
 """Uniform numbers whose sum is taken as a normal one."""
 NORMAL_SCALE = math.sqrt(12.0 / UNIFORMS_A_NORMAL)
 """Of that sum, for a variance of 1."""
-SCATTER_TRIES, SCATTER_SIGMAS = 4, 2.0
+SCATTER_TRIES, SCATTER_SIGMAS = 4, 3.0
 """Draws of Laplace's approximation that a chain is offered, and how unlikely the one that it takes may be."""
 
 

@@ -43,7 +43,7 @@ CONTENDER_MARGIN = 10.0
 TEMPERATURE_RATIO = 3.0
 TEMPERED_CHAINS = 32
 SEED = 1
-"""Of the chains' random numbers, the same for every window: an answer does not depend on its neighbours."""
+"""Of the chains' random numbers: an answer does not depend on the neighbours of its window."""
 
 BACKGROUND_WIDTH = 10.0
 """An unknown background term lies within so many noise standard deviations of zero."""

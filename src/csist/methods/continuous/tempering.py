@@ -37,6 +37,12 @@ REFRESH_SWEEPS = 40
 BURN_IN = 0.2
 """Fraction of sweeps discarded as burn-in where chains start near all the modes that matter."""
 
+START_MARGIN = 1e-4
+"""Least distance of a start from the bounds, as a share of the prior's range."""
+
+SEED_CELLS = 256
+"""Cells of a pixel, along each axis, whose groups share their random numbers."""
+
 
 class Ladder(NamedTuple):
     """Chains at rising temperatures.
@@ -47,7 +53,7 @@ class Ladder(NamedTuple):
         chains: number of chains at all temperatures together.
         sweeps: (n,) sweeps for 1, 2, ..., n and more targets.
         burn_in: fraction of sweeps discarded, in which proposal scales are adapted.
-        seed: of the chains' random numbers.
+        seed: of the chains' random numbers, with the position of the group.
         is_scattered: whether chains start around their starts, spread as Laplace's approximation, or on them.
     """
 
@@ -118,8 +124,14 @@ def _push_apart(theta: FloatArray, count: int, bounds: Bounds) -> None:
                     theta[3 * b] -= shift * ux
                     theta[3 * b + 1] -= shift * uy
         for p in range(theta.shape[0]):
-            margin = 1e-4 * (bounds.high[p] - bounds.low[p])
-            theta[p] = min(max(theta[p], bounds.low[p] + margin), bounds.high[p] - margin)
+            low, high = bounds.low[p], bounds.high[p]
+            if bounds.log_flux and p < 3 * count and p % 3 == 2:
+                # A share of the linear range, which spans orders of magnitude, would be more than a faint target.
+                inside = (high / low) ** START_MARGIN
+                theta[p] = min(max(theta[p], low * inside), high / inside)
+            else:
+                margin = START_MARGIN * (high - low)
+                theta[p] = min(max(theta[p], low + margin), high - margin)
         if clear:
             break
 
@@ -139,6 +151,17 @@ def _admit(starts: FloatArray, count: int, bounds: Bounds) -> float:
 
 
 @inlined
+def _seed_of(start: FloatArray, ladder: Ladder) -> int:
+    """Seed of a group, from the position of its first target.
+
+    The same numbers for all groups would give all of them the same error of few and short chains, which no average over
+    many targets removes. The position is the group's own, in any batch and in any unit of the values.
+    """
+    column, row = math.floor(SEED_CELLS * start[0]), math.floor(SEED_CELLS * start[1])
+    return int(ladder.seed + 65_537 * column + row)
+
+
+@inlined
 def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, levels: int) -> Chains:
     """Chain i at starts[i % n], at the temperature i % levels."""
     size, chains = posterior.low.shape[0], ladder.chains
@@ -151,7 +174,7 @@ def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, leve
     scale[:] = f32(1.8 / math.sqrt(max(size, 1)))
     return Chains(
         state, np.empty(chains, f32), np.zeros((size, size, chains), f32), power, scale,
-        seed_chains(ladder.seed, chains),
+        seed_chains(_seed_of(starts[0], ladder), chains),
     )  # fmt: skip
 
 
