@@ -20,7 +20,7 @@ import pytest
 from browsing import running_app
 from csist.app.guard import SameOrigin
 from csist.app.request import READERS, Options
-from csist.app.scene import LARGEST_UPLOAD_MB
+from csist.app.uploads import LARGEST_UPLOAD_MB
 from csist.checks import InputError
 from csist.io.writers import TABLE_COLUMNS
 from csist.physics.psf import GaussianPSF

@@ -96,7 +96,9 @@ def test_the_file_of_another_visitor_is_refused(server: tuple[str, Path], tmp_pa
         page.goto(address)
         page.locator("#run:enabled").wait_for()
         page.get_by_label("Your own file").check()
-        with page.expect_response(lambda response: "/upload" in response.url) as received:
+        with page.expect_response(
+            lambda response: response.request.method == "POST" and "/upload" in response.url
+        ) as received:
             page.locator("#drop input[type=file]").set_input_files(source)
         (first,) = received.value.json()
         page.get_by_text("airplane_clear_sky.png: one image").wait_for()

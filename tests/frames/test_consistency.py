@@ -74,7 +74,9 @@ def test_the_count_of_a_group_is_the_most_probable_one_and_has_as_many_rows(seed
             if not group.count_probability.size:
                 continue
             likely = int(group.count_probability.argmax())
-            if group.windows == 1:
+            if group.sources:
+                assert max(group.extended_probability, group.streak_probability) > group.count_probability.max()
+            elif group.windows == 1:
                 assert likely == group.count
             elif likely != group.count:
                 assert Flag.AMBIGUOUS_COUNT in group.flags

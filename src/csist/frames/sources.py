@@ -221,13 +221,18 @@ class SourceSolver:
         start = _moments(data, scene.psf, cutout.noise)
         if start is None:
             return None
-        targets = Targets.concatenate(window.targets[mask] for window, mask in zip(solved, own, strict=True))
+        unfitted = bool(np.isin(part, settled.unfitted).any())
+        if unfitted:
+            # No fit of points passed, which the PSF may be the cause of: they are weighed with the same errors as shapes.
+            targets = self._as_points(part)
+        else:
+            targets = Targets.concatenate(window.targets[mask] for window, mask in zip(solved, own, strict=True))
         inside = np.stack([targets.x - cutout.columns.start, targets.y - cutout.rows.start, targets.intensity], axis=1)
-        points = -np.inf if np.isin(part, settled.unfitted).any() else weigh_points(scene, inside)
+        points = weigh_points(scene, inside)
         found = weigh_sources(scene, points, len(targets), start)
         # A source whose centre is outside the window is not in it; a blurred point is a point either way.
         found = [each for each in found if not each.mode.at_bound[:2].any()]
-        found = [each for each in found if each.name != "blurred" or len(targets) != 1]
+        found = [each for each in found if each.name != "blurred" or unfitted or len(targets) != 1]
         return _judge(points, found, cutout)
 
     def _others(self, members: IntArray, region: tuple[slice, slice]) -> IntArray:

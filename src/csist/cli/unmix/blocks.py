@@ -126,7 +126,7 @@ def group_row(group: Any) -> dict[str, Any]:
     source = {}
     if hasattr(group, "sources"):
         brightest = group.sources[0] if group.sources else None
-        source = {name: getattr(brightest, name, None) for name in GROUP_EXTENT}
+        source = {name: getattr(brightest, name, float("nan")) for name in GROUP_EXTENT}
         source |= {"p_extended": group.extended_probability, "p_streak": group.streak_probability}
     return {
         **place,
