@@ -223,7 +223,7 @@ class SourceSolver:
             return None
         unfitted = bool(np.isin(part, settled.unfitted).any())
         if unfitted:
-            # No fit of points passed, which the PSF may be the cause of: they are weighed with the same errors as shapes.
+            # No fit of points passed, perhaps because of the PSF: weigh them with the same errors as the shapes.
             targets = self._as_points(part)
         else:
             targets = Targets.concatenate(window.targets[mask] for window, mask in zip(solved, own, strict=True))

@@ -20,6 +20,16 @@ ACCELERATION_SHARE = 0.25
 """Largest acceleration: it changes the velocity over half the sequence by so much of the largest velocity."""
 
 
+def check_motion(motion: str) -> None:
+    """Check that a motion is one of `MOTIONS`.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if motion not in MOTIONS:
+        raise InputError(f"motion must be one of {', '.join(MOTIONS)}, got {motion!r}")
+
+
 def motion_law(
     time: FloatArray, motion: str, prior: MotionPrior, sensor: Sensor, noise_std: float, motion_std_px: float
 ) -> MotionLaw:
@@ -36,8 +46,7 @@ def motion_law(
     Raises:
         InputError: if the motion is unknown.
     """
-    if motion not in MOTIONS:
-        raise InputError(f"motion must be one of {', '.join(MOTIONS)}, got {motion!r}")
+    check_motion(motion)
     span = max(float(time[-1]), 1e-9)
     functions, common, own, normal = [np.ones_like(time)], [0.0], [0.0], [0.0]
     if len(time) > 1 and prior.group_speed_px + prior.own_speed_px > 0.0:

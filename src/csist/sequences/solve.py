@@ -14,7 +14,7 @@ from csist.checks import InputError, check_not_negative, check_positive, check_s
 from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
-from csist.sequences.motion import motion_law
+from csist.sequences.motion import check_motion, motion_law
 from csist.sequences.report import report_single, summarise_paths
 from csist.sequences.result import SequenceResult
 from csist.trajectories import MotionPrior
@@ -85,6 +85,7 @@ def unmix_sequence(
     """
     if mode not in PATH_EFFORTS:
         raise InputError(f"mode must be one of {', '.join(PATH_EFFORTS)}, got {mode!r}")
+    check_motion(motion)
     check_positive("motion_std_px", motion_std_px)
     if noise_std is not None:
         check_not_negative("noise_std", noise_std)
