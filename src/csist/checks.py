@@ -104,6 +104,21 @@ def check_fields(name: str, card: object, known: Iterable[str]) -> None:
         raise InputError(f"a {name} card may hold {', '.join(sorted(allowed))}; got {unknown}")
 
 
+def suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the end of an error message for an unknown name.
+
+    Args:
+        name: the unknown one.
+        known: those that exist.
+        otherwise: what to say where none of them is like it.
+
+    >>> suggestion("noise_sdt", ["noise_std", "psf"], "leave it out")
+    'did you mean noise_std?'
+    """
+    close = get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]}?" if close else otherwise
+
+
 def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
     """Check that options have known names.
 
@@ -122,9 +137,8 @@ def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
     """
     for name in given:
         if name not in known:
-            close = get_close_matches(name, known, 1)
             options = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise InputError(f"{what} does not take {name}: {f'did you mean {close[0]}?' if close else options}")
+            raise InputError(f"{what} does not take {name}: {suggestion(name, known, options)}")
 
 
 SMALLEST_SIDE_PX = 3

@@ -23,9 +23,6 @@ FOUND_WITHIN_PX = 0.25
 PAIRED_WITHIN_PX = 1.0
 """Largest distance in px at which a detection gets an error."""
 
-PROBABILITY = "probability"
-"""First word of scores from 0 to 1."""
-
 
 @dataclass(frozen=True)
 class Column:

@@ -5,7 +5,6 @@ Commands that share its options take the same files, and leave out what is for `
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import tomllib
 from collections.abc import Collection
@@ -14,7 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from csist.checks import InputError
+from csist.checks import InputError, suggestion
 from csist.cli.output import make_console
 
 COMMAND = "unmix"
@@ -89,8 +88,7 @@ def read_config(
         if name not in options and name in others:
             continue
         if name not in options:
-            close = difflib.get_close_matches(name, options, 1)
-            hint = f"did you mean {close[0]}?" if close else f"`csist {command} --help` lists the options"
+            hint = suggestion(name, options, f"`csist {command} --help` lists the options")
             raise InputError(f"{path} sets {key!r}, which is no option of csist {command}: {hint}")
         if isinstance(value, dict | list) or not _fits(value, kinds[str(options[name].name)]):
             raise InputError(f"{path} sets {key} to {str(value)[:60]!r}: {_kind(options[name], kinds)} is needed")

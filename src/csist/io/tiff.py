@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 GDAL_NODATA = 42113
 DISTINCT_AXES = {"C": "channel", "Z": "plane"}
 """Axes along which the images are not a sequence, and the option that chooses one."""
-MOST_PAGES = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -89,8 +90,10 @@ def unmix_files(
                 for index, targets in enumerate(block.targets):
                     table.append(image, block.start + index, targets, opened.further and opened.further(targets))
                 tally.add(block, image, name, is_window(shape))
+            # The pictures of a frame share its model, which is drawn for the first of them.
+            shown = replace(block, view=lru_cache(maxsize=1)(block.view))
             for each in drawn:
-                each.add(opened, block, image)
+                each.add(opened, shown, image)
             done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
             report(name, place + min(done, 1.0), len(files))
 
