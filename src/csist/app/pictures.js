@@ -347,7 +347,18 @@ window.csist = (() => {
   window.addEventListener("resize", drawNew);
   new MutationObserver(drawNew).observe(document.documentElement, { childList: true, subtree: true });
 
+  let turn = 0;
+
   return {
+    /** Number an event: the server answers the latest one. */
+    inTurn: (values) => [...values.slice(0, -1), ++turn],
+    /** Return an answer when what has become visible before is complete; Gradio fills it in before the next picture. */
+    async settled(answer) {
+      const picture = () => new Promise((done) => [requestAnimationFrame(done), setTimeout(done, 1000)]);
+      await picture();
+      await picture();
+      return answer;
+    },
     /** A run begins: the focus moves to the button that can end it, and a phone shows the progress. */
     begin() {
       const cancel = document.querySelector("#cancel");
