@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csist.frames import measured, solve, unmix_frame, windows
-from csist.frames.windows import WindowFit
+from csist.frames import measured, solve, unmix_frame
+from csist.frames.blobs import windows
+from csist.frames.blobs.windows import WindowFit
 from csist.methods.continuous import Group
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor

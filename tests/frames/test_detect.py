@@ -10,11 +10,11 @@ from scipy.special import j1
 from scipy.stats import norm
 
 from csist.checks import InputError
-from csist.frames.background import Background, estimate_background
-from csist.frames.detect import detect_peaks
+from csist.frames.background.estimate import Background, estimate_background
+from csist.frames.detection.detect import detect_peaks
+from csist.frames.detection.matched import matched_map
+from csist.frames.detection.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
 from csist.frames.grouping import link, ridges, split
-from csist.frames.matched import matched_map
-from csist.frames.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
 from csist.physics.psf import AiryPSF, GaussianPSF, equivalent_sigma
 from csist.physics.sensor import Sensor
 from csist.targets import Targets

@@ -67,7 +67,7 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
 
     Args:
         profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its fraction of the
-            source's flux, see `csist.frames.psf_measure.PSFEstimate`.
+            source's flux, see `csist.frames.psf.measure.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: standard error of `sigma_px`.
         psf: empirical PSF to draw in place of the Gaussian.
