@@ -126,7 +126,7 @@ def test_a_plateau_is_one_peak():
     assert (peaks.x[0], peaks.y[0], peaks.significance[0]) == (10.0, 9.0, 7.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 60), st.floats(0, 60)), min_size=1, max_size=40), st.integers(0, 5))
 def test_split_is_a_partition_within_its_limits(points, seed):
     positions = np.array(points)
@@ -137,7 +137,7 @@ def test_split_is_a_partition_within_its_limits(points, seed):
         assert len(part) == 1 or (len(part) <= 4 and np.ptp(positions[part], axis=0).max() <= 10.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30)), min_size=0, max_size=25))
 def test_linked_groups_are_apart_and_strongest_peaks_too(points):
     positions = np.array(points).reshape(-1, 2)
