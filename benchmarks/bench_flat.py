@@ -96,7 +96,7 @@ def group_row(noise: float, number: int, limit_number: int, steps: int) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--number", type=int, default=1000, help="images a row")
+    parser.add_argument("--number", type=int, default=1000, help="images per row")
     parser.add_argument("--limit-number", type=int, default=200, help="images for the limit")
     parser.add_argument("--limit-steps", type=int, default=500_000)
     arguments = parser.parse_args()

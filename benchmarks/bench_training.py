@@ -141,7 +141,7 @@ def compare(ratio: int, batch: int, steps: int, rounds: int, **options: Any) -> 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--ratio", type=int, default=3, help="sub-pixel grid ratio")
-    result.add_argument("--batch", type=int, default=64, help="images a step")
+    result.add_argument("--batch", type=int, default=64, help="images per step")
     result.add_argument("--steps", type=int, default=3, help="steps of a row at a time")
     result.add_argument("--rounds", type=int, default=7)
     result.add_argument("--output", type=Path, default=RESULTS / "training_speed.json")

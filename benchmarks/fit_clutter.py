@@ -5,7 +5,7 @@
 A logistic regression on the candidates of the frames of the half `chosen_on` of `real/split.json`. Of the candidates
 of one labelled target the strongest counts. The least probability at which a spot is reported is chosen on answers for
 scenes that were left out of the fit: the largest one at which the aim of detection is met. Writes
-`src/csist/frames/clutter.json` and docs/results/clutter.json.
+`src/csist/frames/detection/clutter.json` and docs/results/clutter.json.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from common import write_result
-from csist.frames import clutter
-from csist.frames.contrast import ContrastFrame
-from csist.frames.mask import check_frame
+from csist.frames.detection import clutter
+from csist.frames.detection.contrast import ContrastFrame
+from csist.frames.masks.mask import check_frame
 from csist.frames.measured import FrameRules, measure_frame
 from csist.frames.options import FALSE_ALARM_RATE
 from real.wild import AIMS, HALVES, NEAR_PX, SPLIT, LabelledFrame, load, reliability

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from csist.cli import main
 from csist.datasets import generate
@@ -20,6 +21,11 @@ BUSY = (
     "tests/training/test_train.py",
 )
 """Files that start servers, workers, builds or compilers: where processes share the tests, one process has them all."""
+
+# The same examples in every run, and no limit of time: a result must not depend on chance or on the machine's load.
+# `--hypothesis-profile default` draws new ones.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 # The tests' tensors are tiny: a second thread only waits for the first, for minutes where the cores are busy.
 torch.set_num_threads(1)

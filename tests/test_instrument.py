@@ -27,7 +27,7 @@ def by_place(targets: Targets) -> Targets:
     return targets[np.argsort(targets.x)]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(exponent=st.integers(-18, 12), factor=st.floats(1.0, 9.0))
 def test_a_window_times_a_factor_has_the_same_answer(exponent: int, factor: float) -> None:
     scale = factor * 10.0**exponent
@@ -39,7 +39,7 @@ def test_a_window_times_a_factor_has_the_same_answer(exponent: int, factor: floa
     np.testing.assert_allclose(found.intensity, scale * expected.intensity, rtol=1e-4)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(exponent=st.integers(-18, 12), offset=st.floats(-1e4, 1e4), detector=st.sampled_from(["contrast", "matched"]))
 def test_a_frame_times_a_factor_plus_a_level_has_the_same_answer(exponent: int, offset: float, detector: str) -> None:
     scale = 10.0**exponent
@@ -57,7 +57,7 @@ def test_type_and_byte_order_do_not_matter(dtype: str) -> None:
     assert unmix_frame(whole.astype(dtype), psf=1.2, **FAST).targets == expected
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 1000), share=st.floats(0.0, 0.15))
 def test_what_is_masked_does_not_matter(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)

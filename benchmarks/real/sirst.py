@@ -28,8 +28,8 @@ from scipy import ndimage
 
 from csist.files import reading
 from csist.frames import unmix_frame
-from csist.frames.contrast import tail_significance
-from csist.frames.peaks import find_peaks, keep_strongest
+from csist.frames.detection.contrast import tail_significance
+from csist.frames.detection.peaks import find_peaks, keep_strongest
 from csist.io import read_image
 from csist.io.store import Progress
 from csist.targets import Targets

@@ -19,8 +19,8 @@ from scipy.spatial import KDTree
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError
-from csist.frames.background import Background
-from csist.frames.mask import PixelKind, PixelMask, check_frame
+from csist.frames.background.estimate import Background
+from csist.frames.masks.mask import PixelKind, PixelMask, check_frame
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame
 from csist.frames.options import FrameOptions
 from csist.frames.psf_estimate import PSFEstimate

@@ -195,7 +195,7 @@ def test_tiny_counts_give_valid_stores(tmp_path: Path, count: int) -> None:
         assert len(split.targets) == len(split) == size
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**63 - 1),
     rows=st.integers(3, 9),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from csist.checks import InputError
-from csist.frames.background import clipped_statistics, estimate_background, noise_floor, scatter_about_plane
+from csist.frames.background.estimate import clipped_statistics, estimate_background, noise_floor, scatter_about_plane
 from csist.physics import psf
 from csist.physics.sensor import Sensor
 from csist.targets import Targets

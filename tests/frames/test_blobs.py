@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csist.frames import measured, solve, unmix_frame, windows
-from csist.frames.windows import WindowFit
+from csist.frames import measured, solve, unmix_frame
+from csist.frames.blobs import windows
+from csist.frames.blobs.windows import WindowFit
 from csist.methods.continuous import Group
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -69,7 +70,7 @@ def test_errors_follow_what_a_window_leaves_where_the_map_overrates_the_noise(mo
     assert (given.intensity_std > 5.0 * right.intensity_std).all()  # a stated noise is believed
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     counts=st.lists(st.integers(0, 4), min_size=12, max_size=12),
     flags=st.sampled_from([Flag(0), Flag.POOR_FIT, Flag.AMBIGUOUS_COUNT]),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from csist.frames.clutter import (
+from csist.frames.detection.clutter import (
     FEATURES,
     clutter_features,
     clutter_table,
@@ -11,10 +11,10 @@ from csist.frames.clutter import (
     least_probability,
     target_probability,
 )
-from csist.frames.contrast import ContrastFrame
-from csist.frames.mask import check_frame
+from csist.frames.detection.contrast import ContrastFrame
+from csist.frames.detection.peaks import Peaks
+from csist.frames.masks.mask import check_frame
 from csist.frames.measured import FrameRules, measure_frame
-from csist.frames.peaks import Peaks
 from csist.physics.psf import GaussianPSF
 
 NAMES = {name: place for place, name in enumerate(FEATURES)}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from csist.frames import FrameOptions, unmix_frame, windows
+from csist.frames import FrameOptions, unmix_frame
+from csist.frames.blobs import windows
+from csist.frames.blobs.windows import Cutout, WindowFit
 from csist.frames.groups import ambiguity
-from csist.frames.windows import Cutout, WindowFit
 from csist.methods.continuous import Continuous
 from csist.methods.continuous.group import Group
 from csist.photometry import forced_photometry

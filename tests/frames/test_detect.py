@@ -10,11 +10,11 @@ from scipy.special import j1
 from scipy.stats import norm
 
 from csist.checks import InputError
-from csist.frames.background import Background, estimate_background
-from csist.frames.detect import detect_peaks
+from csist.frames.background.estimate import Background, estimate_background
+from csist.frames.detection.detect import detect_peaks
+from csist.frames.detection.matched import matched_map
+from csist.frames.detection.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
 from csist.frames.grouping import link, ridges, split
-from csist.frames.matched import matched_map
-from csist.frames.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
 from csist.physics.psf import AiryPSF, GaussianPSF, equivalent_sigma
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -126,7 +126,7 @@ def test_a_plateau_is_one_peak():
     assert (peaks.x[0], peaks.y[0], peaks.significance[0]) == (10.0, 9.0, 7.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 60), st.floats(0, 60)), min_size=1, max_size=40), st.integers(0, 5))
 def test_split_is_a_partition_within_its_limits(points, seed):
     positions = np.array(points)
@@ -137,7 +137,7 @@ def test_split_is_a_partition_within_its_limits(points, seed):
         assert len(part) == 1 or (len(part) <= 4 and np.ptp(positions[part], axis=0).max() <= 10.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30)), min_size=0, max_size=25))
 def test_linked_groups_are_apart_and_strongest_peaks_too(points):
     positions = np.array(points).reshape(-1, 2)

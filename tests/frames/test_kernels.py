@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 from scipy.stats import sigmaclip
 
-from csist.frames.contrast import contrast_response, tail_significance
+from csist.frames.detection.contrast import contrast_response, tail_significance
+from csist.frames.detection.peaks import find_peaks
 from csist.frames.kernels import (
     Tail,
     box_values,
@@ -21,8 +22,7 @@ from csist.frames.kernels import (
     tail_of,
     tail_values,
 )
-from csist.frames.mask import LONE_SHARE, LONE_SIGMAS, PixelKind, mask_pixels
-from csist.frames.peaks import find_peaks
+from csist.frames.masks.mask import LONE_SHARE, LONE_SIGMAS, PixelKind, mask_pixels
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 40), (64, 50)])

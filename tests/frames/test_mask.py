@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from csist.checks import InputError
-from csist.frames.mask import PixelKind, check_frame, find_ceiling, mask_pixels
+from csist.frames.masks.mask import PixelKind, check_frame, find_ceiling, mask_pixels
 from csist.physics import psf
 from csist.physics.sensor import Sensor
 from csist.targets import Targets

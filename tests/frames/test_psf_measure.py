@@ -6,8 +6,8 @@ from scipy.optimize import minimize
 
 from csist.checks import InputError
 from csist.frames import estimate_psf, unmix_frame
-from csist.frames.psf_measure import spread_evenly
-from csist.frames.spots import fit_spot
+from csist.frames.detection.spots import fit_spot
+from csist.frames.psf.measure import spread_evenly
 from csist.physics.psf import GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Targets

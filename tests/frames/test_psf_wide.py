@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from csist.frames import unmix_frame
-from csist.frames.psf_wide import in_blocks
+from csist.frames.psf.wide import in_blocks
 from csist.physics.psf import GaussianPSF
 
 

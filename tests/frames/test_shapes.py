@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from csist.frames.shape_fit import Range, climb, source_image
-from csist.frames.shapes import Blurred, Ellipse, Streak, covariance_of, stretch
-from csist.frames.source import ExtendedSource
+from csist.frames.shapes.fit import Range, climb, source_image
+from csist.frames.shapes.light import Blurred, Ellipse, Streak, covariance_of, stretch
+from csist.frames.shapes.source import ExtendedSource
 from csist.methods.continuous.model import Noise, Window
 from csist.physics.psf import EllipticalGaussianPSF, GaussianPSF
 

@@ -7,9 +7,9 @@ import pytest
 
 from csist.checks import InputError
 from csist.frames import unmix_frame
-from csist.frames.background import estimate_background
-from csist.frames.detect import detect_peaks
-from csist.frames.spots import typical_sigma
+from csist.frames.background.estimate import estimate_background
+from csist.frames.detection.detect import detect_peaks
+from csist.frames.detection.spots import typical_sigma
 from csist.io import read_image
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor

@@ -7,11 +7,11 @@ import pytest
 from scipy import ndimage
 
 from csist.frames import unmix_frame
-from csist.frames.bad_lines import bad_lines
-from csist.frames.footprint import outside_footprint
-from csist.frames.line_offsets import line_offsets
+from csist.frames.background.line_offsets import line_offsets
+from csist.frames.masks.bad_lines import bad_lines
+from csist.frames.masks.footprint import outside_footprint
+from csist.frames.masks.streaks import streaks
 from csist.frames.measured import FrameRules, measure_frame
-from csist.frames.streaks import streaks
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets

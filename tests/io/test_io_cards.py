@@ -115,7 +115,7 @@ ANY = st.recursive(
 FULL = [Sensor(psf=psf, shape=(9, 8), read_noise=1.0, gain=3.0, bits=12, saturation=4000.0).to_card() for psf in PSFS]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(which=st.integers(0, len(PSFS) - 1), data=st.data())
 def test_any_value_anywhere_gives_a_sensor_or_one_line(which: int, data: st.DataObject) -> None:
     card = json.loads(json.dumps(FULL[which]))
@@ -226,7 +226,7 @@ def test_a_store_that_states_more_than_it_holds(store: Path) -> None:
         load(store)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_flipped_bytes_of_a_store(plain_store: Path, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(plain_store.read_bytes())

@@ -351,7 +351,7 @@ def test_truncated_files_of_every_format(tmp_path: Path) -> None:
         assert whole.size
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_flipped_bytes_give_an_image_or_one_line(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "flipped"

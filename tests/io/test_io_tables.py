@@ -79,7 +79,7 @@ def test_table_writer_writes_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rows.csv", "whole.csv"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
     name=st.text('ab,"\n é', min_size=1),

@@ -27,7 +27,7 @@ def check(targets, group, draws):
     assert group.count_probability.sum() == pytest.approx(1.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts=st.lists(st.integers(0, MOST), min_size=1, max_size=6), draws=st.integers(2, 9))
 def test_results_of_any_counts_are_put_together(counts, draws):
     rng = np.random.default_rng(0)

@@ -7,14 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csist.frames.background import Background, estimate_background
-    from csist.frames.detect import detect_peaks
+    from csist.frames.background.estimate import Background, estimate_background
+    from csist.frames.detection.detect import detect_peaks
+    from csist.frames.detection.peaks import Peaks
     from csist.frames.groups import FrameGroup
-    from csist.frames.mask import PixelKind, PixelMask, mask_pixels
+    from csist.frames.masks.mask import PixelKind, PixelMask, mask_pixels
     from csist.frames.options import FrameOptions
-    from csist.frames.peaks import Peaks
+    from csist.frames.psf.measure import estimate_psf
     from csist.frames.psf_estimate import PSFEstimate
-    from csist.frames.psf_measure import estimate_psf
     from csist.frames.result import FrameResult
     from csist.frames.solve import solve_frame, unmix_frame
 
@@ -36,18 +36,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Background": "background",
+    "Background": "background.estimate",
     "FrameGroup": "groups",
     "FrameOptions": "options",
     "FrameResult": "result",
     "PSFEstimate": "psf_estimate",
-    "Peaks": "peaks",
-    "PixelKind": "mask",
-    "PixelMask": "mask",
-    "detect_peaks": "detect",
-    "estimate_background": "background",
-    "estimate_psf": "psf_measure",
-    "mask_pixels": "mask",
+    "Peaks": "detection.peaks",
+    "PixelKind": "masks.mask",
+    "PixelMask": "masks.mask",
+    "detect_peaks": "detection.detect",
+    "estimate_background": "background.estimate",
+    "estimate_psf": "psf.measure",
+    "mask_pixels": "masks.mask",
     "solve_frame": "solve",
     "unmix_frame": "solve",
 }

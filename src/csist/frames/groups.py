@@ -9,8 +9,8 @@ import numpy as np
 
 from csist._types import FloatArray, IntArray
 from csist.frames.grouping import link
-from csist.frames.mask import PixelMask
-from csist.frames.source import ExtendedSource
+from csist.frames.masks.mask import PixelMask
+from csist.frames.shapes.source import ExtendedSource
 from csist.methods.continuous.group import AMBIGUOUS
 from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma
 from csist.targets import Flag, Targets

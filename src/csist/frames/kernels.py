@@ -313,7 +313,7 @@ def _interpolated(mesh: FloatArray, above: int, down: float, left: int, right: f
 
 @compiled
 def tail_map(response: NDArray[np.floating], meshes: FloatArray, tail: Tail) -> FloatArray:
-    """Significance (H, W) of a filter's responses by their local tail; see `csist.frames.contrast.tail_significance`.
+    """Significance (H, W) of a filter's responses, see `csist.frames.detection.contrast.tail_significance`.
 
     Args:
         response: (H, W).

@@ -11,10 +11,10 @@ import numpy as np
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.frames.background import Background, box_sides, estimate_background, noise_floor
-from csist.frames.mask import PixelKind, PixelMask, is_whole_numbered, lone_share, mask_pixels
+from csist.frames.background.estimate import Background, box_sides, estimate_background, noise_floor
+from csist.frames.masks.mask import PixelKind, PixelMask, is_whole_numbered, lone_share, mask_pixels
+from csist.frames.masks.streaks import streaks
 from csist.frames.options import FrameOptions
-from csist.frames.streaks import streaks
 from csist.physics.psf import PSF, equivalent_sigma, lone_significance, outer_response
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def measure_frame(
     """Mask the bad pixels of a frame (H, W) and measure its background and noise.
 
     Args:
-        image: in counts, checked by `csist.frames.mask.check_frame`.
+        image: in counts, checked by `csist.frames.masks.mask.check_frame`.
         rules: how it is measured.
         psf: point spread function, if it is known.
         error: (H, W) standard deviation of each pixel in counts, finite and > 0 where the image is finite; None if it

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from csist.targets import Targets
 
 CROWDED = "crowded"
-"""The detector that fits a whole frame at once, see `csist.frames.crowded`."""
+"""The detector that fits a whole frame at once, see `csist.frames.crowded.solve`."""
 AUTO, CONTRAST, MATCHED = "auto", "contrast", "matched"
 DETECTORS = (AUTO, CONTRAST, MATCHED, CROWDED)
 
@@ -76,14 +76,14 @@ class FrameOptions:
             and else measures it all over the frame; with a gain no less than read noise and photons of the background.
         psf: point spread function, or the sigma in px of a Gaussian one; takes precedence over the sensor's. "auto"
             measures the sigma on isolated bright sources, "empirical" the shape too, see
-            `csist.frames.psf_measure.estimate_psf`; both refuse frames with too few sources. A `PSFEstimate` is used
+            `csist.frames.psf.measure.estimate_psf`; both refuse frames with too few sources. A `PSFEstimate` is used
             with its error. None takes the sensor's, and without a sensor a rough guess.
         psf_error: error of the PSF, as a share of the light in a window's brightest pixel (it counts as noise whose
             variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
             measured, else 0.
         detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, sparse star fields), "crowded"
             (star fields without dark sky between the targets, fitted all at once; `prior` and `mode` are not used), or
-            "auto", which chooses by the frame's noise, clutter and source density, see `csist.frames.choose`.
+            "auto", which chooses by the frame's noise, clutter and source density, see `csist.frames.detection.choose`.
         false_alarm_rate: stated false alarms per pixel in Gaussian noise, below 0.1.
         box_sides_px: sides of the boxes of the background in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         start: positions (n, 2), x and y in px, or `Targets`, at which targets are tried, detected or not.

@@ -1,4 +1,4 @@
-"""The result of measuring the PSF, see `csist.frames.psf_measure`."""
+"""The result of measuring the PSF, see `csist.frames.psf.measure`."""
 
 from __future__ import annotations
 

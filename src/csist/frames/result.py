@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csist._types import BoolArray, FloatArray
-from csist.frames.background import Background, BackgroundSource
+from csist.frames.background.estimate import Background, BackgroundSource
 from csist.frames.groups import FrameGroup
-from csist.frames.mask import PixelMask
+from csist.frames.masks.mask import PixelMask
 from csist.frames.measured import FramePSF
-from csist.frames.source import ExtendedSource
+from csist.frames.shapes.source import ExtendedSource
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.targets import Flag, Targets
 

@@ -12,27 +12,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.frames.background import BackgroundSource
-from csist.frames.blobs import BlobSolver, Progress
-from csist.frames.choose import Choice, choose_detector
-from csist.frames.contrast import ContrastFrame
-from csist.frames.crowded import unmix_crowded
-from csist.frames.crowded_model import CrowdedFrame
-from csist.frames.detect import detect_peaks
+from csist.frames.background.estimate import BackgroundSource
+from csist.frames.blobs.solve import BlobSolver, Progress
+from csist.frames.blobs.windows import WindowSolver
+from csist.frames.blobs.wings import without_wings
+from csist.frames.crowded.model import CrowdedFrame
+from csist.frames.crowded.solve import unmix_crowded
+from csist.frames.detection.choose import Choice, choose_detector
+from csist.frames.detection.contrast import ContrastFrame
+from csist.frames.detection.detect import detect_peaks
+from csist.frames.detection.named import with_named
+from csist.frames.detection.peaks import Peaks, threshold_sigmas
+from csist.frames.detection.spots import typical_sigma
 from csist.frames.groups import FrameGroup, linked_groups, sources_of
-from csist.frames.mask import check_frame, find_ceiling
+from csist.frames.masks.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
-from csist.frames.named import with_named
 from csist.frames.options import AUTO, CROWDED, FrameOptions, as_positions
-from csist.frames.peaks import Peaks, threshold_sigmas
+from csist.frames.psf.measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
+from csist.frames.psf.wide import wide_psf
 from csist.frames.psf_estimate import PSFEstimate
-from csist.frames.psf_measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
-from csist.frames.psf_wide import wide_psf
 from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, whole_region
-from csist.frames.spots import typical_sigma
 from csist.frames.tiles import LARGEST_PIXELS, tiles, unmix_tiles
-from csist.frames.windows import WindowSolver
-from csist.frames.wings import without_wings
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior

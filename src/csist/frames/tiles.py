@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 
 from csist._types import FloatArray
 from csist.frames.groups import FrameGroup, sources_of
-from csist.frames.mask import PixelKind, PixelMask
+from csist.frames.masks.mask import PixelKind, PixelMask
 from csist.frames.measured import FramePSF
 from csist.frames.result import Detection, FrameModel, FrameResult, ModelPart, own_values
 from csist.targets import Targets

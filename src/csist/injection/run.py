@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.frames.mask import check_frame
+from csist.frames.masks.mask import check_frame
 from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
 from csist.frames.options import FrameOptions
 from csist.frames.result import add_light

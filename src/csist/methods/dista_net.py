@@ -194,7 +194,7 @@ class DISTANet(StagedMethod):
         ratio: sub-pixel grid ratio.
         stages: number of iterations; default 6, and 4 from ratio 7 on, as published.
         dynamic_transform: ablation: False leaves the plain transform.
-        dynamic_threshold: ablation: False leaves one trained threshold a stage.
+        dynamic_threshold: ablation: False leaves one trained threshold per stage.
         dynamic_weight: weight of the dynamic branch, 0 to 1.
         published_code: the released form, for the authors' weight files: counts are not scaled, and kernels
             are applied across the batch, without gradient. Runs with batches of 1 or 64 only.
@@ -248,7 +248,7 @@ class DISTANet(StagedMethod):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The map and the residuals of the symmetry, one a stage.
+        """The map and the residuals of the symmetry, one per stage.
 
         Raises:
             InputError: if `published_code` is set and the batch is neither 1 nor 64.

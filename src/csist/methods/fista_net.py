@@ -121,7 +121,7 @@ class FISTANet(UnfoldedMethod):
         return functional.softplus(slope * stage + offset)
 
     def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The map and the residuals of the symmetry, one a stage."""
+        """The map and the residuals of the symmetry, one per stage."""
         cells, image, operator = self.begin(image, crop)
         ahead = cells
         residuals = []

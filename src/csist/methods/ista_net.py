@@ -130,7 +130,7 @@ class ISTANet(StagedMethod):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def unfold(self, image: Tensor, constrained: int, crop: Crop | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The map and the residuals of the symmetry, one a stage."""
+        """The map and the residuals of the symmetry, one per stage."""
         cells, image, operator = self.begin(image, crop)
         residuals = []
         for stage in self.working_stages():

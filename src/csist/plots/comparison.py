@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from csist.checks import InputError, check_positive
 from csist.metrics.errors import ReliabilityCurve
 from csist.metrics.functional import CSO_DISTANCES_PX, PrecisionRecallCurve, average_precision_name
-from csist.plots.style import BLACK, BLUE, GREY, LINE_COLOURS, LINE_STYLES, styled
+from csist.plots.style import BLACK, BLUE, GREY, LINE_COLOURS, LINE_STYLES, headed_figure, styled
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 """One more than there are colours, so that colour and marker do not repeat together."""
@@ -31,11 +31,8 @@ def method_comparison(rows: Sequence[Mapping[str, Any]], title: str = "") -> Fig
     """
     if not rows:
         raise InputError("a comparison needs at least one method, got none")
-    with styled():
-        figure = Figure(figsize=(6.4, 0.34 * len(rows) + 1.5), layout="constrained")
+    with headed_figure(6.4, 0.34 * len(rows) + 1.5, title) as figure:
         draw_comparison(figure.subplots(), rows)
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
@@ -193,13 +190,10 @@ def precision_recall(curves: Mapping[str, PrecisionRecallCurve], distance_px: fl
     """
     if not curves:
         raise InputError("a picture of precision and recall needs at least one curve, got none")
-    with styled():
-        figure = Figure(figsize=(5.2, 4.4), layout="constrained")
+    with headed_figure(5.2, 4.4, title) as figure:
         axis = figure.subplots()
         draw_precision_recall(axis, curves, distance_px, _line_looks(list(curves)))
         axis.legend(loc="lower left")
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
@@ -238,13 +232,10 @@ def calibration(curves: Mapping[str, ReliabilityCurve], distance_px: float = 0.2
     """
     if not curves:
         raise InputError("a picture of the calibration needs at least one curve, got none")
-    with styled():
-        figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    with headed_figure(4.6, 4.4, title) as figure:
         axis = figure.subplots()
         draw_calibration(axis, curves, distance_px, _line_looks(list(curves)))
         axis.legend(loc="upper left")
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
@@ -295,8 +286,7 @@ def evaluation_panel(
         raise InputError("a comparison needs at least one method, got none")
     names = [str(row["name"]) for row in rows]
     looks = _line_looks(names, [str(row["name"]) for row in rows if row.get("reference")])
-    with styled():
-        figure = Figure(figsize=(10.4, 8.4), layout="constrained")
+    with headed_figure(10.4, 8.4, title) as figure:
         axes = figure.subplots(2, 2)
         draw_comparison(axes[0, 0], rows)
         for row, name in zip(rows, names, strict=True):
@@ -316,6 +306,4 @@ def evaluation_panel(
             axes[1, 1].text(0.5, 0.5, "no method states probabilities", ha="center", color=GREY)
         handles, labels = axes[0, 1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, VERMILION, styled
+from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, VERMILION, headed_figure, styled
 
 if TYPE_CHECKING:
     from csist.physics.psf import PSF
@@ -32,8 +32,7 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
     """
     if not any(len(log["samples"]) for log in logs.values()):
         raise InputError("training curves need the log of at least one step, got none")
-    with styled():
-        figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    with headed_figure(9.0, 3.6, title) as figure:
         left, right = figure.subplots(1, 2)
         for (name, log), (style, colour) in zip(logs.items(), cycle(product(LINE_STYLES, LINE_COLOURS)), strict=False):
             thousands = log["samples"] / 1000.0
@@ -57,8 +56,6 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
             axis.set_xlabel("samples seen, in thousands")
             axis.grid(linewidth=0.4, alpha=0.5)
         figure.legend(loc="outside lower center", ncols=4)
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
@@ -67,7 +64,7 @@ def psf_fit(profile: FloatArray, sigma_px: float, sigma_px_std: float | None = N
 
     Args:
         profile: (n, 3) distance of a pixel from its source in columns and rows, px, and its fraction of the
-            source's flux, see `csist.frames.psf_measure.PSFEstimate`.
+            source's flux, see `csist.frames.psf.measure.PSFEstimate`.
         sigma_px: standard deviation of the Gaussian PSF in px.
         sigma_px_std: standard error of `sigma_px`.
         psf: empirical PSF to draw in place of the Gaussian.

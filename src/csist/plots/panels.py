@@ -27,7 +27,7 @@ from csist.plots.images import (
     show_masks,
     show_residual,
 )
-from csist.plots.style import DETECTION, ERROR, SAMPLES, TRUTH, YELLOW, styled
+from csist.plots.style import DETECTION, ERROR, SAMPLES, TRUTH, YELLOW, headed_figure, styled
 from csist.targets import Targets
 
 ROW_INCHES, TITLE_INCHES = 2.85, 0.25
@@ -130,21 +130,16 @@ def frame_panel(
     """
     whole = View(frame, model, targets, truth, masks=masks or {})
     parts = group_views(whole, zooms, zoom_side_px)
-    with styled():
-        if not parts:
-            figure = Figure(figsize=(8.0, 6.4), layout="constrained")
-            if title:
-                figure.suptitle(title, fontsize=11, fontweight="bold")
+    if not parts:
+        with headed_figure(8.0, 6.4, title) as figure:
             axis = figure.subplots()
             show(figure, axis, whole, whole.image, frame_levels(whole.image), "no target found")
             show_masks(axis, whole)
-            return figure
-        height = max(2.1 * len(parts) + 0.9, 4.4)
-        aspect = whole.image.shape[1] / whole.image.shape[0]
-        width = float(np.clip((height - 1.0) * aspect + 1.2, 4.5, 9.0))
-        figure = Figure(figsize=(width + 7.7, height), layout="constrained")
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold")
+        return figure
+    height = max(2.1 * len(parts) + 0.9, 4.4)
+    aspect = whole.image.shape[1] / whole.image.shape[0]
+    width = float(np.clip((height - 1.0) * aspect + 1.2, 4.5, 9.0))
+    with headed_figure(width + 7.7, height, title) as figure:
         halves: Any = figure.subfigures(1, 2, width_ratios=(width, 7.7))
         left, right = halves
         largest = largest_flux([targets])

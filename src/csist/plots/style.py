@@ -7,8 +7,8 @@ deficiencies. Figures are made without pyplot, so that no global state changes a
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ def styled() -> AbstractContextManager[None]:
     """Return a context in which figures have this style."""
     settings: Any = STYLE  # matplotlib's stubs expect literal keys
     return rc_context(settings)
+
+
+@contextmanager
+def headed_figure(width_in: float, height_in: float, title: str = "") -> Iterator[Figure]:
+    """Open a context to draw a figure of this style, with a heading over all of it if there is a title."""
+    with styled():
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        if title:
+            figure.suptitle(title, fontsize=11, fontweight="bold")
+        yield figure
 
 
 def check_picture(path: str | Path) -> Path:

@@ -43,7 +43,7 @@ def without_static(frames: Iterator[FloatArray], window: int) -> Iterator[FloatA
     """
     if int(window) != window or window < 3:
         raise InputError(f"temporal must be a whole number of frames >= 3, got {window}")
-    from csist.frames.mask import find_ceiling
+    from csist.frames.masks.mask import find_ceiling
 
     def moving(frame: FloatArray, static: FloatArray) -> FloatArray:
         ceiling = np.inf if np.isnan(frame).all() else find_ceiling(frame)

@@ -197,7 +197,7 @@ def _measure_psf(sequence: FrameSequence, options: FrameOptions) -> PSFEstimate:
     """Measure the PSF on evenly spaced frames, or on the first ones if the number of frames is unknown."""
     import numpy as np
 
-    from csist.frames.psf_measure import MOST_FRAMES, estimate_psf, spread_evenly
+    from csist.frames.psf.measure import MOST_FRAMES, estimate_psf, spread_evenly
 
     chosen = set(spread_evenly(len(sequence) or MOST_FRAMES))
     looked_at = (frame for index, (_, frame) in enumerate(islice(sequence, max(chosen) + 1)) if index in chosen)

@@ -78,11 +78,11 @@ class Upsampler(nn.Sequential):
 
 
 class Gate(nn.Module):
-    """Weights between 0 and 1, one a channel, from one number a channel: 1 x 1, ReLU, 1 x 1, sigmoid.
+    """Weights between 0 and 1, one per channel, from one number per channel: 1 x 1, ReLU, 1 x 1, sigmoid.
 
     Args:
         channels: number of features.
-        reduction: features a hidden unit.
+        reduction: features per hidden unit.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:

@@ -21,11 +21,11 @@ from csist.physics.sensor import Sensor
 
 
 class ChannelAttention(nn.Module):
-    """Features times a weight a channel, which follows from the channels' means.
+    """Features times one weight per channel, which follows from the channels' means.
 
     Args:
         channels: number of features.
-        reduction: features a hidden unit.
+        reduction: features per hidden unit.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -44,7 +44,7 @@ class ResidualGroup(nn.Module):
     Args:
         channels: number of features.
         blocks: number of blocks.
-        reduction: features a hidden unit of the attention.
+        reduction: features per hidden unit of the attention.
     """
 
     def __init__(self, channels: int, blocks: int, reduction: int) -> None:
@@ -65,9 +65,9 @@ class RCAN(LongSkip):
         sensor: the sensor whose images are unmixed.
         ratio: sub-pixel grid ratio.
         groups: number of residual groups.
-        blocks: blocks a group.
+        blocks: blocks per group.
         channels: number of features.
-        reduction: features a hidden unit of the attention.
+        reduction: features per hidden unit of the attention.
     """
 
     small_options: ClassVar[dict[str, Any]] = {"groups": 1, "blocks": 2}

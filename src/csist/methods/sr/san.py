@@ -5,7 +5,7 @@ Dai et al., "Second-Order Attention Network for Single Image Super-Resolution", 
 share-source skip connections: F_0 = S, F_g = H_g(F_{g-1}) + gamma S, gamma trained from 0; then
 s = conv(up(X + R(F_G))), with one R for both. A group is H(x) = w x + conv(A(B_m(... B_1(x)))) of residual blocks B
 and second-order channel attention A: the covariance Sigma of the channels over the image, its square root by
-Newton-Schulz iteration, the mean of each of its rows, and a weight a channel from these by two 1 x 1 convolutions.
+Newton-Schulz iteration, the mean of each of its rows, and one weight per channel from these by two 1 x 1 convolutions.
 The square root (Li et al., "Towards Faster Training of Global Covariance Pooling Networks", CVPR 2018,
 arXiv 1712.01034): A = Sigma / tr Sigma, Y_0 = A, Z_0 = I, T = (3 I - Z Y) / 2, Y <- Y T, Z <- T Z, and
 Sigma^(1/2) = sqrt(tr Sigma) Y.
@@ -76,11 +76,11 @@ def matrix_square_root(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor
 
 
 class SecondOrderAttention(nn.Module):
-    """Features times a weight a channel, which follows from the channels' covariance.
+    """Features times one weight per channel, which follows from the channels' covariance.
 
     Args:
         channels: number of features.
-        reduction: features a hidden unit.
+        reduction: features per hidden unit.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -148,7 +148,7 @@ class AttentionGroup(nn.Module):
     Args:
         channels: number of features.
         blocks: number of residual blocks.
-        reduction: features a hidden unit of the attention.
+        reduction: features per hidden unit of the attention.
     """
 
     def __init__(self, channels: int, blocks: int, reduction: int) -> None:
@@ -171,9 +171,9 @@ class SAN(SuperResolution):
         sensor: the sensor whose images are unmixed.
         ratio: sub-pixel grid ratio.
         groups: number of residual groups.
-        blocks: blocks a group.
+        blocks: blocks per group.
         channels: number of features.
-        reduction: features a hidden unit of the attention.
+        reduction: features per hidden unit of the attention.
         published_code: also hold what the release holds and never uses (4,441,620 parameters).
     """
 

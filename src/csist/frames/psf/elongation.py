@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from csist._types import FloatArray
-from csist.frames.spots import Spot
+from csist.frames.detection.spots import Spot
 from csist.physics.psf import EllipticalGaussianPSF, GaussianPSF
 
 LEAST_ELONGATION = 0.03

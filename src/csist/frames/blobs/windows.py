@@ -1,7 +1,7 @@
 """One window of a frame: cut out, unmixed, and its targets attributed to the window's own peaks.
 
 Where the PSF is not exact, a window that it does not explain is unmixed again with noise that grows with the light
-(`FramePSF.error`). Windows that point targets do not explain even so are left to `csist.frames.extended`.
+(`FramePSF.error`). Windows that point targets do not explain even so are left to `csist.frames.blobs.extended`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from csist._types import BoolArray, FloatArray, IntArray
-from csist.frames.background import scatter_about_plane
-from csist.frames.extended import peaks_as_targets, separation_px
+from csist.frames.background.estimate import scatter_about_plane
+from csist.frames.blobs.extended import peaks_as_targets, separation_px
+from csist.frames.detection.peaks import Peaks
 from csist.frames.groups import pixel_flags
 from csist.frames.measured import FramePSF, MeasuredFrame
 from csist.frames.options import FrameOptions, as_positions
-from csist.frames.peaks import Peaks
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import lone_significance
 from csist.physics.sensor import Sensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csist._types import FloatArray
-from csist.frames.shapes import Ellipse, Model, Streak, covariance_of
+from csist.frames.shapes.light import Ellipse, Model, Streak, covariance_of
 from csist.physics.psf import PSF
 
 FWHM_PER_SIGMA = float(np.sqrt(8.0 * np.log(2.0)))
@@ -25,7 +25,7 @@ class ExtendedSource:
         x: column of its centre in px.
         y: row in px.
         intensity: total flux in counts.
-        shape: parameters of its shape, see `csist.frames.shapes`.
+        shape: parameters of its shape, see `csist.frames.shapes.light`.
         psf: the PSF at its place.
     """
 

@@ -1,18 +1,18 @@
 """Point-like spots of a frame, by the detector that suits it.
 
-"contrast" is for scenes with clutter (`csist.frames.contrast`), "matched" for frames limited by noise
-(`csist.frames.matched`). Either way the threshold is the Gaussian quantile of the stated false-alarm rate.
+"contrast" is for scenes with clutter (`csist.frames.detection.contrast`), "matched" for frames limited by noise
+(`csist.frames.detection.matched`). Either way the threshold is the Gaussian quantile of the stated false-alarm rate.
 """
 
 from __future__ import annotations
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
-from csist.frames.background import Background
-from csist.frames.contrast import ContrastFrame
-from csist.frames.matched import matched_map
+from csist.frames.background.estimate import Background
+from csist.frames.detection.contrast import ContrastFrame
+from csist.frames.detection.matched import matched_map
+from csist.frames.detection.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.frames.options import CONTRAST, FALSE_ALARM_RATE, MATCHED
-from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.physics.psf import PSF
 
 DETECTORS = (CONTRAST, MATCHED)

@@ -1,8 +1,8 @@
 """Which peaks of a blob are one source that is wider than the PSF, and what it is.
 
 The peaks of a blob without a valley between them may be one source. Where point targets need several of them, leave a
-residual or fail, the hypotheses of `csist.frames.hypotheses` are weighed in a window that holds all of its light. If
-one source explains it better, it takes the place of the targets.
+residual or fail, the hypotheses of `csist.frames.shapes.hypotheses` are weighed in a window that holds all of its
+light. If one source explains it better, it takes the place of the targets.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from csist._types import BoolArray, FloatArray, IntArray
-from csist.frames.extended import EXTENDED_PX
+from csist.frames.blobs.extended import EXTENDED_PX
+from csist.frames.blobs.windows import Cutout, SolvedWindow, WindowSolver, with_room_for_light
+from csist.frames.detection.peaks import Peaks
 from csist.frames.grouping import link, ridges
-from csist.frames.hypotheses import Hypothesis, Scene, weigh_points, weigh_sources
-from csist.frames.peaks import Peaks
-from csist.frames.shapes import covariance_of
-from csist.frames.source import ExtendedSource
-from csist.frames.windows import Cutout, SolvedWindow, WindowSolver, with_room_for_light
+from csist.frames.shapes.hypotheses import Hypothesis, Scene, weigh_points, weigh_sources
+from csist.frames.shapes.light import covariance_of
+from csist.frames.shapes.source import ExtendedSource
 from csist.methods.continuous.group import AMBIGUOUS, is_poor_fit
 from csist.physics.psf import PSF, lone_significance
 from csist.scenes import flux_bounds

@@ -13,9 +13,9 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray, IntArray
+from csist.frames.detection.peaks import Peaks, keep_strongest
 from csist.frames.grouping import link, ridges
 from csist.frames.measured import FramePSF, MeasuredFrame
-from csist.frames.peaks import Peaks, keep_strongest
 from csist.targets import Flag, Targets
 
 SEPARATE_PX = 4.0

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from csist._types import FloatArray
-from csist.frames.shape_kernels import mixture
+from csist.frames.shapes.kernels import mixture
 from csist.methods.continuous.likelihood import render_with_jacobian
 from csist.methods.continuous.model import Window
 from csist.methods.continuous.optics import optics_of

@@ -17,10 +17,10 @@ from scipy import ndimage
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
+from csist.frames.background.line_offsets import line_offsets
+from csist.frames.background.meshes import SmoothMesh, fill_mesh, smooth_mesh, spread_mesh
 from csist.frames.kernels import clip_sorted
-from csist.frames.line_offsets import line_offsets
-from csist.frames.mask import check_frame, is_whole_numbered
-from csist.frames.meshes import SmoothMesh, fill_mesh, smooth_mesh, spread_mesh
+from csist.frames.masks.mask import check_frame, is_whole_numbered
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.physics.sensor import ROUNDING_VARIANCE
 

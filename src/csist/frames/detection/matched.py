@@ -10,7 +10,7 @@ import numpy as np
 from scipy.signal import oaconvolve
 
 from csist._types import BoolArray, FloatArray
-from csist.frames.background import Background, local_scatter
+from csist.frames.background.estimate import Background, local_scatter
 from csist.physics.psf import PSF, pixel_kernel
 
 SCATTER_BOX_PX = 96

@@ -13,8 +13,8 @@ z is piecewise linear. White noise gives k = 1.
 Where clear sky and clutter meet, a wide neighbourhood judges the one by the other, and a narrow one holds too little of
 a tail. A peak's significance is therefore the geometric mean of two: by the neighbourhood, and by a ring around the
 peak. In clutter every spot that stands out of the noise alone is a candidate, too, and a candidate becomes a peak by
-its probability to be a target (`csist.frames.clutter`). Where most of a frame's strong spots have the shape of the PSF
-they are not clutter, however many; the tail is then measured beside them.
+its probability to be a target (`csist.frames.detection.clutter`). Where most of a frame's strong spots have the shape
+of the PSF they are not clutter, however many; the tail is then measured beside them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ from scipy.spatial import KDTree
 from scipy.special import ndtri
 
 from csist._types import BoolArray, FloatArray, IntArray
-from csist.frames.background import Background, noise_floor
-from csist.frames.clutter import clutter_features, least_probability, target_probability
+from csist.frames.background.estimate import Background, noise_floor
+from csist.frames.detection.clutter import clutter_features, least_probability, target_probability
+from csist.frames.detection.peaks import Peaks, find_peaks, threshold_sigmas
+from csist.frames.detection.point_sources import SPOTS_APART_PX, PointSources, point_sources, strong_spots
+from csist.frames.detection.responses import Response, contrast_response
 from csist.frames.kernels import (
     Tail,
     box_values,
@@ -44,9 +47,6 @@ from csist.frames.kernels import (
     tail_values,
 )
 from csist.frames.options import FALSE_ALARM_RATE
-from csist.frames.peaks import Peaks, find_peaks, threshold_sigmas
-from csist.frames.point_sources import SPOTS_APART_PX, PointSources, point_sources, strong_spots
-from csist.frames.responses import Response, contrast_response
 from csist.physics.psf import PSF, equivalent_sigma
 
 UNKNOWN_PSF_SCALES_PX = (0.7, 1.0, 1.5, 2.2)
@@ -169,7 +169,7 @@ class ContrastFrame:
         return _significant_peaks(tails, self.valid, self.beside, threshold, self.spots), threshold
 
     def clutter_features(self, candidates: Peaks) -> FloatArray:
-        """What tells targets from clutter (n, features) at each candidate, see `csist.frames.clutter`."""
+        """What tells targets from clutter (n, features) at each candidate, see `csist.frames.detection.clutter`."""
         seen = self.flattened if self.valid.all() else np.where(self.valid, self.flattened, np.nan)
         rows, columns = np.rint(candidates.y).astype(int), np.rint(candidates.x).astype(int)
         # Neither point sources nor what is a candidate only at a larger false-alarm rate.

@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray
-from csist.frames.peaks import Peaks
+from csist.frames.detection.peaks import Peaks
 from csist.physics.psf import GaussianPSF
 
 SIGMA_RANGE_PX = (0.25, 3.0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csist._types import BoolArray, FloatArray
-from csist.frames.shapes import Model
+from csist.frames.shapes.light import Model
 from csist.methods.continuous.likelihood import pixel_terms, render_with_jacobian
 from csist.methods.continuous.model import Noise, Window
 

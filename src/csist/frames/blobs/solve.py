@@ -1,10 +1,10 @@
 """From the peaks of a frame to its targets.
 
-Peaks whose PSF footprints overlap form a blob. Each blob gets a window with a margin, a blob too large for one
-window several of them; every window is unmixed on its own (`csist.frames.windows`). A fitted target belongs to the
-peak next to it, and a window reports the targets of its own peaks only, so nothing is counted twice. The targets of a
-window are subtracted from the later windows of its blob. A target that is found where detection saw no peak, as
-significant as one, becomes a peak, and the blobs around it are unmixed once more.
+Peaks whose PSF footprints overlap form a blob. Each blob gets a window with a margin, a blob too large for one window
+several of them; every window is unmixed on its own (`csist.frames.blobs.windows`). A fitted target belongs to the peak
+next to it, and a window reports the targets of its own peaks only, so nothing is counted twice. The targets of a window
+are subtracted from the later windows of its blob. A target that is found where detection saw no peak, as significant as
+one, becomes a peak, and the blobs around it are unmixed once more.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray, IntArray
-from csist.frames.extended import EXTENDED_PX
+from csist.frames.blobs.extended import EXTENDED_PX
+from csist.frames.blobs.sources import Settled, SourceSolver
+from csist.frames.blobs.windows import SolvedWindow, WindowSolver
+from csist.frames.blobs.wings import wing_pairs
+from csist.frames.detection.peaks import Peaks, keep_strongest
 from csist.frames.grouping import link, ridges, split
 from csist.frames.groups import FrameGroup, ambiguity
-from csist.frames.peaks import Peaks, keep_strongest
-from csist.frames.sources import Settled, SourceSolver
-from csist.frames.windows import SolvedWindow, WindowSolver
-from csist.frames.wings import wing_pairs
 from csist.targets import Flag, Targets
 
 Progress = Callable[[int, int], None]

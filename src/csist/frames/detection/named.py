@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import KDTree
 
-from csist.frames.matched import matched_map
-from csist.frames.peaks import Peaks
+from csist.frames.detection.matched import matched_map
+from csist.frames.detection.peaks import Peaks
 
 if TYPE_CHECKING:
     from csist.frames.measured import FramePSF, MeasuredFrame

@@ -1,10 +1,10 @@
 """The PSF, measured on bright isolated sources of frames whose scene is unknown.
 
-Every source is fitted by a Gaussian of its own width (`csist.frames.spots`). Single sources agree on the width, while
-unresolved pairs and extended sources are wider, each by its own amount. The centre is therefore the mode of the widths
-(half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and outliers are clipped before the widths are averaged.
-Where the shape is wanted too, `csist.frames.psf_table` builds it from the sources that remain, and once more from all
-those that the first result explains.
+Every source is fitted by a Gaussian of its own width (`csist.frames.detection.spots`). Single sources agree on the
+width, while unresolved pairs and extended sources are wider, each by its own amount. The centre is therefore the mode
+of the widths (half-sample mode; Bickel & Fruehwirth, CSDA 50, 3500, 2006), and outliers are clipped before the widths
+are averaged. Where the shape is wanted too, `csist.frames.psf.table` builds it from the sources that remain, and once
+more from all those that the first result explains.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from scipy.spatial import KDTree
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.frames.detect import detect_peaks
-from csist.frames.mask import check_frame
+from csist.frames.detection.detect import detect_peaks
+from csist.frames.detection.spots import HALF_WINDOW_PX, Spot, fit_spot
+from csist.frames.masks.mask import check_frame
 from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
+from csist.frames.psf.elongation import ellipse_of, elongation, is_elongated
+from csist.frames.psf.table import empirical_psf, misfit, refit, well_fitted
 from csist.frames.psf_estimate import PSFEstimate
-from csist.frames.psf_shape import ellipse_of, elongation, is_elongated
-from csist.frames.psf_table import empirical_psf, misfit, refit, well_fitted
-from csist.frames.spots import HALF_WINDOW_PX, Spot, fit_spot
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 MOST_SOURCES_A_FRAME = 100
@@ -58,7 +58,7 @@ def estimate_psf(
         ceiling: level in counts at which the sensor clips; None guesses it.
         noise_std: noise of a pixel in counts; None measures it.
         least_sources: sources without which there is no estimate; default 5, of an empirical PSF 10.
-        empirical: measure the shape too, see `csist.frames.psf_table`; else it is the Gaussian that fits best.
+        empirical: measure the shape too, see `csist.frames.psf.table`; else it is the Gaussian that fits best.
 
     Raises:
         InputError: if a frame cannot be used, if too few sources are found, or if they are too wide.

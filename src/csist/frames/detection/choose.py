@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist.frames.contrast import ContrastFrame
+from csist.frames.detection.contrast import ContrastFrame
 from csist.frames.options import CONTRAST, CROWDED, MATCHED
 
 CROWDED_SHARE = 0.06

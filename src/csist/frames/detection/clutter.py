@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from csist._types import BoolArray, FloatArray, IntArray
+from csist.frames.detection.peaks import Peaks, keep_strongest
 from csist.frames.medians import surroundings
 from csist.frames.options import FALSE_ALARM_RATE
-from csist.frames.peaks import Peaks, keep_strongest
 
 SCALES_PX = ((0.8, 3.0), (1.5, 5.0), (2.5, 8.0))
 """Width of the smoothing and radius of the circle, for PSFs up to `USUAL_SIGMA_PX`; both grow with wider ones."""
@@ -65,7 +65,7 @@ class ClutterTable(NamedTuple):
 @lru_cache(maxsize=1)
 def clutter_table() -> ClutterTable:
     """The regression that the package comes with."""
-    table = json.loads(files("csist.frames").joinpath("clutter.json").read_text(encoding="utf-8"))
+    table = json.loads(files("csist.frames.detection").joinpath("clutter.json").read_text(encoding="utf-8"))
     coefficients = [table["coefficients"][name] for name in ("constant", *FEATURES)]
     return ClutterTable(np.array(coefficients), float(table["least_probability"]))
 

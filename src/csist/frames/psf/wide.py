@@ -1,7 +1,7 @@
 """The PSF of a frame whose sources are too wide to be measured pixel by pixel: on pixels put together.
 
 In blocks of 2 x 2 or 4 x 4 pixels a wide source is a narrow one, and everything that holds for narrow ones does for it:
-the filters that find it, the window that it is fitted in, what counts as a point (`csist.frames.psf_measure`).
+the filters that find it, the window that it is fitted in, what counts as a point (`csist.frames.psf.measure`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 
 from csist._types import FloatArray
 from csist.checks import InputError
+from csist.frames.detection.peaks import Peaks
+from csist.frames.detection.spots import fitted_sigmas
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame
-from csist.frames.peaks import Peaks
+from csist.frames.psf.measure import psf_of_spots, spots_of
 from csist.frames.psf_estimate import PSFEstimate
-from csist.frames.psf_measure import psf_of_spots, spots_of
-from csist.frames.spots import fitted_sigmas
 from csist.physics.psf import EllipticalGaussianPSF
 
 logger = logging.getLogger(__name__)

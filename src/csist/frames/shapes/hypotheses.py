@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csist._types import FloatArray
-from csist.frames.shape_fit import Mode, Range, climb, points_image, source_image
-from csist.frames.shapes import Blurred, Ellipse, Model, Streak, covariance_of
+from csist.frames.shapes.fit import Mode, Range, climb, points_image, source_image
+from csist.frames.shapes.light import Blurred, Ellipse, Model, Streak, covariance_of
 from csist.methods.continuous.likelihood import chi_squared
 from csist.methods.continuous.model import Noise, Window, pixel_codes
 from csist.methods.continuous.optics import optics_of

@@ -20,7 +20,7 @@ from scipy.special import huber
 
 from csist._types import FloatArray, IntArray
 from csist.checks import InputError
-from csist.frames.spots import HALF_WINDOW_PX, Spot
+from csist.frames.detection.spots import HALF_WINDOW_PX, Spot
 from csist.physics.psf import PSF, GaussianPSF, SampledPSF
 
 OVERSAMPLING = 4

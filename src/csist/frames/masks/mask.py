@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import InputError, check_stack
-from csist.frames.bad_lines import bad_lines
-from csist.frames.footprint import outside_footprint
 from csist.frames.kernels import is_whole, steep_pixels
+from csist.frames.masks.bad_lines import bad_lines
+from csist.frames.masks.footprint import outside_footprint
 from csist.frames.medians import row_medians, surroundings
 from csist.physics.psf import PSF
 from csist.physics.sensor import ROUNDING_VARIANCE
@@ -42,11 +42,11 @@ class PixelKind(IntEnum):
     SATURATED = 4
     """At the ceiling: a lower bound only."""
     OUTSIDE = 5
-    """Outside the frame's footprint, see `csist.frames.footprint`."""
+    """Outside the frame's footprint, see `csist.frames.masks.footprint`."""
     LINE = 6
-    """In a bad row or column, see `csist.frames.bad_lines`."""
+    """In a bad row or column, see `csist.frames.masks.bad_lines`."""
     STREAK = 7
-    """In a long straight trail, see `csist.frames.streaks`."""
+    """In a long straight trail, see `csist.frames.masks.streaks`."""
 
 
 @dataclass(frozen=True, eq=False)

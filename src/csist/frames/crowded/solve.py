@@ -26,7 +26,7 @@ from scipy.sparse.linalg import lsmr
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray, IntArray
-from csist.frames.crowded_model import (
+from csist.frames.crowded.model import (
     CrowdedFit,
     CrowdedFrame,
     PatchBackground,
@@ -34,7 +34,7 @@ from csist.frames.crowded_model import (
     design_matrix,
     first_nodes,
 )
-from csist.frames.peaks import Peaks, find_peaks
+from csist.frames.detection.peaks import Peaks, find_peaks
 from csist.physics.psf import lone_significance, pixel_kernel
 from csist.targets import Targets
 

@@ -10,10 +10,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from csist._types import BoolArray, FloatArray, IntArray
+from csist.frames.detection.peaks import Peaks, find_peaks, keep_strongest
+from csist.frames.detection.responses import Response
+from csist.frames.detection.spots import typical_sigma
 from csist.frames.medians import surroundings
-from csist.frames.peaks import Peaks, find_peaks, keep_strongest
-from csist.frames.responses import Response
-from csist.frames.spots import typical_sigma
 from csist.physics.psf import GaussianPSF
 
 SPOT_SIGMAS = 10.0

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array, kron
 
 from csist._types import BoolArray, FloatArray, IntArray
-from csist.frames.background import Background
+from csist.frames.background.estimate import Background
 from csist.frames.measured import FramePSF, MeasuredFrame
 from csist.physics.psf import PSF, by_place, equivalent_sigma, outer_response
 

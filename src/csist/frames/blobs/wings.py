@@ -1,7 +1,7 @@
 """Peaks in the wings of brighter targets: bright rings, and the noise that the slope of a wing lifts.
 
 They open no window of their own. The window of the bright target reaches as far as its wings can be seen, and what it
-finds there beside them becomes a peak after all (`csist.frames.blobs`).
+finds there beside them becomes a peak after all (`csist.frames.blobs.solve`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray, IntArray
+from csist.frames.detection.peaks import Peaks
 from csist.frames.measured import FramePSF
-from csist.frames.peaks import Peaks
 from csist.physics.psf import lone_significance, outer_response
 
 BRIGHT_WING = 2.0

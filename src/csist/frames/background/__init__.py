@@ -1,0 +1,1 @@
+"""Level and noise of a frame without its targets."""

@@ -1,0 +1,1 @@
+"""From the peaks of a frame to its targets, one window at a time."""

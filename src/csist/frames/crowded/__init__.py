@@ -1,0 +1,1 @@
+"""Frames in which every target overlaps its neighbours."""

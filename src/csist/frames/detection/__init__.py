@@ -1,0 +1,1 @@
+"""Spots of a frame that may be targets, before any fit."""

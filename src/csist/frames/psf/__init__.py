@@ -1,0 +1,1 @@
+"""The PSF, measured on a frame's own sources."""
