@@ -17,13 +17,15 @@ import numpy as np
 from csist._types import FloatArray, IntArray
 from csist.checks import InputError
 from csist.targets import Targets
-from csist.tracks.link import LEAST_LENGTH
+from csist.tracks.link import LEAST_LENGTH, Linker
 from csist.tracks.smooth import FALSE_DENSITY, LEAST_STD_PX, UNKNOWN_STD_PX
 
 ACCELERATION = 0.1
 """Standard deviation of the change of the velocity in px a frame, from frame to frame."""
-START_SPEED_PX = 2.0
-"""Standard deviation of the velocity of a new track in px a frame."""
+START_SPEED_PX = 0.7
+"""Standard deviation of the velocity of a new track of `LEAST_LENGTH` detections in px a frame."""
+YOUNG_GATE_PX = 4.0
+"""Largest distance of a detection from the predicted place of a track of fewer detections."""
 DETECTED, GATE = 0.9, 0.9999
 """Probabilities that a target is detected in a frame, and that its detection lies in the gate."""
 ASSIGNED = 0.5
@@ -34,12 +36,11 @@ START = datetime(2000, 1, 1)
 
 @dataclass
 class Followed:
-    """A track that is followed: Stone Soup's track, its number, and the frames of its last detection and its length."""
+    """A track that is followed: its number, Stone Soup's track, and the frame of its last detection."""
 
     number: int
     track: Any
     last: int
-    length: int = 1
 
 
 @dataclass
@@ -60,12 +61,12 @@ class ProbabilisticLinker:
     false_density: float = FALSE_DENSITY
     _followed: list[Followed] = field(default_factory=list)
     _joint: Any = None
-    _single: Any = None
+    _young: Any = None
     _updater: Any = None
 
     def __post_init__(self) -> None:
         try:
-            from stonesoup.dataassociator.probability import PDA, JPDAwithEHM2
+            from stonesoup.dataassociator.probability import JPDAwithEHM2
             from stonesoup.hypothesiser.probability import PDAHypothesiser
             from stonesoup.models.measurement.linear import LinearGaussian
             from stonesoup.models.transition.linear import CombinedLinearGaussianTransitionModel, ConstantVelocity
@@ -80,57 +81,42 @@ class ProbabilisticLinker:
         hypothesiser = PDAHypothesiser(
             predictor, self._updater, self.false_density, prob_detect=DETECTED, prob_gate=GATE
         )
-        self._joint, self._single = JPDAwithEHM2(hypothesiser), PDA(hypothesiser)
+        self._joint = JPDAwithEHM2(hypothesiser)
+        self._young = Linker(started=self.started, gate_px=YOUNG_GATE_PX)
 
     def update(self, frame: int, targets: Targets) -> IntArray:
         """Return the track numbers (n,) of the targets of a frame; frames must be passed in increasing order."""
         time = START + timedelta(seconds=int(frame))
         self._followed = [one for one in self._followed if frame - one.last <= self.patience + 1]
-        detections = _detections(targets, time)
-        numbers = np.full(len(targets), -1, dtype=np.int64)
-        free = np.ones(len(targets), np.bool_)
-        # Tracks that few detections support must not share those of the others; most of them are false.
-        for confirmed in (True, False):
-            group = [one for one in self._followed if (one.length >= LEAST_LENGTH) == confirmed]
-            tool = self._joint if confirmed else self._single
-            taken = self._associate(tool, group, [detections[k] for k in np.flatnonzero(free)], (frame, time))
-            places = np.flatnonzero(free)
-            for place, (number, share) in zip(places, taken, strict=True):
-                numbers[place], free[place] = number, share < ASSIGNED
-        for place in np.flatnonzero(free & (numbers < 0)):
-            numbers[place] = self.started
-            self._followed.append(Followed(self.started, _new_track(detections[place], time), frame))
-            self.started += 1
+        numbers, share = self._associate(_detections(targets, time), (frame, time))
+        # Most tracks of few detections are false: they are linked as they come, and must not share the others' ones.
+        free = np.flatnonzero((numbers < 0) & (share < ASSIGNED))
+        numbers[free] = self._young.update(frame, targets[free])
+        self.started = self._young.started
+        for number, place, velocity in self._young.taken_over(LEAST_LENGTH):
+            self._followed.append(Followed(number, _new_track(place, velocity, time), frame))
         return numbers
 
-    def _associate(
-        self, tool: Any, group: list[Followed], detections: list[Any], moment: tuple[int, datetime]
-    ) -> list[tuple[int, float]]:
-        """Update some tracks; the number of the track and the probability of any track, for each detection."""
+    def _associate(self, detections: list[Any], moment: tuple[int, datetime]) -> tuple[IntArray, FloatArray]:
+        """Update the tracks; number of the track, -1 for none, and probability of any track, of each detection (n,)."""
         from stonesoup.types.detection import MissedDetection
 
-        taken = [(-1, 0.0)] * len(detections)
-        if not group:
-            return taken
+        numbers = np.full(len(detections), -1, dtype=np.int64)
+        if not self._followed:
+            return numbers, np.zeros(len(detections))
         frame, time = moment
-        found = tool.associate({one.track for one in group}, set(detections), time)
+        found = self._joint.associate({one.track for one in self._followed}, set(detections), time)
         place = {id(detection): k for k, detection in enumerate(detections)}
-        share = np.zeros((len(group), len(detections)))
-        for i, one in enumerate(group):
-            hypotheses = found[one.track]
-            for hypothesis in hypotheses:
+        share = np.zeros((len(self._followed), len(detections)))
+        for i, one in enumerate(self._followed):
+            for hypothesis in found[one.track]:
                 if not isinstance(hypothesis.measurement, MissedDetection):
                     share[i, place[id(hypothesis.measurement)]] = float(hypothesis.probability)
-            one.track.append(_mixed(hypotheses, self._updater))
-        total = share.sum(axis=0)
-        for i, one in enumerate(group):
-            if not len(detections):
-                break
-            k = int(share[i].argmax())
-            if share[i, k] >= ASSIGNED and taken[k][0] < 0:
-                taken[k] = (one.number, 1.0)
-                one.last, one.length = frame, one.length + 1
-        return [(number, max(whole, float(total[k]))) for k, (number, whole) in enumerate(taken)]
+            one.track.append(_mixed(found[one.track], self._updater))
+            k = int(share[i].argmax()) if len(detections) else -1
+            if k >= 0 and share[i, k] >= ASSIGNED and numbers[k] < 0:
+                numbers[k], one.last = one.number, frame
+        return numbers, share.sum(axis=0)
 
 
 def _detections(targets: Targets, time: datetime) -> list[Any]:
@@ -146,15 +132,14 @@ def _detections(targets: Targets, time: datetime) -> list[Any]:
     ]
 
 
-def _new_track(detection: Any, time: datetime) -> Any:
-    """A track of one detection."""
+def _new_track(place: FloatArray, velocity: FloatArray, time: datetime) -> Any:
+    """A track at a place (2,) with a velocity (2,)."""
     from stonesoup.types.state import GaussianState
     from stonesoup.types.track import Track
 
-    noise = np.diag(detection.measurement_model.covar())
-    x, y = (float(value) for value in detection.state_vector)
-    spread = np.diag([noise[0], START_SPEED_PX**2, noise[1], START_SPEED_PX**2])
-    return Track([GaussianState(np.array([[x], [0.0], [y], [0.0]]), spread, timestamp=time)])
+    spread = np.diag([UNKNOWN_STD_PX**2, START_SPEED_PX**2] * 2)
+    state = np.array([[place[0]], [velocity[0]], [place[1]], [velocity[1]]])
+    return Track([GaussianState(state, spread, timestamp=time)])
 
 
 def _mixed(hypotheses: Any, updater: Any) -> Any:
