@@ -1,8 +1,8 @@
 """Sequences of whole frames: labelled infrared clips, and memory and speed of streams.
 
 `--part clips` takes the clips of FOLDER (clips/*.mp4 and labels/*.csv with the columns frame0, x, y, w, h, 1-based
-corners), unmixes some frames of each alone and compares three ways to tracks on the same targets: nearest assignment,
-joint probabilities (extra `tracking`), and the joint posterior of windows of frames. A target is found in a frame if
+corners), unmixes some frames of each alone and compares four ways to tracks on the same targets: nearest assignment,
+the same of whole groups, joint probabilities (extra `tracking`), and the joint posterior of windows of frames. A target is found in a frame if
 one lies in its box, with a margin. A track is false if less than half of its targets lie in the box; unlabelled birds
 and aircraft count as false. `--part memory` unmixes simulated streams of two lengths, each in a process of its own.
 """
@@ -31,6 +31,7 @@ from csist.sequences.whole import JointOptions, Shot, shot_of, unmix_shots
 from csist.targets import Targets
 from csist.tracks.jpda import ProbabilisticLinker
 from csist.tracks.link import LEAST_LENGTH, Linker
+from csist.tracks.middles import group_middles
 from csist.trajectories import MotionPrior
 
 MARGIN_PX = 2.0
@@ -71,9 +72,10 @@ def scores(frames: list[Targets], boxes: list[Any]) -> dict[str, Any]:
     }
 
 
-def linked(shots: list[Shot], linker: Any) -> list[Targets]:
-    """Targets of single frames with the tracks of a linker."""
-    return [shot.targets.replace(track=linker.update(t, shot.targets)) for t, shot in enumerate(shots)]
+def linked(shots: list[Shot], linker: Any, seen_as: Callable[[Targets], Targets] = Targets.replace) -> list[Targets]:
+    """Targets of single frames, or what they are seen as, with the tracks of a linker."""
+    frames = [seen_as(shot.targets) for shot in shots]
+    return [targets.replace(track=linker.update(t, targets)) for t, targets in enumerate(frames)]
 
 
 def joint(shots: list[Shot], options: FrameOptions) -> list[Targets]:
@@ -103,6 +105,7 @@ def clips(folder: Path, frames: int, start: int) -> None:
         ways: dict[str, Callable[[], list[Targets]]] = {
             "nearest": lambda shots=shots: linked(shots, Linker()),
             "jpda": lambda shots=shots: linked(shots, ProbabilisticLinker()),
+            "groups": lambda shots=shots: linked(shots, Linker(), group_middles),
             "joint": lambda shots=shots: joint(shots, options),
         }
         for name, way in ways.items():

@@ -225,7 +225,9 @@ def test_bad_sequences_get_one_line(run: Run, tmp_path: Path) -> None:
     refused(run("unmix", "a.npy", "--workers", "0"), "workers must be a whole number >= 1, got 0")
     refused(run("unmix", "a.npy", "--temporal", "2"), "temporal must be a whole number of frames >= 3, got 2")
     refused(run("unmix", "a.npy", "--tracks", "t.txt"), "t.txt")
-    refused(run("unmix", "a.npy", "--tracks", "t.csv", "--tracker", "mht"), "tracker must be one of nearest, jpda")
+    refused(
+        run("unmix", "a.npy", "--tracks", "t.csv", "--tracker", "mht"), "tracker must be one of nearest, groups, jpda"
+    )
     refused(run("unmix", "a.npy", "--tracks", "targets.csv"), "two outputs have this name")
     found = run("unmix", "mixed", "--sequence", "--method", "ista")
     refused(found, "method 'ista' unmixes windows", announced=held)

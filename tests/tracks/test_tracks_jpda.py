@@ -83,7 +83,7 @@ def test_states_of_straight_tracks_have_honest_errors():
         assert (np.diff(number) == 1).all()
         assert track.detected.sum() == 12
         assert track.existence_probability == pytest.approx(0.9, abs=0.01)
-    assert 0.6 < np.mean(within) < 0.85  # the strength of the acceleration is at least that of the ladder
+    assert 0.6 < np.concatenate(within).mean() < 0.85  # the strength of the acceleration is at least that of the ladder
 
 
 def test_a_bent_track_gets_a_larger_acceleration():

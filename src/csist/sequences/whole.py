@@ -29,6 +29,7 @@ from csist.sequences.report import summarise_paths
 from csist.sequences.result import JointGroup, SequenceResult, Track
 from csist.targets import Flag, Targets
 from csist.tracks.link import LEAST_LENGTH, Linker
+from csist.tracks.middles import group_middles
 from csist.trajectories import MotionPrior
 from csist.windows import WINDOW_SIDE_PX
 
@@ -227,18 +228,12 @@ def _chains(shots: Sequence[Shot]) -> Iterator[Chain]:
     linker = Linker()
     seen: dict[int, list[tuple[int, int, float, float, float]]] = {}
     for t, shot in enumerate(shots):
-        targets = shot.targets
-        numbers = np.unique(targets.group[targets.group >= 0])
-        rows = []
-        for number in numbers:
-            own = targets[targets.group == number]
-            share = np.maximum(np.nan_to_num(own.intensity), 1e-12)
-            x, y = (float((share * values).sum() / share.sum()) for values in (own.x, own.y))
-            rows.append((x, y, float(np.hypot(own.x - x, own.y - y).max())))
-        places = np.array(rows).reshape(-1, 3)
-        found = linker.update(t, Targets(places[:, 0], places[:, 1], np.ones(len(places))))
-        for track, number, (x, y, extent) in zip(found.tolist(), numbers.tolist(), rows, strict=True):
-            seen.setdefault(track, []).append((t, number, x, y, extent))
+        middles = group_middles(shot.targets)
+        found = linker.update(t, middles)
+        for track, number, x, y in zip(found.tolist(), middles.group.tolist(), middles.x, middles.y, strict=True):
+            own = shot.targets[shot.targets.group == number]
+            extent = float(np.hypot(own.x - x, own.y - y).max())
+            seen.setdefault(track, []).append((t, number, float(x), float(y), extent))
     for links in seen.values():
         if len(links) >= min(LEAST_LENGTH, max(len(shots), 2)):
             frame, group, x, y, extent = (np.array(each) for each in zip(*links, strict=True))

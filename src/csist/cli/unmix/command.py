@@ -133,7 +133,10 @@ def unmix(
         typer.Option("--tracks", help="Table of tracks: states with their covariance, and existence probabilities."),
     ] = None,
     tracker: Annotated[
-        str, typer.Option("--tracker", help="Of --tracks: nearest, or jpda for clutter and crossings (extra tracking).")
+        str,
+        typer.Option(
+            "--tracker", help="Of --tracks: nearest, groups (one track a blob), or jpda (clutter, crossings)."
+        ),
     ] = "nearest",
     engine: EngineOption = "local",
     scheduler: SchedulerOption = None,

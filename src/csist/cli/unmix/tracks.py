@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from csist.sequences.result import Track
     from csist.targets import Targets
 
-TRACKERS = ("nearest", "jpda")
-"""Best single assignment, and joint probabilities (extra `tracking`)."""
+TRACKERS = ("nearest", "groups", "jpda")
+"""Best single assignment of targets, the same of whole groups, and joint probabilities (extra `tracking`)."""
 PLACE = ("x", "y", "vx", "vy")
 
 
@@ -61,9 +61,13 @@ class TrackRows:
 
     def add(self, sequence: str, frame: int, targets: Targets) -> None:
         """Link the targets of the next frame of a sequence."""
+        from csist.tracks.middles import group_middles
+
         if sequence not in self._linkers:  # sequences come one after the other
             self._linkers = {sequence: new_linker(self._tracker, self._started)}
         linker = self._linkers[sequence]
+        if self._tracker == "groups":
+            targets = group_middles(targets)
         numbers = linker.update(frame, targets).tolist()
         self._started = linker.started
         columns = (targets.x, targets.y, targets.x_std, targets.y_std, targets.score, targets.intensity)
