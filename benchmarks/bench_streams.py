@@ -2,9 +2,10 @@
 
 `--part clips` takes the clips of FOLDER (clips/*.mp4 and labels/*.csv with the columns frame0, x, y, w, h, 1-based
 corners), unmixes some frames of each alone and compares four ways to tracks on the same targets: nearest assignment,
-the same of whole groups, joint probabilities (extra `tracking`), and the joint posterior of windows of frames. A target is found in a frame if
-one lies in its box, with a margin. A track is false if less than half of its targets lie in the box; unlabelled birds
-and aircraft count as false. `--part memory` unmixes simulated streams of two lengths, each in a process of its own.
+the same of whole groups, joint probabilities (extra `tracking`), and the joint posterior of windows of frames. A target
+is found in a frame if one lies in its box, with a margin. A track is false if less than half of its targets lie in the
+box; unlabelled birds and aircraft count as false. `--part memory` unmixes simulated streams of two lengths, each in a
+process of its own.
 """
 
 from __future__ import annotations
