@@ -85,7 +85,7 @@ ELSEWHERE = np.random.default_rng(0).uniform(0.0, 1.0, (STARTS, 3 * MOST_TARGETS
 SWEEPS = np.array([50, 100, 200, 400])
 """Sweeps of the chains for 1, 2, 3, 4 and more targets."""
 
-LADDER = Ladder(TEMPERATURES, 1, CHAINS, SWEEPS, BURN_IN, seed=1, is_scattered=False)
+LADDER = Ladder(TEMPERATURES, 1, CHAINS, SWEEPS, BURN_IN, seed=1, is_scattered=False, turns=1)
 
 
 class Climbed(NamedTuple):
