@@ -94,7 +94,7 @@ UNLIKELY = 20.0
 SWEEPS = np.array([250, 500, 1000, 2000])
 """Sweeps of the chains for 1, 2, 3, 4 and more targets."""
 
-LADDER = Ladder(TEMPERATURES, 1, CHAINS, SWEEPS, BURN_IN, seed=1, is_scattered=False)
+LADDER = Ladder(TEMPERATURES, 1, CHAINS, SWEEPS, BURN_IN, seed=1, is_scattered=False, turns=1)
 
 
 class Climbed(NamedTuple):
