@@ -34,7 +34,7 @@ def test_every_public_name_resolves() -> None:
         "unmix", "Targets", "Flag", "GaussianPSF", "EllipticalGaussianPSF", "AiryPSF", "MoffatPSF", "SampledPSF",
         "FieldPSF", "Sensor", "ScenePrior", "sample_scenes", "SubPixelGrid", "list_methods", "create_method", "metrics",
         "datasets", "__version__", "InputError", "calibrate", "unmix_frame", "FrameResult",
-        "unmix_sequence", "SequenceResult", "Track",
+        "unmix_sequence", "unmix_stream", "SequenceResult", "Track",
     } == set(csist.__all__)  # fmt: skip
     for name in csist.__all__:
         assert getattr(csist, name) is getattr(csist, name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from csist.scenes import ScenePrior, sample_scenes
     from csist.sequences.result import SequenceResult, Track
     from csist.sequences.solve import unmix_sequence
+    from csist.sequences.stream import unmix_stream
     from csist.targets import Flag, Targets
     from csist.unmixing import unmix
 
@@ -48,6 +49,7 @@ __all__ = [
     "unmix",
     "unmix_frame",
     "unmix_sequence",
+    "unmix_stream",
 ]
 
 # Loaded on first use: `import csist` stays cheap, and a command loads only what it needs.
@@ -74,6 +76,7 @@ _HOMES = {
     "unmix": "unmixing",
     "unmix_frame": "frames.solve",
     "unmix_sequence": "sequences.solve",
+    "unmix_stream": "sequences.stream",
 }
 _MODULES = ("datasets", "metrics")
 

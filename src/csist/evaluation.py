@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csist import metrics
-from csist._types import FloatArray
+from csist._types import FloatArray, IntArray
 from csist.checks import InputError, check_ratio
 from csist.create import create_method, follow
 from csist.datasets.grokcso import image_folder, is_grokcso, read_grokcso
@@ -55,6 +55,7 @@ class LabelledImages:
         prior: prior of the scenes.
         names: name of each image in a table of targets, (image, frame).
         total: number of images in the whole split.
+        trajectory: (N,) number of the sequence of each image; None where the images are no sequences.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class LabelledImages:
     prior: ScenePrior
     names: list[tuple[str, int]] = field(repr=False)
     total: int
+    trajectory: IntArray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,12 +107,16 @@ def read_labelled(
         return _read_folder(path, split, limit, progress)
     if path.exists() and path.suffix.lower() not in STORE_SUFFIXES:
         raise InputError(f"cannot evaluate on {path}: give a store (.h5) or the folder of a GrokCSO dataset")
-    whole = load(path)[split]
+    store = load(path)
+    whole = store[split]
     part = whole.limit(limit)
     if not len(part):
         raise InputError(f"the split {split} of {path} holds no image")
     names = [(path.name, index) for index in range(len(whole))]
-    return LabelledImages(path, split, part.images, part.targets, part.sensor, part.prior, names, len(whole))
+    return LabelledImages(
+        path, split, part.images, part.targets, part.sensor, part.prior, names, len(whole),
+        None if store.motion is None else part.trajectory,
+    )  # fmt: skip
 
 
 def _read_folder(path: Path, split: str, limit: int | None, progress: Progress | None) -> LabelledImages:

@@ -143,3 +143,23 @@ def test_benchmark_writes_figures_and_a_picture(run: Run, tmp_path: Path) -> Non
     refused(run("benchmark"), "no images: give --data; `csist generate")
     refused(run(*arguments[:3], "--limit-images", "-1"), "--limit-images must be a whole number >= 0, got -1")
     refused(run("benchmark", "--data", "nothing.h5"), "nothing.h5")
+
+
+def test_tracks_of_sequences_are_scored(run: Run, tmp_path: Path) -> None:
+    from csist.datasets import generate_sequences
+
+    store = generate_sequences(tmp_path / "sequences.h5", 7, seed=1, noise_std=1.0)
+    assert run("unmix", store, "--joint", 20, "--mode", "fast", "-o", "joint.csv")[0] == 0
+    code, out, err = run(
+        "evaluate", store, "--method", "continuous", "--mode", "fast", "--predictions", "joint.csv", "--resamples", "0",
+        "--json", "figures.json",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    heading = next(place for place, line in enumerate(out.splitlines()) if "track mAP" in line)
+    assert max(map(len, out.splitlines()[heading:])) <= 80
+    rows = {row["name"]: row.get("tracks") for row in json.loads(Path("figures.json").read_text())["rows"]}
+    joint, alone = rows["joint.csv"], rows["continuous"]
+    assert joint["found_tracks"] == joint["true_tracks"] == alone["true_tracks"]
+    assert joint["identity_switches"] == 0
+    assert joint["track_map"] > alone["track_map"]
+    assert [tracks for name, tracks in rows.items() if name.startswith("oracle")] == [None, None]

@@ -69,6 +69,8 @@ def test_folder_as_a_sequence_equals_the_stack(run: Run, video, tmp_path):
     [
         (("--joint", 0), "joint must be"),
         (("--joint", 5, "--method", "ista"), "method 'continuous'"),
+        (("--joint", 5, "--joint-step", 6), "--joint-step must be"),
+        (("--joint-step", 2), "no --joint"),
         (("--joint", 5, "--engine", "dask"), "--joint processes frames sequentially"),
     ],
 )
@@ -78,11 +80,40 @@ def test_bad_use_is_one_line(run: Run, video, tmp_path, options, message):
     assert message in err
 
 
-def test_frames_are_refused(run: Run, tmp_path):
-    np.save(tmp_path / "large.npy", np.zeros((3, 40, 40)))
-    code, _, err = run("unmix", tmp_path / "large.npy", "-o", tmp_path / "a.csv", "--joint", 3)
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(32, 40), background=50.0, read_noise=3.0)
+    path, rng = tmp_path_factory.mktemp("movie") / "movie.npy", np.random.default_rng(1)
+    scenes = [csist.Targets([8.0 + 1.5 * t, 30.0], [10.0 + 0.4 * t, 25.0], [400.0, 500.0]) for t in range(8)]
+    np.save(path, np.stack([sky.observe(scene, rng) for scene in scenes]))
+    return path
+
+
+@pytest.mark.parametrize("step", [4, 2])
+def test_groups_of_whole_frames_have_one_track(run: Run, movie, tmp_path, step):
+    out, tracks, groups = (tmp_path / f"{name}.csv" for name in ("targets", "tracks", "groups"))
+    code, _, err = run(
+        "unmix", movie, "-o", out, "--joint", 4, "--joint-step", step, "--tracks", tracks, "--groups", groups,
+        "--mode", "fast", "--psf-sigma", 0.9, "--noise-std", 3,
+    )  # fmt: skip
+    assert code == 0, err
+    table = pd.read_csv(out)
+    assert table["frame"].tolist() == sorted([*range(8)] * 2)
+    mover = table[(table["x"] - 8.0 - 1.5 * table["frame"]).abs() < 0.3]
+    assert len(mover) == 8
+    assert mover["track"].nunique() == 1
+    rows = pd.read_csv(tracks)
+    assert rows.groupby("track").size().tolist() == [8 // step] * 2
+    own = rows[rows["track"] == mover["track"].iloc[0]]
+    assert np.abs(own["vx"] - 1.5).max() < 0.1
+    assert (np.abs(own["x"] - 8.0 - 1.5 * own["first"]) < 0.3).all()
+    assert set(pd.read_csv(groups)["count"]) == {1}
+
+
+def test_windows_do_not_slide(run: Run, video, tmp_path):
+    code, _, err = run("unmix", video, "-o", tmp_path / "a.csv", "--joint", 4, "--joint-step", 2)
     assert code == 2
-    assert "--joint is for windows" in err
+    assert "is for whole frames" in err
 
 
 def test_a_part_of_the_frames_has_the_coordinates_of_the_file(run: Run, video, tmp_path):

@@ -71,7 +71,10 @@ def test_stack_folder_and_video_of_the_same_frames_give_the_same(run: Run, tmp_p
         assert json.loads(Path("j").read_text())["images"] == 4
         tables[name] = places("t.csv")
         tracks = pd.read_csv("tracks.csv")
-        assert list(tracks.columns) == ["image", "track", "frame", "x", "y", "intensity"]
+        assert list(tracks.columns)[:6] == ["image", "track", "frame", "x", "y", "intensity"]
+        assert (tracks["detected"] == 1).all()
+        assert (tracks[["cov_x_x", "cov_y_y", "cov_vx_vx"]] > 0.0).all(axis=None)
+        assert tracks["existence_probability"].between(0.5, 1.0).all()
         assert set(tracks["image"]) == {name}
         assert tracks.groupby("track")["frame"].apply(list).tolist() == [[0, 1, 2, 3]] * 2
         for _, track in tracks.groupby("track"):
@@ -222,6 +225,9 @@ def test_bad_sequences_get_one_line(run: Run, tmp_path: Path) -> None:
     refused(run("unmix", "a.npy", "--workers", "0"), "workers must be a whole number >= 1, got 0")
     refused(run("unmix", "a.npy", "--temporal", "2"), "temporal must be a whole number of frames >= 3, got 2")
     refused(run("unmix", "a.npy", "--tracks", "t.txt"), "t.txt")
+    refused(
+        run("unmix", "a.npy", "--tracks", "t.csv", "--tracker", "mht"), "tracker must be one of nearest, groups, jpda"
+    )
     refused(run("unmix", "a.npy", "--tracks", "targets.csv"), "two outputs have this name")
     found = run("unmix", "mixed", "--sequence", "--method", "ista")
     refused(found, "method 'ista' unmixes windows", announced=held)

@@ -36,6 +36,7 @@ from csist.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from csist.evaluation import LabelledImages
     from csist.targets import Targets
 
 
@@ -65,7 +66,7 @@ def evaluate(
     json_target: JsonOption = None,
     plot: PlotOption = None,
 ) -> None:
-    """Score methods on a dataset: CSO-mAP, counts, errors, calibration, speed.
+    """Score methods on a dataset: CSO-mAP, counts, errors, calibration, speed, and tracks where it holds sequences.
 
     Sensor, noise and prior are those of the dataset. Without --method and --predictions, `continuous` is scored.
     """
@@ -99,6 +100,8 @@ def evaluate(
             images, names, ratio, prior=chosen, mode=mode, weights=weights, runtime=runtime,
             predictions=given, references=references, resamples=resamples, progress=report,
         )  # fmt: skip
+    if images.trajectory is not None:
+        _add_tracks(result, images)
     if plot is not None:
         _draw_evaluation(result, images.truths, plot)
     if json_target is not None:
@@ -153,6 +156,33 @@ def _report_evaluation(result: Any) -> None:
     }
     cells = [(name, [make(row) for row in result.rows]) for name, make in details.items()]
     print_figures(console, names, [column for column in cells if set(column[1]) != {"-"}])
+    if tracked := [row for row in result.rows if "tracks" in row]:
+        _report_tracks(tracked)
+
+
+def _add_tracks(result: Any, images: LabelledImages) -> None:
+    """Add the figures of tracks to the rows of methods and tables."""
+    from csist.tracks.score import score_sequences
+
+    for row in result.rows:
+        if not row["reference"]:
+            row["tracks"] = score_sequences(result.predictions[row["name"]], images.truths, images.trajectory)
+
+
+def _report_tracks(rows: list[dict[str, Any]]) -> None:
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "track mAP": lambda row: number(row["track_map"], ".2f"),
+        "GOSPA px": lambda row: number(row["gospa_px"], ".4f"),
+        "OSPA px": lambda row: number(row["ospa_px"], ".4f"),
+        "switches": lambda row: number(row["identity_switches"], "d"),
+        "tracks": lambda row: f"{row['found_tracks']} of {row['true_tracks']}",
+        "rms px": lambda row: number(row["distance_rms_px"], ".4f"),
+    }
+    console = make_console()
+    console.print()
+    names = ("tracks", [row["name"] for row in rows])
+    cells = [(name, [make(row["tracks"]) for row in rows]) for name, make in columns.items()]
+    print_figures(console, names, cells)
 
 
 def _score(name: str, row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from csist._types import FloatArray
+from csist._types import FloatArray, IntArray
 from csist.methods.continuous.diagnostics import Diagnostics
 from csist.methods.continuous.group import AMBIGUOUS, POOR_FIT_TRUST, Group, is_poor_fit
 from csist.methods.continuous.posterior import Draws, empty_summary, summarise_stack
@@ -60,13 +60,20 @@ def summarise_paths(
         return SequenceResult([Targets.empty() for _ in time], [], probability, flags, diagnostics, notes)
     if bool(is_poor_fit(paths.misfit, freedom)):
         flags |= Flag.POOR_FIT
-    samples = in_one_order(paths.samples, basis)
+    samples, present = paths.samples.copy(), paths.present
+    for kind in np.unique(present, axis=0):  # only targets that are there in the same frames can be confused
+        alike = np.flatnonzero((present == kind).all(axis=1))
+        samples[:, alike] = in_one_order(samples[:, alike], basis)
     trust = probability[count] * (POOR_FIT_TRUST if Flag.POOR_FIT in flags else 1.0)
     frames = _targets_of_frames(samples, paths, law, trust, flags)
     tracks = [
-        _track(k, samples[:, k], (law, time), paths.widening, float(np.mean([each.score[k] for each in frames])))
+        _track(
+            k, samples[:, k], (law, time, np.flatnonzero(present[k])), paths.widening,
+            float(np.mean([each.score[k] for each, there in zip(frames, present[k], strict=True) if there])),
+        )
         for k in range(count)
-    ]
+    ]  # fmt: skip
+    frames = [each[there] for each, there in zip(frames, present.T, strict=True)]
     return SequenceResult(frames, tracks, probability, flags, diagnostics, notes)
 
 
@@ -133,11 +140,24 @@ def _targets_of_frames(samples: FloatArray, paths: Paths, law: MotionLaw, trust:
 
 
 def _track(
-    k: int, samples: FloatArray, motion: tuple[MotionLaw, FloatArray], widening: float, existence: float
+    k: int,
+    samples: FloatArray,
+    motion: tuple[MotionLaw, FloatArray, IntArray],
+    widening: float,
+    existence: float,
 ) -> Track:
-    """The track of target k from its samples (m, 2 M + 1), the law of motion and the times (T,) of the frames."""
-    law, times = motion
-    basis = law.basis.astype(np.float64)
+    """The track of target k.
+
+    Args:
+        k: number of the target.
+        samples: (m, 2 M + 1) of its path.
+        motion: law, times (T,) of the frames, and numbers of those in which it is there.
+        widening: factor on the spread of the samples.
+        existence: probability that it exists.
+    """
+    law, times, there = motion
+    first, last = int(there[0]), int(there[-1])
+    basis, times = law.basis.astype(np.float64)[:, first : last + 1], times[first : last + 1]
     frames = basis.shape[1]
     time = times - times[0]
     coefficients = samples[:, :-1].reshape(len(samples), -1, 2)
@@ -149,7 +169,7 @@ def _track(
     state[:, :2], state[:, 2:4], state[:, 4] = fitted[:, 0], fitted[:, 1], samples[:, -1]
     bend = 2.0 * fitted[:, 2].mean(axis=0) if degree > 1 else np.zeros(2)
     covariance = widening**2 * np.cov(state, rowvar=False)
-    return Track(k, 0, frames - 1, state.mean(axis=0), covariance, existence, bend, float(times[0]))
+    return Track(k, first, last, state.mean(axis=0), covariance, existence, bend, float(times[0]))
 
 
 def report_single(

@@ -20,14 +20,14 @@ class Track:
 
     Args:
         id: number of the track.
-        first: frame in which it starts.
-        last: frame in which it ends.
-        state: (5,) x, y in px, velocity in px a unit of time, and mean intensity in counts, in the first frame. The
-            unit is that of the times given to `csist.unmix_sequence`; without them it is the frame.
+        first: first frame in which the target is there; later than that of the sequence if it appears.
+        last: last such frame; earlier than that of the sequence if it leaves.
+        state: (5,) x, y in px, velocity in px a unit of time, and mean intensity in counts, in the track's first frame.
+            The unit is that of the times given to `csist.unmix_sequence`; without them it is the frame.
         covariance: (5, 5) of the state.
         existence_probability: that a target lies within 0.25 px of the path, the mean over the frames.
         bend: (2,) acceleration in px a unit of time squared; zero where the motion is linear.
-        time: of the first frame.
+        time: of the track's first frame.
     """
 
     id: int
@@ -59,16 +59,45 @@ class Track:
 
 
 @dataclass(frozen=True, eq=False)
+class JointGroup:
+    """A group of whole frames that was solved in all of them together.
+
+    Args:
+        number: of the group; `Targets.group` refers to it.
+        first: first frame in which it was detected.
+        last: last such frame.
+        count_probability: (Kmax + 1,) probability of 0, 1, 2, ... targets.
+        flags: bits of `Flag`.
+        diagnostics: how well the posterior was sampled.
+    """
+
+    number: int
+    first: int
+    last: int
+    count_probability: FloatArray
+    flags: Flag
+    diagnostics: Diagnostics
+
+    @property
+    def count(self) -> int:
+        """Most probable number of targets."""
+        return int(np.argmax(self.count_probability))
+
+
+@dataclass(frozen=True, eq=False)
 class SequenceResult:
     """Targets and tracks of a sequence.
 
     Args:
-        frames: targets of each frame, in the same order in all; their column `track` holds the number of the track.
+        frames: targets of each frame; their column `track` holds the number of the track, -1 for a target of whole
+            frames that belongs to none.
         tracks: path of each target.
-        count_probability: (Kmax + 1,) probability of 0, 1, 2, ... targets.
+        count_probability: (Kmax + 1,) probability of 0, 1, 2, ... targets; in whole frames, of the total of all groups
+            that were solved in all frames together.
         flags: bits of `Flag` of the group.
         diagnostics: how well the posterior was sampled.
         notes: what was left out of the frames or assumed, one line each.
+        groups: of whole frames, those that were solved in all frames together; empty for windows.
     """
 
     frames: list[Targets]
@@ -77,6 +106,7 @@ class SequenceResult:
     flags: Flag = NO_FLAGS
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     notes: list[str] = field(default_factory=list)
+    groups: list[JointGroup] = field(default_factory=list)
 
     @property
     def count(self) -> int:

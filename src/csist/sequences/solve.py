@@ -18,7 +18,7 @@ from csist.sequences.motion import check_motion, motion_law
 from csist.sequences.report import report_single, summarise_paths
 from csist.sequences.result import SequenceResult
 from csist.trajectories import MotionPrior
-from csist.windows import WINDOW_SIDE_PX, as_array, check_window_values, default_sensor, is_window, window_noise
+from csist.windows import as_array, check_window_values, default_sensor, is_window, window_noise
 
 
 class Frames(NamedTuple):
@@ -48,15 +48,21 @@ def unmix_sequence(
     times: ArrayLike | None = None,
     motion_std_px: float = 0.05,
     mask_nan: bool = False,
+    **options: Any,
 ) -> SequenceResult:
-    """Find the targets of a group in all frames of a sequence together, and their paths.
+    """Find the targets of groups in all frames of a sequence together, and their paths.
 
     The likelihood is the product over frames; number, starts, velocities and mean fluxes are shared by all of them, and
-    the scintillation of each flux from frame to frame is integrated out. A single frame is passed to `csist.unmix`.
+    the scintillation of each flux from frame to frame is integrated out. A target may appear or leave: the frames in
+    which each is there are found from the data. A single frame is passed to `csist.unmix`.
+
+    Whole frames are unmixed one by one first, and their groups are linked. Each group gets a window that follows it, is
+    solved in all its frames together, and its speed is not limited by the prior. Groups larger than a window, of no
+    point targets, or that do not move as `motion` says keep the targets of their single frames.
 
     Args:
-        stack: windows (T, H, W) in counts, of at most 16 px a side, in order. A frame of nothing but NaN is missing; a
-            frame that repeats the one before is left out.
+        stack: (T, H, W) in counts, in order: windows of at most 16 px a side with one group, or whole frames. A frame
+            of nothing but NaN is missing; a frame that repeats the one before is left out.
         sensor: as for `csist.unmix`.
         prior: prior of the first frame, or with speeds and scintillation as a `MotionPrior`; None for
             `ScenePrior.flat()` with the speeds and scintillation of `MotionPrior()`.
@@ -67,7 +73,9 @@ def unmix_sequence(
         times: (T,) times of the frames, increasing; None for 0, 1, 2, ... Velocities are in px a unit of these times,
             as are the speeds of the prior and `motion_std_px`.
         motion_std_px: step of the random walk of "free" in px a frame.
-        mask_nan: leave NaN pixels out instead of refusing them; frames of nothing but NaN are always left out.
+        mask_nan: leave NaN pixels of windows out instead of refusing them; frames of nothing but NaN are always left
+            out, and so are NaN pixels of whole frames.
+        **options: of whole frames, the fields of `csist.frames.FrameOptions`, as for `csist.unmix_frame`.
 
     Returns:
         targets of each frame and tracks.
@@ -94,10 +102,12 @@ def unmix_sequence(
     if array.ndim == 2:
         raise InputError(f"a sequence is a stack (T, H, W), got one image of shape {array.shape}: use unmix")
     if not is_window(images.shape):
-        raise InputError(
-            f"a sequence of windows has at most {WINDOW_SIDE_PX} px a side, got {images.shape[1]} x {images.shape[2]}: "
-            "cut a window around the group"
-        )
+        return _whole_frames(
+            images, sensor, prior, _check_times(times, len(images)), motion,
+            {"mode": mode, "noise_std": noise_std, "motion_std_px": motion_std_px, **options},
+        )  # fmt: skip
+    if options:
+        raise InputError(f"{next(iter(options))} is an option of whole frames, these are windows: leave it out")
     law = prior if isinstance(prior, MotionPrior) else MotionPrior(start=prior or ScenePrior.flat())
     time = _check_times(times, len(images))
     notes: list[str] = []
@@ -118,6 +128,30 @@ def unmix_sequence(
     paths = motion_law(time - time[0], motion, law, sensor, max(float(together), 1e-9), motion_std_px)
     found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode]).solve(frames.data, frames.weight)
     return summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
+
+
+def _whole_frames(
+    images: FloatArray,
+    sensor: Sensor | None,
+    prior: ScenePrior | MotionPrior | None,
+    times: FloatArray,
+    motion: str,
+    options: dict[str, Any],
+) -> SequenceResult:
+    """`unmix_sequence` of frames larger than windows."""
+    from csist.sequences.whole import empty_shot, joint_options, shot_of, unmix_shots
+
+    settled = joint_options(sensor, prior, motion, options)
+    notes: list[str] = []
+    used = _usable(images, notes)
+    if not used.any():
+        raise InputError(f"none of the {len(images)} frames has a pixel that can be used")
+    shots = [
+        shot_of(image, settled.frame) if seen else empty_shot(image.shape)
+        for image, seen in zip(images, used, strict=True)
+    ]  # fmt: skip
+    found = unmix_shots(shots, times, settled)
+    return replace(found, notes=notes + found.notes)
 
 
 def _one_array(stack: Any) -> Any:

@@ -79,6 +79,19 @@ class Linker:
         self._length = np.concatenate([self._length, np.ones(len(new), dtype=np.int64)])
         return numbers
 
+    def taken_over(self, least_length: int) -> list[tuple[int, FloatArray, FloatArray]]:
+        """Number, last place (2,) and velocity (2,) of the tracks with so many detections, which are no longer linked.
+
+        Args:
+            least_length: number of detections.
+        """
+        given = self._length >= least_length
+        rows = zip(self._number[given].tolist(), self._place[given], self._velocity[given], strict=True)
+        kept = ~given
+        self._number, self._frame, self._length = self._number[kept], self._frame[kept], self._length[kept]
+        self._place, self._velocity = self._place[kept], self._velocity[kept]
+        return [(number, place, velocity) for number, place, velocity in rows]
+
 
 def _assign(expected: FloatArray, found: FloatArray, gate_px: float) -> tuple[IntArray, IntArray]:
     """Return pairs (track, detection) within the gate: the largest number, then the least sum of squared distances."""

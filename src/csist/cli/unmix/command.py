@@ -56,13 +56,12 @@ from csist.cli.output import (
     progress,
     write_json,
 )
-from csist.cli.unmix.frames import TrackRows
-from csist.cli.unmix.joint import JointRows
 from csist.cli.unmix.pictures import pictures
 from csist.cli.unmix.places import AtOption, StartOption, check_images, read_places, writer_for
 from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summary
 from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
 from csist.cli.unmix.settings import Options, make_reading, make_settings
+from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker
 from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
@@ -123,11 +122,22 @@ def unmix(
     ] = None,
     joint: Annotated[
         int | None,
-        typer.Option("--joint", help="Unmix JOINT frames of a sequence of windows at a time, as one posterior."),
+        typer.Option("--joint", help="Unmix JOINT frames of a sequence at a time, as one posterior for each group."),
+    ] = None,
+    joint_step: Annotated[
+        int | None,
+        typer.Option("--joint-step", help="Whole frames: solve the last JOINT frames after every JOINT_STEP."),
     ] = None,
     tracks: Annotated[
-        Path | None, typer.Option("--tracks", help="Table of tracks (.csv), linked from the targets of the frames.")
+        Path | None,
+        typer.Option("--tracks", help="Table of tracks: states with their covariance, and existence probabilities."),
     ] = None,
+    tracker: Annotated[
+        str,
+        typer.Option(
+            "--tracker", help="Of --tracks: nearest, groups (one track a blob), or jpda (clutter, crossings)."
+        ),
+    ] = "nearest",
     engine: EngineOption = "local",
     scheduler: SchedulerOption = None,
     workers: Annotated[
@@ -200,6 +210,7 @@ def unmix(
             saturation=saturation,
             min_score=min_score,
             joint=joint,
+            joint_step=joint_step,
             quantities=Quantities(
                 None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point
             ),
@@ -234,7 +245,8 @@ def unmix(
             ),
         )
     )
-    tally = Tally(tracks=None if tracks is None else TrackRows() if joint is None else JointRows())
+    check_tracker(tracker)
+    tally = Tally(tracks=None if tracks is None else TrackRows(tracker) if joint is None else JointRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = input_files(inputs, tally, sequence)

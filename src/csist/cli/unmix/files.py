@@ -110,7 +110,7 @@ def _solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Blo
     from csist.windows import WINDOW_SIDE_PX, is_window
 
     if settings.joint is not None:
-        yield from joint_sequence(sequence, settings, sequence.notes)
+        yield from _solve_jointly(sequence, settings)
         return
     if is_window(sequence.shape):
         raise InputError(
@@ -126,11 +126,34 @@ def _solve_stack(stack: ImageStack, sequence: FrameSequence, settings: Settings)
     from csist.cli.unmix.frames import solve_sequence
     from csist.windows import is_window
 
-    if settings.joint is not None:
+    if is_window(stack.shape) and settings.joint is not None:
+        _check_step(sequence, settings)
         yield from joint_windows(stack, settings, sequence.notes)
         return
     if is_window(stack.shape):
         yield from solve_windows(stack, settings, sequence.notes)
         return
     check_frames(stack, settings.method)
-    yield from solve_sequence(sequence, settings)
+    yield from _solve_jointly(sequence, settings) if settings.joint is not None else solve_sequence(sequence, settings)
+
+
+def _solve_jointly(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
+    """All images of a sequence, several of them together."""
+    from csist.cli.unmix.joint_frames import joint_frames
+    from csist.windows import is_window
+
+    if not is_window(sequence.shape):
+        yield from joint_frames(sequence, settings)
+        return
+    _check_step(sequence, settings)
+    yield from joint_sequence(sequence, settings, sequence.notes)
+
+
+def _check_step(sequence: FrameSequence, settings: Settings) -> None:
+    """Check that windows are not to slide.
+
+    Raises:
+        InputError: if they are.
+    """
+    if settings.joint_step not in (None, settings.joint):
+        raise InputError(f"--joint-step is for whole frames, {sequence.path} holds windows: leave it out")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from csist._types import FloatArray
     from csist.frames.options import FrameOptions
     from csist.frames.psf_estimate import PSFEstimate
+    from csist.frames.result import FrameResult
     from csist.io import ImageStack
     from csist.io.sequences import FrameSequence
     from csist.plots import View
@@ -55,7 +56,7 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
         block = Block(index, solved.targets, solved.groups, solved.masked, view, name, known)
         return replace(block, kinds=solved.kinds, measured=solved.measured)
 
-    yield from _in_order(solve, enumerate(_frames(sequence, settings.temporal)), workers)
+    yield from _in_order(solve, enumerate(frames_of(sequence, settings.temporal)), workers)
 
 
 def with_places(
@@ -105,6 +106,7 @@ def unmix_frame(
     error: FloatArray | None = None,
     *,
     at: FloatArray | None = None,
+    keep: Callable[[FrameResult], None] | None = None,
 ) -> Solved:
     """Unmix a frame, or measure the fluxes at given positions.
 
@@ -115,6 +117,7 @@ def unmix_frame(
         options: options of the frame.
         error: (H, W) standard deviation of each pixel in counts, if it is known.
         at: positions (n, 2), x and y in px, for fluxes only; None to unmix the frame.
+        keep: called with the result of unmixing.
 
     Raises:
         InputError: if the frame cannot be used.
@@ -130,6 +133,8 @@ def unmix_frame(
         if at is not None:
             return _measure_frame(frame, at, options, error)
         result = solve_frame(frame, options, error=error)
+        if keep is not None:
+            keep(result)
     except InputError as refused:
         raise InputError(f"frame {index}: {refused}" if count != 1 else str(refused)) from refused
     groups = [{"frame": index, "group": group.number, **group_row(group)} for group in result.groups]
@@ -175,7 +180,7 @@ def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
     return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}", masks=masks)
 
 
-def _frames(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:
+def frames_of(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:
     """Return the named frames, with the static background removed if `temporal` is given."""
     if temporal is None:
         return iter(sequence)
@@ -223,35 +228,3 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-class TrackRows:
-    """Detections of sequences, linked into tracks as they are added."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, int, int, float, float, float]] = []
-        self._linkers: dict[str, Any] = {}
-        self._started = 0
-
-    def add(self, sequence: str, frame: int, targets: Targets) -> None:
-        """Link the targets of the next frame of a sequence."""
-        from csist.tracks.link import Linker
-
-        if sequence not in self._linkers:
-            self._linkers = {sequence: Linker(started=self._started)}  # sequences come one after the other
-        linker = self._linkers[sequence]
-        numbers = linker.update(frame, targets).tolist()
-        self._started = linker.started
-        place = zip(targets.x.tolist(), targets.y.tolist(), targets.intensity.tolist(), strict=True)
-        self._rows += [(sequence, number, frame, *row) for number, row in zip(numbers, place, strict=True)]
-
-    def table(self) -> Any:
-        """Return the tracks with enough detections, numbered by first appearance, with one row per detection."""
-        import pandas as pd
-
-        from csist.tracks.link import LEAST_LENGTH
-
-        table = pd.DataFrame(self._rows, columns=["image", "track", "frame", "x", "y", "intensity"])
-        table = table[table.groupby("track")["track"].transform("size") >= LEAST_LENGTH]
-        table = table.sort_values(["track", "frame"], kind="stable")
-        return table.assign(track=pd.factorize(table["track"])[0])

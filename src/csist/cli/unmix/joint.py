@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, image_name
@@ -20,44 +20,13 @@ if TYPE_CHECKING:
     from csist.physics.sensor import Sensor
     from csist.plots import View
     from csist.scenes import ScenePrior
-    from csist.sequences.result import SequenceResult, Track
+    from csist.sequences.result import SequenceResult
     from csist.targets import Targets
     from csist.trajectories import MotionPrior
 
 
-class JointRows:
-    """Tracks of joint posteriors, one row each."""
-
-    def __init__(self) -> None:
-        self._rows: list[dict[str, Any]] = []
-
-    def add(self, sequence: str, start: int, tracks: list[Track]) -> None:
-        """Add the tracks of a run of frames that starts at frame `start` of a sequence."""
-        from csist.sequences.result import STATE
-
-        for track in tracks:
-            row = {"image": sequence, "track": track.id, "first": start + track.first, "last": start + track.last}
-            row |= dict(zip(STATE, track.state.tolist(), strict=True))
-            row["existence_probability"] = track.existence_probability
-            for i, one in enumerate(STATE):
-                row |= {f"cov_{one}_{other}": float(track.covariance[i, j]) for j, other in enumerate(STATE) if j >= i}
-            self._rows.append(row)
-
-    def table(self) -> Any:
-        """The tracks: states in their first frame, velocities in px a frame, and the covariance's upper triangle."""
-        import pandas as pd
-
-        from csist.sequences.result import STATE
-
-        pairs = [f"cov_{one}_{other}" for i, one in enumerate(STATE) for other in STATE[i:]]
-        return pd.DataFrame(
-            self._rows, columns=["image", "track", "first", "last", *STATE, "existence_probability", *pairs]
-        )
-
-
 def joint_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> Iterator[Block]:
     """The windows of a file, run by run; in a store, a run does not go beyond its trajectory."""
-    _check_windows(stack.path, stack.shape)
     frames, recipe, _ = settle_windows(stack, settings, notes)
     motion, edges = _trajectories(stack)
     prior = settings.prior or motion
@@ -79,7 +48,6 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
 
     from csist.unmixing import window_recipe
 
-    _check_windows(sequence.path, sequence.shape)
     frames = iter(sequence)
     sensor: Sensor | None = None
     noise, first, started = 0.0, 0, 0
@@ -112,16 +80,6 @@ def _times_of(sequence: FrameSequence, first: int, number: int, notes: list[str]
         notes.append(f"the times of frames {first} to {first + number - 1} do not increase: equal intervals are taken")
         return None
     return np.asarray(first + (times - times[0]) / np.median(steps))
-
-
-def _check_windows(path: Any, shape: tuple[int, ...]) -> None:
-    from csist.windows import WINDOW_SIDE_PX, is_window
-
-    if not is_window(shape):
-        raise InputError(
-            f"--joint is for windows of at most {WINDOW_SIDE_PX} px per side, {path} has frames of "
-            f"{shape[1]} x {shape[2]} px: cut a window around the group (--roi)"
-        )
 
 
 def _trajectories(stack: ImageStack) -> tuple[MotionPrior | None, list[tuple[int, int]]]:

@@ -11,9 +11,8 @@ from rich.table import Table
 
 from csist.cli.output import make_console
 from csist.cli.unmix.blocks import GROUP_EXTENT, GROUP_PLACE, KIND_WORDS, Block
-from csist.cli.unmix.frames import TrackRows
-from csist.cli.unmix.joint import JointRows
 from csist.cli.unmix.measured import NUMBERS, Measured, spread
+from csist.cli.unmix.tracks import JointRows, TrackRows
 
 if TYPE_CHECKING:
     from csist.targets import Targets

@@ -50,6 +50,7 @@ class Settings:
     temporal: int | None = None
     workers: int | None = None
     joint: int | None = None
+    joint_step: int | None = None
     reading: ReadOptions = field(default_factory=_all_of_it)
     at: Positions | None = None
     start: Positions | None = None
@@ -164,6 +165,7 @@ class Options:
     workers: int | None
     joint: int | None
     reading: ReadOptions
+    joint_step: int | None = None
     places: dict[str, Positions] = field(default_factory=dict)
     extended: bool = True
     gain: float | None = None
@@ -204,6 +206,11 @@ def make_settings(given: Options) -> Settings:
         raise InputError(f"temporal must be a whole number of frames >= 3, got {given.temporal}")
     if given.joint is not None and given.joint < 1:
         raise InputError(f"joint must be a whole number of frames >= 1, got {given.joint}")
+    if given.joint_step is not None and not 1 <= given.joint_step <= (given.joint or 0):
+        raise InputError(
+            f"--joint-step must be a whole number from 1 to the frames of --joint, got {given.joint_step} for "
+            f"{'no --joint' if given.joint is None else given.joint}"
+        )
     if given.joint is not None and key != "continuous":
         raise InputError(f"--joint is for the method 'continuous', got {key!r}: leave one out")
     if given.workers is not None and given.workers < 1:
@@ -232,6 +239,7 @@ def make_settings(given: Options) -> Settings:
         temporal=given.temporal,
         workers=given.workers,
         joint=given.joint,
+        joint_step=given.joint_step,
         reading=given.reading,
         **given.places,
         min_score=given.min_score,

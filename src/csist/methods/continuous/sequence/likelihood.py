@@ -27,6 +27,8 @@ from csist.methods.continuous.sequence.model import (
     first_of,
 )
 
+AWAY_PX = -1000.0
+"""Place of a target that is not there, in px from a patch."""
 LOGARITHM_FRAMES = 4
 """Frames whose determinants are multiplied before the logarithm is taken."""
 
@@ -100,12 +102,18 @@ def _add_responses(count: int, scratch: PathScratch, slopes: Any) -> None:
 
 @fused
 def fill_places(posterior: PathPosterior, state: SingleArray, t: int, scratch: PathScratch) -> None:
-    """Fill `scratch.position` with x and y of all targets in frame t, in px from the first pixel of its patch."""
+    """Fill `scratch.position` with x and y of all targets in frame t, in px from the first pixel of its patch.
+
+    A target that is not there is put where no light of it reaches the patch.
+    """
     fill_positions(posterior.law, state, posterior.targets, t, scratch.position)
     for axis in range(2):
         row, start = scratch.position[axis], np.float32(posterior.film.origin[t, 1 - axis])
         for j in range(row.shape[0]):
             row[j] -= start
+    for k in range(posterior.targets):
+        if posterior.present[k, t] == np.float32(0.0):
+            scratch.position[:, k * LANES : (k + 1) * LANES] = np.float32(AWAY_PX)
 
 
 @fused

@@ -91,12 +91,14 @@ class PathPosterior(NamedTuple):
         film: the frames.
         law: what is known of the group.
         polynomials: of `csist.methods.continuous.model.Optics`.
+        present: (targets, T) 1 in the frames in which a target is there, else 0.
     """
 
     targets: int
     film: Film
     law: MotionLaw
     polynomials: SingleArray
+    present: SingleArray
 
 
 class PathScratch(NamedTuple):
@@ -134,7 +136,7 @@ MOTION_LAW = tuple_type(
     MotionLaw, SINGLE_MATRIX, int64, int64, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, boolean, float64,
     SINGLE_VECTOR, boolean, float64,
 )  # fmt: skip
-PATH_POSTERIOR = tuple_type(PathPosterior, int64, FILM, MOTION_LAW, SINGLE_5D)
+PATH_POSTERIOR = tuple_type(PathPosterior, int64, FILM, MOTION_LAW, SINGLE_5D, SINGLE_MATRIX)
 PATH_SCRATCH = tuple_type(
     PathScratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_4D, SINGLE_4D,
     SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, VECTOR, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_MATRIX,
@@ -190,10 +192,21 @@ def film_around(data: FloatArray, weight: FloatArray, middle: FloatArray, side: 
         if len(row) and len(column):
             inside = np.ix_(row - top, column - left)
             patches[t][inside], weights[t][inside] = data[t][np.ix_(row, column)], weight[t][np.ix_(row, column)]
+    return film_of(patches, weights, origin)
+
+
+def film_of(data: FloatArray | SingleArray, weight: FloatArray | SingleArray, origin: IntArray) -> Film:
+    """Square patches that have been cut already.
+
+    Args:
+        data: (T, side, side) in counts, background subtracted.
+        weight: (T, side, side) inverse variances, 0 where there is no value.
+        origin: (T, 2) row and column of each patch's first pixel.
+    """
+    weights = np.ascontiguousarray(weight, np.float32)
     rectangle, even = _rectangles(weights)
-    return Film(
-        np.where(weights > 0.0, patches, np.float32(0.0)), weights, np.ascontiguousarray(origin), rectangle, even
-    )
+    patches = np.where(weights > 0.0, data, 0.0).astype(np.float32)
+    return Film(patches, weights, np.ascontiguousarray(origin, np.int64), rectangle, even)
 
 
 def _rectangles(weight: SingleArray) -> tuple[IntArray, SingleArray]:

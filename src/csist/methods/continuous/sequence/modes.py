@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from csist._types import FloatArray
+from csist._types import FloatArray, IntArray
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.search import climbers, empty_modes, search_stack
-from csist.methods.continuous.sequence.model import MotionLaw, film_around
+from csist.methods.continuous.sequence.model import Film, MotionLaw, film_around, film_of
 from csist.methods.continuous.sequence.path import add_along, brightest_line
 from csist.methods.continuous.sequence.start import fill_motion
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver
@@ -29,6 +30,51 @@ MARGIN = 12.0
 """Counts whose log evidence in the added frames is so far below the best are not sampled."""
 
 
+def draw_around(
+    law: MotionLaw, path: FloatArray, mode: FloatArray, number: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, float, float]:
+    """Chains around a mode of the first frame, and around a path of the group.
+
+    Args:
+        law: of the motion.
+        path: (M, 2) coefficients of the group's path.
+        mode: (targets, 3) x, y and flux.
+        number: of chains.
+        rng: generator.
+
+    Returns:
+        state (size, chains), log weights (chains,), -1 for an inverse temperature to be chosen, and the log evidence
+        up to there.
+    """
+    state = np.empty((2 * (law.common - 1) + len(mode) * (2 * law.own + 1), number))
+    log_weight = fill_motion(law, path, state, rng)
+    area, flux = law.area.astype(np.float64), law.flux.astype(np.float64)
+    log_prior = -math.log((area[2] - area[0]) * (area[3] - area[1]) * (flux[1] - flux[0]))
+    for k, (x, y, intensity) in enumerate(mode):
+        first = 2 * (law.common - 1) + k * (2 * law.own + 1)
+        centre = math.log(intensity) if law.log_flux else intensity
+        spread = FLUX_SPREAD if law.log_flux else FLUX_SPREAD * (flux[1] - flux[0])
+        step = rng.standard_normal((3, number))
+        state[first : first + 2] = np.array([[x], [y]]) + MODE_SPREAD_PX * step[:2]
+        state[first + 2 * law.own] = centre + spread * step[2]
+        density = -0.5 * (step**2).sum(axis=0) - 1.5 * math.log(2.0 * math.pi)
+        log_weight += log_prior - density + 2.0 * math.log(MODE_SPREAD_PX) + math.log(spread)
+    # Every order of the targets is a mode of its own.
+    return state, log_weight, -1.0, math.lgamma(len(mode) + 1.0)
+
+
+class Cut(NamedTuple):
+    """A window that follows a group through whole frames.
+
+    Args:
+        origin: (T, 2) row and column of the window's first pixel, relative to that of the first frame.
+        path: (M, 2) coefficients of the group's path.
+    """
+
+    origin: IntArray
+    path: FloatArray
+
+
 class ModeStart:
     """Chains around the modes of the frames added along the best straight path.
 
@@ -38,23 +84,36 @@ class ModeStart:
         sensor: PSF and shape of the window.
         prior: of the first frame.
         law: of the motion.
+        cut: how the window moves, square and of odd side; None for one that stays.
     """
 
-    def __init__(self, data: FloatArray, weight: FloatArray, sensor: Sensor, prior: ScenePrior, law: MotionLaw) -> None:
+    def __init__(
+        self,
+        data: FloatArray,
+        weight: FloatArray,
+        sensor: Sensor,
+        prior: ScenePrior,
+        law: MotionLaw,
+        cut: Cut | None = None,
+    ) -> None:
         self.law, basis = law, law.basis.astype(np.float64)
         frames, rows, columns = data.shape
-        side = max(rows, columns) + 1 - max(rows, columns) % 2
-        middle = np.full((frames, 2), float(side // 2))
-        self.film = film_around(data, weight, middle, side)
-        self.path = np.zeros((len(basis), 2))
         light = data * weight
-        if len(basis) > 1:
-            sigma_px = spread_px(sensor.psf)
-            matched = gaussian_filter(light, (0.0, sigma_px, sigma_px), mode="constant")
-            self.path[1] = brightest_line(matched, basis[1], float(law.width[:, 1].sum()), FINENESS_PX)[0]
-        added, seen, shift = np.empty((rows, columns)), np.empty((rows, columns)), basis.T @ self.path
+        if cut is not None:
+            self.film, self.path = film_of(data, weight, cut.origin), cut.path
+            shift = np.rint(basis[1:].T @ cut.path[1:]) - cut.origin[:, ::-1]
+        else:
+            side = max(rows, columns) + 1 - max(rows, columns) % 2
+            self.film = film_around(data, weight, np.full((frames, 2), float(side // 2)), side)
+            self.path = np.zeros((len(basis), 2))
+            if len(basis) > 1:
+                sigma_px = spread_px(sensor.psf)
+                matched = gaussian_filter(light, (0.0, sigma_px, sigma_px), mode="constant")
+                self.path[1] = brightest_line(matched, basis[1], float(law.width[:, 1].sum()), FINENESS_PX)[0]
+            shift = np.rint(basis.T @ self.path)
+        added, seen = np.empty((rows, columns)), np.empty((rows, columns))
         for values, total in ((light, added), (weight, seen)):
-            add_along(np.ascontiguousarray(values), np.rint(shift).astype(np.int64), total)
+            add_along(np.ascontiguousarray(values, np.float64), shift.astype(np.int64), total)
         variance = 1.0 / np.maximum(seen, 1e-12)
         level = float(np.median(variance[seen > 0.0])) if (seen > 0.0).any() else 1.0
         # Pixels that few frames show are scaled to one noise: their light is seen too faint rather than too noisy.
@@ -75,25 +134,25 @@ class ModeStart:
         self.counts = good[good > 0]
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
-        """So many chains of so many targets.
+        """So many chains of so many targets, see `draw_around`."""
+        mode = self.modes.theta[0, count, : 3 * count].reshape(count, 3)
+        return draw_around(self.law, self.path, mode, number, rng)
 
-        Returns:
-            state (size, chains), log weights (chains,), -1 for an inverse temperature to be chosen, and the log
-            evidence up to there.
-        """
-        law, mode = self.law, self.modes.theta[0, count, : 3 * count].reshape(count, 3)
-        state = np.empty((2 * (law.common - 1) + count * (2 * law.own + 1), number))
-        log_weight = fill_motion(law, self.path, state, rng)
-        area, flux = law.area.astype(np.float64), law.flux.astype(np.float64)
-        log_prior = -math.log((area[2] - area[0]) * (area[3] - area[1]) * (flux[1] - flux[0]))
-        for k, (x, y, intensity) in enumerate(mode):
-            first = 2 * (law.common - 1) + k * (2 * law.own + 1)
-            centre = math.log(intensity) if law.log_flux else intensity
-            spread = FLUX_SPREAD if law.log_flux else FLUX_SPREAD * (flux[1] - flux[0])
-            step = rng.standard_normal((3, number))
-            state[first : first + 2] = np.array([[x], [y]]) + MODE_SPREAD_PX * step[:2]
-            state[first + 2 * law.own] = centre + spread * step[2]
-            density = -0.5 * (step**2).sum(axis=0) - 1.5 * math.log(2.0 * math.pi)
-            log_weight += log_prior - density + 2.0 * math.log(MODE_SPREAD_PX) + math.log(spread)
-        # Every order of the targets is a mode of its own.
-        return state, log_weight, -1.0, math.lgamma(count + 1.0)
+
+class KnownStart:
+    """Chains around paths that are known already.
+
+    Args:
+        film: the frames.
+        law: of the motion.
+        path: (M, 2) coefficients of the group's path.
+        mode: (targets, 3) x, y in the first frame, and flux.
+    """
+
+    def __init__(self, film: Film, law: MotionLaw, path: FloatArray, mode: FloatArray) -> None:
+        self.film, self.law, self.path, self.mode = film, law, path, mode
+        self.counts = np.array([len(mode)])
+
+    def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
+        """So many chains of the known targets, see `draw_around`."""
+        return draw_around(self.law, self.path, self.mode[:count], number, rng)

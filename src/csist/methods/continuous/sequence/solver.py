@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._types import FloatArray, IntArray
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.methods.continuous.cooling import Cloud, Outcome, Plan
 from csist.methods.continuous.optics import optics_of
 from csist.methods.continuous.sequence.annealing import PathStart, anneal_paths, path_kernels
 from csist.methods.continuous.sequence.model import LANES, Film, MotionLaw, PathPosterior, film_around
-from csist.methods.continuous.sequence.modes import ModeStart
+from csist.methods.continuous.sequence.modes import Cut, KnownStart, ModeStart
 from csist.methods.continuous.sequence.path import common_path
+from csist.methods.continuous.sequence.presence import presence_of
 from csist.methods.continuous.sequence.start import PixelStart
 from csist.methods.continuous.templates import draw_templates
 from csist.physics.psf import spread_px
@@ -27,6 +28,8 @@ LIGHT_SIGMAS = 6.0
 """Counts whose fluxes cannot add up to the light seen, by so many standard errors, are left out."""
 REACH_SPREADS = 3.5
 """Pixels on each side of the group, in spreads of the PSF."""
+PRESENCE_ROUNDS = 2
+"""Times that the frames in which each target is there are found from its path."""
 NOTHING = Outcome(0.0, 0.0, math.nan, 0, 1.0)
 """Of a window without targets, which is not sampled."""
 
@@ -70,6 +73,7 @@ class Paths(NamedTuple):
         misfit: chi-squared of the best sample in the group's patches and of nothing outside them.
         widening: factor on the spread of the samples.
         outcome: how they were sampled.
+        present: (targets, T) whether a target is there in a frame.
     """
 
     targets: int
@@ -79,6 +83,7 @@ class Paths(NamedTuple):
     misfit: float
     widening: float
     outcome: Outcome
+    present: BoolArray
 
 
 class PathSolver:
@@ -99,31 +104,72 @@ class PathSolver:
         drift = float(law.width[1, 1] * np.ptp(self.basis[1])) if law.own > 1 else 0.0
         self.side = 2 * math.ceil(REACH_SPREADS * spread_px(sensor.psf) + 0.5 + drift) + 1
 
-    def solve(self, data: FloatArray, weight: FloatArray) -> Paths:
+    def solve(self, data: FloatArray, weight: FloatArray, cut: Cut | None = None) -> Paths:
         """The posterior of the group in a stack.
 
         Args:
             data: (T, H, W) in counts, background subtracted, 0 where there is no value.
             weight: (T, H, W) inverse variances, 0 where there is no value.
+            cut: how the window moves with the group, see `Cut`; None for one that stays.
         """
         start: PixelStart | ModeStart
         if self.law.one_pixel:
             start = self._in_pixel(data, weight)
         else:
-            start = ModeStart(data, weight, self.sensor, self.prior, self.law)
-        outside = float((weight * data**2).sum() - (start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
+            start = ModeStart(data, weight, self.sensor, self.prior, self.law, cut)
+        dark = 0.5 * float((start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
+        outside = float((weight * data**2).sum()) - 2.0 * dark
         log_evidence = np.full(self.prior.count_range[1] + 1, -np.inf)
-        log_evidence[0] = -0.5 * float((start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
+        log_evidence[0] = -dark
         best = Paths(
-            0, log_evidence, np.zeros((1, 0, 2 * len(self.basis) + 1)), log_evidence[:1].copy(), 0.0, 1.0, NOTHING
-        )
+            0, log_evidence, np.zeros((1, 0, 2 * len(self.basis) + 1)), log_evidence[:1].copy(), 0.0, 1.0, NOTHING,
+            np.ones((0, len(data)), np.bool_),
+        )  # fmt: skip
+        mode = np.zeros(0)
         for count in start.counts:
-            cloud, outcome = self._anneal(start, int(count))
+            present = np.ones((int(count), len(data)), np.bool_)
+            cloud, outcome = self._anneal(start, present)
             log_evidence[count] = outcome.log_evidence
             if log_evidence[count] > log_evidence[best.targets]:
-                samples, misfit = self._coefficients(cloud.theta, int(count)), outside - 2.0 * float(cloud.value.max())
-                best = Paths(int(count), log_evidence, samples, cloud.value, misfit, self.effort.widening, outcome)
+                best, mode = self._paths(cloud, outcome, (log_evidence, outside, present))
+        for _ in range(PRESENCE_ROUNDS if best.targets else 0):
+            seen = presence_of(start.film, self.basis, mode, self.law.scintillation, self.sensor.psf)
+            if (seen.present == best.present).all():
+                break
+            again = KnownStart(start.film, self._law_of(seen.present), *self._start_of(mode, seen.flux))
+            cloud, outcome = self._anneal(again, seen.present)
+            best, mode = self._paths(cloud, outcome, (log_evidence, outside, seen.present))
         return best
+
+    def _paths(
+        self, cloud: Cloud, outcome: Outcome, known: tuple[FloatArray, float, BoolArray]
+    ) -> tuple[Paths, FloatArray]:
+        """The posterior from its samples, and the best sample's coefficients (targets, 2 M + 1).
+
+        Args:
+            cloud: samples.
+            outcome: how they were sampled.
+            known: log evidence of each count, chi-squared outside the patches, and (targets, T) presence.
+        """
+        log_evidence, outside, present = known
+        samples = self._coefficients(cloud.theta, len(present))
+        misfit = outside - 2.0 * float(cloud.value.max())
+        found = Paths(len(present), log_evidence, samples, cloud.value, misfit, self.effort.widening, outcome, present)
+        return found, samples[int(cloud.value.argmax())]
+
+    def _law_of(self, present: BoolArray) -> MotionLaw:
+        """The law with room for the targets that are not there in the first frame: they come from outside."""
+        if present[:, 0].all():
+            return self.law
+        late = self.basis[1, present.argmax(axis=1)].max() if len(self.basis) > 1 else 0.0
+        room = float(self.law.width[:, 1].sum() * late) if len(self.basis) > 1 else 0.0
+        return self.law._replace(area=self.law.area + np.array([-room, -room, room, room], np.float32), one_pixel=False)
+
+    def _start_of(self, mode: FloatArray, flux: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The group's path (M, 2) and each target's x, y and flux, from coefficients (targets, 2 M + 1) and fluxes."""
+        path = mode[:, :-1].mean(axis=0).reshape(-1, 2)
+        low, high = self.flux
+        return path, np.column_stack([mode[:, :2], np.clip(flux, 1.01 * low, 0.99 * high if high > low else high)])
 
     def _in_pixel(self, data: FloatArray, weight: FloatArray) -> PixelStart:
         speed = float(self.law.width[:, 1].sum()) if len(self.basis) > 1 else 0.0
@@ -148,13 +194,15 @@ class PathSolver:
         missed = np.maximum(np.maximum(counts * self.flux[0] - light, light - counts * self.flux[1]) - reach, 0.0)
         return np.asarray(counts[missed <= missed.min()])
 
-    def _anneal(self, start: PixelStart | ModeStart, count: int) -> tuple[Cloud, Outcome]:
-        """Samples of a group of so many targets."""
+    def _anneal(self, start: PixelStart | ModeStart | KnownStart, present: BoolArray) -> tuple[Cloud, Outcome]:
+        """Samples of a group whose targets are there in some frames (targets, T)."""
+        count = len(present)
         rng, blocks = np.random.default_rng((SEED, count)), self.effort.blocks
         state, log_weight, inverse, log_evidence = start.draw(count, blocks * LANES, rng)
         lanes = state.reshape(len(state), blocks, LANES).transpose(1, 0, 2)
         first = PathStart(np.ascontiguousarray(lanes, np.float32), log_weight, inverse)
-        posterior = PathPosterior(count, start.film, self.law, self.optics.polynomials)
+        there = np.ascontiguousarray(present, np.float32)
+        posterior = PathPosterior(count, start.film, start.law, self.optics.polynomials, there)
         number = self.effort.records * blocks * LANES
         cloud = Cloud(np.empty((number, len(state))), np.empty(number))
         plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, SEED)

@@ -1,0 +1,116 @@
+"""Whole frames in `csist unmix --joint`: their groups are solved in the last frames together, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from csist.cli.unmix.blocks import Block, Solved, image_name
+from csist.cli.unmix.frames import frame_view, frames_of, settle_frames, unmix_frame
+from csist.cli.unmix.settings import Settings
+
+if TYPE_CHECKING:
+    from csist._types import FloatArray
+    from csist.frames.result import FrameResult
+    from csist.io.sequences import FrameSequence
+    from csist.plots import View
+    from csist.sequences.result import SequenceResult
+    from csist.sequences.stream import Part
+    from csist.targets import Targets
+
+
+class Waiting(NamedTuple):
+    """A frame that was unmixed alone and waits for the joint result."""
+
+    name: str
+    frame: FloatArray
+    solved: Solved
+
+
+def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
+    """Unmix the frames of a sequence; no more than a window of them is in memory."""
+    import numpy as np
+
+    from csist.sequences.stream import Sliding
+    from csist.sequences.whole import JointOptions, empty_shot, shot_of_result, unmix_shots
+    from csist.trajectories import MotionPrior
+
+    options, psf = settle_frames(sequence, settings)
+    window = settings.joint or 1
+    step = settings.joint_step or window
+    solve = partial(unmix_shots, options=JointOptions(options, MotionPrior()))
+    sliding: Sliding[Any] = Sliding(solve, window, step)
+    waiting: list[Waiting] = []
+    results: list[FrameResult] = []
+    last = -np.inf
+    for index, (name, frame) in enumerate(frames_of(sequence, settings.temporal)):
+        results.clear()
+        if np.isnan(frame).all():
+            sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
+        solved = unmix_frame(frame, index, len(sequence), options, sequence.error(index), keep=results.append)
+        known = solved.psf or (psf if index == 0 else None)
+        waiting.append(Waiting(name, frame, replace(solved, psf=known)))
+        shot = shot_of_result(results[0]) if results else empty_shot(frame.shape)
+        last = _time(sequence, index, last)
+        part = sliding.add(shot, last)
+        if part is not None:
+            yield from _blocks(part, waiting, sequence)
+            waiting = []
+    rest = sliding.finish()
+    if rest is not None:
+        yield from _blocks(rest, waiting, sequence)
+
+
+def _time(sequence: FrameSequence, index: int, last: float) -> float:
+    """Time of a frame in frame intervals, where the file has usable ones; else one interval after the one before."""
+    if sequence.rate and index < len(sequence.times):
+        time = (sequence.times[index] - sequence.times[0]) * sequence.rate
+        if time > last:  # not where it is NaN
+            return float(time)
+        sequence.notes.append(f"the time of frame {index} does not increase: one frame interval is taken")
+    return 0.0 if index == 0 else last + 1.0
+
+
+def _blocks(part: Part, waiting: list[Waiting], sequence: FrameSequence) -> Iterator[Block]:
+    """A block for each new frame; the last one holds the tracks, whose frames count from it."""
+    sequence.notes.extend(part.result.notes)
+    final = len(waiting) - 1
+    for place, (each, targets) in enumerate(zip(waiting, part.result.frames, strict=True)):
+        index = part.first + place
+        solved = _with_targets(each.solved, targets)
+
+        def view(_: int, each: Waiting = each, solved: Solved = solved, index: int = index) -> View | None:
+            return frame_view(image_name(each.name, "frame", index, len(sequence)), each.frame, solved)
+
+        rows = [] if place else _joint_rows(part.first, part.result)
+        rows += _rows_alone(each.solved.groups, targets, len(part.result.groups))
+        tracks = [replace(track, first=track.first - index, last=track.last - index) for track in part.result.tracks]
+        block = Block(index, [targets], rows, solved.masked, view, each.name, solved.psf)
+        yield replace(
+            block, kinds=solved.kinds, measured=solved.measured, tracks=tracks if place == final else None
+        )  # fmt: skip
+
+
+def _with_targets(solved: Solved, targets: Targets) -> Solved:
+    """A frame with the targets of the joint posterior, which its model shows too; a frame in tiles keeps its own."""
+    model = solved.model
+    if model is not None and len(model.parts) == 1:
+        model = replace(model, parts=[replace(model.parts[0], targets=targets)])
+    return replace(solved, targets=[targets], model=model)
+
+
+def _joint_rows(first: int, result: SequenceResult) -> list[dict[str, Any]]:
+    """Rows of the groups that were solved in all frames together, under the first of the new frames."""
+    return [
+        {"frame": first, "group": group.number, "count": group.count, "flags": int(group.flags)}
+        | {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
+        for group in result.groups
+    ]
+
+
+def _rows_alone(rows: list[dict[str, Any]], targets: Targets, joint: int) -> list[dict[str, Any]]:
+    """Rows of a frame's groups whose targets are those of the frame alone, numbered after the joint ones."""
+    alone = set(targets.group.tolist())
+    return [row | {"group": row["group"] + joint} for row in rows if row["group"] + joint in alone]

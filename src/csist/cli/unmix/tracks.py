@@ -1,0 +1,141 @@
+"""Tables of tracks of `csist unmix --tracks`: linked from targets of single frames, or those of joint posteriors."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from csist.checks import InputError
+
+if TYPE_CHECKING:
+    from csist.sequences.result import Track
+    from csist.targets import Targets
+
+TRACKERS = ("nearest", "groups", "jpda")
+"""Best single assignment of targets, the same of whole groups, and joint probabilities (extra `tracking`)."""
+PLACE = ("x", "y", "vx", "vy")
+
+
+def check_tracker(name: str) -> str:
+    """The name of a tracker.
+
+    Raises:
+        InputError: if it is unknown.
+    """
+    if name not in TRACKERS:
+        raise InputError(f"tracker must be one of {', '.join(TRACKERS)}, got {name!r}")
+    return name
+
+
+def new_linker(name: str, started: int = 0) -> Any:
+    """A tracker for one sequence, whose first track has a given number.
+
+    Raises:
+        InputError: if it needs a package that is not installed.
+    """
+    if name == "jpda":
+        from csist.tracks.jpda import ProbabilisticLinker
+
+        return ProbabilisticLinker(started=started)
+    from csist.tracks.link import Linker
+
+    return Linker(started=started)
+
+
+class TrackRows:
+    """Detections of sequences, linked into tracks as they are added.
+
+    Args:
+        tracker: one of `TRACKERS`.
+
+    Raises:
+        InputError: if it is unknown, or needs a package that is not installed.
+    """
+
+    def __init__(self, tracker: str = "nearest") -> None:
+        self._tracker = check_tracker(tracker)
+        new_linker(tracker)  # what is missing shows before anything is unmixed
+        self._rows: list[tuple[Any, ...]] = []
+        self._linkers: dict[str, Any] = {}
+        self._started = 0
+
+    def add(self, sequence: str, frame: int, targets: Targets) -> None:
+        """Link the targets of the next frame of a sequence."""
+        from csist.tracks.middles import group_middles
+
+        if sequence not in self._linkers:  # sequences come one after the other
+            self._linkers = {sequence: new_linker(self._tracker, self._started)}
+        linker = self._linkers[sequence]
+        if self._tracker == "groups":
+            targets = group_middles(targets)
+        numbers = linker.update(frame, targets).tolist()
+        self._started = linker.started
+        columns = (targets.x, targets.y, targets.x_std, targets.y_std, targets.score, targets.intensity)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        self._rows += [(sequence, number, frame, *row) for number, row in zip(numbers, rows, strict=True)]
+
+    def table(self) -> Any:
+        """The tracks with enough detections, numbered by first appearance.
+
+        One row a frame from the first to the last detection of a track: the smoothed state, velocities in px a frame,
+        whether there was a detection and its intensity, the probability that the track is a target, and the upper
+        triangle of the state's covariance.
+        """
+        import numpy as np
+        import pandas as pd
+
+        from csist.tracks.link import LEAST_LENGTH
+        from csist.tracks.smooth import smooth
+
+        names = ["image", "track", "frame", "x", "y", "x_std", "y_std", "score", "intensity"]
+        table = pd.DataFrame(self._rows, columns=names)
+        table = table[table.groupby("track")["track"].transform("size") >= LEAST_LENGTH]
+        table = table.sort_values(["track", "frame"], kind="stable")
+        pairs = [(i, j) for i in range(len(PLACE)) for j in range(i, len(PLACE))]
+        columns = ["image", "track", "frame", "x", "y", "intensity", "vx", "vy", "detected", "existence_probability"]
+        columns += [f"cov_{PLACE[i]}_{PLACE[j]}" for i, j in pairs]
+        starts = np.flatnonzero(np.diff(table["track"].to_numpy(), prepend=-1)).tolist()
+        parts = []
+        for number, (first, end) in enumerate(pairwise([*starts, len(table)])):
+            own = table.iloc[first:end]
+            frame, place, std = own["frame"].to_numpy(), own[["x", "y"]].to_numpy(), own[["x_std", "y_std"]].to_numpy()
+            track = smooth(frame, place, std, own["score"].to_numpy())
+            intensity = np.full(len(track.frame), np.nan)
+            intensity[track.detected] = own["intensity"]
+            values = [
+                own["image"].iloc[0], number, track.frame, track.state[:, 0], track.state[:, 1], intensity,
+                track.state[:, 2], track.state[:, 3], track.detected.astype(int), track.existence_probability,
+                *(track.covariance[:, i, j] for i, j in pairs),
+            ]  # fmt: skip
+            parts.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+class JointRows:
+    """Tracks of joint posteriors, one row each."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, sequence: str, start: int, tracks: list[Track]) -> None:
+        """Add the tracks of a run of frames that starts at frame `start` of a sequence."""
+        from csist.sequences.result import STATE
+
+        for track in tracks:
+            row = {"image": sequence, "track": track.id, "first": start + track.first, "last": start + track.last}
+            row |= dict(zip(STATE, track.state.tolist(), strict=True))
+            row["existence_probability"] = track.existence_probability
+            for i, one in enumerate(STATE):
+                row |= {f"cov_{one}_{other}": float(track.covariance[i, j]) for j, other in enumerate(STATE) if j >= i}
+            self._rows.append(row)
+
+    def table(self) -> Any:
+        """The tracks: states in their first frame, velocities in px a frame, and the covariance's upper triangle."""
+        import pandas as pd
+
+        from csist.sequences.result import STATE
+
+        pairs = [f"cov_{one}_{other}" for i, one in enumerate(STATE) for other in STATE[i:]]
+        return pd.DataFrame(
+            self._rows, columns=["image", "track", "first", "last", *STATE, "existence_probability", *pairs]
+        )

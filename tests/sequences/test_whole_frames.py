@@ -1,0 +1,176 @@
+"""Joint unmixing of groups in whole frames, and streams of frames."""
+
+import numpy as np
+import pytest
+
+import csist
+from csist.checks import InputError
+from csist.sequences.result import SequenceResult, Track
+from csist.sequences.stream import Sliding, unmix_stream
+
+SKY = csist.Sensor(csist.GaussianPSF(0.9), shape=(40, 48), background=50.0, read_noise=3.0)
+FRAMES, APPEARS = 12, 5
+
+
+def scene(t: int) -> csist.Targets:
+    """A blob of two targets that moves, one target that moves otherwise, and one that appears."""
+    x, y, flux = (
+        [8.0 + 1.3 * t, 8.9 + 1.31 * t, 40.0 - 0.8 * t],
+        [12.0 + 0.4 * t, 12.3 + 0.39 * t, 32.0],
+        [400.0, 380, 300],
+    )
+    late = t >= APPEARS
+    return csist.Targets(x + [20.0] * late, y + [33.0 - 0.5 * t] * late, flux + [350.0] * late)
+
+
+@pytest.fixture(scope="module")
+def movie() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return np.stack([SKY.observe(scene(t), rng) for t in range(FRAMES)])
+
+
+@pytest.fixture(scope="module")
+def found(movie) -> csist.SequenceResult:
+    return csist.unmix_sequence(movie, SKY, mode="fast")
+
+
+def test_all_targets_have_a_track_with_their_state(found):
+    assert len(found.tracks) == 4
+    truth = scene(APPEARS)
+    velocity = [(1.3, 0.4), (1.31, 0.39), (-0.8, 0.0), (0.0, -0.5)]
+    for x, y, intensity, speed in zip(truth.x, truth.y, truth.intensity, velocity, strict=True):
+        places = [track.at(APPEARS)[0] for track in found.tracks]
+        near = min(places, key=lambda state: np.hypot(state[0] - x, state[1] - y))
+        assert np.hypot(near[0] - x, near[1] - y) < 0.3
+        assert np.abs(near[2:4] - speed).max() < 0.04
+        assert abs(near[4] - intensity) < 100.0
+
+
+def test_a_target_that_appears_has_its_first_frame(found):
+    assert sorted(track.first for track in found.tracks) == [0, 0, 0, APPEARS]
+    assert {track.last for track in found.tracks} == {FRAMES - 1}
+    assert [len(targets) for targets in found.frames] == [3] * APPEARS + [4] * (FRAMES - APPEARS)
+
+
+def test_count_of_a_blob_that_moves(found):
+    assert sorted(group.count for group in found.groups) == [1, 1, 2]
+    assert found.count == 4
+    assert found.count_probability.sum() == pytest.approx(1.0)
+    for targets in found.frames:
+        for group in found.groups:
+            if group.first <= 0:
+                assert (targets.group == group.number).sum() == group.count
+
+
+def test_input_is_not_changed_and_the_answer_is_the_same(movie, found):
+    before = movie.copy()
+    assert csist.unmix_sequence(movie, SKY, mode="fast").frames == found.frames
+    assert (movie == before).all()
+
+
+def test_missing_and_repeated_frames_of_a_movie(movie):
+    frames = movie[:8].copy()
+    frames[2] = np.nan
+    frames[5] = frames[4]
+    found = csist.unmix_sequence(frames, SKY, mode="fast")
+    assert [note.split(" of ")[0] for note in found.notes[:2]] == ["1", "1"]
+    assert len(found.frames) == 8
+    assert len([track for track in found.tracks if track.first == 0]) == 3
+
+
+def test_frames_without_targets():
+    frames = np.random.default_rng(3).normal(10.0, 2.0, (5, 32, 32))
+    found = csist.unmix_sequence(frames, csist.Sensor(csist.GaussianPSF(0.9), shape=(32, 32)), mode="fast")
+    assert [len(targets) for targets in found.frames] == [0] * 5
+    assert found.tracks == []
+    assert found.count == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"boxes": 3}, "boxes"),
+        ({"times": [0, 2, 1]}, "must increase"),
+        ({"detector": "best"}, "detector must be"),
+    ],
+)
+def test_bad_options_of_frames_are_one_line(options, message):
+    with pytest.raises(InputError, match=message):
+        csist.unmix_sequence(np.zeros((3, 32, 32)), SKY, mode="fast", **options)
+
+
+def test_windows_take_no_options_of_frames():
+    with pytest.raises(InputError, match="option of whole frames"):
+        csist.unmix_sequence(np.zeros((3, 11, 11)), SKY, detector="contrast")
+
+
+def test_a_stream_keeps_the_numbers_of_tracks(movie):
+    parts = list(unmix_stream(iter(movie), SKY, window=6, step=3, mode="fast"))
+    assert [part.first for part in parts] == [0, 3, 6, 9]
+    assert [len(part.result.frames) for part in parts] == [3] * 4
+    for x, speed in ((8.0, 1.3), (40.0, -0.8)):
+        numbers = set()
+        for part in parts:
+            for t, targets in enumerate(part.result.frames, part.first):
+                numbers.add(int(targets.track[np.abs(targets.x - x - speed * t).argmin()]))
+        assert len(numbers) == 1
+    last = parts[-1].result.tracks[0]
+    assert last.last == FRAMES - 1
+
+
+def _line(items, times):
+    """One target at x = the item's value."""
+    frames = [csist.Targets([item], [0.0], [1.0], track=[0]) for item in items]
+    slope = (items[-1] - items[0]) / max(times[-1] - times[0], 1e-9)
+    state = np.array([items[0], 0.0, slope, 0.0, 1.0])
+    track = Track(0, 0, len(items) - 1, state, 1e-4 * np.eye(5), 1.0, time=float(times[0]))
+    return SequenceResult(frames, [track], np.ones(1))
+
+
+def test_a_window_grows_then_slides_and_ends_with_the_rest():
+    held = []
+
+    def solve(items, times):
+        held.append(len(items))
+        return _line(items, times)
+
+    sliding = Sliding(solve, 4, 2)
+    parts = [part for t in range(7) if (part := sliding.add(0.5 * t)) is not None]
+    parts.append(sliding.finish())
+    assert held == [2, 4, 4, 4]
+    assert [part.first for part in parts] == [0, 2, 4, 6]
+    assert [len(part.result.frames) for part in parts] == [2, 2, 2, 1]
+    assert {track.id for part in parts for track in part.result.tracks} == {0}
+    assert [part.result.tracks[0].last for part in parts] == [1, 3, 5, 6]
+    assert sliding.finish() is None
+
+
+def test_another_target_is_another_track():
+    sliding = Sliding(_line, 2, 2)
+    places = [0.0, 0.1, 30.0, 30.1]
+    parts = [part for place in places if (part := sliding.add(place)) is not None]
+    assert [part.result.tracks[0].id for part in parts] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("window", "step", "message"), [(0, 1, "window must"), (4, 5, "step must"), (4, 0, "step must")]
+)
+def test_bad_windows_of_a_stream(window, step, message):
+    with pytest.raises(InputError, match=message):
+        Sliding(_line, window, step)
+
+
+def test_times_of_a_stream_increase():
+    sliding = Sliding(_line, 4, 4)
+    sliding.add(0.0, 1.0)
+    with pytest.raises(InputError, match="must increase"):
+        sliding.add(0.0, 1.0)
+
+
+def test_frames_of_a_stream_have_one_size():
+    with pytest.raises(InputError, match="cut them to one size"):
+        list(unmix_stream([np.full((40, 40), np.nan), np.zeros((41, 40))], SKY, mode="fast"))
+
+
+def test_a_stream_of_nothing_is_empty():
+    assert list(unmix_stream([])) == []
