@@ -1,5 +1,7 @@
 """Measured infrared frames through the app's own functions: no error, and no row that contradicts itself.
 
+The result is written when all frames are done: docs/results/app_frames.json.
+
 python benchmarks/bench_app_frames.py FOLDER [accurate|fast]
 """
 
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import write_result
 from csist.app import page
 from csist.app.result import Result, results
 from csist.app.scene import Files, make_scene
@@ -51,20 +54,26 @@ def disagreements(result: Result) -> list[str]:
 
 
 def main(folder: Path, mode: str) -> int:
-    """Unmix all frames and return the number of those that failed."""
-    failed = 0
+    """Unmix all frames, write the counts of each folder, and return the number of frames that failed."""
+    counts: dict[str, dict[str, int]] = {}
     for path in frames(folder):
+        name = str(path.parent.relative_to(folder))
+        count = counts.setdefault(name, {"frames": 0, "failed": 0, "targets": 0, "disagreements": 0})
+        count["frames"] += 1
         started = time.perf_counter()
         try:
             found = unmixed(path, Settings(source="upload", mode=mode))
         except Exception as error:
-            failed += 1
+            count["failed"] += 1
             print(f"{path.name}: {type(error).__name__}: {error}")
             continue
-        count, seconds = len(found.answers[0].targets), time.perf_counter() - started
-        print(path.name, f"{count} targets, {seconds:.1f} s", *disagreements(found), sep=": ", flush=True)
-    print(f"{failed} of {len(frames(folder))} frames failed")
-    return failed
+        number, seconds, wrong = len(found.answers[0].targets), time.perf_counter() - started, disagreements(found)
+        count["targets"] += number
+        count["disagreements"] += len(wrong)
+        print(path.name, f"{number} targets, {seconds:.1f} s", *wrong, sep=": ", flush=True)
+    total = {key: sum(each[key] for each in counts.values()) for key in next(iter(counts.values()))}
+    write_result("app_frames", {"mode": mode, "folders": counts, "total": total})
+    return total["failed"]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Eight users of `csist app` at once: errors, and what is left of memory and temporary files afterwards.
+"""Eight users of `csist app` at once, several times in one server: errors, temporary files, and memory after each time.
 
-python benchmarks/bench_app_users.py [SECONDS]
+Memory that is lost grows with each round; memory that the allocator keeps for the next requests does not.
+
+python benchmarks/bench_app_users.py [SECONDS] [ROUNDS]
 """
 
 from __future__ import annotations
@@ -58,39 +60,45 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("request-*"))
 
 
-def main(seconds: float) -> None:
-    """Let eight users unmix the sample frames for some time."""
+def main(seconds: float, rounds: int) -> None:
+    """Let eight users unmix the sample frames for some time, round by round."""
     images = [Path(str(path)) for path in (files("csist") / "data").iterdir() if path.name.endswith(".png")]
     statuses: list[int] = []
     with tempfile.TemporaryDirectory() as name, running_app({"TMPDIR": name}) as address:
         folder = Path(name)
         for path in images:  # loads the solver
             ask(address, path.name, path.read_bytes())
-        before, over = memory_mb(folder), threading.Event()
+        before = memory_mb(folder)
 
-        def use(number: int) -> list[int]:
-            answers = []
+        def use(number: int, over: threading.Event) -> list[int]:
+            answers: list[int] = []
             while not over.is_set():
                 path = images[(number + len(answers)) % len(images)]
                 answers.append(ask(address, path.name, path.read_bytes())[0])
             return answers
 
-        with ThreadPoolExecutor(USERS) as users:
-            running = [users.submit(use, number) for number in range(USERS)]
-            time.sleep(seconds)
-            over.set()
-            statuses = [status for each in running for status in each.result()]
-        time.sleep(SETTLE_S)
-        after, remains = memory_mb(folder), left(folder)
+        after = []
+        for _ in range(rounds):
+            over = threading.Event()
+            with ThreadPoolExecutor(USERS) as users:
+                running = [users.submit(use, number, over) for number in range(USERS)]
+                time.sleep(seconds)
+                over.set()
+                statuses += [status for each in running for status in each.result()]
+            time.sleep(SETTLE_S)
+            after.append(memory_mb(folder))
+        remains = left(folder)
     write_result(
         "app_users",
         {
             "users": USERS,
             "seconds": seconds,
+            "rounds": rounds,
             "requests": len(statuses),
             "errors": sum(status != 200 for status in statuses),
             "memory_before_mb": before,
-            "memory_after_mb": after,
+            "memory_after_rounds_mb": after,
+            "growth_after_first_round_mb": after[-1] - after[0],
             "folders_left": len(remains),
             "load_average": os.getloadavg()[0],
         },
@@ -98,4 +106,4 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0, int(sys.argv[2]) if len(sys.argv) > 2 else 4)

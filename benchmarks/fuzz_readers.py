@@ -15,19 +15,30 @@ import gzip
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+WEIGHTS = Path(find_spec("csist").origin).parent / "weights"
+
 SECONDS, MEMORY_BYTES = 10.0, 4 * 2**30
 """What reading one mutated file may take; memory is that of the process with its libraries."""
+
+LABEL = """<?xml version="1.0" ?>
+<annotation><filename>CSO_0.png</filename><size><width>11</width><height>11</height><depth>1</depth></size>
+<sigma>0.5</sigma><object><name>Target</name><coordinate><xc>5.25</xc><yc>4.5</yc><brightness>230.0</brightness>
+</coordinate></object></annotation>
+"""
 
 NUMBERS = (b"0", b"-1", b"99999999", b"2147483647", b"4294967296", b"1e308", b"NaN", b"''", b"T")
 
@@ -37,6 +48,7 @@ def samples() -> dict[str, bytes]:
     import h5py
     import pandas as pd
     import tifffile
+    import torch
     from PIL import Image
 
     from csist import Sensor, Targets
@@ -57,6 +69,9 @@ def samples() -> dict[str, bytes]:
             Image.fromarray(mode).save(folder / f"a.{suffix}")
         tifffile.imwrite(folder / "a.tif", stack, photometric="minisblack", compression="zlib")
         tifffile.imwrite(folder / "plain.tif", stack, photometric="minisblack")
+        tifffile.imwrite(
+            folder / "big.tif", stack, photometric="minisblack", compression="lzw", bigtiff=True, byteorder=">"
+        )
         tifffile.imwrite(folder / "h.tif", stack, imagej=True, metadata={"axes": "TYX"})
         tifffile.imwrite(folder / "o.ome.tif", stack, photometric="minisblack", metadata={"axes": "TYX"}, ome=True)
         np.save(folder / "a.npy", stack)
@@ -75,9 +90,18 @@ def samples() -> dict[str, bytes]:
         write_table(pd.concat([table] * 20), folder / "t.parquet")
         (folder / "card.json").write_text(json.dumps(Sensor(read_noise=1.0).to_card()))
         (folder / "prior.json").write_text(json.dumps({"count_range": [1, 4], "intensity_range": [5.0, 9.0]}))
+        (folder / "config.toml").write_text('psf-sigma = 1.2\nmode = "fast"\nsky = true\n')
+        (folder / "label.xml").write_text(LABEL)
+        (folder / "at.csv").write_text("x,y,image,frame\n" + "3.5,4.25,a.png,0\n" * 20)
+        np.save(folder / "psf.npy", np.outer(*2 * [np.exp(-0.5 * np.linspace(-3.0, 3.0, 21) ** 2)]))
+        torch.save(torch.nn.Linear(3, 2).state_dict(), folder / "w.pth")
+        smallest = min((path.stat().st_size, path.name) for path in WEIGHTS.glob("*.safetensors"))[1]
+        (folder / "w.safetensors").write_bytes((WEIGHTS / smallest).read_bytes())
+        (folder / "flir.jpg").write_bytes(_radiometric(found_jpeg=(folder / "a.jpg").read_bytes(), counts=image))
         try:
             from astropy.io import fits
 
+            _astronomical(folder, image)
             fits.PrimaryHDU(stack).writeto(folder / "a.fits")
             units = [fits.PrimaryHDU(), fits.CompImageHDU(image, name="SCI"), fits.ImageHDU(image, name="DQ")]
             fits.HDUList(units).writeto(folder / "c.fits.fz")
@@ -85,23 +109,59 @@ def samples() -> dict[str, bytes]:
             write_table(table, folder / "t.ecsv")
         except ImportError:
             pass
-        _video(folder / "v.mkv", image)
+        _video(folder / "v.mkv", image, "ffv1", "gray16le")
+        _video(folder / "v.mp4", image, "mpeg4", "yuv420p")
         found = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     if "a.fits" in found:
         found["a.fits.gz"], found["a.fits.bz2"] = gzip.compress(found["a.fits"]), bz2.compress(found["a.fits"])
     return found
 
 
-def _video(path: Path, image: np.ndarray) -> None:
+def _radiometric(found_jpeg: bytes, counts: np.ndarray) -> bytes:
+    """A JPEG file with raw counts as FLIR's cameras write them: a header, a directory, and a record behind it."""
+    record = struct.pack("<3H", 2, *counts.shape[::-1]).ljust(32, b"\0") + counts.astype("<u2").tobytes()
+    head = b"FFF\0" + bytes(16) + struct.pack(">3I", 101, 64, 3) + bytes(32)
+    entry = struct.pack(">HHIIII", 1, 2, 100, 1, 64 + 3 * 32, len(record)).ljust(32, b"\0")
+    held = b"FLIR\0\1\0\0" + head + entry + bytes(64) + record
+    return found_jpeg[:2] + b"\xff\xe1" + (len(held) + 2).to_bytes(2, "big") + held + found_jpeg[2:]
+
+
+def _astronomical(folder: Path, image: np.ndarray) -> None:
+    """FITS files with errors, mask, instrument and sky coordinates, and with PSFs that vary over the field."""
+    from astropy.io import fits
+
+    own = fits.PrimaryHDU(image.astype(np.float32))
+    own.header.update({"EGAIN": 2.0, "RDNOISE": 5.0, "SATURATE": 4e3, "BUNIT": "adu", "EXPTIME": 10.0})
+    own.header.update({"DATE-OBS": "2026-01-02T03:04:05.6", "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
+    own.header.update(
+        {"CRVAL1": 10.0, "CRVAL2": 20.0, "CDELT1": -1e-4, "CDELT2": 1e-4, "CUNIT1": "deg", "CUNIT2": "deg"}
+    )
+    beside = [fits.ImageHDU(np.ones(image.shape, np.float32), name="UNCERT"), fits.ImageHDU(image % 2, name="MASK")]
+    fits.HDUList([own, *beside]).writeto(folder / "ccd.fits")
+    axis = np.linspace(-3.0, 3.0, 25)
+    bell = np.exp(-0.5 * (axis**2 + axis[:, None] ** 2)).astype(np.float32)
+    header = fits.Header({"OVERSAMP": 4})
+    header.update({f"DET_YX{n}": f"({20 * (n // 2)}, {30 * (n % 2)})" for n in range(4)})
+    fits.PrimaryHDU(np.array([bell] * 4), header).writeto(folder / "psf.fits")
+    images = np.array([bell, 0.01 * bell, 0.01 * bell])
+    column = fits.Column("PSF_MASK", f"{images.size}E", dim=str(images.shape[::-1]), array=images[None])
+    table = fits.BinTableHDU.from_columns([column], name="PSF_DATA")
+    table.header.update({"POLNAXIS": 2, "POLNAME1": "X_IMAGE", "POLNAME2": "Y_IMAGE", "POLGRP1": 1, "POLGRP2": 1})
+    table.header.update({"POLNGRP": 1, "POLDEG1": 1, "POLZERO1": 15.0, "POLZERO2": 12.0, "POLSCAL1": 30.0})
+    table.header.update({"POLSCAL2": 24.0, "PSF_SAMP": 0.5})
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(folder / "psf.psf")
+
+
+def _video(path: Path, image: np.ndarray, codec: str, pixels: str) -> None:
     try:
         import av
     except ImportError:
         return
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "gray16le"
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], pixels
         for number in range(3):
-            frame = av.VideoFrame.from_ndarray(image, format="gray16le")
+            frame = av.VideoFrame.from_ndarray(image, format="gray16le").reformat(format=pixels)
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -132,26 +192,75 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 def read(path: Path) -> None:
     """Read a file as csist's commands do, all of it."""
-    from csist.io import image_kind, read_image, read_targets_table
+    from csist.io import image_kind
+
+    others = _readers()
+    name = next((name for name in others if path.name.startswith(name)), None)
+    if name is not None:
+        others[name](path)
+    elif image_kind(path) == "video":
+        _read_video(path)
+    else:
+        _read_images(path)
+
+
+def _readers() -> dict[str, Callable[[Path], object]]:
+    """What reads files that are no images, by how their names begin."""
+    from csist.datasets.grokcso import read_annotation
+    from csist.io import read_targets_table
     from csist.io.cards import read_prior, read_sensor
+    from csist.io.positions import read_positions
+    from csist.io.psf import read_psf
+    from csist.weights.cards import read_card
+    from csist.weights.files import load_state
+
+    return {
+        "t.": read_targets_table,
+        "card": read_sensor,
+        "prior": lambda path: read_prior(str(path)),
+        "config": _read_config,
+        "label": read_annotation,
+        "at.": read_positions,
+        "psf.": read_psf,
+        "w.p": load_state,
+        "w.s": lambda path: (read_card(path), load_state(path)),
+    }
+
+
+def _read_config(path: Path) -> None:
+    import typer
+
+    from csist.cli.config import kinds_of, options_of, read_config
+    from csist.cli.entry import app
+
+    command = typer.main.get_command(app).commands["unmix"]
+    context = typer.Context(command, info_name="unmix")
+    read_config(path, "unmix", options_of(context), kinds_of(context))
+
+
+def _read_video(path: Path) -> None:
     from csist.io.sequences import sequence_of_video
 
-    if path.name.startswith("t."):
-        read_targets_table(path)
-    elif path.suffix == ".json":
-        read_sensor(path) if path.name.startswith("card") else read_prior(str(path))
-    elif image_kind(path) == "video":
-        for _ in sequence_of_video(path):
-            pass
-    else:
-        stack = read_image(path)
-        for image in stack:
-            image.sum()
-        if stack.kind == "store":
-            from csist.io.store import load
+    for _ in sequence_of_video(path):
+        pass
 
-            if len(load(path)["test"].targets) != len(stack):
-                raise RuntimeError("images and targets differ in number")
+
+def _read_images(path: Path) -> None:
+    from csist.checks import InputError
+    from csist.io import read_image
+
+    stack = read_image(path)
+    for image in stack:
+        image.sum()
+    try:
+        stack.header.wcs()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error  # as `csist unmix` says it
+    if stack.kind == "store":
+        from csist.io.store import load
+
+        if len(load(path)["test"].targets) != len(stack):
+            raise RuntimeError("images and targets differ in number")
 
 
 def work(paths: list[str]) -> None:
@@ -161,7 +270,11 @@ def work(paths: list[str]) -> None:
 
     from csist.checks import InputError
 
-    for name in ("astropy.io.fits", "tifffile", "PIL.Image", "h5py", "pyarrow.parquet", "av", "csist.io.store"):
+    loaded = (
+        "astropy.io.fits", "astropy.table", "tifffile", "PIL.Image", "h5py", "pandas", "pyarrow.parquet", "av", "flyr",
+        "csist.io.store", "csist.io.psf", "csist.cli.unmix.command", "csist.weights.files",
+    )  # fmt: skip
+    for name in loaded:
         with suppress(ImportError):
             import_module(name)  # not to be counted as the time of the first file
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

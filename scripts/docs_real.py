@@ -125,6 +125,41 @@ def _measured_aim(value: float | str) -> str:
     return f"{value:.3f}" if value >= 1e-3 else f"{value:.1e}"
 
 
+def extended() -> str:
+    """The aims of extended sources, streaks and pairs, and the share of right counts by the brightness."""
+    result = read_result("extended")
+    reached = [
+        [
+            row["aim"],
+            with_interval(row["value"], *row["interval"], form=".3f", ends=".3f"),
+            str(row["cases"]),
+            "met" if row["met"] else "missed",
+        ]
+        for row in result["aims"]
+    ]
+    brightness = sorted({row["snr"] for row in result["rows"]})
+    kinds = dict.fromkeys((row["kind"], row["background"]) for row in result["rows"])
+    shares = [
+        [
+            kind,
+            background,
+            *(f"{_mean_share(result['rows'], kind=kind, background=background, snr=snr):.3f}" for snr in brightness),
+        ]
+        for kind, background in kinds
+    ]
+    head = ["source", "background", *(f"SNR {snr:g}" for snr in brightness)]
+    return "\n\n".join([
+        markdown_table(["aim", "share (95 % interval)", "cases", "result"], reached),
+        markdown_table(head, shares, numbers_from=2),
+    ])  # fmt: skip
+
+
+def _mean_share(rows: list[dict[str, Any]], **chosen: Any) -> float:
+    """Share of right counts in the rows with these values, over all sizes."""
+    counted = [row["count_right"] for row in rows if all(row[key] == value for key, value in chosen.items())]
+    return float(sum(each["value"] * each["cases"] for each in counted) / sum(each["cases"] for each in counted))
+
+
 def dense() -> str:
     """Dense simulated fields by default options, beside photutils."""
     rows = [

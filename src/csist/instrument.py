@@ -142,8 +142,13 @@ class Instrument:
             return float(self.detector["gain"])
         return source.header.gain if sensor is None else sensor.gain
 
-    def notes(self, source: Source) -> list[str]:
-        """What a summary says of a sensor taken from a file's header."""
+    def notes(self, source: Source, instead: str = "--sensor goes before it") -> list[str]:
+        """What a summary says of a sensor taken from a file's header.
+
+        Args:
+            source: of the images.
+            instead: says what to do where the header is wrong.
+        """
         if self.sensor or source.sensor or not source.header.said:
             return []
-        return [f"from the header: {', '.join(source.header.said)}; --sensor goes before it"]
+        return [f"from the header: {', '.join(source.header.said)}; {instead}"]

@@ -15,6 +15,7 @@ from csist.app.scene import Files, build_group, make_scene
 from csist.app.settings import Settings
 from csist.app.uploads import describe_upload, open_upload
 from csist.checks import InputError
+from csist.instrument import Instrument
 
 
 @pytest.mark.parametrize("count", range(1, 7))
@@ -59,6 +60,30 @@ def test_a_window_of_a_users_stack(tmp_path: Path) -> None:
     assert describe_upload(open_upload(path)) == "stack.tif: 3 images of 9 x 12 px"
     with pytest.raises(InputError, match="has no image 3"):
         make_scene(Settings(source="upload", frame=3), Files(path))
+
+
+@pytest.mark.parametrize("side", [12, 40], ids=["window", "frame"])
+def test_a_file_has_the_sensor_that_the_command_line_gives_it(tmp_path: Path, side: int) -> None:
+    fits = pytest.importorskip("astropy.io.fits", reason="needs the extra `astro`")
+    image = fits.PrimaryHDU(np.random.default_rng(0).poisson(200.0, (side, side)).astype(np.float32))
+    image.header.update({"EGAIN": 2.0, "RDNOISE": 6.0, "SATURATE": 5000.0})
+    image.writeto(tmp_path / "night.fits")
+    stack = open_upload(tmp_path / "night.fits")
+    for stated in ({}, {"gain": 4.0}, {"read_noise": 1.5, "noise_std": 9.0}):
+        scene = make_scene(Settings(source="upload", **stated), Files(tmp_path / "night.fits"))
+        noise = stated.get("noise_std")
+        command = Instrument(noise_std=noise, detector={k: v for k, v in stated.items() if k != "noise_std"})
+        if scene.windows:
+            sensor = command.window_sensor(stack, scene.images, stack.data.dtype)
+            assert (scene.sensor, scene.noise_std) == (sensor, command.window_noise(stack, sensor))
+        else:
+            options = command.frame_options(stack)
+            assert (scene.sensor, scene.noise_std) == (options.sensor, options.noise_std)
+            assert not scene.sensor_has_psf
+        assert scene.sensor is not None
+        assert (scene.sensor.gain, scene.sensor.saturation) == (stated.get("gain", 2.0), 5000.0)
+        (said,) = [note for note in scene.notes if "from the header" in note]
+        assert "gain 2 e/count" in said and "form" in said and "--" not in said
 
 
 def test_without_a_file_the_page_says_what_to_do() -> None:

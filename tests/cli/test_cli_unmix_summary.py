@@ -172,3 +172,13 @@ def test_a_folder_is_announced(run: Run, tmp_path: Path) -> None:
     assert code == 1  # the video is empty
     assert err.splitlines()[0] == "csist: in: 2 image files and 1 video, sub-folders 2 deep"
     assert run("unmix", "in/deep", "--sequence", "--joint", "1", *QUICK)[2].startswith("csist: in/deep: 1 image file,")
+
+
+def test_the_summary_says_why_there_are_no_targets_and_what_was_assumed(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "flat.npy", np.full((20, 30), 7.0))
+    code, out, _ = run("unmix", "flat.npy", *FAST, "--json", "s.json")
+    reason, assumed = "all 600 usable pixels have the same value, 7", "Gaussian of sigma 1 px: no spot shows its width"
+    assert code == 0
+    rows, found = summary_rows(out), json.loads(Path("s.json").read_text())
+    assert (rows["no targets"], rows["PSF assumed"]) == (reason, assumed)
+    assert (found["empty_reasons"], found["psf_assumptions"]) == ({reason: 1}, {assumed: 1})

@@ -100,6 +100,16 @@ def test_opened_from_a_folder_it_can_be_searched_and_fits_a_phone(site: Path) ->
             page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
             found = page.eval_on_selector_all(".md-search-result__item a", "links => links.map(each => each.href)")
             assert found[0].startswith((site / "methods" / "continuous.html").as_uri())
+        reference = (site / "api" / "index.html").as_uri()
+        for value in (csist.unmix_frame, csist.Targets, csist.FrameResult):
+            for name in (value.__name__, f"csist.{value.__name__}"):
+                page.goto((site / "index.html").as_uri())
+                page.locator("[data-md-component=search-query]").press_sequentially(name)
+                described = f".md-search-result__item a[href*='#{value.__module__}.{value.__name__}']"
+                page.wait_for_selector(described, state="attached", timeout=60_000)
+                assert (
+                    page.locator(".md-search-result__item a").first.evaluate("link => link.href").startswith(reference)
+                )
         for path in ("results.html", "gallery.html", "comparison.html", "api/index.html"):
             page.goto((site / path).as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path

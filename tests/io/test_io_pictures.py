@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 from csist.checks import InputError
 from csist.io import ReadOptions, parse_range, parse_roi, read_image
 
+THERMAL = Path(__file__).parents[2] / "../shared/data/real/thermal16_flir"
 RNG = np.random.default_rng(2)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -48,13 +52,73 @@ def jpeg(path: Path, *segments: tuple[int, bytes]) -> Path:
     return path
 
 
-def test_a_thermal_cameras_picture_is_not_its_measurement(tmp_path: Path) -> None:
-    for segments in (
-        [(0xE1, b"FLIR\0\1\0\0" + bytes(50))],
-        [(0xE1, b"Exif\0\0" + bytes(20) + b"DJI\0"), (0xE3, bytes(6000))],
-    ):
-        with pytest.raises(InputError, match=r"r\.jpg: it is a thermal camera's file, .* 16-bit TIFF"):
-            read_image(jpeg(tmp_path / "r.jpg", *segments))
+def flir(path: Path, counts: np.ndarray, packed: bool = False, **fields: int) -> Path:
+    """A JPEG file with raw counts as FLIR's cameras write them: a header, a directory, and a record behind it.
+
+    Args:
+        path: of the file.
+        counts: (H, W).
+        packed: whether the counts are a PNG, whose bytes are swapped.
+        **fields: wrong values of `entries`, `columns`.
+    """
+    raw = counts.astype("<u2").tobytes()
+    if packed:
+        content = BytesIO()
+        Image.fromarray(counts.astype(np.uint16).byteswap()).save(content, "PNG")
+        raw = content.getvalue()
+    rows, columns = counts.shape
+    sizes = struct.pack("<3H", 2, fields.get("columns", columns), rows)
+    record = sizes.ljust(32, b"\0") + raw.ljust(2 * counts.size, b"\0")
+    begin = 64 + 3 * 32
+    head = b"FFF\0" + bytes(16) + struct.pack(">3I", 101, 64, fields.get("entries", 3)) + bytes(32)
+    entry = struct.pack(">HHIIII", 1, 2, 100, 1, begin, len(record)).ljust(32, b"\0")
+    held = head + entry + bytes(64) + record
+    parts = [held[start : start + 60_000] for start in range(0, len(held), 60_000)]
+    last = len(parts) - 1
+    return jpeg(path, *((0xE1, b"FLIR\0\1" + bytes([place, last]) + part) for place, part in enumerate(parts)))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_flir_raw_counts_are_read_in_place_of_the_picture(tmp_path: Path, packed: bool) -> None:
+    pytest.importorskip("flyr", reason="needs the extra `thermal`")
+    counts = RNG.integers(9000, 40_000, (150, 230), dtype=np.uint16)  # two segments of the file
+    stack = read_image(flir(tmp_path / "r.jpg", counts, packed))
+    assert (stack.shape, stack.data.dtype) == ((1, 150, 230), np.uint16)
+    assert [note for note in stack.notes if "raw counts" in note] == list(stack.notes)
+    np.testing.assert_array_equal(stack[0], counts)
+    part = read_image(tmp_path / "r.jpg", options=ReadOptions(roi=((3, 13), (5, 35))))
+    np.testing.assert_array_equal(part[0], counts[5:35, 3:13])
+
+
+def test_what_is_wrong_with_raw_counts(tmp_path: Path) -> None:
+    pytest.importorskip("flyr", reason="needs the extra `thermal`")
+    counts = RNG.integers(9000, 40_000, (20, 30), dtype=np.uint16)
+    with pytest.raises(InputError, match=r"20 x 30 = 600 pixels are more than 599"):
+        read_image(flir(tmp_path / "r.jpg", counts), options=ReadOptions(max_pixels=599))
+    for packed, fields in ((False, {"entries": 2**32 - 1}), (False, {"columns": 31}), (True, {"columns": 31})):
+        with pytest.raises(InputError, match=r"cannot read .*r\.jpg, it is damaged"):
+            read_image(flir(tmp_path / "r.jpg", counts, packed, **fields))
+    with pytest.raises(InputError, match=r"cannot read .*r\.jpg, it is damaged"):
+        read_image(jpeg(tmp_path / "r.jpg", (0xE1, b"FLIR\0\1\0\0" + bytes(50))))
+
+
+@pytest.mark.skipif(not THERMAL.is_dir(), reason="the real images are not beside this checkout")
+def test_real_raw_counts_are_those_of_another_reader() -> None:
+    pytest.importorskip("flyr", reason="needs the extra `thermal`")
+    files = sorted((THERMAL / "original_jpg").glob("*.jpg"))
+    assert len(files) == 6
+    for path in files:
+        with Image.open(THERMAL / "raw16" / f"{path.stem}.png") as expected:
+            np.testing.assert_array_equal(read_image(path)[0], np.asarray(expected))
+
+
+def test_a_thermal_cameras_picture_is_not_its_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = [(0xE1, b"Exif\0\0" + bytes(20) + b"DJI\0"), (0xE3, bytes(6000))]
+    with pytest.raises(InputError, match=r"r\.jpg: it is a thermal camera's file, .* 16-bit TIFF"):
+        read_image(jpeg(tmp_path / "r.jpg", *other))
+    monkeypatch.setitem(sys.modules, "flyr.records", None)  # as where the extra is missing
+    with pytest.raises(InputError, match=r"r\.jpg: it is a thermal camera's file, .*csist\[thermal\].* 16-bit TIFF"):
+        read_image(jpeg(tmp_path / "r.jpg", (0xE1, b"FLIR\0\1\0\0" + bytes(50))))
     for segments in ([], [(0xE1, b"Exif\0\0DJI\0")], [(0xE3, bytes(9))], [(0xE1, b"see FLIR")]):
         assert len(read_image(jpeg(tmp_path / "p.jpg", *segments))) == 1
 

@@ -225,7 +225,7 @@ def test_tempered_samples_equal_integration() -> None:
         np.array([1]), np.array([[0, 5, 0, 5]]), start.reshape(1, 1, 3), np.array([1]), low[None], high[None],
         np.array([variance]), np.array([0.0]),
     )  # fmt: skip
-    ladder = Ladder(np.array([1.0, 4.0]), 2, 32, np.array([2500]), 0.2, 1, is_scattered=False)
+    ladder = Ladder(np.array([1.0, 4.0]), 2, 32, np.array([2500]), 0.2, 1, is_scattered=False, turns=1)
     draws, laws = empty_draws(1, 4000, 3), Laws(profile_polynomials(tables), False, 0.0, NOT_EXACT)
     stack = Stack(data[None], np.zeros((1, 5, 5), np.int8), np.ones((1, 5, 5)), EMPTY)
     temper_stack(kernels(noise_of(variance)), stack, groups, laws, ladder, draws)
@@ -415,6 +415,37 @@ def test_faint_fluxes_do_not_remember_where_the_chains_started(snr: float, mode:
     assert 0.7 < np.sqrt((pulls**2).mean()) < 1.3
 
 
+def test_errors_do_not_come_from_chains_that_cannot_move() -> None:
+    """A star fitted by two targets at their smallest separation, or with one in a corner, had an error near or at 0."""
+    sensor = Sensor(GaussianPSF(1.3), shape=(13, 13), read_noise=1.0, quantised=False)
+    images = np.stack([sensor.observe(Targets([5.7 + 0.01 * n], [5.8], [60.0]), n) for n in range(40)])
+    prior, errors = replace(ScenePrior.flat(), count_range=(2, 2)), {}
+    for mode in ("fast", "accurate"):
+        found = Continuous(sensor=sensor, prior=prior, noise_std=1.0, mode=mode).predict(images)
+        assert any(len(each) == 2 for each in found)
+        brightest = [each[each.intensity == each.intensity.max()] for each in found]
+        errors[mode] = np.array([[*each.x_std, *each.y_std, *each.intensity_std] for each in brightest])
+    ratio = errors["fast"] / errors["accurate"]
+    assert ratio.min() > 0.6
+    assert np.median(ratio, axis=0) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_faint_target_in_a_corner_does_not_hold_the_others_in_place() -> None:
+    """Nearly all draws around a mode in a corner are outside: they are reflected, so that the star's own move."""
+    sensor = Sensor(GaussianPSF(1.3), shape=(13, 13), read_noise=1.0, quantised=False)
+    alone = Targets([5.8], [5.7], [400.0])
+    scene = Targets.concatenate([alone, Targets([-0.45], [12.45], [45.0])])
+    method = Continuous(sensor=sensor, noise_std=1.0, mode="fast", background="surface")
+    images = np.stack([sensor.observe(scene, seed) for seed in range(30)])
+    both = [found for found in method.predict(images) if len(found) == 2]
+    assert len(both) > 10
+    (bound,) = method.predict(sensor.observe(alone, 0)[None])
+    for found in both:
+        star = int(found.intensity.argmax())
+        assert 0.5 < found.x_std[star] / bound.x_std[0] < 2.0
+        assert 0.5 < found.y_std[star] / bound.y_std[0] < 2.0
+
+
 def test_unknown_background_is_fitted() -> None:
     sensor = Sensor(read_noise=1.0, background=0.0)
     image = sensor.observe(Targets(x=[5.2], y=[4.7], intensity=[150.0]), 0) + 6.0
@@ -585,3 +616,4 @@ def test_diagnostics_know_good_chains_from_bad_ones() -> None:
     assert few < 3 * chains and much > 2.0
     assert Diagnostics("tempering", effective, 0.3, 1, reduction).converged
     assert not Diagnostics("tempering", few, 0.3, 1, much).converged
+    assert compare_chains(np.ones((chains * records, 3)), np.ones(chains * records), 1, chains) == (1.0, np.inf)

@@ -180,6 +180,31 @@ def test_a_prior_bounds_fluxes_and_number() -> None:
     assert csist.metrics.cso_map(known, scenes)["CSO-mAP"] > csist.metrics.cso_map(unknown, scenes)["CSO-mAP"]
 
 
+def test_light_that_the_map_misses_splits_a_target_where_the_prior_demands_it() -> None:
+    scenes, images = benchmark_images(60, 300)
+    grid = SubPixelGrid((11, 11), 3)
+    # The last target of each group is missing in the map.
+    maps = np.stack([grid.encode(scene[:-1] if len(scene) > 1 else scene) for scene in scenes])
+    method = KnownMaps(Sensor(), 3, maps)
+    known, unknown = (Refined(method, prior=p).predict(images) for p in (ScenePrior.csist_100k(), None))
+    assert csist.metrics.count_accuracy(known, scenes) > 0.95 > 0.5 > csist.metrics.count_accuracy(unknown, scenes)
+    whole = Refined(KnownMaps(Sensor(), 3, np.stack([grid.encode(scene) for scene in scenes])), ScenePrior.csist_100k())
+    scores = [csist.metrics.cso_map(found, scenes)["CSO-mAP"] for found in (known, whole.predict(images))]
+    assert scores[0] > scores[1] - 5.0
+
+
+def test_chains_leave_out_modes_that_are_far_less_likely() -> None:
+    modes = np.arange(2.0 * refine.STARTS).reshape(1, refine.STARTS, 2)
+    misfit = np.full((1, refine.STARTS), 1000.0)
+    misfit[0, [3, 5]] = 7.0, 7.0 + refine.UNLIKELY
+    climbed = refine.Climbed(modes, misfit, np.zeros((1, 1), bool), np.ones(1, bool))
+    expected = np.tile(modes[:, 3:4], (1, refine.STARTS, 1))
+    expected[0, 5] = modes[0, 5]
+    assert np.array_equal(refine._likely(climbed, np.ones(1)), expected)
+    # Where nothing fits, the noise is larger and all of them are possible.
+    assert np.array_equal(refine._likely(climbed, np.full(1, 1e3)), modes)
+
+
 def test_a_prior_without_width_is_taken_at_its_word() -> None:
     prior = ScenePrior(count_range=(1, 3), intensity_range=(200.0, 200.0))
     scene = Targets(x=[3.3], y=[4.1], intensity=[200.0])

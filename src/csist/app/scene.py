@@ -14,12 +14,13 @@ from csist.app.settings import Settings
 from csist.app.uploads import open_upload
 from csist.checks import InputError
 from csist.frames.options import MEASURED_PSFS
+from csist.instrument import Instrument
 from csist.io import ImageStack, read_image
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Targets
-from csist.windows import default_sensor, is_window
+from csist.windows import is_window
 
 WINDOW_SHAPE = (11, 11)
 
@@ -161,7 +162,7 @@ def build_group(settings: Settings) -> Targets:
 
 
 def _taken(stack: ImageStack, settings: Settings) -> Scene:
-    """Select images of a file; windows get the default sensor, that of a frame is measured on the frame."""
+    """Select images of a file; their sensor is the one that `csist unmix` would use, by form, file and header."""
     if settings.frame >= len(stack):
         raise InputError(f"{stack.name} has no image {settings.frame}: choose one from 0 to {len(stack) - 1}")
     part = slice(settings.frame, settings.frame + settings.frames)
@@ -169,20 +170,17 @@ def _taken(stack: ImageStack, settings: Settings) -> Scene:
     for number, image in enumerate(images, settings.frame):
         if np.isnan(image).all():
             raise InputError(f"image {number} of {stack.name} has no valid pixel: choose another one")
-    scene = Scene(
-        stack.name, images, settings.frame, len(stack), noise_std=settings.noise_std, notes=stack.notes, errors=errors
+    instrument = Instrument(
+        psf=settings.stated_psf,
+        background=settings.background,
+        noise_std=settings.noise_std,
+        detector=_detector_values(settings),
     )
-    stated = _detector_values(settings)
+    notes = (*stack.notes, *instrument.notes(stack, "values in the form go before it"))
+    scene = Scene(stack.name, images, settings.frame, len(stack), notes=notes, errors=errors)
     if scene.windows:
         _check_stated(settings)
-        sensor = replace(default_sensor(images, stack.data.dtype), **stated)
-        if settings.stated_psf is not None:
-            sensor = replace(sensor, psf=settings.stated_psf)
-        if settings.background is not None:
-            sensor = replace(sensor, background=settings.background)
-        noise = sensor.pixel_noise if settings.noise_std is None and "read_noise" in stated else settings.noise_std
-        return replace(scene, sensor=sensor, noise_std=noise)
-    if not stated:
-        return scene
-    noise = settings.read_noise if settings.noise_std is None and settings.gain is None else settings.noise_std
-    return replace(scene, sensor=Sensor(**stated), sensor_has_psf=False, noise_std=noise)
+        sensor = instrument.window_sensor(stack, images, stack.data.dtype)
+        return replace(scene, sensor=sensor, noise_std=instrument.window_noise(stack, sensor))
+    options = instrument.frame_options(stack)
+    return replace(scene, sensor=options.sensor, sensor_has_psf=options.sensor_has_psf, noise_std=options.noise_std)

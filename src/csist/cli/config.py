@@ -40,7 +40,9 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         InputError: if it cannot be read, is not TOML, or sets an option that there is not.
     """
     if path is not None:
-        values = read_config(path, str(context.info_name), _options(context), _kinds(context), _names_of_unmix(context))
+        values = read_config(
+            path, str(context.info_name), options_of(context), kinds_of(context), _names_of_unmix(context)
+        )
         context.default_map = {**(context.default_map or {}), **values}
     return path
 
@@ -48,7 +50,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
 def _names_of_unmix(context: typer.Context) -> set[str]:
     """Names of the options of `csist unmix`."""
     command = _unmix_command(context)
-    return set() if command is None else set(_options(type(context)(command, info_name=COMMAND)))
+    return set() if command is None else set(options_of(type(context)(command, info_name=COMMAND)))
 
 
 def _unmix_command(context: typer.Context) -> Any:
@@ -109,7 +111,7 @@ def _fits(value: Any, kind: type) -> bool:
     return isinstance(value, {int: (int,), float: (int, float)}.get(kind, (str, int, float)))
 
 
-def _kinds(context: typer.Context) -> dict[str, type]:
+def kinds_of(context: typer.Context) -> dict[str, type]:
     """Type of each parameter of a command, None left out."""
     hints = get_type_hints(inspect.unwrap(context.command.callback or _nothing))
     return {
@@ -121,7 +123,7 @@ def _nothing() -> None:
     """Command without parameters."""
 
 
-def _options(context: typer.Context) -> dict[str, Any]:
+def options_of(context: typer.Context) -> dict[str, Any]:
     """Parameters of a command by the names of their options, without dashes in front."""
     return {
         option.opts[0].removeprefix("--"): option
@@ -136,8 +138,8 @@ def config_text(context: typer.Context) -> str:
     Args:
         context: of the command.
     """
-    lines, kinds = [HEAD], _kinds(context)
-    for name, option in _options(context).items():
+    lines, kinds = [HEAD], kinds_of(context)
+    for name, option in options_of(context).items():
         lines.append(f"# {getattr(option, 'help', None) or ''}".rstrip())
         default = option.get_default(context)
         lines.append(f"# {name} = {_kind(option, kinds)}" if default is None else f"{name} = {_toml(default)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +36,7 @@ from csist.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from csist.evaluation import LabelledImages
+    from csist._types import IntArray
     from csist.targets import Targets
 
 
@@ -101,7 +101,7 @@ def evaluate(
             predictions=given, references=references, resamples=resamples, progress=report,
         )  # fmt: skip
     if images.trajectory is not None:
-        _add_tracks(result, images)
+        _add_tracks(result, images.truths, images.trajectory)
     if plot is not None:
         _draw_evaluation(result, images.truths, plot)
     if json_target is not None:
@@ -160,13 +160,13 @@ def _report_evaluation(result: Any) -> None:
         _report_tracks(tracked)
 
 
-def _add_tracks(result: Any, images: LabelledImages) -> None:
+def _add_tracks(result: Any, truths: Sequence[Targets], trajectory: IntArray) -> None:
     """Add the figures of tracks to the rows of methods and tables."""
     from csist.tracks.score import score_sequences
 
     for row in result.rows:
         if not row["reference"]:
-            row["tracks"] = score_sequences(result.predictions[row["name"]], images.truths, images.trajectory)
+            row["tracks"] = score_sequences(result.predictions[row["name"]], truths, trajectory)
 
 
 def _report_tracks(rows: list[dict[str, Any]]) -> None:

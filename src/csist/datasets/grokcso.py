@@ -140,7 +140,12 @@ def _child(element: Element, name: str, path: Path) -> Element:
     return child
 
 
-def _read_annotation(path: Path) -> Annotation:
+def read_annotation(path: Path) -> Annotation:
+    """The annotation of one image.
+
+    Raises:
+        InputError: if the file is damaged or lacks an element.
+    """
     with reading(path):
         # Entities and document types are rejected: a file of 1 KB could otherwise expand to gigabytes.
         root = ElementTree.parse(path, forbid_dtd=True).getroot()
@@ -181,7 +186,7 @@ def _read_split(folder: Path, tick: Callable[[], None]) -> tuple[NDArray[Any], l
     for number in sorted(numbered, key=natural_key):
         path = numbered[number]
         xml_path = _annotation_path(annotations, number, path)
-        truth = _read_annotation(xml_path)
+        truth = read_annotation(xml_path)
         stack = read_image(path)
         if stack.shape[1:] != truth.shape:
             raise InputError(f"{path} has (rows, columns) = {stack.shape[1:]}, but {xml_path} says {truth.shape}")

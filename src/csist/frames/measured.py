@@ -125,12 +125,14 @@ class FramePSF:
         error: its error, as a share of the light in a window's brightest pixel.
         origin: "given" by the user, "measured" on isolated sources, or "guessed" from the widths of the spots.
         estimate: the measurement, if there was one.
+        assumption: what was assumed where the frame could not show it, in a few words; empty where nothing was.
     """
 
     psf: PSF
     error: float
     origin: Literal["given", "measured", "guessed"]
     estimate: PSFEstimate | None = field(default=None, repr=False)
+    assumption: str = ""
 
     @property
     def guessed(self) -> bool:

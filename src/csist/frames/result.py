@@ -14,6 +14,7 @@ from csist.frames.background.estimate import Background, BackgroundSource
 from csist.frames.groups import FrameGroup
 from csist.frames.masks.mask import PixelMask
 from csist.frames.measured import FramePSF
+from csist.frames.nothing import reason_for_nothing
 from csist.frames.shapes.source import ExtendedSource
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.targets import Flag, Targets
@@ -171,6 +172,18 @@ class FrameResult:
     def psf_estimate(self) -> PSFEstimate | None:
         """The measurement of the PSF; None if it was not measured."""
         return self.frame_psf.estimate
+
+    @property
+    def psf_assumption(self) -> str:
+        """What was assumed of a PSF that is neither given nor measured, in a few words; empty where nothing was."""
+        return self.frame_psf.assumption
+
+    @property
+    def empty_reason(self) -> str:
+        """Why there are no targets, in one line; empty where there are some."""
+        if len(self.targets):
+            return ""
+        return reason_for_nothing(self.image, self.pixels, self.frame_psf, self.threshold, len(self.groups))
 
     @property
     def background(self) -> FloatArray:

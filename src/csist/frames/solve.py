@@ -23,11 +23,12 @@ from csist.frames.detection.contrast import ContrastFrame
 from csist.frames.detection.detect import detect_peaks
 from csist.frames.detection.named import with_named
 from csist.frames.detection.peaks import Peaks, threshold_sigmas
-from csist.frames.detection.spots import typical_sigma
+from csist.frames.detection.spots import fitted_sigmas, middle_sigma
 from csist.frames.groups import FrameGroup, linked_groups, sources_of
 from csist.frames.masks.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
 from csist.frames.options import AUTO, CROWDED, FrameOptions, as_positions
+from csist.frames.psf.elongated import elongated_psf
 from csist.frames.psf.measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
 from csist.frames.psf.wide import wide_psf
 from csist.frames.psf_estimate import PSFEstimate
@@ -190,8 +191,14 @@ def guess_psf(frame: MeasuredFrame, peaks: Peaks, error: float | None) -> FrameP
         peaks: its peaks.
         error: of the guess, as a share of the light in a window's brightest pixel; None: `GUESSED_PSF_ERROR`.
     """
-    sigma_px = typical_sigma(frame.flattened, peaks, frame.background.noise)
-    return FramePSF(GaussianPSF(sigma_px), GUESSED_PSF_ERROR if error is None else error, "guessed")
+    sigmas, _ = fitted_sigmas(frame.flattened, peaks, frame.background.noise)
+    sigma_px = middle_sigma(sigmas)
+    shown = f"median width of {len(sigmas)} isolated spot{'' if len(sigmas) == 1 else 's'}"
+    assumption = (
+        f"circular Gaussian, {shown}" if sigmas else f"Gaussian of sigma {sigma_px:g} px: no spot shows its width"
+    )
+    share = GUESSED_PSF_ERROR if error is None else error
+    return FramePSF(GaussianPSF(sigma_px), share, "guessed", assumption=assumption)
 
 
 def _psf_of(psf: FramePSF | None, part: tuple[slice, slice]) -> FramePSF | None:
@@ -242,7 +249,7 @@ def _solve_part(
         wide = wide_psf(frame, rules, peaks)
         if wide is not None:
             return _solve_part(image, rules, wide, options, progress, error=error)
-        psf = guess_psf(frame, peaks, options.psf_error)
+        psf = elongated_psf(frame, peaks, options.psf_error) or guess_psf(frame, peaks, options.psf_error)
     peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = _solve_blobs(windows, progress)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from csist._types import FloatArray
+from csist.checks import InputError
+from csist.files import one_line
 from csist.physics.sensor import Sensor
 
 READ_NOISE_KEYS = ("RDNOISE", "READNOIS", "RON", "READNOISE")
@@ -24,6 +26,7 @@ MOST_SATURATED = 0.05
 _ELECTRONS_PER_COUNT = re.compile(
     r"\b(e|e-|el|electrons?|elec)\s*(/|per)\s*(adu|dn|counts?|data number|cts?)\b", re.IGNORECASE
 )
+_KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}")
 _COUNT_UNITS = {"", "adu", "dn", "count", "counts", "ct", "cts"}
 _ELECTRON_UNITS = {"electron", "electrons", "e", "e-", "elec"}
 
@@ -66,6 +69,9 @@ class Header:
         """The sky coordinates, an `astropy.wcs.WCS`; None where the file has none.
 
         Positions given to it are in px of the whole image, whatever part of it was read.
+
+        Raises:
+            InputError: if the header is damaged.
         """
         if not any(key.startswith("CTYPE") for key, _ in self.cards):
             return None
@@ -76,8 +82,11 @@ class Header:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = WCS(fits.Header(list(self.cards)), naxis=2)
-        return found if found.has_celestial else None
+            try:
+                found = WCS(fits.Header(list(self.cards)), naxis=2)
+                return found if found.has_celestial else None
+            except Exception as error:  # wcslib and astropy raise many kinds
+                raise InputError(f"its sky coordinates (WCS) cannot be used: {one_line(error)[:200]}") from error
 
 
 def _number(cards: Mapping[str, Any], *names: str) -> tuple[str, float] | None:
@@ -151,7 +160,11 @@ def header_of_cards(
 
 
 def _is_plain(key: str, value: Any) -> bool:
-    return bool(key) and key not in ("COMMENT", "HISTORY") and isinstance(value, str | int | float | bool)
+    return (
+        _KEYWORD.fullmatch(key) is not None
+        and key not in ("COMMENT", "HISTORY")
+        and isinstance(value, str | int | float | bool)
+    )
 
 
 def _gain(

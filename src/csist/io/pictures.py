@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP by Pillow: grey as it is, colour as luminance."""
+"""PNG, JPEG and BMP by Pillow: grey as it is, colour as luminance; of a thermal camera the raw counts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from csist.checks import InputError
 from csist.io.formats import Content, ReadOptions, check_pixels
+from csist.io.thermal import camera_of, read_raw_counts
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luminance (ITU-R BT.601)."""
 
 _PNG_GREY = 0
-_APP1, _APP3, _START_OF_SCAN = 0xE1, 0xE3, 0xDA
-"""Markers of a JPEG file: two kinds of data of applications, and the beginning of the picture."""
 
 
 def grey(colour: NDArray[Any], notes: list[str]) -> NDArray[Any]:
@@ -57,16 +56,14 @@ def read_png(path: Path, options: ReadOptions, notes: list[str]) -> Content:
 
 
 def read_jpeg(path: Path, options: ReadOptions, notes: list[str]) -> Content:
-    """The picture of a JPEG file, with a note on what its compression costs.
+    """The picture of a JPEG file, with a note on what its compression costs, or a thermal camera's raw counts in it.
 
     Raises:
-        InputError: if it is damaged, too large, or a thermal camera's file whose picture is not its measurement.
+        InputError: if it is damaged or too large, or holds a thermal camera's measurement that cannot be read.
     """
-    if is_radiometric(path):
-        raise InputError(
-            f"cannot read {path}: it is a thermal camera's file, whose picture is not its measurement: export the "
-            "temperatures or raw counts as 16-bit TIFF with the camera's own program"
-        )
+    camera = camera_of(path)
+    if camera is not None:
+        return Content(read_raw_counts(path, camera, options, notes))
     notes.append("JPEG is lossy: positions, fluxes and their errors are less sure than stated, use a lossless format")
     return Content(_read(path, "JPEG", options, notes))
 
@@ -78,22 +75,6 @@ def read_bmp(path: Path, options: ReadOptions, notes: list[str]) -> Content:
         InputError: if it is damaged or too large.
     """
     return Content(_read(path, "BMP", options, notes))
-
-
-def is_radiometric(path: Path) -> bool:
-    """Whether a JPEG file carries a thermal camera's measurement beside its picture, as those of FLIR and DJI do."""
-    held, maker = set(), b""
-    with path.open("rb") as file:
-        file.seek(2)
-        while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != _START_OF_SCAN:
-            length = int.from_bytes(head[2:], "big") - 2
-            if length < 0:
-                break
-            begin = file.read(min(length, 512))
-            file.seek(length - len(begin), 1)
-            held.add((head[1], begin[:5]))
-            maker += begin if head[1] == _APP1 else b""
-    return (_APP1, b"FLIR\0") in held or (b"DJI" in maker and any(marker == _APP3 for marker, _ in held))
 
 
 def _read(path: Path, kind: str, options: ReadOptions, notes: list[str]) -> NDArray[Any]:

@@ -123,9 +123,9 @@ class Sliding(Generic[Item]):
                     gate = min(max(LEAST_GATE_PX, GATE_SIGMAS * spread), GATE_PX)
                     apart = float(np.hypot(*(state[:2] - past[:2])))
                     cost[i, j] = apart**2 if apart <= gate else 1e9
-            for row, column in zip(*linear_sum_assignment(cost), strict=True):
-                if cost[row, column] < 1e9:
-                    numbers[here[row].id] = alive[column].id
+            for i, j in np.transpose(linear_sum_assignment(cost)).tolist():
+                if cost[i, j] < 1e9:
+                    numbers[here[i].id] = alive[j].id
         for track in tracks:
             if track.id not in numbers:
                 numbers[track.id] = self._started

@@ -236,8 +236,8 @@ def _chains(shots: Sequence[Shot]) -> Iterator[Chain]:
             seen.setdefault(track, []).append((t, number, float(x), float(y), extent))
     for links in seen.values():
         if len(links) >= min(LEAST_LENGTH, max(len(shots), 2)):
-            frame, group, column, row, reach = (np.array(each) for each in zip(*links, strict=True))
-            yield Chain(frame, np.stack([column, row], axis=1), float(np.quantile(reach, 0.9)), group)
+            frames, groups, *places, extents = (np.array(each) for each in zip(*links, strict=True))
+            yield Chain(frames, np.stack(places, axis=1), float(np.quantile(extents, 0.9)), groups)
 
 
 def _solve_chain(

@@ -34,6 +34,8 @@ class Measured:
         background_known: "given", "measured" or "assumed".
         threshold: significance in standard deviations that a peak must have; NaN for windows.
         detector: what found the targets of a frame and why it was used; None for windows.
+        psf_assumption: what was assumed of a guessed PSF; empty where nothing was.
+        empty_reason: why a frame has no targets; empty where it has some, and for windows.
     """
 
     psf_sigma_px: float
@@ -44,6 +46,8 @@ class Measured:
     background_known: str
     threshold: float = NAN
     detector: str | None = None
+    psf_assumption: str = ""
+    empty_reason: str = ""
 
 
 def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) -> Measured:
@@ -61,6 +65,7 @@ def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) 
         noise_map,
         threshold=result.threshold,
         detector=f"{result.detector} ({result.detection.reason})",
+        empty_reason=result.empty_reason,
     )
 
 
@@ -79,6 +84,7 @@ def _of_frame(model: FrameModel, psf: FramePSF, options: FrameOptions, noise_map
     return Measured(
         psf_sigma_px=float(equivalent_sigma(psf.psf)),
         psf_known=psf.origin,
+        psf_assumption=psf.assumption,
         noise_std=float(np.nanmedian(background.noise)),
         noise_known="given for each pixel" if noise_map else "given" if stated else "measured",
         background=float(np.nanmedian(background.level)),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN_PSFS = 4
 """Number of measured PSFs in the printed summary; the JSON holds all of them."""
 SHOWN_DETECTORS = 3
-"""Number of detectors there, with the reasons for them."""
+"""Number of detectors there, with the reasons for them; also of assumptions and of reasons for no targets."""
 
 
 @dataclass
@@ -101,6 +101,16 @@ class Tally:
         return Counter(each.detector for each in self.measured if each.detector is not None)
 
     @property
+    def psf_assumptions(self) -> Counter[str]:
+        """Number of frames by what was assumed of their PSF."""
+        return Counter(each.psf_assumption for each in self.measured if each.psf_assumption)
+
+    @property
+    def empty_reasons(self) -> Counter[str]:
+        """Number of frames without targets by the reason."""
+        return Counter(each.empty_reason for each in self.measured if each.empty_reason)
+
+    @property
     def warnings(self) -> list[str]:
         """Notes, one line for each text."""
         lines = []
@@ -151,6 +161,8 @@ def figures_of(tally: Tally, seconds: float, output: str) -> dict[str, Any]:
         "masked_pixels": tally.masked,
         **({"pixels_by_kind": dict(tally.kinds)} if tally.kinds else {}),
         **({"detectors": dict(tally.detectors)} if tally.detectors else {}),
+        **({"psf_assumptions": dict(tally.psf_assumptions)} if tally.psf_assumptions else {}),
+        **({"empty_reasons": dict(tally.empty_reasons)} if tally.empty_reasons else {}),
         **{name: values for name, values in found.items() if values is not None},
         **({"psf": tally.psfs} if tally.psfs else {}),
         **({} if tracks is None else {"tracks": tracks}),
@@ -190,8 +202,9 @@ def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]
     ):  # fmt: skip
         if name in figures and not (label == "PSF" and tally.psfs):
             rows.append((label, ("sigma " if label == "PSF" else "") + spread_text(figures[name], unit)))
-    for used, frames in tally.detectors.most_common(SHOWN_DETECTORS):
-        rows.append(("detector", used if len(tally.detectors) == 1 else f"{used}: {frames} frames"))
+        if label == "PSF":
+            rows += _counted_rows("PSF assumed", tally.psf_assumptions)
+    rows += _counted_rows("detector", tally.detectors)
     if "threshold" in figures:
         rows.append(("threshold", spread_text(figures["threshold"], "standard deviations")))
     saturated = tally.kinds["saturated"]
@@ -200,10 +213,17 @@ def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]
     rows += [("saturated pixels", f"{saturated}")] if saturated else []
     groups = f" in {len(tally.groups)} group{'' if len(tally.groups) == 1 else 's'}" if tally.groups else ""
     rows.append(("targets", f"{tally.targets}{groups}"))
+    rows += _counted_rows("no targets", tally.empty_reasons)
     rows += [("flagged targets", of_which(tally.flagged, dict(tally.flags.most_common())))] if tally.flags else []
     rows += [("tracks", f"{figures['tracks']}")] if "tracks" in figures else []
     rows += [("picture", text) for text in tally.pictures]
     return [*rows, ("seconds", f"{figures['seconds']:.1f}"), ("written to", figures["output"])]
+
+
+def _counted_rows(label: str, texts: Counter[str]) -> list[tuple[str, str]]:
+    """Rows of the commonest texts, with the number of frames where there are several."""
+    common = texts.most_common(SHOWN_DETECTORS)
+    return [(label, text if len(texts) == 1 else f"{text}: {frames} frames") for text, frames in common]
 
 
 def of_which(number: int, kinds: dict[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,5 +123,9 @@ def fitted_sigmas(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArr
 
 def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> float:
     """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame; see `fitted_sigmas`."""
-    sigmas, _ = fitted_sigmas(flattened, peaks, noise)
-    return float(np.median(sigmas)) if sigmas else DEFAULT_SIGMA_PX
+    return middle_sigma(fitted_sigmas(flattened, peaks, noise)[0])
+
+
+def middle_sigma(sigmas: Sequence[float]) -> float:
+    """Median of widths in px; `DEFAULT_SIGMA_PX` where there is none."""
+    return float(np.median(sigmas)) if len(sigmas) else DEFAULT_SIGMA_PX

@@ -18,6 +18,7 @@ from scipy.spatial import KDTree
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.detection.detect import detect_peaks
+from csist.frames.detection.peaks import Peaks
 from csist.frames.detection.spots import HALF_WINDOW_PX, Spot, fit_spot
 from csist.frames.masks.mask import check_frame
 from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
@@ -130,10 +131,16 @@ def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:
     return [int(index) for index in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
 
 
-def spots_of(frame: MeasuredFrame) -> list[Spot]:
-    """Fits of a frame's bright, isolated, unsaturated sources that look like points."""
+def spots_of(frame: MeasuredFrame, peaks: Peaks | None = None) -> list[Spot]:
+    """Fits of a frame's bright, isolated, unsaturated sources that look like points.
+
+    Args:
+        frame: the frame.
+        peaks: its peaks, the most significant first; None detects them.
+    """
     image, pixels = frame.image, frame.pixels
-    peaks, _ = detect_peaks(image, frame.background, pixels.masked)
+    if peaks is None:
+        peaks, _ = detect_peaks(image, frame.background, pixels.masked)
     if not len(peaks):
         return []
     unusable = pixels.masked | pixels.saturated

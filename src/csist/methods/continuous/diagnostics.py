@@ -44,7 +44,11 @@ class Diagnostics:
 def _compare(values: FloatArray, chains: int) -> tuple[float, float]:
     """Effective sample size and potential scale reduction of one quantity (records * chains,), record by record."""
     records = values.shape[0] // chains
-    mean = 0.0
+    mean, low, high = 0.0, np.inf, -np.inf
+    for m in range(records * chains):
+        low, high = min(low, values[m]), max(high, values[m])
+    if records * chains > 1 and low == high:
+        return 1.0, np.inf  # no chain has moved
     for m in range(records * chains):
         mean += values[m] / (records * chains)
     within, between = 0.0, 0.0

@@ -61,7 +61,7 @@ class _Answer(NamedTuple):
 def _ladder(temperatures: FloatArray, steps: int, seed: int) -> Ladder:
     """Chains at these temperatures, for so many steps altogether."""
     sweeps = np.array([max(steps // CHAINS_A_BLOCK, 5)])
-    return Ladder(temperatures, len(temperatures), CHAINS_A_BLOCK, sweeps, BURN_IN, seed, is_scattered=False)
+    return Ladder(temperatures, len(temperatures), CHAINS_A_BLOCK, sweeps, BURN_IN, seed, is_scattered=False, turns=1)
 
 
 def _temper_one(

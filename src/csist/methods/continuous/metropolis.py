@@ -154,6 +154,17 @@ def _mark_allowed(posterior: Posterior, state: SingleArray, allowed: SingleArray
                 allowed[chain] = allowed[chain] if dx * dx + dy * dy >= least_square else np.float32(0.0)
 
 
+@fused
+def _fold(posterior: Posterior, state: SingleArray) -> None:
+    """Reflect parameters beyond a bound back inside; those further out than the prior is wide stay outside."""
+    size, chains = state.shape
+    for p in range(size):
+        row, bottom, top = state[p], posterior.low[p], posterior.high[p]
+        for chain in range(chains):
+            inside = bottom + abs(row[chain] - bottom)
+            row[chain] = top - abs(top - inside)
+
+
 @linked(types.none(POSTERIOR, CHAINS, SCRATCH))
 def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
     """One Metropolis step of every chain; `scratch.accepted` is 1 where it was accepted, else 0.
@@ -185,8 +196,9 @@ def scatter(call: Kernels, posterior: Posterior, chains: Chains, scratch: Scratc
     """Move chains from the mode where they start to draws from Laplace's approximation around it.
 
     Few steps from a mode do not reach the width of the posterior in all its directions, those of the background
-    terms among them. A draw whose likelihood is lower than such a draw's can be is drawn again; where the posterior is
-    far from normal, chains stay.
+    terms among them. Draws are reflected at the bounds: a mode there, a faint target's in the corner of a window for
+    one, would have most of them outside and hold all parameters of the group in place. A draw whose likelihood is lower
+    than such a draw's can be is drawn again; where the posterior is far from normal, chains stay.
 
     Args:
         call: addresses of kernels.
@@ -212,6 +224,7 @@ def scatter(call: Kernels, posterior: Posterior, chains: Chains, scratch: Scratc
             for c in range(i + 1):
                 for chain in range(number):
                     trial[c, chain] += np.float32(NORMAL_SCALE) * draw[chain] * chains.root[i, c, chain]
+        _fold(posterior, trial)
         _mark_allowed(posterior, trial, allowed)
         call_log_likelihoods(call.log_likelihoods, posterior, trial, scratch, scratch.trial_value)
         for chain in range(number):

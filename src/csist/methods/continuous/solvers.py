@@ -29,7 +29,7 @@ from csist.methods.continuous.search_in_pixel import (
     empty_pixel_modes,
     search_pixels,
 )
-from csist.methods.continuous.tempering import BURN_IN, Groups, Ladder, Laws, temper_stack
+from csist.methods.continuous.tempering import BURN_IN, TURNS, Groups, Ladder, Laws, temper_stack
 from csist.methods.continuous.templates import draw_templates
 from csist.methods.unmixer import Answers
 from csist.physics.psf import spread_px
@@ -84,7 +84,9 @@ class Effort:
         """The tempered chains, which start around the modes or on them."""
         temperatures = np.array([TEMPERATURE_RATIO**level for level in range(self.levels)])
         sweeps = np.array(self.sweeps, dtype=np.int64)
-        return Ladder(temperatures, 1, TEMPERED_CHAINS, sweeps, BURN_IN, SEED, is_scattered)
+        return Ladder(
+            temperatures, 1, TEMPERED_CHAINS, sweeps, BURN_IN, SEED, is_scattered, TURNS if is_scattered else 1
+        )
 
     def plan(self, count: int) -> Plan:
         """The annealing of a group of so many targets."""

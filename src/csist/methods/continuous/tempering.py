@@ -13,6 +13,7 @@ import numpy as np
 from csist._compiled import calling, compiled, fused, inlined
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
+from csist.methods.continuous.cooling import Cloud
 from csist.methods.continuous.diagnostics import compare_chains
 from csist.methods.continuous.lanes import PRIOR_INFORMATION, TARGET_ACCEPTANCE, WIDEST_STEP, accepts
 from csist.methods.continuous.metropolis import call_move, call_shape_proposals, scatter
@@ -20,6 +21,7 @@ from csist.methods.continuous.model import Bounds, Noise, SingleArray, Stack, cu
 from csist.methods.continuous.population import (
     Chains,
     Posterior,
+    Scratch,
     from_chain,
     make_scratch,
     pose,
@@ -40,6 +42,13 @@ BURN_IN = 0.2
 START_MARGIN = 1e-4
 """Least distance of a start from the bounds, as a share of the prior's range."""
 
+LEAST_ACCEPTANCE, TURNS = 0.05, 3
+"""Share of accepted steps below which chains are run again, and how often at most: samples that hardly differ say
+nothing of an error."""
+SHORTER, LEAST_SWEEPS = 30.0, 120
+"""Factor on the information that is added to the proposals of each further turn, and its least sweeps: two targets at
+their smallest separation, or where their sum alone is known, have a curved valley that long steps leave."""
+
 SEED_CELLS = 256
 """Cells of a pixel, along each axis, whose groups share their random numbers."""
 
@@ -55,6 +64,7 @@ class Ladder(NamedTuple):
         burn_in: fraction of sweeps discarded, in which proposal scales are adapted.
         seed: of the chains' random numbers, with the position of the group.
         is_scattered: whether chains start around their starts, spread as Laplace's approximation, or on them.
+        turns: how often chains are run, each time with shorter steps, until they move.
     """
 
     temperatures: FloatArray
@@ -64,6 +74,29 @@ class Ladder(NamedTuple):
     burn_in: float
     seed: int
     is_scattered: bool
+    turns: int
+
+
+class Pace(NamedTuple):
+    """One turn of tempered chains.
+
+    Args:
+        sweeps: steps of every chain.
+        burn_in: of these, discarded.
+        levels: temperatures.
+        replicas: chains at each.
+        wanted: records of the states at temperature 1.
+        is_scattered: whether the chains are spread around their states first.
+        floor: (chains,) information added to their proposals, of a prior of width 1.
+    """
+
+    sweeps: int
+    burn_in: int
+    levels: int
+    replicas: int
+    wanted: int
+    is_scattered: bool
+    floor: SingleArray
 
 
 class Groups(NamedTuple):
@@ -203,6 +236,43 @@ def _adapt(scale: SingleArray, accepted: SingleArray) -> None:
 
 
 @inlined
+def _sweep(
+    call: Kernels,
+    posterior: Posterior,
+    chains: Chains,
+    pace: Pace,
+    scratch: Scratch,
+    cloud: Cloud,
+) -> tuple[int, float]:
+    """Move the chains so many sweeps; `cloud` gets the states at temperature 1, evenly spaced after burn-in.
+
+    Returns:
+        the number of samples, and the share of the steps at temperature 1 that were accepted.
+    """
+    kept, taken, accepted = 0, 0, 0.0
+    for sweep in range(pace.sweeps):
+        if sweep % REFRESH_SWEEPS == 0:
+            call_shape_proposals(call.shape_proposals, call, posterior, chains, pace.floor, scratch)
+        if sweep == 0 and pace.is_scattered:
+            scatter(call, posterior, chains, scratch)
+        call_move(call.move, posterior, chains, scratch)
+        if sweep < pace.burn_in:
+            _adapt(chains.scale, scratch.accepted)
+        else:
+            for replica in range(pace.replicas):
+                accepted += scratch.accepted[replica * pace.levels]
+        _exchange(chains, pace.levels, sweep % 2, scratch.draw)
+        done, length = sweep - pace.burn_in + 1, pace.sweeps - pace.burn_in
+        if done > 0 and done * pace.wanted // length > taken:
+            taken += 1
+            for replica in range(min(pace.replicas, cloud.theta.shape[0] - kept)):
+                from_chain(posterior, chains.state, replica * pace.levels, cloud.theta[kept, : posterior.low.shape[0]])
+                cloud.value[kept] = chains.value[replica * pace.levels]
+                kept += 1
+    return kept, accepted / max((pace.sweeps - pace.burn_in) * pace.replicas, 1)
+
+
+@inlined
 def temper(
     call: Kernels, posterior: Posterior, starts: FloatArray, ladder: Ladder, theta: FloatArray, values: FloatArray
 ) -> tuple[int, FloatArray]:
@@ -227,33 +297,22 @@ def temper(
     floor = np.empty(ladder.chains, np.float32)
     floor[:] = np.float32(PRIOR_INFORMATION)
     call_log_likelihoods(call.log_likelihoods, posterior, chains.state, scratch, chains.value)
-    burn_in = int(ladder.burn_in * sweeps)
-    wanted = max(theta.shape[0] // replicas, 1)
-    kept, taken, accepted = 0, 0, 0.0
-    for sweep in range(sweeps):
-        if sweep % REFRESH_SWEEPS == 0:
-            call_shape_proposals(call.shape_proposals, call, posterior, chains, floor, scratch)
-        if sweep == 0 and ladder.is_scattered:
-            scatter(call, posterior, chains, scratch)
-        call_move(call.move, posterior, chains, scratch)
-        if sweep < burn_in:
-            _adapt(chains.scale, scratch.accepted)
-        else:
-            for replica in range(replicas):
-                accepted += scratch.accepted[replica * levels]
-        _exchange(chains, levels, sweep % 2, scratch.draw)
-        if sweep >= burn_in and (sweep - burn_in + 1) * wanted // (sweeps - burn_in) > taken:
-            taken += 1
-            for replica in range(min(replicas, theta.shape[0] - kept)):
-                from_chain(posterior, chains.state, replica * levels, theta[kept, :size])
-                values[kept] = chains.value[replica * levels]
-                kept += 1
+    wanted, kept, acceptance = max(theta.shape[0] // replicas, 1), 0, 0.0
+    for turn in range(ladder.turns):
+        if turn > 0:
+            floor *= np.float32(SHORTER)
+            chains.scale[:] = np.float32(1.8 / math.sqrt(max(size, 1)))
+            sweeps = max(sweeps, LEAST_SWEEPS)
+        pace = Pace(sweeps, int(ladder.burn_in * sweeps), levels, replicas, wanted, ladder.is_scattered, floor)
+        kept, acceptance = _sweep(call, posterior, chains, pace, scratch, Cloud(theta, values))
+        if acceptance >= LEAST_ACCEPTANCE:
+            break
     quality = np.empty(4)
     quality[0], quality[3] = compare_chains(theta[:kept], values[:kept], count, min(replicas, kept))
     if posterior.noise.before_rounding >= 0.0:
         _, share = call_weigh_by_rounding(call.weigh_by_rounding, call, posterior, theta[:kept], values[:kept], scratch)
         quality[0] *= share
-    quality[1], quality[2] = accepted / max((sweeps - burn_in) * replicas, 1), levels
+    quality[1], quality[2] = acceptance, levels
     return kept, quality
 
 

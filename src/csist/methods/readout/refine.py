@@ -52,7 +52,7 @@ START_THRESHOLD = 30.0
 """Cells below this intensity in counts start no target. Below the published read-out's 50: what is too much is
 merged or fades in the climb, what is missing stays missing."""
 
-REACH_PX = 0.65
+REACH_PX = 1.0
 """A position stays so close to its start along each axis, or within a cell if that is more: the blur, not the grid,
 decides how far off a cell may be."""
 
@@ -62,8 +62,14 @@ MOST_TARGETS = 32
 FAINTEST = 1e-3
 """Lower bound of a flux in counts where no prior has one."""
 
+LIT_SHARE = 0.02
+"""Pixels with so much of the light of the brightest one, by the map, are summed to measure an image's flux."""
+
 NARROWEST = 1e-6
 """Distance of two bounds, in px or counts, below which a parameter counts as known that well."""
+
+SPLIT_PX = 0.25
+"""Distance of the two halves of a split target from its place."""
 
 STOP = Stop(iterations=60, tolerance=1e-3)
 """Most steps of the climb, and the gain in log likelihood below which it ends."""
@@ -71,21 +77,24 @@ STOP = Stop(iterations=60, tolerance=1e-3)
 EXACT_SHARE = 1e-3
 """Where nothing adds noise, this share of the image's largest value stands for what the model leaves out."""
 
-TEMPERATURES = np.array([1.0, 3.0, 9.0, 27.0])
+TEMPERATURES = np.array([1.0, 2.0, 4.0, 8.0])
 """Of the chains; the hot ones carry a pair that is hard to tell apart past each other."""
 
 CHAINS, SAMPLES = 32, 400
 """Chains, and samples kept of those at temperature 1."""
 
-STARTS = 8
+STARTS = 16
 """Modes from which chains start: one climb begins at the cells, the others anywhere between the bounds."""
 ELSEWHERE = np.random.default_rng(0).uniform(0.0, 1.0, (STARTS, 3 * MOST_TARGETS))
 """Where these begin, as shares of the way from the lower to the upper bound."""
 
-SWEEPS = np.array([50, 100, 200, 400])
+UNLIKELY = 20.0
+"""Chains do not start from modes whose chi-squared is so much larger than the best one's."""
+
+SWEEPS = np.array([250, 500, 1000, 2000])
 """Sweeps of the chains for 1, 2, 3, 4 and more targets."""
 
-LADDER = Ladder(TEMPERATURES, 1, CHAINS, SWEEPS, BURN_IN, seed=1, is_scattered=False)
+LADDER = Ladder(TEMPERATURES, 1, CHAINS, SWEEPS, BURN_IN, seed=1, is_scattered=False, turns=1)
 
 
 class Climbed(NamedTuple):
@@ -93,13 +102,13 @@ class Climbed(NamedTuple):
 
     Args:
         modes: (N, STARTS, parameters) that the climbs reach.
-        fit: (N,) chi-squared of the best.
+        misfit: (N, STARTS) chi-squared of each.
         stuck: (N, MOST_TARGETS) whether a parameter of the best lies at a bound.
         converged: (N,) whether the climb to the best converged.
     """
 
     modes: FloatArray
-    fit: FloatArray
+    misfit: FloatArray
     stuck: BoolArray
     converged: BoolArray
 
@@ -123,19 +132,38 @@ def climb_stack(climb: Climbers, stack: Stack, groups: Groups, laws: Laws, table
         window = cut(stack, n, groups.regions[n])
         noise = Noise(groups.variance[n], groups.inverse_gain[n], laws.before_rounding)
         bounds = Bounds(groups.low[n, : 3 * count], groups.high[n, : 3 * count], laws.log_flux, laws.min_separation)
+        best = np.inf
         for m in range(groups.number[n] if count > 0 else 0):
             theta = groups.starts[n, m, : 3 * count].copy()
             _, converged = call_maximise(climb.maximise, theta, bounds, window, noise, tables, STOP)
             copy_into(found.modes[n, m], theta)
             render(theta, window, tables, profiles, image)
-            misfit = chi_squared(image, window, noise)
-            if m == 0 or misfit < found.fit[n]:
-                found.fit[n], found.converged[n] = misfit, converged
+            found.misfit[n, m] = chi_squared(image, window, noise)
+            if found.misfit[n, m] < best:
+                best, found.converged[n] = found.misfit[n, m], converged
                 for k in range(count):
                     found.stuck[n, k] = False
                     for p in range(3 * k, 3 * k + 3):
                         if theta[p] <= bounds.low[p] or theta[p] >= bounds.high[p]:
                             found.stuck[n, k] = True
+
+
+def _likely(found: Climbed, excess: FloatArray) -> FloatArray:
+    """Return the modes (N, STARTS, parameters) with the best one in place of those that are far less likely."""
+    behind = (found.misfit - found.misfit.min(axis=1, keepdims=True)) / excess[:, None]
+    best = found.misfit.argmin(axis=1)
+    chosen = np.where(behind > UNLIKELY, best[:, None], np.arange(STARTS))
+    return np.take_along_axis(found.modes, chosen[:, :, None], axis=1)
+
+
+def _split(targets: Targets, fewest: int) -> Targets:
+    """Split the brightest target in two halves, one on either side, until there are `fewest`; none stay none."""
+    while 0 < len(targets) < fewest:
+        halved = np.arange(len(targets)) == targets.intensity.argmax()
+        half = targets[halved].replace(intensity=0.5 * targets[halved].intensity)
+        left, right = half.replace(x=half.x - SPLIT_PX), half.replace(x=half.x + SPLIT_PX)
+        targets = Targets.concatenate([targets[~halved], left, right])
+    return targets
 
 
 class Refined(ReadOut):
@@ -200,14 +228,15 @@ class Refined(ReadOut):
         if self.prior is None:
             return grid.centroids(cells, threshold)
         found = grid.decode(cells, threshold)
-        shape = (self.sensor.render(found) - self.sensor.background)[measured]
+        shape = self.sensor.render(found) - self.sensor.background
         # The image knows the flux better than the map: penalties shrink it, and the threshold takes its part.
-        total = float(found.intensity.sum() * (shape @ data[measured]) / max(shape @ shape, 1e-300))
+        lit = measured & (shape > LIT_SHARE * shape.max(initial=0.0))
+        total = float(found.intensity.sum() * data[lit].sum() / max(shape[lit].sum(), 1e-300))
         low, high = self.prior.count_range
         counts = np.arange(max(low, 1), max(high, 1) + 1)
         missed = np.maximum(np.maximum(counts * self._flux[0] - total, total - counts * self._flux[1]), 0.0)
         possible = counts[missed == missed.min()]
-        return grid.centroids(cells, threshold, int(possible[0]), int(possible[-1]))
+        return _split(grid.centroids(cells, threshold, int(possible[0]), int(possible[-1])), int(possible[0]))
 
     def _refine(self, images: FloatArray, maps: FloatArray, threshold: float) -> list[Targets]:
         sensor = self.sensor
@@ -223,14 +252,15 @@ class Refined(ReadOut):
         rounded = noise_before_rounding(sensor, float(variances[0]) if len(images) else 0.0)
         laws = Laws(self._optics.polynomials, self._log_flux, self._separation_px, rounded)
         found = Climbed(
-            np.empty_like(groups.starts), np.zeros(len(images)), np.zeros((len(images), MOST_TARGETS), np.bool_),
-            np.zeros(len(images), np.bool_),
+            np.empty_like(groups.starts), np.zeros((len(images), STARTS)),
+            np.zeros((len(images), MOST_TARGETS), np.bool_), np.zeros(len(images), np.bool_),
         )  # fmt: skip
         climb_stack(climbers(), stack, groups, laws, self._optics.tables, found)
         measured = (stack.code == MEASURED).sum(axis=(1, 2))
-        excess = np.maximum(found.fit / np.maximum(measured - 3 * groups.counts, 1), 1.0)
+        fit = found.misfit.min(axis=1)
+        excess = np.maximum(fit / np.maximum(measured - 3 * groups.counts, 1), 1.0)
         noisier = groups._replace(
-            starts=found.modes, variance=groups.variance * excess, inverse_gain=groups.inverse_gain * excess
+            starts=_likely(found, excess), variance=groups.variance * excess, inverse_gain=groups.inverse_gain * excess
         )
         draws, summary = empty_draws(len(images), SAMPLES, 3 * MOST_TARGETS), empty_summary(len(images), MOST_TARGETS)
         temper_stack(kernels(Noise(0.0, 0.0, rounded)), stack, noisier, laws, LADDER, draws)
@@ -239,7 +269,7 @@ class Refined(ReadOut):
         for n, count in enumerate(groups.counts):
             mean, errors = summary.estimate[n, :count], summary.deviation[n, :count]
             certain = np.where(np.arange(count + 1) == count, 0.0, -np.inf)
-            flags = describe(int(count), certain, float(found.fit[n]), stack.code[n], 0).flags
+            flags = describe(int(count), certain, float(fit[n]), stack.code[n], 0).flags
             if not found.converged[n]:
                 flags |= Flag.NOT_CONVERGED
             targets = Targets(
