@@ -54,4 +54,4 @@ def _polynomial(time: FloatArray, values: FloatArray, errors: FloatArray, degree
     known = covariance @ ((design * root[:, None] ** 2).T @ values)
     freedom = len(time) - degree - 1
     misfit = float(((root * (values - design @ known)) ** 2).sum()) / freedom if freedom > 0 else 1.0
-    return known, covariance * max(misfit, 1.0)
+    return known, np.asarray(covariance * max(misfit, 1.0), dtype=np.float64)
