@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +57,6 @@ class Form:
         maps: upload areas of maps.
         drop: upload area of the image.
         held: description of the uploaded image.
-        turn: place of an event in the order of the user's actions; the script of the page fills it in.
     """
 
     controls: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +66,6 @@ class Form:
     maps: dict[str, Any] = field(default_factory=dict)
     drop: Any = None
     held: Any = None
-    turn: Any = None
 
     @property
     def chosen(self) -> list[Any]:
@@ -102,7 +100,6 @@ class Form:
 def build_form() -> Form:
     """Add the controls to the page."""
     form = Form()
-    form.turn = gr.Number(0, visible=False, precision=0)
     form.radio("source", [(text, key) for key, text in SOURCES.items()])
     _add_sources(form)
     form.controls["methods"] = gr.Dropdown(
@@ -116,7 +113,7 @@ def build_form() -> Form:
         form.radio("psf", [(text, key) for key, text in PSFS.items()])
         with gr.Group() as form.shapes["gaussian"]:
             form.number("psf_sigma", "Leave blank: 0.5 px for windows, guessed for frames.")
-        with gr.Group(visible="hidden") as form.shapes["elliptical"], gr.Row():
+        with gr.Group(visible=False) as form.shapes["elliptical"], gr.Row():
             form.number("psf_sigma_y", "Along the second axis.")
             form.number("psf_angle", "Of the first axis, from x towards y.")
     with form.section("detector"):
@@ -137,26 +134,22 @@ def build_form() -> Form:
 
 
 def _add_sources(form: Form) -> None:
-    """Add the controls of each source of images.
-
-    Groups that are not shown are hidden, not left out: Gradio sets the values of a component that is left out some
-    time after the component appears, and overwrites what a quick user has typed by then.
-    """
+    """Add the controls of each source of images."""
     with gr.Group() as form.groups["example"]:
         form.radio("example", [(name.replace("_", " "), name) for name in example_names()])
-    with gr.Group(visible="hidden") as form.groups["upload"]:
+    with gr.Group(visible=False) as form.groups["upload"]:
         form.drop = gr.File(label="Image, stack or video", file_types=list(UPLOAD_SUFFIXES), height=130, elem_id="drop")
         form.held = gr.HTML(NOTHING_HELD, elem_id="held")
-        with gr.Group(elem_id="stack"):  # the style sheet shows it where the description is that of several images
-            form.slider("frame", 1, "First image to unmix, counted from 0.", high=1)
-            form.slider("frames", 1, "Consecutive images. Targets of frames are linked into tracks.", high=2)
-    with gr.Group(visible="hidden") as form.groups["benchmark"]:
+    with gr.Group(visible=False) as form.groups["stack"]:
+        form.slider("frame", 1, "First image to unmix, counted from 0.", high=1)
+        form.slider("frames", 1, "Consecutive images. Targets of frames are linked into tracks.", high=2)
+    with gr.Group(visible=False) as form.groups["benchmark"]:
         form.slider("windows", 1)
-    with gr.Group(visible="hidden") as form.groups["build"]:
+    with gr.Group(visible=False) as form.groups["build"]:
         form.slider("count", 1)
         form.slider("separation_px", 0.05)
         form.slider("intensity", 5)
-    with gr.Group(visible="hidden") as form.groups["simulated"]:
+    with gr.Group(visible=False) as form.groups["simulated"]:
         form.slider("scene_noise", 0.1)
         form.number("seed", "The same seed gives the same image.", whole=True)
 
@@ -169,34 +162,29 @@ def method_choices(frames: bool) -> list[tuple[str, str]]:
     return [(name + ("" if abilities(name).frames or not frames else reason), name) for name in working_methods()]
 
 
-def shown(visible: bool, **changes: Any) -> dict[str, Any]:
-    """Return the update that shows or hides a component that stays in the page, with other changes of it."""
-    return gr.update(visible=True if visible else "hidden", **changes)
+def show_groups(source: str, images: int = 1) -> list[Any]:
+    """Return updates that show or hide the groups of controls, in their order.
 
-
-def show_groups(source: str) -> list[Any]:
-    """Return updates that show or hide the groups of controls of a source, in their order."""
-    groups = {
+    Args:
+        source: chosen source.
+        images: number of images in the uploaded file.
+    """
+    shown = {
         "example": source == "example",
         "upload": source == "upload",
+        "stack": source == "upload" and images > 1,
         "benchmark": source == "benchmark",
         "build": source == "build",
         "simulated": source in ("benchmark", "build"),
     }
-    return [shown(visible) for visible in groups.values()]
+    return [gr.update(visible=visible) for visible in shown.values()]
 
 
 def show_shapes(psf: str) -> list[Any]:
     """Return updates that show the numbers of the chosen PSF."""
-    return [shown(psf not in MEASURED_PSFS), shown(psf == "elliptical")]
-
-
-def held_file(texts: Sequence[str], several: bool) -> str:
-    """Render the description of an uploaded file; with several images, their sliders appear below it."""
-    kind = ' class="csist-several"' if several else ""
-    return f"<div{kind}>{''.join(texts)}</div>"
+    return [gr.update(visible=psf not in MEASURED_PSFS), gr.update(visible=psf == "elliptical")]
 
 
 def open_sections(settings: Settings) -> list[Any]:
     """Return updates that open the sections with values other than the defaults."""
-    return [gr.update(open=True) if settings.changed(names) else gr.skip() for names in SECTIONS.values()]
+    return [gr.update(open=settings.changed(names)) for names in SECTIONS.values()]

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from csist.app import page
-from csist.app.form import NOTHING_HELD, held_file, method_choices, open_sections, show_groups, show_shapes, shown
+from csist.app.form import NOTHING_HELD, method_choices, open_sections, show_groups, show_shapes
 from csist.app.result import Result, results
 from csist.app.scene import Scene, make_scene
 from csist.app.sessions import Sessions
@@ -24,9 +24,6 @@ from csist.files import one_line
 logger = logging.getLogger(__name__)
 
 OLD = "The settings have changed: these results are of the earlier ones. Press Unmix to renew them."
-
-NO_CHANGE = [gr.skip()] * 3
-"""Answer to a change of the settings that leaves the page as it is."""
 
 FRAMES_OF_VIDEO = 10
 """Number of frames of a video that are unmixed unless the user says otherwise."""
@@ -58,10 +55,7 @@ class Handlers:
         self.sessions = sessions
 
     def restore(self, parameters: dict[str, str]) -> list[Any]:
-        """Restore the settings of a link: controls, groups, sections, PSF shapes, description of the file, status.
-
-        Only controls with values other than the defaults are set: the user may already have begun to type.
-        """
+        """Restore the settings of a link: controls, groups, sections, PSF shapes, status, run button."""
         status = page.notice("Ready.")
         try:
             settings = from_query(parameters)
@@ -69,41 +63,21 @@ class Handlers:
                 status = page.notice("Settings restored from the link.")
         except InputError as error:
             settings, status = Settings(), page.complaint(f"The link cannot be used: {error}.")
-        names = [each.name for each in fields(Settings)]
-        values: dict[str, Any] = dict.fromkeys(names, gr.skip())
-        for name in filter(lambda name: settings.changed((name,)), names):
-            value = getattr(settings, name)
-            values[name] = gr.update(value=list(value) if name == "methods" else value)
+        values: dict[str, Any] = {each.name: getattr(settings, each.name) for each in fields(Settings)}
+        values["methods"] = list(settings.methods)
         for name in ("frame", "frames"):
-            if settings.changed((name,)):
-                value = getattr(settings, name)
-                values[name] = gr.update(value=value, maximum=max(value, LIMITS[name][0] + 1))
-        several = settings.changed(("frame", "frames"))
+            values[name] = gr.update(value=values[name], maximum=max(values[name], LIMITS[name][0] + 1))
         return [
             *values.values(),
-            *show_groups(settings.source),
+            *show_groups(settings.source, 2 if settings.changed(("frame", "frames")) else 1),
             *open_sections(settings),
             *show_shapes(settings.psf),
-            held_file([NOTHING_HELD], several) if several else gr.skip(),
             status,
+            gr.update(interactive=True),
         ]
 
-    def watch(self, session: str, values: tuple[Any, ...], turn: int) -> list[Any]:
-        """Follow a change of the settings: mark of old results, preview, choice of methods.
-
-        The answer to a request is empty if a later one has arrived, whose answer must not be overwritten.
-        """
-        if not self.sessions.arrive(session, "settings", turn):
-            return NO_CHANGE
-        with self.sessions.using_files(session):
-            followed = self._follow(session, values)
-        return followed if self.sessions.arrive(session, "settings", turn) else NO_CHANGE
-
-    def settle(self, session: str, values: tuple[Any, ...], turn: int) -> list[Any]:
-        """Follow the changes that were made during a run, if it has results."""
-        return NO_CHANGE if self.sessions.recall(session) is None else self.watch(session, values, turn)
-
-    def _follow(self, session: str, values: tuple[Any, ...]) -> list[Any]:
+    def watch(self, session: str, values: tuple[Any, ...]) -> list[Any]:
+        """Follow a change of the settings: mark of old results, preview, choice of methods."""
         result: Result | None = self.sessions.recall(session)
         try:
             settings = settings_of(values)
@@ -122,58 +96,54 @@ class Handlers:
             return [mark if waiting else mark + page.complaint(sentence(error)), "", gr.update()]
         mark += _objection(scene, settings)
         choices = gr.update(choices=method_choices(frames=not scene.windows))
-        return [mark, "" if same_image else page.preview(scene), choices]
+        return [mark, gr.update() if same_image else page.preview(scene), choices]
 
     def receive(self, session: str, received: str) -> list[Any]:
-        """Accept an uploaded image: upload area, image sliders, description, status."""
-        with self.sessions.using_files(session):
-            path = self.sessions.keep(session, Path(received))
-            try:
-                stack = open_upload(path)
-            except InputError as error:
-                self.sessions.forget(session, "image")
-                return [None, gr.skip(), gr.skip(), NOTHING_HELD, page.complaint(sentence(error))]
+        """Accept an uploaded image: upload area, description, image sliders, source, groups, status."""
+        path = self.sessions.keep(session, Path(received))
+        try:
+            stack = open_upload(path)
+        except InputError as error:
+            self.sessions.forget(session, "image")
+            held, status = NOTHING_HELD, page.complaint(sentence(error))
+            return [None, held, gr.update(), gr.update(), "upload", *show_groups("upload"), status]
         count = len(stack)
-        held = held_file([page.notice(describe_upload(stack)), *map(page.notice, stack.notes)], several=count > 1)
+        held = page.notice(describe_upload(stack)) + "".join(map(page.notice, stack.notes))
         most = LIMITS["frames"][1]
         first = gr.update(value=0, maximum=max(count - 1, 1))
         number = min(FRAMES_OF_VIDEO, count) if stack.kind == "video" else 1
         frames = gr.update(value=number, maximum=max(min(count, most), 2))
-        return [None, first, frames, held, page.notice("Ready.")]
+        return [None, held, first, frames, "upload", *show_groups("upload", count), page.notice("Ready.")]
 
     def receive_map(self, session: str, kind: str, received: str | None) -> str:
         """Accept or remove an error map or a mask; return the status."""
-        with self.sessions.using_files(session):
-            if received is None:
-                self.sessions.forget(session, kind)
-                return page.notice("Ready.")
-            path = self.sessions.keep(session, Path(received), kind)
-            try:
-                stack = open_upload(path)
-            except InputError as error:
-                self.sessions.forget(session, kind)
-                return page.complaint(sentence(error))
+        if received is None:
+            self.sessions.forget(session, kind)
+            return page.notice("Ready.")
+        path = self.sessions.keep(session, Path(received), kind)
+        try:
+            stack = open_upload(path)
+        except InputError as error:
+            self.sessions.forget(session, kind)
+            return page.complaint(sentence(error))
         return page.notice(f"{describe_upload(stack)} is used with your own file.")
 
-    def unmix(self, session: str, values: tuple[Any, ...], turn: int) -> Iterator[dict[str, Any]]:
+    def unmix(self, session: str, values: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
         """Yield updates of the page during the work, by the names of the components."""
-        for subject in ("settings", "view"):  # no answer to an earlier request may reach the page after the first yield
-            self.sessions.arrive(session, subject, turn)
         signal = self.sessions.begin(session)
         self.sessions.remember(session, None)
         yield {
             **_busy(True),
             "status": page.progress_bars([Progress("image", "reading", 0, 1)]),
             **dict.fromkeys(("mark", "preview", "pictures", "close_ups", "tables", "files"), ""),
-            "asked": shown(False),
-            "shown": shown(False),
+            "asked": gr.update(visible=False),
+            "shown": gr.update(visible=False),
         }
         status = page.notice("Done.")
         try:
             settings = settings_of(values)
-            with self.sessions.using_files(session):
-                version = self.sessions.version(session)
-                scene = make_scene(settings, self.sessions.files(session))
+            version = self.sessions.version(session)
+            scene = make_scene(settings, self.sessions.files(session))
 
             def work(report: Report) -> Iterator[Result]:
                 return results(scene, settings, report, version)
@@ -209,17 +179,11 @@ class Handlers:
             "tables": page.tables(result),
             "files": page.downloads(result, 0, chosen),
             "asked": _choice_of_groups(result, 0, chosen),
-            "shown": shown(scene.sequence, minimum=first, maximum=max(last, first + 1), value=first),
+            "shown": gr.update(visible=scene.sequence, minimum=first, maximum=max(last, first + 1), value=first),
         }
 
-    def show(self, session: str, number: float, turn: int) -> dict[str, Any]:
-        """Show another image of a sequence of frames; nothing if a later request has arrived."""
-        if not self.sessions.arrive(session, "view", turn):
-            return {}
-        drawn = self._show(session, number)
-        return drawn if self.sessions.arrive(session, "view", turn) else {}
-
-    def _show(self, session: str, number: float) -> dict[str, Any]:
+    def show(self, session: str, number: float) -> dict[str, Any]:
+        """Show another image of a sequence of frames."""
         result: Result | None = self.sessions.recall(session)
         if result is None or not result.scene.sequence:
             return {}
@@ -232,14 +196,8 @@ class Handlers:
             "asked": _choice_of_groups(result, place, chosen),
         }
 
-    def ask(self, session: str, groups: list[int], number: float, turn: int) -> dict[str, Any]:
-        """Draw the groups that are asked for; nothing if a later request has arrived."""
-        if not self.sessions.arrive(session, "view", turn):
-            return {}
-        drawn = self._ask(session, groups, number)
-        return drawn if self.sessions.arrive(session, "view", turn) else {}
-
-    def _ask(self, session: str, groups: list[int], number: float) -> dict[str, Any]:
+    def ask(self, session: str, groups: list[int], number: float) -> dict[str, Any]:
+        """Draw the groups that are asked for."""
         result: Result | None = self.sessions.recall(session)
         if result is None or result.scene.windows:
             return {}
@@ -256,7 +214,7 @@ def _busy(working: bool) -> dict[str, Any]:
 
 def _choice_of_groups(result: Result, place: int, chosen: list[int]) -> Any:
     choices = [(label, number) for number, label in result.groups(place).items()]
-    return shown(bool(choices), choices=choices, value=chosen)
+    return gr.update(choices=choices, value=chosen, visible=bool(choices))
 
 
 def _objection(scene: Scene, settings: Settings) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -12,7 +11,6 @@ from csist.app import page
 from csist.app.form import MAPS, build_form, show_groups, show_shapes
 from csist.app.handlers import Handlers
 from csist.app.sessions import Sessions
-from csist.app.settings import PSFS, SOURCES
 
 TITLE = "csist: point targets in a blurred infrared blob"
 
@@ -21,9 +19,6 @@ SIMULTANEOUS = 4
 
 LIGHT = 16
 """Number of users whose controls are followed at the same time."""
-
-IN_TURN = "(...values) => csist.inTurn(values)"
-"""Script that puts the number of the event in the place of the last value, `Form.turn`."""
 
 FONTS = ("system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif")
 MONOSPACE_FONTS = ("ui-monospace", "Consolas", "Menlo", "monospace")
@@ -76,11 +71,11 @@ def _results() -> dict[str, Any]:
     parts["mark"] = gr.HTML(elem_id="mark", padding=False)
     parts["preview"] = gr.HTML(elem_id="preview", padding=False)
     with gr.Column(elem_id="results"):
-        parts["shown"] = gr.Slider(0, 1, 0, step=1, label="Image shown", visible="hidden", elem_id="shown")
+        parts["shown"] = gr.Slider(0, 1, 0, step=1, label="Image shown", visible=False, elem_id="shown")
         parts["pictures"] = gr.HTML(elem_id="pictures", padding=False)
         parts["tables"] = gr.HTML(elem_id="tables", padding=False)
         parts["asked"] = gr.Dropdown(
-            [], value=[], multiselect=True, visible="hidden", label="Groups in close-up",
+            [], value=[], multiselect=True, visible=False, label="Groups in close-up",
             info="Choose the groups to draw.", elem_id="asked",
         )  # fmt: skip
         parts["close_ups"] = gr.HTML(elem_id="close-ups", padding=False)
@@ -92,7 +87,7 @@ def _connect(
     blocks: gr.Blocks, form: Any, parts: dict[str, Any], handlers: Handlers, opened: Callable[[], None]
 ) -> None:
     """Connect the events of the page with their handlers."""
-    chosen, turn = form.chosen, form.turn
+    chosen = form.chosen
     followed = [parts[name] for name in ("mark", "preview")] + [form.controls["methods"]]
     sections = list(form.sections.values())
     groups = list(form.groups.values())
@@ -102,7 +97,10 @@ def _connect(
         return {parts[name]: value for name, value in updates.items()}
 
     def unmix(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-        yield from map(named, handlers.unmix(str(request.session_hash), values[:-1], values[-1]))
+        yield from map(named, handlers.unmix(str(request.session_hash), values))
+
+    def watch(request: gr.Request, *values: Any) -> list[Any]:
+        return handlers.watch(str(request.session_hash), values)
 
     def restore(request: gr.Request) -> list[Any]:
         opened()
@@ -114,81 +112,56 @@ def _connect(
     def receive(received: str, request: gr.Request) -> list[Any]:
         return handlers.receive(str(request.session_hash), received)
 
-    def show(number: float, turn: int, request: gr.Request) -> dict[Any, Any]:
-        return named(handlers.show(str(request.session_hash), number, turn)) or gr.skip()
+    def show(number: float, request: gr.Request) -> dict[Any, Any]:
+        return named(handlers.show(str(request.session_hash), number))
 
-    def ask(asked: list[int], number: float, turn: int, request: gr.Request) -> dict[Any, Any]:
-        return named(handlers.ask(str(request.session_hash), asked, number, turn)) or gr.skip()
+    def ask(asked: list[int], number: float, request: gr.Request) -> dict[Any, Any]:
+        return named(handlers.ask(str(request.session_hash), asked, number))
 
     def leave(request: gr.Request) -> None:
         handlers.sessions.end(str(request.session_hash))
 
-    in_turn: dict[str, Any] = {"js": IN_TURN, **light}
-    following: dict[str, Any] = {"inputs": [*chosen, turn], "outputs": followed, **in_turn}
-    watch, settle = _follower(handlers.watch), _follower(handlers.settle)
-    _connect_run(parts, unmix, stop, [*chosen, turn]).then(settle, **following)
+    _connect_run(parts, unmix, stop, chosen)
     drawn = [parts[name] for name in ("pictures", "close_ups", "files", "asked")]
-    parts["shown"].input(show, [parts["shown"], turn], drawn, trigger_mode="always_last", **in_turn)
-    parts["asked"].input(
-        ask, [parts["asked"], parts["shown"], turn], drawn[1:3], trigger_mode="always_last", **in_turn
-    )  # fmt: skip
+    parts["shown"].change(show, parts["shown"], drawn, trigger_mode="always_last", **light)
+    parts["asked"].input(ask, [parts["asked"], parts["shown"]], drawn[1:3], trigger_mode="always_last", **light)
 
     upload = form.drop.upload(
         receive, form.drop,
-        [form.drop, form.controls["frame"], form.controls["frames"], form.held, parts["status"]],
-        trigger_mode="multiple",  # otherwise a file given while the last one is read would be lost
+        [form.drop, form.held, form.controls["frame"], form.controls["frames"], form.controls["source"], *groups,
+         parts["status"]],
         **{**light, "show_progress": "minimal"},
     )  # fmt: skip
-    upload.then(watch, **following)
+    upload.then(watch, chosen, followed, **light)
     for kind in MAPS:
         for event in (form.maps[kind].upload, form.maps[kind].clear):
-            event(_map_handler(handlers, kind), form.maps[kind], parts["status"], **light).then(watch, **following)
-    private: dict[str, Any] = {"api_visibility": "private"}
+            event(_map_handler(handlers, kind), form.maps[kind], parts["status"], **light).then(
+                watch, chosen, followed, **light
+            )
     form.controls["source"].input(
-        None, form.controls["source"], [*groups, form.controls["prior"]],
-        js=_answers({source: _show_source(source) for source in SOURCES}), **private,
+        _show_source, form.controls["source"], [*groups, form.controls["prior"]],
+        trigger_mode="always_last",  # otherwise a choice made while the last one is processed would be lost
+        **light,
     )  # fmt: skip
-    form.controls["psf"].change(
-        None, form.controls["psf"], list(form.shapes.values()), js=_answers({psf: show_shapes(psf) for psf in PSFS}),
-        **private,
-    )  # fmt: skip
-    gr.on([control.change for control in chosen], watch, trigger_mode="always_last", **following)
+    form.controls["psf"].change(show_shapes, form.controls["psf"], list(form.shapes.values()), **light)
+    gr.on([control.change for control in chosen], watch, chosen, followed, trigger_mode="always_last", **light)
     loaded = blocks.load(
-        restore, None, [*chosen, *groups, *sections, *form.shapes.values(), form.held, parts["status"]], **light
+        restore, None, [*chosen, *groups, *sections, *form.shapes.values(), parts["status"], parts["run"]], **light
     )
-    loaded.then(watch, **following)
-    loaded.then(
-        None, None, parts["run"], js=f"() => csist.settled({json.dumps(gr.update(interactive=True))})", **private
-    )
+    loaded.then(watch, chosen, followed, **light)
     blocks.unload(leave)
 
 
-def _connect_run(parts: dict[str, Any], unmix: Callable[..., Any], stop: Callable[..., None], inputs: list[Any]) -> Any:
-    """Connect the buttons that start and stop the work; return the event of the run."""
+def _connect_run(
+    parts: dict[str, Any], unmix: Callable[..., Any], stop: Callable[..., None], chosen: list[Any]
+) -> None:
+    """Connect the buttons that start and stop the work."""
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    running = parts["run"].click(
-        unmix, inputs, list(parts.values()), js=IN_TURN, concurrency_limit=SIMULTANEOUS, **plain
-    )  # fmt: skip
+    running = parts["run"].click(unmix, chosen, list(parts.values()), concurrency_limit=SIMULTANEOUS, **plain)
     parts["run"].click(None, None, None, js="() => csist.begin()", api_visibility="private")
     # Set the address of the page to the link that restores the settings.
     running.then(None, None, None, js="() => csist.end()", api_visibility="private")
     parts["cancel"].click(stop, None, None, queue=False, **plain)
-    return running
-
-
-def _answers(updates: Mapping[str, list[Any]]) -> str:
-    """Return a script that answers a choice with updates at once, without the server.
-
-    An answer of the server could reach the page after the next choice of a quick user.
-    """
-    return f"(chosen) => ({json.dumps(updates)})[chosen]"
-
-
-def _follower(handler: Callable[[str, tuple[Any, ...], int], list[Any]]) -> Callable[..., list[Any]]:
-    def answer(request: gr.Request, *values: Any) -> list[Any]:
-        return handler(str(request.session_hash), values[:-1], values[-1])
-
-    return answer
 
 
 def _show_source(source: str) -> list[Any]:

@@ -10,7 +10,6 @@ window.csist = (() => {
   const [HEATMAP, MARKERS, SELECTED] = [0, 1, 2]; // places of the traces
   const MOST_SORTED = 200000;
   const NARROW_PX = 800;
-  const UNFIT = '[role="option"][aria-label$="windows only"]:not([aria-selected="true"])'; // methods that frames do not have
   const panels = new Map();
   let wanted = null; // target whose picture is not drawn yet
 
@@ -316,7 +315,6 @@ window.csist = (() => {
       select(target, "picture");
     }
     document.querySelectorAll(".csist-scroll").forEach(hint);
-    for (const option of document.querySelectorAll(`${UNFIT}:not([aria-disabled])`)) option.setAttribute("aria-disabled", "true");
   }
 
   /** Say that a table is wider than its place, until it is scrolled to its end. */
@@ -325,15 +323,6 @@ window.csist = (() => {
     scroll.parentElement.classList.toggle("csist-wide", rest > 4);
     scroll.parentElement.classList.toggle("csist-at-end", rest - scroll.scrollLeft < 4);
   }
-
-  // The Enter key chooses no method that cannot unmix the image, as the pointer does not (style sheet).
-  window.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !event.target.closest?.("#methods")) return;
-    const option = document.getElementById(event.target.getAttribute("aria-activedescendant"));
-    if (!option?.matches(UNFIT)) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-  }, true);
 
   const rowOf = (event) => event.target.closest?.("tr[data-target]");
   document.addEventListener("click", (event) => {
@@ -358,18 +347,7 @@ window.csist = (() => {
   window.addEventListener("resize", drawNew);
   new MutationObserver(drawNew).observe(document.documentElement, { childList: true, subtree: true });
 
-  let turn = 0;
-
   return {
-    /** Number an event: the server answers the latest one. */
-    inTurn: (values) => [...values.slice(0, -1), ++turn],
-    /** Return an answer when what has become visible before is complete; Gradio fills it in before the next picture. */
-    async settled(answer) {
-      const picture = () => new Promise((done) => [requestAnimationFrame(done), setTimeout(done, 1000)]);
-      await picture();
-      await picture();
-      return answer;
-    },
     /** A run begins: the focus moves to the button that can end it, and a phone shows the progress. */
     begin() {
       const cancel = document.querySelector("#cancel");

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,10 @@ class Sessions:
         self._stops: dict[str, threading.Event] = {}
         self._results: dict[str, Any] = {}
         self._versions: dict[str, int] = {}
-        self._turns: dict[tuple[str, str], int] = {}
-        self._in_use: dict[str, threading.Lock] = {}
 
     def _folder(self, session: str) -> Path:
         # The name of a session comes from the browser and must not be used as a path.
         return self.root / f"session-{hashlib.sha256(session.encode()).hexdigest()[:24]}"
-
-    @contextmanager
-    def using_files(self, session: str) -> Iterator[None]:
-        """Keep the files of a session as they are: one request at a time reads or replaces them."""
-        with self._lock:
-            lock = self._in_use.setdefault(session, threading.Lock())
-        with lock:
-            yield
 
     def files(self, session: str) -> Files:
         """Return the uploaded files of a session."""
@@ -88,21 +77,6 @@ class Sessions:
         with self._lock:
             return self._results.get(session)
 
-    def arrive(self, session: str, subject: str, turn: int) -> bool:
-        """Take note of a request, and return whether it is the latest one.
-
-        The server may work on several requests of a page at once, in any order.
-
-        Args:
-            session: of the user.
-            subject: what the request asks for; the order matters among those of the same subject.
-            turn: number of the request, in the order of the user's actions.
-        """
-        with self._lock:
-            latest = max(turn, self._turns.get((session, subject), turn))
-            self._turns[session, subject] = latest
-        return turn == latest
-
     def begin(self, session: str) -> threading.Event:
         """Stop the current work of a session and return the stop signal for new work."""
         signal = threading.Event()
@@ -126,7 +100,4 @@ class Sessions:
         self.remember(session, None)
         with self._lock:
             self._versions.pop(session, None)
-            self._in_use.pop(session, None)
-            for key in [key for key in self._turns if key[0] == session]:
-                del self._turns[key]
         shutil.rmtree(self._folder(session), ignore_errors=True)
