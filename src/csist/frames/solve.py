@@ -22,8 +22,8 @@ from csist.frames.detection.choose import Choice, choose_detector
 from csist.frames.detection.contrast import ContrastFrame
 from csist.frames.detection.detect import detect_peaks
 from csist.frames.detection.named import with_named
-from csist.frames.detection.peaks import Peaks, threshold_sigmas
-from csist.frames.detection.spots import fitted_sigmas, middle_sigma
+from csist.frames.detection.peaks import threshold_sigmas
+from csist.frames.detection.spots import Widths, fitted_widths
 from csist.frames.groups import FrameGroup, linked_groups, sources_of
 from csist.frames.masks.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
@@ -183,16 +183,14 @@ def _measured_in_tiles(frame: FloatArray, rules: FrameRules, options: FrameOptio
     return _measured_psf(estimate, options)
 
 
-def guess_psf(frame: MeasuredFrame, peaks: Peaks, error: float | None) -> FramePSF:
+def guess_psf(widths: Widths, error: float | None) -> FramePSF:
     """The Gaussian that fits the isolated spots of a frame, as a rough guess of its PSF.
 
     Args:
-        frame: the frame.
-        peaks: its peaks.
+        widths: of the spots.
         error: of the guess, as a share of the light in a window's brightest pixel; None: `GUESSED_PSF_ERROR`.
     """
-    sigmas, _ = fitted_sigmas(frame.flattened, peaks, frame.background.noise)
-    sigma_px = middle_sigma(sigmas)
+    sigmas, sigma_px = widths.sigmas_px, widths.middle_px
     shown = f"median width of {len(sigmas)} isolated spot{'' if len(sigmas) == 1 else 's'}"
     assumption = (
         f"circular Gaussian, {shown}" if sigmas else f"Gaussian of sigma {sigma_px:g} px: no spot shows its width"
@@ -246,10 +244,11 @@ def _solve_part(
         image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, choice.detector, seen=seen
     )
     if psf is None:
-        wide = wide_psf(frame, rules, peaks)
+        widths = fitted_widths(frame.flattened, peaks, frame.background.noise)
+        wide = wide_psf(frame, rules, peaks, widths)
         if wide is not None:
             return _solve_part(image, rules, wide, options, progress, error=error)
-        psf = elongated_psf(frame, peaks, options.psf_error) or guess_psf(frame, peaks, options.psf_error)
+        psf = elongated_psf(frame, peaks, options.psf_error) or guess_psf(widths, options.psf_error)
     peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat())
     targets, groups = _solve_blobs(windows, progress)
@@ -293,7 +292,8 @@ def _solve_crowded(
         raise InputError("the crowded detector needs the PSF: give psf or sensor")
     if psf is None:
         error = CROWDED_PSF_ERROR if options.psf_error is None else options.psf_error
-        psf = guess_psf(frame, seen.peaks(options.false_alarm_rate)[0], error)
+        spots = seen.peaks(options.false_alarm_rate)[0]
+        psf = guess_psf(fitted_widths(frame.flattened, spots, frame.background.noise), error)
     threshold = threshold_sigmas(options.false_alarm_rate)
     found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold, as_positions(options.start))
     targets, groups = linked_groups(found, psf.psf, frame.pixels)

@@ -50,7 +50,7 @@ def _polynomial(time: FloatArray, values: FloatArray, errors: FloatArray, degree
     stated = np.where(np.isfinite(errors), errors, 1.0)
     root = 1.0 / np.maximum(stated, LEAST_ERROR_PX)
     design = time[:, None] ** np.arange(degree + 1)
-    covariance: FloatArray = np.linalg.pinv((design * root[:, None] ** 2).T @ design).astype(np.float64)
+    covariance = np.linalg.pinv((design * root[:, None] ** 2).T @ design)
     known = covariance @ ((design * root[:, None] ** 2).T @ values)
     freedom = len(time) - degree - 1
     misfit = float(((root * (values - design @ known)) ** 2).sum()) / freedom if freedom > 0 else 1.0

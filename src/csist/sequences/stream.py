@@ -18,6 +18,7 @@ from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.sequences.result import SequenceResult, Track
 from csist.sequences.solve import unmix_sequence
+from csist.targets import Targets
 from csist.tracks.link import GATE_PX, PATIENCE
 from csist.trajectories import MotionPrior
 from csist.windows import as_array, is_window
@@ -210,8 +211,6 @@ def _as_it_is(image: FloatArray) -> FloatArray:
 
 def _windows(images: Sequence[FloatArray], times: FloatArray, **known: Any) -> SequenceResult:
     """The joint posterior of some windows; none where no frame has a value."""
-    from csist.targets import Targets
-
     stack = np.stack(images)
     if np.isnan(stack).all():
         return SequenceResult([Targets.empty() for _ in images], [], np.ones(1), notes=["no frame has a value"])

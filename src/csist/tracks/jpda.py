@@ -18,7 +18,7 @@ from csist._types import FloatArray, IntArray
 from csist.checks import InputError
 from csist.targets import Targets
 from csist.tracks.link import LEAST_LENGTH, Linker
-from csist.tracks.smooth import FALSE_DENSITY, LEAST_STD_PX, UNKNOWN_STD_PX
+from csist.tracks.smooth import DETECTED, FALSE_DENSITY, LEAST_STD_PX, UNKNOWN_STD_PX
 
 ACCELERATION = 0.1
 """Standard deviation of the change of the velocity in px a frame, from frame to frame."""
@@ -26,8 +26,8 @@ START_SPEED_PX = 0.7
 """Standard deviation of the velocity of a new track of `LEAST_LENGTH` detections in px a frame."""
 YOUNG_GATE_PX = 4.0
 """Largest distance of a detection from the predicted place of a track of fewer detections."""
-DETECTED, GATE = 0.9, 0.9999
-"""Probabilities that a target is detected in a frame, and that its detection lies in the gate."""
+GATE = 0.9999
+"""Probability that a target's detection lies in the gate."""
 ASSIGNED = 0.5
 """Probability from which a detection gets the number of a track, and below which it starts one."""
 START = datetime(2000, 1, 1)

@@ -121,7 +121,6 @@ def count_text(targets: Targets) -> str:
 
 def group_row(group: Any) -> dict[str, Any]:
     """Return the row of a group in the table of groups."""
-    probability = {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
     place = {name: getattr(group, name) for name in GROUP_PLACE if hasattr(group, name)}
     source = {}
     if hasattr(group, "sources"):
@@ -135,8 +134,23 @@ def group_row(group: Any) -> dict[str, Any]:
         "degrees_of_freedom": int(group.degrees_of_freedom),
         "flags": int(group.flags),
         **source,
-        **probability,
+        **_probabilities(group),
     }
+
+
+def joint_row(frame: int, number: int, group: Any) -> dict[str, Any]:
+    """Return the row of a group that was solved in several frames together, under the first of them."""
+    return {
+        "frame": frame,
+        "group": number,
+        "count": int(group.count),
+        "flags": int(group.flags),
+        **_probabilities(group),
+    }
+
+
+def _probabilities(group: Any) -> dict[str, float]:
+    return {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
 
 
 def psf_row(sigma_px: float, sigma_px_std: float, sources: int) -> dict[str, Any]:

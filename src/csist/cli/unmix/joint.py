@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, image_name
+from csist.cli.unmix.blocks import Block, image_name, joint_row
 from csist.cli.unmix.measured import measured_windows
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import settle_windows, store_truths, window_view
@@ -157,6 +157,4 @@ def _block(
 
     targets = [each.replace(track=np.where(each.track >= 0, each.track + started, -1)) for each in found.frames]
     tracks = [replace(track, id=track.id + started) for track in found.tracks]
-    group = {f"p_{k}": float(value) for k, value in enumerate(found.count_probability)}
-    row = {"frame": first, "group": 0, "count": found.count, "flags": int(found.flags), **group}
-    return Block(first, targets, [row], int(np.isnan(frames).sum()), view, tracks=tracks)
+    return Block(first, targets, [joint_row(first, 0, found)], int(np.isnan(frames).sum()), view, tracks=tracks)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from csist.cli.unmix.blocks import Block, Solved, image_name
+from csist.cli.unmix.blocks import Block, Solved, image_name, joint_row
 from csist.cli.unmix.frames import frame_view, frames_of, settle_frames, unmix_frame
 from csist.cli.unmix.settings import Settings
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from csist.frames.result import FrameResult
     from csist.io.sequences import FrameSequence
     from csist.plots import View
-    from csist.sequences.result import SequenceResult
     from csist.sequences.stream import Part
     from csist.targets import Targets
 
@@ -84,7 +83,7 @@ def _blocks(part: Part, waiting: list[Waiting], sequence: FrameSequence) -> Iter
         def view(_: int, each: Waiting = each, solved: Solved = solved, index: int = index) -> View | None:
             return frame_view(image_name(each.name, "frame", index, len(sequence)), each.frame, solved)
 
-        rows = [] if place else _joint_rows(part.first, part.result)
+        rows = [] if place else [joint_row(part.first, group.number, group) for group in part.result.groups]
         rows += _rows_alone(each.solved.groups, targets, len(part.result.groups))
         tracks = [replace(track, first=track.first - index, last=track.last - index) for track in part.result.tracks]
         block = Block(index, [targets], rows, solved.masked, view, each.name, solved.psf)
@@ -99,15 +98,6 @@ def _with_targets(solved: Solved, targets: Targets) -> Solved:
     if model is not None and len(model.parts) == 1:
         model = replace(model, parts=[replace(model.parts[0], targets=targets)])
     return replace(solved, targets=[targets], model=model)
-
-
-def _joint_rows(first: int, result: SequenceResult) -> list[dict[str, Any]]:
-    """Rows of the groups that were solved in all frames together, under the first of the new frames."""
-    return [
-        {"frame": first, "group": group.number, "count": group.count, "flags": int(group.flags)}
-        | {f"p_{k}": float(value) for k, value in enumerate(group.count_probability)}
-        for group in result.groups
-    ]
 
 
 def _rows_alone(rows: list[dict[str, Any]], targets: Targets, joint: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
 TRACKERS = ("nearest", "groups", "jpda")
 """Best single assignment of targets, the same of whole groups, and joint probabilities (extra `tracking`)."""
 PLACE = ("x", "y", "vx", "vy")
+
+
+def covariance_columns(names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Columns of the upper triangle of a covariance, each with its row and column in the matrix.
+
+    >>> covariance_columns(["x", "y"])
+    {'cov_x_x': (0, 0), 'cov_x_y': (0, 1), 'cov_y_y': (1, 1)}
+    """
+    return {f"cov_{one}_{names[j]}": (i, j) for i, one in enumerate(names) for j in range(i, len(names))}
 
 
 def check_tracker(name: str) -> str:
@@ -91,9 +101,9 @@ class TrackRows:
         table = pd.DataFrame(self._rows, columns=names)
         table = table[table.groupby("track")["track"].transform("size") >= LEAST_LENGTH]
         table = table.sort_values(["track", "frame"], kind="stable")
-        pairs = [(i, j) for i in range(len(PLACE)) for j in range(i, len(PLACE))]
+        cells = covariance_columns(PLACE)
         columns = ["image", "track", "frame", "x", "y", "intensity", "vx", "vy", "detected", "existence_probability"]
-        columns += [f"cov_{PLACE[i]}_{PLACE[j]}" for i, j in pairs]
+        columns += cells
         starts = np.flatnonzero(np.diff(table["track"].to_numpy(), prepend=-1)).tolist()
         parts = []
         for number, (first, end) in enumerate(pairwise([*starts, len(table)])):
@@ -105,7 +115,7 @@ class TrackRows:
             values = [
                 own["image"].iloc[0], number, track.frame, track.state[:, 0], track.state[:, 1], intensity,
                 track.state[:, 2], track.state[:, 3], track.detected.astype(int), track.existence_probability,
-                *(track.covariance[:, i, j] for i, j in pairs),
+                *(track.covariance[:, i, j] for i, j in cells.values()),
             ]  # fmt: skip
             parts.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
@@ -125,8 +135,7 @@ class JointRows:
             row = {"image": sequence, "track": track.id, "first": start + track.first, "last": start + track.last}
             row |= dict(zip(STATE, track.state.tolist(), strict=True))
             row["existence_probability"] = track.existence_probability
-            for i, one in enumerate(STATE):
-                row |= {f"cov_{one}_{other}": float(track.covariance[i, j]) for j, other in enumerate(STATE) if j >= i}
+            row |= {name: float(track.covariance[cell]) for name, cell in covariance_columns(STATE).items()}
             self._rows.append(row)
 
     def table(self) -> Any:
@@ -135,7 +144,7 @@ class JointRows:
 
         from csist.sequences.result import STATE
 
-        pairs = [f"cov_{one}_{other}" for i, one in enumerate(STATE) for other in STATE[i:]]
         return pd.DataFrame(
-            self._rows, columns=["image", "track", "first", "last", *STATE, "existence_probability", *pairs]
+            self._rows,
+            columns=["image", "track", "first", "last", *STATE, "existence_probability", *covariance_columns(STATE)],
         )

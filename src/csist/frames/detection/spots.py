@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,8 +105,25 @@ def fit_spot(flattened: NDArray[np.floating], noise: FloatArray, x: float, y: fl
     return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), scale, beyond / top, profile)
 
 
-def fitted_sigmas(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> tuple[list[float], int]:
-    """Sigma in px of the Gaussians that fit the strongest isolated spots of a frame, and number of these spots.
+class Widths(NamedTuple):
+    """Widths of the strongest isolated spots of a frame.
+
+    Args:
+        sigmas_px: sigma of the Gaussian that fits each, where one does.
+        tried: number of these spots.
+    """
+
+    sigmas_px: list[float]
+    tried: int
+
+    @property
+    def middle_px(self) -> float:
+        """Median; `DEFAULT_SIGMA_PX` where there is none."""
+        return float(np.median(self.sigmas_px)) if self.sigmas_px else DEFAULT_SIGMA_PX
+
+
+def fitted_widths(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> Widths:
+    """Fit Gaussians to the strongest isolated spots of a frame.
 
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked.
@@ -114,18 +131,13 @@ def fitted_sigmas(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArr
         noise: (H, W) standard deviation of a pixel in counts.
     """
     if not len(peaks):
-        return [], 0
+        return Widths([], 0)
     distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
     isolated = peaks[distance > 1.5 * HALF_WINDOW_PX][:MOST_SIGMA_SPOTS]
     spots = (fit_spot(flattened, noise, x, y) for x, y in isolated.positions)
-    return [spot.sigma_px for spot in spots if spot is not None], len(isolated)
+    return Widths([spot.sigma_px for spot in spots if spot is not None], len(isolated))
 
 
 def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> float:
-    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame; see `fitted_sigmas`."""
-    return middle_sigma(fitted_sigmas(flattened, peaks, noise)[0])
-
-
-def middle_sigma(sigmas: Sequence[float]) -> float:
-    """Median of widths in px; `DEFAULT_SIGMA_PX` where there is none."""
-    return float(np.median(sigmas)) if len(sigmas) else DEFAULT_SIGMA_PX
+    """Median sigma in px of the Gaussians that fit the strongest isolated spots of a frame; see `fitted_widths`."""
+    return fitted_widths(flattened, peaks, noise).middle_px

@@ -14,7 +14,7 @@ import numpy as np
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.frames.detection.peaks import Peaks
-from csist.frames.detection.spots import fitted_sigmas
+from csist.frames.detection.spots import Widths
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame
 from csist.frames.psf.measure import psf_of_spots, spots_of
 from csist.frames.psf_estimate import PSFEstimate
@@ -34,16 +34,16 @@ MEASURED_SHARE = 0.25
 """Share of the isolated peaks that must have a width of its own for a frame not to be looked at in blocks."""
 
 
-def wide_psf(frame: MeasuredFrame, rules: FrameRules, peaks: Peaks) -> FramePSF | None:
+def wide_psf(frame: MeasuredFrame, rules: FrameRules, peaks: Peaks, widths: Widths) -> FramePSF | None:
     """The PSF of a frame whose peaks are parts of wider sources; None where they are not or do not agree.
 
     Args:
         frame: the frame.
         rules: how it was measured.
         peaks: its peaks.
+        widths: of the isolated ones among them.
     """
-    sigmas, tried = fitted_sigmas(frame.flattened, peaks, frame.background.noise)
-    if len(sigmas) > MEASURED_SHARE * tried:
+    if len(widths.sigmas_px) > MEASURED_SHARE * widths.tried:
         return None
     # Sources that show no peak at all are wider still; few blocks cost little.
     for side in BLOCKS if len(peaks) else BLOCKS[-1:]:
