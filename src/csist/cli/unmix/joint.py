@@ -60,7 +60,7 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
             recipe = window_recipe(usable, values.dtype, given, mask_nan=settings.masks, noise_std=stated)
             sensor, noise = recipe["sensor"], recipe["noise_std"]
         if sensor is None:
-            raise InputError(f"{sequence.path}: its first {len(run)} frames hold nothing but NaN: leave them out")
+            raise InputError(f"{sequence.path}: its first {len(run)} frames contain only NaN: leave them out")
         times = _times_of(sequence, first, len(run), notes)
         found = _unmix(values, sensor, settings.prior, noise, settings, notes, times=times)
         block = _block(found, values, (first, started), sensor, sequence.name, None)
@@ -77,7 +77,9 @@ def _times_of(sequence: FrameSequence, first: int, number: int, notes: list[str]
         return None
     steps = np.diff(times)
     if not (steps > 0.0).all():  # NaN as well
-        notes.append(f"the times of frames {first} to {first + number - 1} do not increase: equal intervals are taken")
+        notes.append(
+            f"the times of frames {first} to {first + number - 1} do not increase: equal intervals are assumed"
+        )
         return None
     return np.asarray(first + (times - times[0]) / np.median(steps))
 

@@ -47,7 +47,7 @@ def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]
     for index, (name, frame) in enumerate(frames_of(sequence, settings.temporal)):
         results.clear()
         if np.isnan(frame).all():
-            sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
+            sequence.notes.append(f"frame {index} contains only NaN: it has no targets")
         solved = unmix_frame(frame, index, len(sequence), options, sequence.error(index), keep=results.append)
         known = solved.psf or (psf if index == 0 else None)
         waiting.append(Waiting(name, frame, replace(solved, psf=known)))
@@ -68,7 +68,7 @@ def _time(sequence: FrameSequence, index: int, last: float) -> float:
         time = (sequence.times[index] - sequence.times[0]) * sequence.rate
         if time > last:  # not where it is NaN
             return float(time)
-        sequence.notes.append(f"the time of frame {index} does not increase: one frame interval is taken")
+        sequence.notes.append(f"the time of frame {index} does not increase: one frame interval is assumed")
     return 0.0 if index == 0 else last + 1.0
 
 
