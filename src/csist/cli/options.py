@@ -131,7 +131,7 @@ BestPlotOption = Annotated[
     Path | None,
     typer.Option(
         "--plot",
-        help="Write a figure (.png, .svg or .pdf) of the frame with the surest pair of targets, or of four windows.",
+        help="Write a figure (.png, .svg or .pdf) of the frame with the most certain pair, or of four windows.",
     ),
 ]
 PlotsOption = Annotated[

@@ -196,7 +196,7 @@ def unmix_stream(
             raise InputError(f"frame {number} is {image.shape} px, those before it {shape}: cut them to one size")
         moment = None if moments is None else next(moments, None)
         if moments is not None and moment is None:
-            raise InputError(f"times must hold one number a frame, got {number} for more frames")
+            raise InputError(f"times must hold one number per frame, got {number} for more frames")
         part = sliding.add(unmix_alone(image), moment)
         if part is not None:
             yield part

@@ -72,7 +72,7 @@ class JointOptions:
         frame: how a frame is unmixed alone.
         prior: speeds and scintillation; its start is used where the frame's options have no prior.
         motion: one of `csist.sequences.motion.MOTIONS`.
-        motion_std_px: step of the random walk of "free" in px a unit of time.
+        motion_std_px: step of the random walk of "free" in px per unit of time.
     """
 
     frame: FrameOptions

@@ -83,7 +83,8 @@ def unmix(
     ] = None,
     regions: Annotated[Path | None, typer.Option("--regions", help="Targets as DS9 regions (.reg).")] = None,
     residual: Annotated[
-        Path | None, typer.Option("--residual", help="What targets and background leave of each image (.fits or .tif).")
+        Path | None,
+        typer.Option("--residual", help="Each image minus targets and background (.fits or .tif)."),
     ] = None,
     model: Annotated[
         Path | None, typer.Option("--model", help="Light of the targets and background of each image (.fits or .tif).")
@@ -136,7 +137,7 @@ def unmix(
     tracker: Annotated[
         str,
         typer.Option(
-            "--tracker", help="Of --tracks: nearest, groups (one track a blob), or jpda (clutter, crossings)."
+            "--tracker", help="Of --tracks: nearest, groups (one track per blob), or jpda (clutter, crossings)."
         ),
     ] = "nearest",
     engine: EngineOption = "local",

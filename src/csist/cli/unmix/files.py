@@ -135,7 +135,7 @@ def check_frames(stack: ImageStack, method: str) -> list[int]:
     check_frame_method(method)
     empty = [index for index, frame in enumerate(stack) if np.isnan(frame).all()]
     if len(empty) == len(stack):
-        raise InputError(f"{stack.path} holds nothing but NaN: it has no pixel that can be used")
+        raise InputError(f"{stack.path} contains only NaN: it has no pixel that can be used")
     return empty
 
 

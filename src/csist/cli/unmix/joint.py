@@ -69,7 +69,7 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
             recipe = window_recipe(usable, values.dtype, given, mask_nan=settings.masks, noise_std=stated)
             sensor, noise = recipe["sensor"], recipe["noise_std"]
         if sensor is None:
-            raise InputError(f"{sequence.path}: its first {len(run)} frames hold nothing but NaN: leave them out")
+            raise InputError(f"{sequence.path}: its first {len(run)} frames contain only NaN: leave them out")
         times = sequence.in_intervals(first, len(run))
         found = _unmix(values, sensor, settings.prior, noise, settings, notes, times=times)
         block = _block(found, values, (first, started), sensor, sequence.name, None)

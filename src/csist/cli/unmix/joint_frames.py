@@ -46,7 +46,7 @@ def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]
     for index, (name, frame) in enumerate(frames_of(sequence, settings.temporal)):
         results.clear()
         if np.isnan(frame).all():
-            sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
+            sequence.notes.append(f"frame {index} contains only NaN: it has no targets")
         solved = unmix_frame(frame, index, len(sequence), options, sequence.error(index), keep=results.append)
         known = solved.psf or (psf if index == 0 else None)
         waiting.append(Waiting(name, frame, replace(solved, psf=known)))
