@@ -84,7 +84,7 @@ class FrameSequence:
     def in_intervals(self, first: int, number: int = 1) -> FloatArray:
         """Times (n,) of frames that were read, in typical intervals; their numbers where the file has no times.
 
-        Velocities then are in px a frame in both cases, and a motion prior means the same.
+        Velocities then are in px per frame in both cases, and a motion prior means the same.
         """
         if self.interval_s is None:
             return np.arange(first, first + number, dtype=np.float64)
