@@ -28,6 +28,7 @@ from docs_networks import (
 from docs_real import aims, crowded_stars, dense, extended, frames, infrared_stars, injected, injected_limit
 from docs_sequences import sequence_trajectories, sequences
 from docs_tables import (
+    card,
     figure,
     flags,
     flat_prior,
@@ -48,10 +49,11 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, crowded_stars, dense, extended, figure, flags, flat_prior, frames, gallery,
-        grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, published_beside, pulls, recipes, results, sequence_trajectories, sequences, short_trainings,
-        speed, speeds, summary, table, training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
+        aims, api, budgets, card, command_line, crowded_stars, dense, extended, figure, flags, flat_prior, frames,
+        gallery, grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example,
+        parts, published, published_beside, pulls, recipes, results, sequence_trajectories, sequences,
+        short_trainings, speed, speeds, summary, table, training_steps, weights, weights_size, wrong_model, yolo,
+        yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")
