@@ -32,6 +32,7 @@ from docs_tables import (
     figure,
     flags,
     flat_prior,
+    injection,
     ista_settings,
     methods,
     metric_example,
@@ -50,8 +51,8 @@ MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         aims, api, budgets, card, command_line, crowded_stars, dense, extended, figure, flags, flat_prior, frames,
-        gallery, grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example,
-        parts, published, published_beside, pulls, recipes, results, sequence_trajectories, sequences,
+        gallery, grid_methods, infrared_stars, injected, injected_limit, injection, ista_settings, methods,
+        metric_example, parts, published, published_beside, pulls, recipes, results, sequence_trajectories, sequences,
         short_trainings, speed, speeds, summary, table, training_steps, weights, weights_size, wrong_model, yolo,
         yolo_budget,
     )

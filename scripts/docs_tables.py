@@ -65,6 +65,23 @@ def pulls() -> str:
     return markdown_table(["noise", "mode", "stars", "x", "y", "flux"], rows, numbers_from=2)
 
 
+def injection() -> str:
+    """Completeness by `csist inject` and by an independent injection into the same frames, and their difference."""
+    result = read_result("inject")
+    rows = [
+        [
+            row["frame"].replace("_", " "),
+            f"{row['flux']:.0f}",
+            f"{100 * row['inject']:.0f} ({' to '.join(f'{100 * end:.0f}' for end in row['inject_interval'])})",
+            f"{100 * row['own']:.0f} ± {100 * row['own_std']:.0f}",
+            f"{row['difference_std']:+.1f}",
+        ]
+        for row in result["rows"]
+    ]
+    head = ["frame", "flux", "`csist inject` in % (95 %)", "independent in %", "difference in standard errors"]
+    return markdown_table(head, rows)
+
+
 def card(kind: str) -> str:
     """Fields of a card by its JSON schema: what each may hold, and its default; folded, with those of its parts.
 
