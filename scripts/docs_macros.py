@@ -35,9 +35,11 @@ from docs_sequences import (
     stream_memory,
 )
 from docs_tables import (
+    card,
     figure,
     flags,
     flat_prior,
+    injection,
     ista_settings,
     methods,
     metric_example,
@@ -55,11 +57,11 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, clip_tracks, clips_measured, command_line, crowded_stars, dense, extended, figure, flags,
-        flat_prior, frames, gallery, grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods,
-        metric_example, parts, published, published_beside, pulls, recipes, results, sequence_goal,
-        sequence_trajectories, sequences, short_trainings, speed, speeds, stream_memory, summary, table, training_steps,
-        weights, weights_size, wrong_model, yolo, yolo_budget,
+        aims, api, budgets, card, clip_tracks, clips_measured, command_line, crowded_stars, dense, extended, figure,
+        flags, flat_prior, frames, gallery, grid_methods, infrared_stars, injected, injected_limit, injection,
+        ista_settings, methods, metric_example, parts, published, published_beside, pulls, recipes, results,
+        sequence_goal, sequence_trajectories, sequences, short_trainings, speed, speeds, stream_memory, summary, table,
+        training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")
