@@ -182,7 +182,7 @@ def unmix(
     0.5 px and no background, and their noise is estimated.
     """
     del config  # read before the others, see `csist.cli.config`
-    from csist.io import Quantities, parse_pixel_scale, split_selector
+    from csist.io import Quantities, parse_pixel_scales, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -214,9 +214,7 @@ def unmix(
             min_score=min_score,
             joint=joint,
             joint_step=joint_step,
-            quantities=Quantities(
-                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point, times
-            ),
+            quantities=Quantities(parse_pixel_scales(pixel_scale or []), sky, electrons, zero_point, times),
             reading=make_reading(
                 hdu=hdu,
                 channel=channel,
