@@ -32,8 +32,9 @@ def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]
     """Unmix the frames of a sequence; no more than a window of them is in memory."""
     import numpy as np
 
+    from csist.sequences.shots import empty_shot, shot_of_result
     from csist.sequences.stream import Sliding
-    from csist.sequences.whole import JointOptions, empty_shot, shot_of_result, unmix_shots
+    from csist.sequences.whole import JointOptions, unmix_shots
     from csist.trajectories import MotionPrior
 
     options, psf = settle_frames(sequence, settings)
