@@ -62,7 +62,7 @@ from csist.cli.unmix.places import AtOption, StartOption, check_images, read_pla
 from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summary
 from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
 from csist.cli.unmix.settings import Options, make_reading, make_settings
-from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker
+from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker, with_times
 from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metada
     if groups is not None:
         write_table(groups_table(tally.groups), groups, metadata)
     if tracks is not None and tally.tracks is not None:
-        write_table(tally.tracks.table(), tracks, metadata)
+        write_table(with_times(tally.tracks.table(), tally.times), tracks, metadata)
 
 
 def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None, joint: int | None) -> None:

@@ -1,7 +1,7 @@
 """Least errors of groups of several targets, whose short chains see too little of a long and narrow posterior.
 
 Two targets closer than they can be told apart have a posterior along which light moves from one to the other. In the
-mode `fast` the chains go some dozens of steps, and neighbouring ones still disagree: they show some 0.6 of its length.
+mode `fast` the chains go some dozens of steps, and still disagree at their end: they show a part of its length.
 The Cramer-Rao bound at the estimate, with the background unknown, is its length where it is Gaussian.
 """
 
