@@ -1,13 +1,12 @@
-"""Least errors of groups of several targets, whose short chains see too little of a long and narrow posterior.
+"""Least errors of groups of several targets, whose chains may see too little of a long and narrow posterior.
 
-Two targets closer than they can be told apart have a posterior along which light moves from one to the other. In the
-mode `fast` the chains go some dozens of steps, and still disagree at their end: they show a part of its length.
-The Cramer-Rao bound at the estimate, with the background unknown, is its length where it is Gaussian.
+Two targets closer than they can be told apart have a posterior along which light moves from one to the other. Chains of
+some dozens of steps (mode `fast`) still disagree at their end, those of some hundreds (`accurate`) now and then: they
+show a part of it. The Cramer-Rao bound at the estimate, with the background unknown, is its length where it is a normal
+distribution.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +18,8 @@ from csist.targets import Targets
 
 MOST_WIDENING = 3.0
 """Beyond this factor the bound says nothing: the posterior is curved, or ends where the prior ends."""
+LEAST_WIDENING = {"accurate": 1.1, "fast": 1.0}
+"""Factors up to this one are left out: the spread of the samples in the mode accurate is known to some 10 %."""
 
 
 def least_errors(found: Targets, stack: Stack, place: int, psf: PSF, noise: Noise) -> FloatArray:
@@ -57,20 +58,21 @@ def least_errors(found: Targets, stack: Stack, place: int, psf: PSF, noise: Nois
     return np.asarray(error.reshape(count, 3))
 
 
-def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, limits: tuple[FloatArray, FloatArray]) -> Answers:
+def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: float = 1.0) -> Answers:
     """Answers whose groups of several targets have errors no smaller than the bound, in the mean over the parameters.
 
-    Errors and samples of a group are scaled by one factor, which keeps the correlations.
+    The errors of a group are scaled by one factor. Samples stay as they were drawn, and so do the scores, which are
+    shares of them.
 
     Args:
         answers: of the windows.
         stack: the windows.
         psf: of the targets.
         noise: of a pixel.
-        limits: smallest and largest x, y and flux that the prior allows, for samples.
+        least: factor from which on a group is widened.
     """
-    targets, groups = list(answers.targets), list(answers.groups)
-    for place, (found, group) in enumerate(zip(answers.targets, answers.groups, strict=True)):
+    targets = list(answers.targets)
+    for place, found in enumerate(answers.targets):
         if len(found) < 2:
             continue
         stated = np.stack([found.x_std, found.y_std, found.intensity_std], axis=1)
@@ -78,12 +80,8 @@ def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, limits: tupl
             continue
         ratio = np.minimum(least_errors(found, stack, place, psf, noise) / stated, MOST_WIDENING)
         factor = float(np.sqrt(np.mean(ratio**2)))
-        if factor <= 1.0:
-            continue
-        targets[place] = found.replace(
-            x_std=factor * found.x_std, y_std=factor * found.y_std, intensity_std=factor * found.intensity_std
-        )
-        if group.samples is not None:
-            middle = group.samples.mean(axis=0)
-            groups[place] = replace(group, samples=np.clip(middle + factor * (group.samples - middle), *limits))
-    return Answers(targets, groups)
+        if factor > least:
+            targets[place] = found.replace(
+                x_std=factor * found.x_std, y_std=factor * found.y_std, intensity_std=factor * found.intensity_std
+            )
+    return Answers(targets, answers.groups)

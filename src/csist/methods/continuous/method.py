@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_stack
-from csist.methods.continuous.bound import widened
+from csist.methods.continuous.bound import LEAST_WIDENING, widened
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver
 from csist.methods.continuous.units import from_units, in_units, typical_variance, unit_of, weights_of
@@ -95,7 +95,7 @@ class Continuous:
         self.sensor = sensor or Sensor()
         self.prior = prior or ScenePrior.flat()
         self.effort = EFFORTS[mode]
-        self.has_short_chains = mode == "fast"
+        self.least_widening = LEAST_WIDENING[mode]
         self.noise_std = None if noise_std is None else check_not_negative("noise_std", noise_std)
         self.background_terms = BACKGROUND_TERMS[background]
         self.mask_nan = mask_nan
@@ -162,8 +162,8 @@ class Continuous:
             tried = {name: values[part] for name, values in named.items()}
             windows = windows._replace(data=windows.data / unit)
             found = solver.solve(windows, keep_samples, **tried)
-            if isinstance(solver, FreeSolver) and self.has_short_chains:
-                found = widened(found, windows, scaled.psf, solver.noise, (solver.space.low, solver.space.high))
+            if isinstance(solver, FreeSolver):
+                found = widened(found, windows, scaled.psf, solver.noise, least=self.least_widening)
             return from_units(found, unit)
 
         starts = range(0, len(stack), IMAGES_A_TASK)
