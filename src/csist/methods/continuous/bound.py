@@ -59,9 +59,9 @@ def least_errors(found: Targets, stack: Stack, place: int, psf: PSF, noise: Nois
 
 
 def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: float = 1.0) -> Answers:
-    """Answers whose groups of several targets have errors no smaller than the bound, in the mean over the parameters.
+    """Answers whose groups of several targets have errors no smaller than the bound, in the mean over x, y and flux.
 
-    The errors of a group are scaled by one factor. Samples stay as they were drawn, and so do the scores, which are
+    The errors of a target are scaled by one factor of its own. Samples stay as they were drawn, and so do the scores, which are
     shares of them.
 
     Args:
@@ -69,7 +69,7 @@ def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: fl
         stack: the windows.
         psf: of the targets.
         noise: of a pixel.
-        least: factor from which on a group is widened.
+        least: factor from which on a target's errors are widened.
     """
     targets = list(answers.targets)
     for place, found in enumerate(answers.targets):
@@ -79,8 +79,9 @@ def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: fl
         if not (np.isfinite(stated).all() and (stated > 0.0).all()):
             continue
         ratio = np.minimum(least_errors(found, stack, place, psf, noise) / stated, MOST_WIDENING)
-        factor = float(np.sqrt(np.mean(ratio**2)))
-        if factor > least:
+        factor = np.sqrt(np.mean(ratio**2, axis=1))
+        if (factor > least).any():
+            factor = np.where(factor > least, np.maximum(factor, 1.0), 1.0)
             targets[place] = found.replace(
                 x_std=factor * found.x_std, y_std=factor * found.y_std, intensity_std=factor * found.intensity_std
             )
