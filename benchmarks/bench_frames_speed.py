@@ -33,9 +33,10 @@ from csist.targets import Targets
 SHAPE, PAIRS, PSF, NOISE = (512, 640), 5, GaussianPSF(1.1), 2.0
 PARTS = {
     "bad pixels": ("mask.py", "mask_pixels"),
-    "background": ("background.py", "estimate_background"),
-    "detection": ("detect.py", "detect_peaks"),
-    "unmixing": ("blobs.py", "solve"),
+    "background": ("background/estimate.py", "estimate_background"),
+    "choice of the detector": ("detection/choose.py", "choose_detector"),
+    "detection": ("detection/detect.py", "detect_peaks"),
+    "unmixing": ("frames/solve.py", "_solve_blobs"),
 }
 
 
