@@ -6,7 +6,7 @@ Needs the extra `yolo` in a separate environment, which `make yolo` creates befo
 a detector is trained from random weights on windows of the maps of the train split for the given minutes, and stored
 under runs/yolo, where `NAME+yolo` finds it; it reads whole maps of the test split. The last row is the exact map, the
 posterior mean, and shows the gain of a detector over the threshold on a map that no network can surpass.
-Writes docs/results/yolo.json.
+Writes docs/results/yolo.json after each method.
 """
 
 from __future__ import annotations
@@ -126,6 +126,18 @@ def main() -> int:
         limits = {"train": options.train_limit, "val": options.val_limit, "test": options.limit}
         data = {split: read_labelled(options.data, split, limit) for split, limit in limits.items()}
         methods = {name: make_method(name, data["test"], options.ratio, files.get(name)) for name in names}
+        shared = {
+            "data": data["test"].describe() | {"path": options.data.name},
+            "grid_ratio": options.ratio,
+            "detector": yolo.ARCHITECTURE,
+            "budget": {
+                "minutes": options.minutes,
+                "window_px": options.window or None,
+                **{f"{split}_maps": len(data[split]) for split in boxes.SPLITS},
+            },
+            "confidence": yolo.CONFIDENCE,
+            "packages": {name: version(name) for name in PACKAGES},
+        }
         rows = []
         for name, method in methods.items():
             started = time.perf_counter()
@@ -140,28 +152,10 @@ def main() -> int:
                     "yolo": measured(yolo.YoloReadOut(method), data["test"]),
                 }
             )
+            write_result("yolo", shared | {"methods": rows})
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    budget = {
-        "minutes": options.minutes,
-        "window_px": options.window or None,
-        **{f"{split}_maps": len(data[split]) for split in boxes.SPLITS},
-    }
-    described = data["test"].describe() | {"path": options.data.name}
-    packages = {name: version(name) for name in PACKAGES}
-    write_result(
-        "yolo",
-        {
-            "data": described,
-            "grid_ratio": options.ratio,
-            "detector": yolo.ARCHITECTURE,
-            "budget": budget,
-            "confidence": yolo.CONFIDENCE,
-            "methods": rows,
-            "packages": packages,
-        },
-    )
     return 0
 
 

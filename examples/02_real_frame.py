@@ -1,7 +1,7 @@
 """A real frame without any settings.
 
 A thermal image of a distant aeroplane. Background, noise and the width of the PSF are measured on the frame, then
-blobs are detected and unmixed. The true structure is unknown; the residual shows how well two points fit the blob.
+blobs are detected and unmixed. The blob is longer than the PSF and is reported as one streak, not as several points.
 """
 
 import sys

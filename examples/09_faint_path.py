@@ -68,7 +68,7 @@ def main(out: Path) -> None:
                 width, height = 2.0 * np.sqrt(5.99 * size)
                 angle = np.degrees(np.arctan2(axes[1, 0], axes[0, 0]))
                 axis.add_patch(Ellipse(tuple(state[:2]), width, height, angle=angle, fill=False, color=VERMILION))
-        axis.legend(loc="lower right")
+        axis.legend(loc="lower right", frameon=True, facecolor="white", framealpha=0.9)
     save_figure(figure, out / "09_faint_path.png")
 
 

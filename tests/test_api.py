@@ -164,7 +164,7 @@ def test_bad_images_get_one_line(name: str) -> None:
 
 
 def test_a_window_of_nothing_but_nan_is_refused_even_masked() -> None:
-    with pytest.raises(csist.InputError, match="image 1 holds nothing but NaN"):
+    with pytest.raises(csist.InputError, match="image 1 contains only NaN"):
         csist.unmix(np.stack([STACK[0], np.full((11, 11), np.nan)]), mask_nan=True, **FAST)
 
 

@@ -158,10 +158,10 @@ def test_the_command_writes_table_figures_and_picture(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--flux", "bright"], "--flux must be values as 1,2,3 or a range as 1:4, got 'bright'"),
+        (["--flux", "bright"], "--flux must be values such as 1,2,3 or a range such as 1:4, got 'bright'"),
         (["--flux", "9:3"], "a range must be LOW:HIGH with LOW < HIGH, got 9:3"),
         (["--separation", "0"], "must be a finite number > 0, got 0"),
-        (["--count", "two"], "--count must be whole numbers as 2 or 1,2,3, got 'two'"),
+        (["--count", "two"], "--count must be whole numbers such as 2 or 1,2,3, got 'two'"),
         (["--groups", "0"], "groups must be a whole number >= 1, got 0"),
         (["--count", "0"], "count must be whole numbers >= 1, got 0"),
         (["--separation", "200"], "has no room for a group"),

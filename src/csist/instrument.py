@@ -41,7 +41,7 @@ class Instrument:
 
     Args:
         sensor: of a card.
-        psf: point spread function, which goes before that of the sensor.
+        psf: point spread function, which overrides that of the sensor.
         psf_measured: "auto" or "empirical" where the PSF is to be measured.
         background: of windows, in counts.
         noise_std: noise of a pixel without targets in counts.
@@ -142,7 +142,7 @@ class Instrument:
             return float(self.detector["gain"])
         return source.header.gain if sensor is None else sensor.gain
 
-    def notes(self, source: Source, instead: str = "--sensor goes before it") -> list[str]:
+    def notes(self, source: Source, instead: str = "--sensor overrides it") -> list[str]:
         """What a summary says of a sensor taken from a file's header.
 
         Args:

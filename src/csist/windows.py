@@ -76,7 +76,7 @@ def check_window_values(stack: FloatArray, mask_nan: bool) -> None:
             "use mask_nan=True (--mask-nan) to leave them out"
         )
     if missing.all(axis=(1, 2)).any():
-        raise InputError(f"image {int(missing.all(axis=(1, 2)).argmax())} holds nothing but NaN: remove it")
+        raise InputError(f"image {int(missing.all(axis=(1, 2)).argmax())} contains only NaN: remove it")
 
 
 def window_noise(stack: FloatArray, sensor: Sensor, noise_std: float | None = None) -> float:

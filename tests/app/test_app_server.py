@@ -111,6 +111,27 @@ def test_the_file_of_another_visitor_is_refused(server: tuple[str, Path], tmp_pa
         browser.close()
 
 
+@pytest.mark.parametrize("header", ["Host", "Origin"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/config"),
+        ("GET", "/csist-scripts/pictures.js"),
+        ("POST", "/gradio_api/upload"),
+        ("POST", "/gradio_api/queue/join"),
+    ],
+)
+def test_other_names_and_other_pages_are_refused_everywhere(
+    server: tuple[str, Path], header: str, method: str, path: str
+) -> None:
+    address = server[0]
+    foreign = {"Host": "evil.example", "Origin": "http://evil.example"}[header]
+    assert ask(address, method, path, b"{}" if method == "POST" else None, **{header: foreign}).status == 403
+    own = {"Host": urlsplit(address).netloc, "Origin": address}[header]
+    assert ask(address, method, path, b"{}" if method == "POST" else None, **{header: own}).status != 403
+
+
 def test_an_upload_above_the_limit_is_refused(server: tuple[str, Path]) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):  # the server may close before all is sent
         answer = upload(server[0], "large.png", b"\0" * ((LARGEST_UPLOAD_MB + 1) * 2**20))

@@ -199,7 +199,7 @@ def test_frames_without_a_value_get_a_note(run: Run, tmp_path: Path) -> None:
         np.save(folder / f"{index}.npy", each)
     code, out, _ = run("unmix", "folder", "--sequence", *FAST)
     assert code == 0
-    assert "frame 1 holds nothing but NaN, it has no targets" in out
+    assert "frame 1 contains only NaN: it has no targets" in out
     assert {row["frame"] for row in rows_of("targets.csv")} == {"0", "3"}
     np.save(folder / "0.npy", frames[1])
     assert run("unmix", "folder", "--sequence", *FAST, "--plot", "p.png")[0] == 0

@@ -268,5 +268,5 @@ def test_bad_frames_get_one_line(run: Run, tmp_path: Path) -> None:
     refused(run("unmix", "infinite.npy"), "infinite.npy holds 1 infinite values")
     refused(run("unmix", "sky.npy", "--method", "ista"), "sky.npy: method 'ista' unmixes windows of at most 16 px")
     refused(run("unmix", "sky.npy", "--prior", "csist-100k"), "sky.npy: a frame needs a prior")
-    refused(run("unmix", "nothing.npy", "--mode", "fast"), "nothing.npy holds nothing but NaN")
+    refused(run("unmix", "nothing.npy", "--mode", "fast"), "nothing.npy contains only NaN")
     assert sorted(tmp_path.iterdir()) == before

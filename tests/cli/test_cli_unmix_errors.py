@@ -41,7 +41,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     infinite = STACK[:2].copy()
     infinite[1, 3, 3] = np.inf
     return {
-        "NaN": (npy("nan.npy", np.full((2, 11, 11), np.nan)), "holds nothing but NaN"),
+        "NaN": (npy("nan.npy", np.full((2, 11, 11), np.nan)), "contains only NaN"),
         "infinity": (npy("inf.npy", infinite), "1 infinite values"),
         "empty": (npy("empty.npy", np.zeros((0, 11, 11))), "holds no image"),
         "1-D": (npy("one.npy", np.zeros(11)), "must be (H, W) or a stack (N, H, W), got shape (11,)"),

@@ -84,12 +84,12 @@ def test_a_window_without_a_value_has_no_targets(run: Run, tmp_path: Path) -> No
     np.save(tmp_path / "gap.npy", stack)
     code, out, _ = run("unmix", "gap.npy", *FAST, "-o", "gap.csv", "--groups", "groups.csv")
     assert code == 0
-    assert "note: gap.npy: image 1 holds nothing but NaN, it has no targets" in out
+    assert "note: gap.npy: image 1 contains only NaN: it has no targets" in out
     assert {row["frame"] for row in rows_of("gap.csv")} == {"0", "2", "3"}
     assert {row["frame"] for row in rows_of("groups.csv")} == {"0", "2", "3"}
     stack[:] = np.nan
     np.save(tmp_path / "none.npy", stack)
-    refused(run("unmix", "none.npy"), "none.npy holds nothing but NaN")
+    refused(run("unmix", "none.npy"), "none.npy contains only NaN")
     assert not (tmp_path / "targets.csv").exists()
 
 
@@ -98,5 +98,5 @@ def test_a_frame_without_a_value_has_no_targets(run: Run, tmp_path: Path) -> Non
     np.save(tmp_path / "gap.npy", stack)
     code, out, _ = run("unmix", "gap.npy", *FAST, "--psf-sigma", "1.2", "-o", "gap.csv")
     assert code == 0
-    assert "note: gap.npy: frame 1 holds nothing but NaN, it has no targets" in out
+    assert "note: gap.npy: frame 1 contains only NaN: it has no targets" in out
     assert {row["frame"] for row in rows_of("gap.csv")} == {"0", "2"}

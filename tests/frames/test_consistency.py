@@ -9,8 +9,10 @@ from csist.frames import FrameOptions, unmix_frame
 from csist.frames.blobs import windows
 from csist.frames.blobs.windows import Cutout, WindowFit
 from csist.frames.groups import ambiguity
-from csist.methods.continuous import Continuous
+from csist.methods.continuous import Continuous, solvers
 from csist.methods.continuous.group import Group
+from csist.methods.continuous.posterior import TOLERANCES_PX
+from csist.methods.continuous.search import search_stack
 from csist.photometry import forced_photometry
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -93,6 +95,21 @@ def test_a_sum_of_windows_can_be_ambiguous_where_none_of_them_is() -> None:
     assert ambiguity(one, 2) == Flag.AMBIGUOUS_COUNT  # more than the window allows
 
 
+@pytest.mark.parametrize("apart_px", [0.5, 0.9, 2.0])
+def test_the_score_is_the_probability_of_the_count_times_the_share_of_samples_there(apart_px: float) -> None:
+    """The score of the posterior that the same group hands out, at every certainty."""
+    sensor = Sensor(read_noise=6.0)
+    scene = Targets(x=[5.0, 5.0 + apart_px], y=[5.0, 5.1], intensity=[230.0, 200.0])
+    stack = np.stack([sensor.observe(scene, seed) for seed in range(4)])
+    for found, group in zip(*Continuous(sensor=sensor, mode="fast").solve(stack, keep_samples=True), strict=True):
+        assert group.samples is not None and len(found) == group.count
+        for x, y, score, x_std in zip(found.x, found.y, found.score, found.x_std, strict=True):
+            distance = np.hypot(group.samples[:, :, 0] - x, group.samples[:, :, 1] - y).min(axis=1)
+            share = (distance <= TOLERANCES_PX[-1]).mean()
+            assert score == pytest.approx(share * group.count_probability[group.count], abs=0.05)
+            assert score < 0.95 or x_std < 0.25
+
+
 # --- the documentation of the flags -------------------------------------------------------------------------
 
 
@@ -144,6 +161,17 @@ def test_ambiguous_count_is_a_pair_that_may_be_one_target() -> None:
     assert flagged > 0
 
 
+@pytest.mark.parametrize("converged", [True, False])
+def test_not_converged_is_a_search_that_was_stopped(converged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(*arguments: object) -> None:
+        search_stack(*arguments)
+        arguments[-1].converged[:] = converged  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(solvers, "search_stack", search)
+    found, _ = window(Targets(x=[5.1], y=[5.2], intensity=[200.0]), Sensor(read_noise=1.0))
+    assert len(found) == 1 and bool(found.flags[0] & Flag.NOT_CONVERGED) != converged
+
+
 def test_poor_fit_is_light_that_no_points_explain() -> None:
     image = np.zeros((11, 11))
     image[5, :] = 200.0
@@ -158,3 +186,11 @@ def test_upper_limit_is_a_flux_below_three_standard_errors() -> None:
     faint = measured.intensity < 3.0 * measured.intensity_std
     assert faint.tolist() == [False, True]
     assert [bool(bits & Flag.UPPER_LIMIT) for bits in measured.flags] == faint.tolist()
+
+
+@pytest.mark.parametrize("flag", Flag)
+def test_every_flag_is_provoked_here_or_among_the_wide_sources(flag: Flag) -> None:
+    """The page of the flags is made from their texts; each has a test that provokes it."""
+    name = f"test_{flag.name.lower()}_is_"  # type: ignore[union-attr]
+    wide = flag in Flag.EXTENDED | Flag.STREAK  # tests/frames/test_sources.py
+    assert wide or any(each.startswith(name) for each in globals())

@@ -210,7 +210,7 @@ GOOD = np.zeros((20, 11, 11))
         (np.zeros((0, 11, 11)), {}, "only 0 of 0 windows"),
         (np.zeros((11, 11)), {}, "only 1 of 1 windows"),
         (np.zeros(11), {}, "images must be"),
-        (np.full((20, 11, 11), np.nan), {}, "image 0 holds nothing but NaN"),
+        (np.full((20, 11, 11), np.nan), {}, "image 0 contains only NaN"),
         (
             GOOD,
             {"sensor": csist.Sensor(csist.AiryPSF(1.2))},

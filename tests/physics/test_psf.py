@@ -178,8 +178,8 @@ def test_a_field_psf_is_interpolated_between_its_nodes_and_the_nearest_beyond() 
 @pytest.mark.parametrize(
     ("x", "y", "shape", "message"),
     [
-        ([0.0, 0.0], [0.0], (1, 2, 5, 5), "must rise"),
-        ([0.0, np.nan], [0.0], (1, 2, 5, 5), "must rise"),
+        ([0.0, 0.0], [0.0], (1, 2, 5, 5), "must increase"),
+        ([0.0, np.nan], [0.0], (1, 2, 5, 5), "must increase"),
         ([0.0], [0.0], (1, 2, 5, 5), "needs arrays"),
         ([0.0], [0.0], (1, 1, 4, 5), "odd sides"),
     ],

@@ -98,6 +98,10 @@ class Handlers:
         choices = gr.update(choices=method_choices(frames=not scene.windows))
         return [mark, gr.update() if same_image else page.preview(scene), choices]
 
+    def settle(self, session: str, values: tuple[Any, ...]) -> list[Any]:
+        """Follow what has changed during a run, as `watch`; nothing if the run has no result."""
+        return [gr.update()] * 3 if self.sessions.recall(session) is None else self.watch(session, values)
+
     def receive(self, session: str, received: str) -> list[Any]:
         """Accept an uploaded image: upload area, description, image sliders, source, groups, status."""
         path = self.sessions.keep(session, Path(received))

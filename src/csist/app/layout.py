@@ -99,9 +99,6 @@ def _connect(
     def unmix(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         yield from map(named, handlers.unmix(str(request.session_hash), values))
 
-    def watch(request: gr.Request, *values: Any) -> list[Any]:
-        return handlers.watch(str(request.session_hash), values)
-
     def restore(request: gr.Request) -> list[Any]:
         opened()
         return handlers.restore(dict(request.query_params))
@@ -121,7 +118,8 @@ def _connect(
     def leave(request: gr.Request) -> None:
         handlers.sessions.end(str(request.session_hash))
 
-    _connect_run(parts, unmix, stop, chosen)
+    watch = _follower(handlers.watch)
+    _connect_run(parts, unmix, stop, chosen).then(_follower(handlers.settle), chosen, followed, **light)
     drawn = [parts[name] for name in ("pictures", "close_ups", "files", "asked")]
     parts["shown"].change(show, parts["shown"], drawn, trigger_mode="always_last", **light)
     parts["asked"].input(ask, [parts["asked"], parts["shown"]], drawn[1:3], trigger_mode="always_last", **light)
@@ -152,16 +150,24 @@ def _connect(
     blocks.unload(leave)
 
 
-def _connect_run(
-    parts: dict[str, Any], unmix: Callable[..., Any], stop: Callable[..., None], chosen: list[Any]
-) -> None:
-    """Connect the buttons that start and stop the work."""
+def _connect_run(parts: dict[str, Any], unmix: Callable[..., Any], stop: Callable[..., None], chosen: list[Any]) -> Any:
+    """Connect the buttons that start and stop the work; return the event of the run."""
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     running = parts["run"].click(unmix, chosen, list(parts.values()), concurrency_limit=SIMULTANEOUS, **plain)
     parts["run"].click(None, None, None, js="() => csist.begin()", api_visibility="private")
     # Set the address of the page to the link that restores the settings.
     running.then(None, None, None, js="() => csist.end()", api_visibility="private")
     parts["cancel"].click(stop, None, None, queue=False, **plain)
+    return running
+
+
+def _follower(handler: Callable[[str, tuple[Any, ...]], list[Any]]) -> Callable[..., list[Any]]:
+    """Return the answer to an event that passes all settings."""
+
+    def answer(request: gr.Request, *values: Any) -> list[Any]:
+        return handler(str(request.session_hash), values)
+
+    return answer
 
 
 def _show_source(source: str) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -52,7 +52,13 @@ def _row(result: Result, place: int) -> str:
     beside = "".join(_figure(result.window_picture(answer)) for answer in answers) if scene.windows else ""
     kind = "csist-row csist-compared" if len(answers) > 1 else "csist-row csist-single"
     kind = kind if scene.windows else "csist-row"
-    return f'<div class="{kind}" style="--columns: {max(len(answers), 1)}">{picture}{beside}</div>'
+    facts = "".join(f'<p class="csist-facts">{escape(" ".join(lines))}</p>' for lines in _facts(answers))
+    return f'<div class="{kind}" style="--columns: {max(len(answers), 1)}">{picture}{beside}</div>{facts}'
+
+
+def _facts(answers: Iterable[Answer]) -> Iterator[tuple[str, ...]]:
+    """Yield what an image was unmixed with, once if it is the same for all methods."""
+    yield from dict.fromkeys(answer.facts for answer in answers if answer.facts)
 
 
 def close_ups(drawn: Iterable[Picture]) -> str:

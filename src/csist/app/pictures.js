@@ -10,6 +10,7 @@ window.csist = (() => {
   const [HEATMAP, MARKERS, SELECTED] = [0, 1, 2]; // places of the traces
   const MOST_SORTED = 200000;
   const NARROW_PX = 800;
+  const UNFIT = '[role="option"][aria-label$="windows only"]:not([aria-selected="true"])'; // methods that frames do not have
   const panels = new Map();
   let wanted = null; // target whose picture is not drawn yet
 
@@ -315,6 +316,7 @@ window.csist = (() => {
       select(target, "picture");
     }
     document.querySelectorAll(".csist-scroll").forEach(hint);
+    for (const option of document.querySelectorAll(`${UNFIT}:not([aria-disabled])`)) option.setAttribute("aria-disabled", "true");
   }
 
   /** Say that a table is wider than its place, until it is scrolled to its end. */
@@ -323,6 +325,15 @@ window.csist = (() => {
     scroll.parentElement.classList.toggle("csist-wide", rest > 4);
     scroll.parentElement.classList.toggle("csist-at-end", rest - scroll.scrollLeft < 4);
   }
+
+  // The Enter key chooses no method that cannot unmix the image, as the pointer does not (style sheet).
+  window.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !event.target.closest?.("#methods")) return;
+    const option = document.getElementById(event.target.getAttribute("aria-activedescendant"));
+    if (!option?.matches(UNFIT)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, true);
 
   const rowOf = (event) => event.target.closest?.("tr[data-target]");
   document.addEventListener("click", (event) => {

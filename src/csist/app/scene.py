@@ -40,6 +40,7 @@ class Scene:
         truths: true targets of each image, if known.
         notes: notes for the user about the file, one line each.
         errors: (N, H, W) standard deviation of each pixel in counts; None if it is not known.
+        psf_known: how the PSF of windows is known.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scene:
     truths: tuple[Targets, ...] | None = None
     notes: tuple[str, ...] = ()
     errors: FloatArray | None = field(default=None, repr=False)
+    psf_known: str = "stated"
 
     @property
     def windows(self) -> bool:
@@ -141,7 +143,9 @@ def _observed(name: str, truths: list[Targets], sensor: Sensor, settings: Settin
     generator = np.random.default_rng([settings.seed, 1])  # independent of the stream for the positions
     images = np.stack([sensor.observe(truth, generator) for truth in truths])
     noise = sensor.pixel_noise if settings.noise_std is None else settings.noise_std
-    return Scene(name, images, total=len(images), sensor=sensor, noise_std=noise, truths=tuple(truths))
+    return Scene(
+        name, images, total=len(images), sensor=sensor, noise_std=noise, truths=tuple(truths), psf_known="as simulated"
+    )
 
 
 def build_group(settings: Settings) -> Targets:
@@ -176,11 +180,13 @@ def _taken(stack: ImageStack, settings: Settings) -> Scene:
         noise_std=settings.noise_std,
         detector=_detector_values(settings),
     )
-    notes = (*stack.notes, *instrument.notes(stack, "values in the form go before it"))
+    notes = (*stack.notes, *instrument.notes(stack, "values in the form override it"))
     scene = Scene(stack.name, images, settings.frame, len(stack), notes=notes, errors=errors)
     if scene.windows:
         _check_stated(settings)
         sensor = instrument.window_sensor(stack, images, stack.data.dtype)
-        return replace(scene, sensor=sensor, noise_std=instrument.window_noise(stack, sensor))
+        stated = stack.sensor is not None or instrument.psf is not None
+        known = "stated" if stated else "assumed: state it if it is known"
+        return replace(scene, sensor=sensor, noise_std=instrument.window_noise(stack, sensor), psf_known=known)
     options = instrument.frame_options(stack)
     return replace(scene, sensor=options.sensor, sensor_has_psf=options.sensor_has_psf, noise_std=options.noise_std)

@@ -72,6 +72,7 @@ def method_section(name: str, scene: Scene, answers: Sequence[Answer], keys: Seq
     ]
     return (
         f"<section><h3>{escape(name)}</h3><p>{escape(summary(scene, answers))}</p>"
+        + "".join(f"<p>{escape(line)}</p>" for line in nothing_found(scene, answers))
         + render_table(columns, marks, f"targets by {name}")
         + "</section>"
     )
@@ -92,6 +93,17 @@ def truth_section(scene: Scene) -> str:
         + render_table(columns, [], "true targets")
         + "</section>"
     )
+
+
+def nothing_found(scene: Scene, answers: Sequence[Answer]) -> list[str]:
+    """Return why images have no targets, one sentence per reason."""
+    images: dict[str, list[str]] = {}
+    for answer in answers:
+        if answer.empty_reason:
+            images.setdefault(answer.empty_reason, []).append(str(scene.first + answer.place))
+    if len(scene.images) == 1:
+        return [f"No targets: {reason}." for reason in images]
+    return [f"No targets in image {', '.join(numbers)}: {reason}." for reason, numbers in images.items()]
 
 
 def _places(scene: Scene, places: Sequence[int]) -> list[Column]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from csist._types import FloatArray
+from csist.app.facts import frame_facts, window_facts
 from csist.app.scene import Scene
 from csist.app.settings import Settings
 from csist.frames.options import CONTRAST, CROWDED, MATCHED, MEASURED_PSFS
@@ -71,6 +72,8 @@ class Answer:
         view: image, model, detections and truth, and posterior samples if the method has them.
         score: what the score of a target is.
         count_probability: probability of the reported count of each group, by the number of the group.
+        facts: what the image was unmixed with, in sentences.
+        empty_reason: why there are no targets; empty where there are some, or where the method does not say.
     """
 
     method: str
@@ -78,6 +81,8 @@ class Answer:
     view: View
     score: str = ""
     count_probability: Mapping[int, float] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
+    empty_reason: str = ""
 
     @property
     def targets(self) -> Targets:
@@ -123,7 +128,11 @@ def _above(answer: Answer, least: float) -> Answer:
     if least == 0.0:
         return answer
     kept = answer.targets[~(answer.targets.score < least)]
-    return replace(answer, view=replace(answer.view, targets=kept))
+    lost = len(answer.targets) - len(kept)
+    reason = answer.empty_reason
+    if lost and not len(kept):
+        reason = f"{count_text(lost, 'target')} with a score below {least:g}"
+    return replace(answer, view=replace(answer.view, targets=kept), empty_reason=reason)
 
 
 def _prior(settings: Settings) -> ScenePrior | None:
@@ -145,6 +154,7 @@ def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Ca
     method = create_method(**recipe)
     noise_std = recipe.get("noise_std")
     noise = np.asarray(recipe["sensor"].pixel_noise if noise_std is None else noise_std)
+    facts = window_facts(recipe["sensor"], noise_std, scene.psf_known)
 
     def solve(place: int) -> Answer:
         image = scene.images[place]
@@ -154,9 +164,8 @@ def _window_solver(scene: Scene, settings: Settings, name: str, _: Report) -> Ca
         truth = None if scene.truths is None else scene.truths[place]
         used = noise if scene.errors is None else scene.errors[place]
         view = View(image, method.sensor.render(found[0]), found[0], truth, cloud=cloud, noise=used)
-        return Answer(
-            name, place, view, can.score, {int(number): _chance(group) for group in groups for number in found[0].group}
-        )
+        chances = {int(number): _chance(group) for group in groups for number in found[0].group}
+        return Answer(name, place, view, can.score, chances, facts)
 
     return solve
 
@@ -181,7 +190,11 @@ def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -
         cloud = _cloud([samples for group in result.groups for samples in group.samples])
         view = View(result.image, result.model(), result.targets, cloud=cloud, noise=result.noise)
         chances = {group.number: _chance(group) for group in result.groups}
-        return Answer(name, place, view, FRAME_SCORES[result.detector], chances)
+        return Answer(
+            name, place, view, FRAME_SCORES[result.detector], chances,
+            facts=frame_facts(result, scene.noise_std is not None or error is not None),
+            empty_reason=result.empty_reason,
+        )  # fmt: skip
 
     return solve
 

@@ -1,4 +1,4 @@
-"""Configuration files of `csist unmix`: its options in TOML, read before the command line, which goes before them.
+"""Configuration files of `csist unmix`: its options in TOML, which the command line overrides.
 
 Commands that share its options take the same files, and leave out what is for `csist unmix` alone.
 """
@@ -25,7 +25,7 @@ WITHOUT = ("config", "help", "inputs")
 LARGEST_BYTES = 1_000_000
 HEAD = f"""\
 # Options of `csist {COMMAND}`: csist {COMMAND} INPUT... --config THIS_FILE
-# The command line goes before this file. A line without # is an option that is set, here to its default.
+# The command line overrides this file. A line without # is an option that is set, here to its default.
 """
 
 

@@ -56,7 +56,7 @@ def inject(
         str | None,
         typer.Option(
             "--flux",
-            help="Flux of each target in counts: values as 200,500, or a range 100:5000.",
+            help="Flux of each target in counts: values such as 200,500, or a range such as 100:5000.",
             show_default="4 to 200 standard errors",
         ),
     ] = None,
@@ -64,7 +64,7 @@ def inject(
         str | None,
         typer.Option(
             "--separation",
-            help="Distance of nearest neighbours in px: values as 1,2,3, or a range 1:4.",
+            help="Distance of nearest neighbours in px: values such as 1,2,3, or a range such as 1:4.",
             show_default="0.5 to 3 Rayleigh units",
         ),
     ] = None,
@@ -206,7 +206,7 @@ def read_spread(option: str, text: str) -> Spread:
         return Spread(values, ranged)
     except ValueError as error:
         said = f": {error}" if isinstance(error, InputError) else ""
-        raise InputError(f"{option} must be values as 1,2,3 or a range as 1:4, got {text!r}{said}") from error
+        raise InputError(f"{option} must be values such as 1,2,3 or a range such as 1:4, got {text!r}{said}") from error
 
 
 def read_counts(text: str) -> tuple[int, ...]:
@@ -218,7 +218,7 @@ def read_counts(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--count must be whole numbers as 2 or 1,2,3, got {text!r}") from error
+        raise InputError(f"--count must be whole numbers such as 2 or 1,2,3, got {text!r}") from error
 
 
 def read_frame(path: Path, settings: Settings) -> FrameSequence:

@@ -89,7 +89,7 @@ def rows_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None 
 
 
 def targets_table(parts: Iterable[tuple[str, int, Targets]]) -> pd.DataFrame:
-    """One row a target with the columns `TABLE_COLUMNS`, from (image, frame, targets).
+    """One row per target with the columns `TABLE_COLUMNS`, from (image, frame, targets).
 
     A group of -1 (none) is a missing value, like every NaN; an image without targets has no row.
     """

@@ -5,7 +5,7 @@ GOSPA (alpha = 2): Rahmathullah, Garcia-Fernandez & Svensson, Generalized Optima
 2017, arXiv 1601.05585. Identity switches: Bernardin & Stiefelhagen, Evaluating Multiple Object Tracking Performance:
 The CLEAR MOT Metrics, EURASIP JIVP 2008.
 
-A sequence is a list with one `Targets` a frame. Their column `track` says which targets belong together, -1 for a
+A sequence is a list with one `Targets` per frame. Their column `track` says which targets belong together, -1 for a
 target without a track. Where no target has one, the first target of each frame is one track, the second another.
 """
 
@@ -62,7 +62,7 @@ class PathErrors:
         sequence: (n,) sequence of each pair.
         track: (n,) place of the track in its sequence.
         truth: (n,) number of the true track.
-        error: (n, 5) errors of x, y in px, vx, vy in px a unit of time and intensity in counts, in the first frame.
+        error: (n, 5) errors of x, y in px, vx, vy in px per unit of time and intensity in counts, in the first frame.
         std: (n, 5) standard errors stated by the tracks.
         missed: true tracks without a partner.
         spurious: tracks without a partner.
@@ -144,7 +144,7 @@ def identity_switches(found: Sequence[Targets], truth: Sequence[Targets], max_di
     least total squared distance.
 
     Args:
-        found: one sequence, one `Targets` a frame.
+        found: one sequence, one `Targets` per frame.
         truth: likewise.
         max_distance_px: largest distance of a pair.
 
@@ -186,7 +186,7 @@ def track_map(
     are ranked by the mean score of their targets.
 
     Args:
-        found: sequences, each a list with one `Targets` a frame.
+        found: sequences, each a list with one `Targets` per frame.
         truths: likewise.
         cutoff_px: distance in px of a frame in which only one of the two exists.
 
@@ -228,7 +228,7 @@ def track_summary(
     """Metrics of one sequence.
 
     Args:
-        found: one `Targets` a frame.
+        found: one `Targets` per frame.
         truth: likewise.
         cutoff_px: cutoff of GOSPA and OSPA, and largest distance of a pair for identity switches.
         order: exponent p of GOSPA and OSPA.
@@ -272,7 +272,7 @@ def path_errors(
 
     Args:
         tracks: of each sequence; states hold in its first frame.
-        truths: true targets of each sequence, one `Targets` a frame.
+        truths: true targets of each sequence, one `Targets` per frame.
         times: (T,) times of the frames since the first, in the unit of the velocities; None for 0, 1, 2, ...
 
     Raises:

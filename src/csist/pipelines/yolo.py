@@ -48,6 +48,11 @@ OVERLAP = 0.5
 
 MOST_BOXES = 64
 BATCH = 32
+
+WARMUP_PICTURES = 6400
+"""Number of pictures during which the learning rate rises: the detector's own three epochs would be the whole of a
+training of an hour without a GPU."""
+
 PICTURES_AT_A_TIME = 64
 
 SURROUNDINGS = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
@@ -153,7 +158,7 @@ def train_detector(
             data=str(description), imgsz=Canvas(grid).side, time=minutes / 60.0, batch=batch_size,
             project=str(folder), name="run", seed=seed, device=device, pretrained=False, amp=False, plots=False,
             workers=0, verbose=False, close_mosaic=0, flipud=0.5, fliplr=0.5, iou=OVERLAP, max_det=MOST_BOXES,
-            **UNCHANGED,
+            warmup_epochs=WARMUP_PICTURES / len(parts["train"][1]), **UNCHANGED,
         )  # fmt: skip
         with atomic_path(path) as partial:
             shutil.copyfile(folder / "run" / "weights" / "best.pt", partial)

@@ -41,7 +41,7 @@ def motion_law(
         prior: first frame, speeds, scintillation.
         sensor: gives the shape of the window and the PSF.
         noise_std: noise of a pixel in counts.
-        motion_std_px: step of the random walk of `free` in px a frame.
+        motion_std_px: step of the random walk of `free` in px per frame.
 
     Raises:
         InputError: if the motion is unknown.

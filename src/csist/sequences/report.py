@@ -103,7 +103,7 @@ def in_one_order(samples: FloatArray, basis: FloatArray) -> FloatArray:
 
 
 def _targets_of_frames(samples: FloatArray, paths: Paths, law: MotionLaw, trust: float, flags: Flag) -> list[Targets]:
-    """One `Targets` a frame, summarised as those of a single frame."""
+    """One `Targets` per frame, summarised as those of a single frame."""
     basis = law.basis.astype(np.float64)
     number, count = samples.shape[:2]
     frames = basis.shape[1]

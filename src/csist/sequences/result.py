@@ -22,11 +22,11 @@ class Track:
         id: number of the track.
         first: first frame in which the target is there; later than that of the sequence if it appears.
         last: last such frame; earlier than that of the sequence if it leaves.
-        state: (5,) x, y in px, velocity in px a unit of time, and mean intensity in counts, in the track's first frame.
-            The unit is that of the times given to `csist.unmix_sequence`; without them it is the frame.
+        state: (5,) x, y in px, velocity in px per unit of time, and mean intensity in counts, in the track's first
+            frame. The unit is that of the times given to `csist.unmix_sequence`; without them it is the frame.
         covariance: (5, 5) of the state.
         existence_probability: that a target lies within 0.25 px of the path, the mean over the frames.
-        bend: (2,) acceleration in px a unit of time squared; zero where the motion is linear.
+        bend: (2,) acceleration in px per unit of time squared; zero where the motion is linear.
         time: of the track's first frame.
     """
 

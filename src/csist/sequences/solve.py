@@ -61,8 +61,8 @@ def unmix_sequence(
     point targets, or that do not move as `motion` says keep the targets of their single frames.
 
     Args:
-        stack: (T, H, W) in counts, in order: windows of at most 16 px a side with one group, or whole frames. A frame
-            of nothing but NaN is missing; a frame that repeats the one before is left out.
+        stack: (T, H, W) in counts, in order: windows of at most 16 px per side with one group, or whole frames. A frame
+            with only NaN counts as missing; a frame that repeats the one before is left out.
         sensor: as for `csist.unmix`.
         prior: prior of the first frame, or with speeds and scintillation as a `MotionPrior`; None for
             `ScenePrior.flat()` with the speeds and scintillation of `MotionPrior()`.
@@ -70,10 +70,10 @@ def unmix_sequence(
             walks at random, by `motion_std_px` a frame).
         noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
         mode: "accurate" or "fast".
-        times: (T,) times of the frames, increasing; None for 0, 1, 2, ... Velocities are in px a unit of these times,
+        times: (T,) times of the frames, increasing; None for 0, 1, 2, ... Velocities are in px per unit of these times,
             as are the speeds of the prior and `motion_std_px`.
-        motion_std_px: step of the random walk of "free" in px a frame.
-        mask_nan: leave NaN pixels of windows out instead of refusing them; frames of nothing but NaN are always left
+        motion_std_px: step of the random walk of "free" in px per frame.
+        mask_nan: leave NaN pixels of windows out instead of refusing them; frames with only NaN are always left
             out, and so are NaN pixels of whole frames.
         **options: of whole frames, the fields of `csist.frames.FrameOptions`, as for `csist.unmix_frame`.
 
@@ -139,7 +139,8 @@ def _whole_frames(
     options: dict[str, Any],
 ) -> SequenceResult:
     """`unmix_sequence` of frames larger than windows."""
-    from csist.sequences.whole import empty_shot, joint_options, shot_of, unmix_shots
+    from csist.sequences.shots import empty_shot, shot_of
+    from csist.sequences.whole import joint_options, unmix_shots
 
     settled = joint_options(sensor, prior, motion, options)
     notes: list[str] = []
@@ -169,7 +170,7 @@ def _check_times(times: ArrayLike | None, number: int) -> FloatArray:
         return np.arange(number, dtype=np.float64)
     values = np.asarray(times, dtype=np.float64)
     if values.shape != (number,) or not np.isfinite(values).all():
-        raise InputError(f"times must be {number} finite numbers, one a frame, got shape {values.shape}")
+        raise InputError(f"times must be {number} finite numbers, one per frame, got shape {values.shape}")
     late = np.flatnonzero(np.diff(values) <= 0.0)
     if len(late):
         place = int(late[0]) + 1
@@ -184,7 +185,7 @@ def _usable(images: FloatArray, notes: list[str]) -> BoolArray:
     missing = np.isnan(images).all(axis=(1, 2))
     repeated = np.zeros(len(images), np.bool_)
     repeated[1:] = (images[1:] == images[:-1]).all(axis=(1, 2))
-    for places, what in ((missing, "hold nothing but NaN"), (repeated, "repeat the frame before")):
+    for places, what in ((missing, "contain only NaN"), (repeated, "repeat the frame before")):
         if places.any():
             notes.append(f"{int(places.sum())} of {len(images)} frames {what} and are left out")
     return ~(missing | repeated)

@@ -21,9 +21,9 @@ from csist.tracks.link import LEAST_LENGTH, Linker
 from csist.tracks.smooth import DETECTED, FALSE_DENSITY, LEAST_STD_PX, UNKNOWN_STD_PX
 
 ACCELERATION = 0.1
-"""Standard deviation of the change of the velocity in px a frame, from frame to frame."""
+"""Standard deviation of the change of the velocity in px per frame, from frame to frame."""
 START_SPEED_PX = 0.7
-"""Standard deviation of the velocity of a new track of `LEAST_LENGTH` detections in px a frame."""
+"""Standard deviation of the velocity of a new track of `LEAST_LENGTH` detections in px per frame."""
 YOUNG_GATE_PX = 4.0
 """Largest distance of a detection from the predicted place of a track of fewer detections."""
 GATE = 0.9999

@@ -16,9 +16,9 @@ import numpy as np
 from csist._types import BoolArray, FloatArray, IntArray
 
 ACCELERATIONS = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-"""Standard deviations of the change of the velocity in px a frame, from frame to frame."""
+"""Standard deviations of the change of the velocity in px per frame, from frame to frame."""
 START_SPEED_PX = 5.0
-"""Standard deviation of the velocity of a new track in px a frame."""
+"""Standard deviation of the velocity of a new track in px per frame."""
 LEAST_STD_PX, UNKNOWN_STD_PX = 0.05, 0.5
 """Of the position of a detection: the smallest, and that of a detection without one."""
 DETECTED = 0.9
@@ -36,7 +36,7 @@ class Smoothed(NamedTuple):
     Args:
         frame: (T,) numbers.
         detected: (T,) whether there was a detection.
-        state: (T, 4) x, y in px, vx, vy in px a frame.
+        state: (T, 4) x, y in px, vx, vy in px per frame.
         covariance: (T, 4, 4).
         acceleration: standard deviation that was used, of `ACCELERATIONS`.
         existence_probability: that the track is a target.

@@ -19,14 +19,6 @@ GROUP_PLACE = ("column", "row", "peaks", "significance")
 GROUP_EXTENT = ("long_px", "short_px", "angle_deg")
 """Columns with the size of a group's brightest extended source or streak; blank for points, absent for windows."""
 
-KIND_WORDS = {
-    "nan": "without a value",
-    "outside": "outside the footprint",
-    "line": "in bad rows or columns",
-    "streak": "in trails",
-}
-"""Kinds of pixels in words; the others are called by their names."""
-
 
 @dataclass(frozen=True, eq=False)
 class Solved:
@@ -111,7 +103,8 @@ def image_name(name: str, kind: str, index: int, count: int) -> str:
 def empty_text(places: Sequence[int], kind: str) -> str:
     """Which images of a file have no value; `kind` is what one is called."""
     more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-    return f"{kind} {places[0]}{more} holds nothing but NaN"
+    verb = "contain" if len(places) > 1 else "contains"
+    return f"{kind} {places[0]}{more} {verb} only NaN"
 
 
 def count_text(targets: Targets) -> str:

@@ -44,6 +44,7 @@ from csist.cli.options import (
     SaturationOption,
     SensorOption,
     SkyOption,
+    TimesOption,
     VideoOption,
     WeightOption,
     WeightsOption,
@@ -82,7 +83,8 @@ def unmix(
     ] = None,
     regions: Annotated[Path | None, typer.Option("--regions", help="Targets as DS9 regions (.reg).")] = None,
     residual: Annotated[
-        Path | None, typer.Option("--residual", help="What targets and background leave of each image (.fits or .tif).")
+        Path | None,
+        typer.Option("--residual", help="Each image minus targets and background (.fits or .tif)."),
     ] = None,
     model: Annotated[
         Path | None, typer.Option("--model", help="Light of the targets and background of each image (.fits or .tif).")
@@ -135,7 +137,7 @@ def unmix(
     tracker: Annotated[
         str,
         typer.Option(
-            "--tracker", help="Of --tracks: nearest, groups (one track a blob), or jpda (clutter, crossings)."
+            "--tracker", help="Of --tracks: nearest, groups (one track per blob), or jpda (clutter, crossings)."
         ),
     ] = "nearest",
     engine: EngineOption = "local",
@@ -162,6 +164,7 @@ def unmix(
     read_noise: ReadNoiseOption = None,
     saturation: SaturationOption = None,
     min_score: MinScoreOption = None,
+    times: TimesOption = False,
     pixel_scale: PixelScaleOption = None,
     sky: SkyOption = False,
     electrons: ElectronsOption = False,
@@ -212,7 +215,7 @@ def unmix(
             joint=joint,
             joint_step=joint_step,
             quantities=Quantities(
-                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point
+                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point, times
             ),
             reading=make_reading(
                 hdu=hdu,

@@ -10,10 +10,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import KIND_WORDS, Block, Solved, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
 from csist.cli.unmix.measured import measured_frame, measured_positions
 from csist.cli.unmix.places import places_in
 from csist.cli.unmix.settings import Settings
+from csist.frames.masks.words import KIND_WORDS
 from csist.frames.options import as_positions
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
     def solve(numbered: tuple[int, tuple[str, FloatArray]]) -> Block:
         index, (name, frame) = numbered
         if np.isnan(frame).all():
-            sequence.notes.append(f"frame {index} holds nothing but NaN, it has no targets")
+            sequence.notes.append(f"frame {index} contains only NaN: it has no targets")
         own, at = with_places(options, sequence, name, index, settings)
         solved = unmix_frame(frame, index, len(sequence), own, sequence.error(index), at=at)
 

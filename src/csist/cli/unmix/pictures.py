@@ -82,7 +82,7 @@ def pictures(
 
 
 class BestPicture(Picture):
-    """One picture: the windows with the most targets, or the frame with the surest pair.
+    """One picture: the windows with the most targets, or the frame with the most certain pair.
 
     Args:
         path: of the picture.

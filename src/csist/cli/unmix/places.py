@@ -50,7 +50,7 @@ def read_places(at: Path | None, start: Path | None, others: dict[str, str]) -> 
     if len(given) == 2:
         raise InputError("give --at (the positions are right) or --start (the fit may move them), not both")
     for option, reason in others.items() if given else ():
-        raise InputError(f"--{next(iter(given))} does not go together with {option}, {reason}: leave one out")
+        raise InputError(f"--{next(iter(given))} cannot be combined with {option}, {reason}: leave one out")
     return {name: read_positions(path) for name, path in given.items()}
 
 

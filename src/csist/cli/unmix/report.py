@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from csist.cli.output import make_console
-from csist.cli.unmix.blocks import GROUP_EXTENT, GROUP_PLACE, KIND_WORDS, Block
+from csist.cli.unmix.blocks import GROUP_EXTENT, GROUP_PLACE, Block
 from csist.cli.unmix.measured import NUMBERS, Measured, spread
 from csist.cli.unmix.tracks import JointRows, TrackRows
+from csist.frames.masks.words import KIND_WORDS
 
 if TYPE_CHECKING:
     from csist.targets import Targets

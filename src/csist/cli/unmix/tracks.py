@@ -87,9 +87,9 @@ class TrackRows:
     def table(self) -> Any:
         """The tracks with enough detections, numbered by first appearance.
 
-        One row a frame from the first to the last detection of a track: the smoothed state, velocities in px a frame,
-        whether there was a detection and its intensity, the probability that the track is a target, and the upper
-        triangle of the state's covariance.
+        One row per frame from the first to the last detection of a track: the smoothed state, velocities in px per
+        frame, whether there was a detection and its intensity, the probability that the track is a target, and the
+        upper triangle of the state's covariance.
         """
         import numpy as np
         import pandas as pd
@@ -139,7 +139,7 @@ class JointRows:
             self._rows.append(row)
 
     def table(self) -> Any:
-        """The tracks: states in their first frame, velocities in px a frame, and the covariance's upper triangle."""
+        """The tracks: states in their first frame, velocities in px per frame, and the covariance's upper triangle."""
         import pandas as pd
 
         from csist.sequences.result import STATE

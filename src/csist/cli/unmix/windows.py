@@ -76,9 +76,9 @@ def settle_windows(
     empty = np.flatnonzero(np.isnan(everything).all(axis=(1, 2)))
     images = np.delete(everything, empty, axis=0)
     if len(everything) and not len(images):
-        raise InputError(f"{stack.path} holds nothing but NaN: it has no pixel that can be used")
+        raise InputError(f"{stack.path} contains only NaN: it has no pixel that can be used")
     if len(empty):
-        notes.append(f"{empty_text(empty.tolist(), 'image')}, it has no targets")
+        notes.append(f"{empty_text(empty.tolist(), 'image')}: it has no targets")
     instrument = settings.instrument
     sensor, psf = instrument.window_sensor(stack, images, stack.data.dtype), None
     noise = instrument.window_noise(stack, sensor)

@@ -44,7 +44,7 @@ class FieldPSF:
         for name in ("x", "y"):
             nodes = np.array(getattr(self, name), dtype=np.float64)
             if nodes.ndim != 1 or not nodes.size or not np.isfinite(nodes).all() or (np.diff(nodes) <= 0).any():
-                raise InputError(f"the nodes {name} of a field PSF must rise and be finite, got {nodes}")
+                raise InputError(f"the nodes {name} of a field PSF must increase and be finite, got {nodes}")
             object.__setattr__(self, name, nodes)
         arrays = np.array(self.arrays, dtype=np.float64)
         if arrays.ndim != 4 or arrays.shape[:2] != (len(self.y), len(self.x)):
