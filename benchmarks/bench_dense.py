@@ -1,16 +1,19 @@
 """Dense fields of point sources: a simulated localisation stack and a star field, against photutils.
 
-    python benchmarks/bench_dense.py [--frames 100] [--stars 2000]
+    python benchmarks/bench_dense.py [--frames 100] [--stars 2000] [--ceiling]
 
 csist gets the frames and nothing else. photutils' IterativePSFPhotometry gets the true width of the PSF and the true
 noise; its threshold and grouping distance are chosen on other frames. A detection is right within `RADIUS_PX` of a
-source, one to one; the Jaccard index is the number of right ones over that of right, false and missed ones. Writes
-docs/results/dense.json.
+source, one to one; the Jaccard index is the number of right ones over that of right, false and missed ones. The
+ceiling is the index of a detector that knows the number of sources, the background and the PSF, and whose positions
+reach the Cramer-Rao bound of all sources together. Writes docs/results/dense.json; with --ceiling only the ceilings
+in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -20,8 +23,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from common import write_result
+from common import RESULTS, write_result
 from csist.frames import unmix_frame
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -36,6 +40,12 @@ RADIUS_PX = 0.25
 AIM = 1.4
 """Least ratio of the Jaccard indices."""
 CHOICE_FRAMES = 6
+CEILING_STARS = 500
+"""Stars of the star field, of the same density, on which the ceiling is computed."""
+CEILING_DRAWS = 400
+"""Draws of a source's error of position."""
+REACH_PX = 7
+"""Distance in px along rows and columns up to which a source has light there."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +144,63 @@ def measure(finder: Finder, kind: Kind, seeds: range) -> dict[str, Any]:
     }
 
 
+def ceiling(kind: Kind, seeds: range) -> dict[str, float]:
+    """Jaccard index of a perfect detector, see the head of this file, and its largest ratio to photutils' index."""
+    within = np.concatenate([share_within(kind, seed) for seed in seeds])
+    recall = float(within.mean())
+    return {"recall": recall, "jaccard": recall / (2.0 - recall)}
+
+
+def share_within(kind: Kind, seed: int) -> FloatArray:
+    """Probability (n,) that the position of each source of a frame is right, by the joint Fisher information."""
+    _, truth = kind.frame(seed)
+    psf, count, side = GaussianPSF(kind.sigma_px), len(truth), kind.side_px
+    around = np.arange(-REACH_PX, REACH_PX + 1)
+    rows = (np.rint(truth.y).astype(int)[:, None, None] + around[:, None]) + 0 * around
+    columns = (np.rint(truth.x).astype(int)[:, None, None] + around) + 0 * around[:, None]
+    dx, dy = columns - truth.x[:, None, None], rows - truth.y[:, None, None]
+    light, (along_x, along_y) = psf.response(dx, dy), psf.gradient(dx, dy)
+    flux = truth.intensity[:, None, None]
+    inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+    pixel = (rows * side + columns)[inside]
+    source = np.broadcast_to(np.arange(count)[:, None, None], rows.shape)[inside]
+    mean = kind.background + np.bincount(pixel, (flux * light)[inside], side * side)
+    slopes = sparse.hstack(
+        [
+            sparse.csr_matrix((values[inside] / np.sqrt(mean[pixel]), (pixel, source)), shape=(side * side, count))
+            for values in (flux * along_x, flux * along_y, light)
+        ]
+    )
+    covariance = np.linalg.inv((slopes.T @ slopes).toarray())
+    k = np.arange(count)
+    own = np.array(
+        [[covariance[k, k], covariance[k, count + k]], [covariance[count + k, k], covariance[count + k, count + k]]]
+    )
+    draws = np.random.default_rng(seed).normal(size=(CEILING_DRAWS, 2))
+    errors = np.einsum("kij,dj->kdi", np.linalg.cholesky(np.moveaxis(own, 2, 0)), draws)
+    return np.asarray((np.hypot(errors[..., 0], errors[..., 1]) <= RADIUS_PX).mean(axis=1))
+
+
+def with_ceiling(fields: dict[str, Any], name: str, frames: int) -> dict[str, Any]:
+    """The row of a field with its ceiling and whether the aimed ratio is below it."""
+    kind = kinds(CEILING_STARS)[name]
+    limit = ceiling(kind, range(frames if name == "localisation stack" else 4))
+    row: dict[str, Any] = fields[name]
+    largest = limit["jaccard"] / row["photutils"]["jaccard"]
+    return row | {"ceiling": limit | {"ratio": largest}, "can_be_met": largest >= AIM}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=100, help="frames of the stack")
     parser.add_argument("--stars", type=int, default=2000, help="stars of the star field")
+    parser.add_argument("--ceiling", action="store_true", help="only compute the ceilings of the last results")
     options = parser.parse_args()
+    if options.ceiling:
+        last = json.loads((RESULTS / "dense.json").read_text(encoding="utf-8"))
+        fields = {name: with_ceiling(last["fields"], name, options.frames) for name in last["fields"]}
+        write_result("dense", {"radius_px": last["radius_px"], "fields": fields})
+        return
     grid = [{"threshold": t, "group_fwhm": g} for t, g in product((3.0, 5.0), (1.0, 2.0))]
     result: dict[str, Any] = {"radius_px": RADIUS_PX, "fields": {}}
     for name, kind in kinds(options.stars).items():
@@ -153,6 +215,7 @@ def main() -> None:
         }
         ratio = rows["csist"]["jaccard"] / max(rows["photutils"]["jaccard"], 1e-9)
         result["fields"][name] = rows | {"ratio": ratio, "met": ratio >= AIM, "frames": len(seeds)}
+        result["fields"][name] = with_ceiling(result["fields"], name, options.frames)
     write_result("dense", result)
 
 

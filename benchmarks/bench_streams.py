@@ -27,8 +27,9 @@ from common import write_result
 from csist.frames.options import FrameOptions
 from csist.io import ReadOptions
 from csist.io.sequences import sequence_of_video
+from csist.sequences.shots import Shot, shot_of
 from csist.sequences.stream import Sliding, unmix_stream
-from csist.sequences.whole import JointOptions, Shot, shot_of, unmix_shots
+from csist.sequences.whole import JointOptions, unmix_shots
 from csist.targets import Targets
 from csist.tracks.jpda import ProbabilisticLinker
 from csist.tracks.link import LEAST_LENGTH, Linker

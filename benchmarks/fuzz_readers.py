@@ -32,7 +32,11 @@ import numpy as np
 WEIGHTS = Path(find_spec("csist").origin).parent / "weights"
 
 SECONDS, MEMORY_BYTES = 10.0, 4 * 2**30
-"""What reading one mutated file may take; memory is that of the process with its libraries."""
+"""What reading one mutated file may take: time of the processor, so that other work on the machine does not count, and
+memory of the process with its libraries."""
+
+PATIENCE_SECONDS = 180.0
+"""Of the clock: a child that says nothing for so long waits for something that does not come."""
 
 LABEL = """<?xml version="1.0" ?>
 <annotation><filename>CSO_0.png</filename><size><width>11</width><height>11</height><depth>1</depth></size>
@@ -280,7 +284,8 @@ def work(paths: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     warnings.simplefilter("ignore")
     for path in paths:
-        begun = time.perf_counter()
+        begun = time.process_time()
+        resource.setrlimit(resource.RLIMIT_CPU, (int(begun + SECONDS) + 1, resource.RLIM_INFINITY))
         try:
             read(Path(path))
             outcome, said = "result", ""
@@ -289,7 +294,7 @@ def work(paths: list[str]) -> None:
             outcome = "one line" if "\n" not in said and Path(path).name in said else "poor line"
         except BaseException as error:  # whatever it is: it is what is looked for
             outcome, said = "internal error", f"{type(error).__name__}: {error}"
-        line = {"path": path, "outcome": outcome, "said": said[:300], "seconds": time.perf_counter() - begun}
+        line = {"path": path, "outcome": outcome, "said": said[:300], "seconds": time.process_time() - begun}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
@@ -317,9 +322,8 @@ def _follow(child: subprocess.Popen[bytes], paths: list[Path]) -> list[dict[str,
     import select
 
     done: list[dict[str, object]] = []
-    patience = SECONDS + 30.0  # its libraries come first
     while len(done) < len(paths):
-        ready, _, _ = select.select([child.stdout], [], [], patience)
+        ready, _, _ = select.select([child.stdout], [], [], PATIENCE_SECONDS)
         line = child.stdout.readline() if ready else b""
         if not line:
             if ready:
@@ -327,11 +331,11 @@ def _follow(child: subprocess.Popen[bytes], paths: list[Path]) -> list[dict[str,
             else:
                 os.kill(child.pid, signal.SIGKILL)
                 child.wait()
-            outcome = "hang" if not ready else f"died ({child.returncode})"
-            done.append({"path": str(paths[len(done)]), "outcome": outcome, "said": "", "seconds": patience})
+            hangs = not ready or child.returncode == -signal.SIGXCPU
+            outcome = "hang" if hangs else f"died ({child.returncode})"
+            done.append({"path": str(paths[len(done)]), "outcome": outcome, "said": "", "seconds": SECONDS})
             return done
         done.append(json.loads(line))
-        patience = SECONDS
     child.wait()
     return done
 

@@ -26,11 +26,13 @@ from docs_networks import (
     yolo_budget,
 )
 from docs_real import aims, crowded_stars, dense, extended, frames, infrared_stars, injected, injected_limit
-from docs_sequences import sequence_trajectories, sequences
+from docs_sequences import clip_tracks, clips_measured, sequence_trajectories, sequences, stream_memory
 from docs_tables import (
+    card,
     figure,
     flags,
     flat_prior,
+    injection,
     ista_settings,
     methods,
     metric_example,
@@ -48,10 +50,11 @@ from docs_tables import (
 MACROS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        aims, api, budgets, command_line, crowded_stars, dense, extended, figure, flags, flat_prior, frames, gallery,
-        grid_methods, infrared_stars, injected, injected_limit, ista_settings, methods, metric_example, parts,
-        published, published_beside, pulls, recipes, results, sequence_trajectories, sequences, short_trainings,
-        speed, speeds, summary, table, training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
+        aims, api, budgets, card, clip_tracks, clips_measured, command_line, crowded_stars, dense, extended, figure,
+        flags, flat_prior, frames, gallery, grid_methods, infrared_stars, injected, injected_limit, injection,
+        ista_settings, methods, metric_example, parts, published, published_beside, pulls, recipes, results,
+        sequence_trajectories, sequences, short_trainings, speed, speeds, stream_memory, summary, table, training_steps,
+        weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

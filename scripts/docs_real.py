@@ -161,15 +161,17 @@ def _mean_share(rows: list[dict[str, Any]], **chosen: Any) -> float:
 
 
 def dense() -> str:
-    """Dense simulated fields by default options, beside photutils."""
-    rows = [
-        [
-            field, name, f"{row['jaccard']:.3f}", f"{100 * row['recall']:.1f} %", f"{100 * row['precision']:.1f} %",
-            f"{row['median_error_px']:.3f} px", f"{measured['ratio']:.2f}" if name == "csist" else "",
-        ]
-        for field, measured in read_result("dense")["fields"].items()
-        for name, row in ((each, measured[each]) for each in ("csist", "photutils"))
-    ]  # fmt: skip
+    """Dense simulated fields by default options, beside photutils and the ceiling of any detector."""
+    rows = []
+    for field, measured in read_result("dense")["fields"].items():
+        ratio, ceiling = measured["ratio"], measured["ceiling"]
+        for name in ("csist", "photutils"):
+            row = measured[name]
+            right, error = f"{100 * row['precision']:.1f} %", f"{row['median_error_px']:.3f} px"
+            shown = f"{ratio:.2f}" if name == "csist" else ""
+            rows.append([field, name, f"{row['jaccard']:.3f}", f"{100 * row['recall']:.1f} %", right, error, shown])
+        found = f"{100 * ceiling['recall']:.1f} %"
+        rows.append([field, "ceiling", f"{ceiling['jaccard']:.3f}", found, found, "", f"{ceiling['ratio']:.2f}"])
     return markdown_table(
         ["field", "detector", "Jaccard index", "found", "right", "median error", "ratio of the indices"], rows, 2
     )

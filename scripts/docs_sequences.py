@@ -1,4 +1,4 @@
-"""Table of the joint posterior of sequences, from docs/results/sequences.json."""
+"""Tables of sequences: the joint posterior of windows, tracks of labelled clips, and streams."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ METHODS = {
     "joint_5": "5 frames together",
     "joint_20": "20 frames together",
     "joint_20_fast": "20 frames together, `fast`",
+}
+
+TRACKERS = {
+    "nearest": "nearest assignment of targets",
+    "groups": "nearest assignment of groups (`--tracker groups`)",
+    "jpda": "joint probabilities (`--tracker jpda`)",
+    "joint": "joint posterior of 20 frames (`--joint 20`)",
 }
 
 
@@ -29,6 +36,34 @@ def sequences() -> str:
 def sequence_trajectories() -> str:
     """Number of trajectories that the table was measured on."""
     return str(read_result("sequences")["trajectories"])
+
+
+def clip_tracks() -> str:
+    """Targets found and tracks of labelled infrared clips, by tracker: means over the clips."""
+    result, rows = read_result("clips"), []
+    for name, label in TRACKERS.items():
+        row = result["mean"][name]
+        rows.append([
+            label, f"{100.0 * row['found']:.1f} %", f"{100.0 * row['longest_track']:.1f} %",
+            f"{row['tracks_of_the_label']:.2f}", f"{row['false_tracks_a_minute']:.0f}",
+            f"{row['cpu_milliseconds_a_frame']:.1f}",
+        ])  # fmt: skip
+    head = ["tracks", "target found", "longest track", "tracks of the target", "other tracks a minute", "ms a frame"]
+    return markdown_table(head, rows)
+
+
+def clips_measured() -> str:
+    """Number of labelled clips that the table was measured on."""
+    return str(len(read_result("clips")["clips"]))
+
+
+def stream_memory() -> str:
+    """Peak memory and speed of streams of two lengths."""
+    result, rows = read_result("streams"), []
+    for kind, label in (("windows", "windows of 11 x 11 px"), ("frames", "frames of 48 x 48 px")):
+        for length, row in result.get(kind, {}).items():
+            rows.append([label, length, f"{row['peak_mb']:.0f} MB", f"{row['frames_a_cpu_second']:.0f}"])
+    return markdown_table(["stream", "frames", "peak memory", "frames a second of one core"], rows)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from csist import Flag, Targets
+from csist.io.cards import card_schemas
 from csist.methods.table import METHODS
 from csist.metrics import CSO_DISTANCES_PX, cso_map, match_detections, precision_recall_curve
 from csist.weights.cards import training_budget
@@ -62,6 +63,63 @@ def pulls() -> str:
         for row in read_result("pulls")["pulls"]
     ]
     return markdown_table(["noise", "mode", "stars", "x", "y", "flux"], rows, numbers_from=2)
+
+
+def injection() -> str:
+    """Completeness by `csist inject` and by an independent injection into the same frames, and their difference."""
+    result = read_result("inject")
+    rows = [
+        [
+            row["frame"].replace("_", " "),
+            f"{row['flux']:.0f}",
+            f"{100 * row['inject']:.0f} ({' to '.join(f'{100 * end:.0f}' for end in row['inject_interval'])})",
+            f"{100 * row['own']:.0f} ± {100 * row['own_std']:.0f}",
+            f"{row['difference_std']:+.1f}",
+        ]
+        for row in result["rows"]
+    ]
+    head = ["frame", "flux", "`csist inject` in % (95 %)", "independent in %", "difference in standard errors"]
+    return markdown_table(head, rows)
+
+
+def card(kind: str) -> str:
+    """Fields of a card by its JSON schema: what each may hold, and its default; folded, with those of its parts.
+
+    Args:
+        kind: one of the names of `csist.io.cards.card_schemas`.
+    """
+    schema = card_schemas()[kind]
+    parts = {name: part for name, part in schema.get("$defs", {}).items() if "kind" in part["properties"]}
+    rows = [[f"`{name}`", _allowed(each), _default(each)] for name, each in schema["properties"].items()]
+    for part in parts.values():
+        own = dict(part["properties"])
+        label = own.pop("kind")["const"]
+        rows += [[f"`psf` of kind `{label}`: `{name}`", _allowed(each), "needed"] for name, each in own.items()]
+    return folded(f"Fields of a {kind} card", markdown_table(["field", "value", "default"], rows, numbers_from=3))
+
+
+def _default(field: dict[str, Any]) -> str:
+    if "default" not in field:
+        return "needed"
+    return "none" if field["default"] is None else f"`{json.dumps(field['default'])}`"
+
+
+def _allowed(field: dict[str, Any]) -> str:
+    """What a field of a JSON schema may hold, in words."""
+    choices = [each for each in field.get("anyOf", []) if each.get("type") != "null"]
+    if choices:
+        return _allowed(choices[0])
+    if "oneOf" in field or "$ref" in field:
+        return "a card of its own, see below"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "array":
+        least, most = field.get("minItems"), field.get("maxItems")
+        number = f"{least}" if least == most else f"{least} to {most}"
+        return f"list of {number}: {_allowed(field['items'])}"
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    limits = " and ".join(f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field)
+    return f"{field.get('type', 'anything')} {limits}".strip()
 
 
 def figure(name: str, row: str, key: str, form: str = ".1f") -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cli_helpers import Run
+import tifffile
+from cli_helpers import Run, refused
 
 import csist
 from csist.datasets import generate_sequences, load
@@ -125,3 +126,33 @@ def test_a_part_of_the_frames_has_the_coordinates_of_the_file(run: Run, video, t
     whole, part = (pd.read_csv(tmp_path / f"{name}-tracks.csv") for name, _ in parts)
     assert abs(whole["x"][0] - part["x"][0]) < 0.1
     assert abs(whole["y"][0] - part["y"][0]) < 0.1
+
+
+def test_unequal_times_of_the_file_are_used_and_written(run: Run, tmp_path):
+    times = np.array([0.0, 2.0, 4.0, 6.0, 14.0, 16.0])  # s; an interval is 2 s
+    frames = [SKY.observe(csist.Targets([4.0 + 0.1 * t], [5.0], [240.0]), int(t)) for t in times]
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", np.stack(frames).astype(np.float32), ome=True,
+        metadata={"axes": "TYX", "Plane": {"DeltaT": (5.0 + times).tolist(), "DeltaTUnit": ["s"] * 6}},
+    )  # fmt: skip
+    options = ("--joint", 6, "--mode", "fast", "--prior", "csist-100k", "--noise-std", 2, "--times")
+    code, _, err = run("unmix", "a.ome.tif", "-o", "t.csv", "--tracks", "k.csv", *options, "--pixel-scale", "110nm")
+    assert code == 0, err
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert table.columns[10:14].tolist() == ["group", "track", "time_s", "x_nm"]
+    np.testing.assert_allclose(table["time_s"], times[table["frame"]])
+    assert abs(pd.read_csv(tmp_path / "k.csv")["vx"][0] - 0.2) < 0.06  # px an interval; 0.35 by equal ones
+    part = (*options, "--frames", "2:6")
+    code, _, err = run("unmix", "a.ome.tif", "-o", "p.ecsv", *part)
+    assert code == 0, err
+    assert set(read_targets_table(tmp_path / "p.ecsv")) == {("a.ome.tif", frame) for frame in range(2, 6)}
+    assert "{name: time_s, unit: s, datatype: float64}" in (tmp_path / "p.ecsv").read_text()
+
+
+def test_times_that_are_not_there_are_one_line(run: Run, video, tmp_path):
+    refused(
+        run("unmix", video, "-o", "a.csv", "--times"), "video.npy states no times of its frames", "leave out --times"
+    )
+    np.save(tmp_path / "one.npy", np.load(video)[0])
+    refused(run("unmix", "one.npy", "-o", "a.csv", "--times"), "one.npy is one image")
+    assert not (tmp_path / "a.csv").exists()

@@ -198,7 +198,7 @@ def test_the_only_usable_frame_keeps_its_time():
         ([np.zeros((11, 11)), np.zeros((9, 11))], {}, "frame 1 is"),
         (np.zeros((11, 11)), {}, "use unmix"),
         (np.zeros((3, 11, 11)), {"times": [0, 2, 1]}, "must increase"),
-        (np.zeros((3, 11, 11)), {"times": [0, 2]}, "one a frame"),
+        (np.zeros((3, 11, 11)), {"times": [0, 2]}, "one per frame"),
         (np.zeros((3, 11, 11)), {"motion": "bent"}, "motion must be"),
         (np.zeros((3, 11, 11)), {"mode": "slow"}, "mode must be"),
         (np.full((3, 11, 11), np.nan), {}, "none of the 3 frames"),

@@ -78,6 +78,53 @@ def test_missing_and_repeated_frames_of_a_movie(movie):
     assert len([track for track in found.tracks if track.first == 0]) == 3
 
 
+def test_an_extended_source_has_one_track():
+    sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(56, 56), background=50.0, read_noise=3.0)
+    cloud = csist.Sensor(csist.GaussianPSF(3.5), shape=(56, 56))
+    rng = np.random.default_rng(2)
+    frames = [
+        sky.observe(csist.Targets([44.0 - 0.5 * t], [40.0], [500.0]), rng)
+        + cloud.render(csist.Targets([16.0 + 0.7 * t], [18.0 + 0.3 * t], [9000.0]))
+        for t in range(6)
+    ]
+    found = csist.unmix_sequence(frames, sky, mode="fast")
+    assert [len(targets) for targets in found.frames] == [2] * 6
+    assert len(found.tracks) == 2
+    assert len(found.groups) == 1
+    assert found.notes == ["1 of 2 groups are no point targets: each has one track of its middle"]
+    wide = max(found.tracks, key=lambda track: track.state[4])
+    assert np.abs(wide.state - [16.0, 18.0, 0.7, 0.3, 9000.0])[:4].max() < 0.1
+    for targets in found.frames:
+        assert csist.Flag.EXTENDED in csist.Flag(int(targets.flags[targets.track == wide.id][0]))
+
+
+def test_one_frame_equals_unmix_frame(movie):
+    found = csist.unmix_sequence(movie[:1], SKY, mode="fast")
+    alone = csist.unmix_frame(movie[0], sensor=SKY, mode="fast").targets
+    order = np.argsort(found.frames[0].x)
+    for name in ("x", "y", "intensity", "x_std", "y_std", "intensity_std", "score", "flags"):
+        np.testing.assert_array_equal(getattr(found.frames[0], name)[order], getattr(alone, name)[np.argsort(alone.x)])
+    assert sorted(track.id for track in found.tracks) == sorted(found.frames[0].track.tolist()) == [0, 1, 2]
+    assert {track.time for track in found.tracks} == {0.0}
+
+
+def test_a_frozen_movie_is_one_frame(movie):
+    found = csist.unmix_sequence(np.repeat(movie[:1], 4, axis=0), SKY, mode="fast")
+    assert "3 of 4 frames repeat the frame before" in found.notes[0]
+    assert len(found.frames[0]) == 3
+    assert [len(targets) for targets in found.frames[1:]] == [0] * 3
+
+
+def test_a_movie_of_nothing_but_nan_is_refused():
+    with pytest.raises(InputError, match="none of the 3 frames has a pixel"):
+        csist.unmix_sequence(np.full((3, 40, 48), np.nan), SKY, mode="fast")
+
+
+def test_a_frame_of_another_size_in_the_middle_is_named(movie):
+    with pytest.raises(InputError, match=r"frame 1 is \(40, 47\) px"):
+        csist.unmix_sequence([movie[0], movie[1][:, 1:], movie[2]], SKY, mode="fast")
+
+
 def test_frames_without_targets():
     frames = np.random.default_rng(3).normal(10.0, 2.0, (5, 32, 32))
     found = csist.unmix_sequence(frames, csist.Sensor(csist.GaussianPSF(0.9), shape=(32, 32)), mode="fast")

@@ -97,6 +97,14 @@ MinScoreOption = Annotated[
     float | None, typer.Option("--min-score", help="Smallest score of a reported target.", rich_help_panel=PANEL)
 ]
 UNITS_PANEL = "Units and sky: further columns"
+TimesOption = Annotated[
+    bool,
+    typer.Option(
+        "--times",
+        help="Seconds since the first frame of a sequence, by the times that its file states.",
+        rich_help_panel=UNITS_PANEL,
+    ),
+]
 PixelScaleOption = Annotated[
     str | None,
     typer.Option(

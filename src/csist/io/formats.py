@@ -248,7 +248,7 @@ class Content:
         dark: frame to be subtracted, of the data's shape or for all images.
         flat: sensitivity to be divided by, likewise, of mean 1.
         sensor: the sensor that a store states.
-        times: of the images in s.
+        times: (N,) of the images in s from any moment, NaN where one is not known; None where the file states none.
     """
 
     data: Any

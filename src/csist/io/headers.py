@@ -12,6 +12,7 @@ import numpy as np
 from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import one_line
+from csist.io.times import moment_of_cards
 from csist.physics.sensor import Sensor
 
 READ_NOISE_KEYS = ("RDNOISE", "READNOIS", "RON", "READNOISE")
@@ -40,6 +41,7 @@ class Header:
         read_noise: standard deviation in counts.
         saturation: level in counts at which a pixel clips.
         exposure_s: exposure time in s.
+        moment_s: middle of the exposure in s since 2000, without leap seconds.
         unit: of the values, as the file writes it.
         said: the entries that the three first come from, for people ("gain 1.4 e/count (EGAIN)").
         cards: the header as (keyword, value) pairs, for the sky coordinates; empty where there are none.
@@ -49,6 +51,7 @@ class Header:
     read_noise: float | None = None
     saturation: float | None = None
     exposure_s: float | None = None
+    moment_s: float | None = None
     unit: str | None = None
     said: tuple[str, ...] = ()
     cards: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
@@ -153,6 +156,7 @@ def header_of_cards(
         read_noise=read_noise,
         saturation=None if saturation is None else saturation[1],
         exposure_s=seconds,
+        moment_s=moment_of_cards(cards, seconds),
         unit=unit or None,
         said=tuple(said),
         cards=tuple((key, value) for key, value in cards.items() if _is_plain(key, value)),

@@ -21,6 +21,7 @@ from csist.io.headers import Header
 from csist.io.maps import corrected, usable_pixels, with_maps
 from csist.io.pictures import read_bmp, read_jpeg, read_png
 from csist.io.tiff import Pages, read_tiff
+from csist.io.times import increasing
 from csist.physics.sensor import Sensor
 
 
@@ -46,6 +47,8 @@ class ImageStack:
         dark: frame that is subtracted from every image, of the data's shape.
         flat: sensitivity that every image is divided by, likewise, of mean 1.
         options: what of the file was read.
+        times: (N,) of the images in s since the first one of the file, increasing; None where the file states none.
+        interval_s: typical interval between them.
 
     Raises:
         InputError: if the data is no real-valued image or stack of at least 3 x 3 px, or is empty.
@@ -64,6 +67,8 @@ class ImageStack:
     dark: FloatArray | None = field(default=None, repr=False)
     flat: FloatArray | None = field(default=None, repr=False)
     options: ReadOptions = field(default_factory=ReadOptions, repr=False)
+    times: FloatArray | None = field(default=None, repr=False)
+    interval_s: float | None = None
 
     def __post_init__(self) -> None:
         data = self.data
@@ -75,6 +80,8 @@ class ImageStack:
         check_stack(data[:0] if data.ndim == 3 else np.asarray(data), str(self.path))
         for name in ("data", "error", "mask", "quality", "dark", "flat"):
             object.__setattr__(self, name, self._part(getattr(self, name)))
+        if self.times is not None:
+            object.__setattr__(self, "times", self.times[self.options.cut_frames(len(self.times), self.path)])
 
     def _part(self, values: Any) -> Any:
         """Values as a stack, (N, H, W), of which the options take some images and a region."""
@@ -190,6 +197,7 @@ def read_image(path: str | Path, name: str | None = None, options: ReadOptions |
     notes: list[str] = []
     with reading(path):
         content = _mapped(_READERS[kind](path, options, notes), path, options, notes)
+        times, interval_s = (None if content.times is None else increasing(content.times, notes)) or (None, None)
         return ImageStack(
             given.name if name is None else name,
             path,
@@ -204,6 +212,8 @@ def read_image(path: str | Path, name: str | None = None, options: ReadOptions |
             dark=content.dark,
             flat=content.flat,
             options=options,
+            times=times,
+            interval_s=interval_s,
         )
 
 

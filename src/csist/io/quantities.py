@@ -19,6 +19,7 @@ from csist.targets import Targets
 SCALE_UNITS = ("deg", "arcmin", "arcsec", "mas", "rad", "mrad", "urad", "nm", "um", "mm", "m", "km")
 """Units of a pixel's side, as astropy writes them."""
 
+TIME_COLUMN = "time_s"
 SKY_COLUMNS = ("ra", "dec", "ra_std", "dec_std")
 ELECTRON_COLUMNS = ("electrons", "electrons_std")
 MAGNITUDE_COLUMNS = ("magnitude", "magnitude_std")
@@ -35,6 +36,7 @@ def scale_columns(unit: str) -> tuple[str, ...]:
 
 
 UNITS = {
+    TIME_COLUMN: "s",
     **dict.fromkeys(SKY_COLUMNS, "deg"),
     **dict.fromkeys(ELECTRON_COLUMNS, "electron"),
     **dict.fromkeys(MAGNITUDE_COLUMNS, "mag"),
@@ -73,6 +75,7 @@ class Quantities:
         sky: whether right ascension and declination are added.
         electrons: whether fluxes in electrons are added.
         zero_point: magnitude of a flux of one count, for magnitudes.
+        times: whether the time of the frame since the first one of the file is added; it comes from the file's reader.
 
     Raises:
         InputError: if the zero point is not finite.
@@ -82,6 +85,7 @@ class Quantities:
     sky: bool = False
     electrons: bool = False
     zero_point: float | None = None
+    times: bool = False
 
     def __post_init__(self) -> None:
         if self.zero_point is not None and not np.isfinite(self.zero_point):
@@ -90,13 +94,14 @@ class Quantities:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, in order."""
-        names: tuple[str, ...] = () if self.pixel_scale is None else scale_columns(self.pixel_scale[1])
+        names: tuple[str, ...] = (TIME_COLUMN,) if self.times else ()
+        names += () if self.pixel_scale is None else scale_columns(self.pixel_scale[1])
         names += SKY_COLUMNS if self.sky else ()
         names += ELECTRON_COLUMNS if self.electrons else ()
         return names + (() if self.zero_point is None else MAGNITUDE_COLUMNS)
 
     def of(self, targets: Targets, wcs: Any = None, gain: float | None = None) -> dict[str, FloatArray]:
-        """The columns of some targets.
+        """The columns of some targets, but for the time of their frame.
 
         Args:
             targets: in the coordinates of the whole image.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from csist.io.formats import check_pixels, split_selector
 from csist.io.images import maps_of_frames
 from csist.io.movies import converted
 from csist.io.pictures import grey
+from csist.io.times import stamping, typical_interval
 from csist.physics.sensor import Sensor
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ Labelled = tuple[str, FloatArray]
 
 NEUTRAL, COLOUR_STEP = 128, 3
 """Chroma of grey in 8 bit, and what compression may add to it."""
+LOOKED_AT = 5
+"""Files of a folder from which the interval between its images is taken before the first is unmixed."""
 _HIGH_BITS = r"p[024]1[02]"
 """Pixel formats whose 10 or 12 bits are the highest of 16."""
 
@@ -53,8 +57,10 @@ class FrameSequence:
         sensor: the sensor that the file itself states.
         header: what the file says of the instrument.
         error: standard deviation of the pixels of a frame (H, W), given its number; None where it is not known.
-        times: of the frames in s, filled while they are read; empty where the file has none.
-        rate: frames per second that the file states; None where it states none.
+        times: of the frames in s since the first one of the file, increasing, filled while they are read; empty where
+            the file has none.
+        interval_s: typical interval between frames in s; None where the file has no times.
+        rate: frames per second that a video states; None where it states none.
     """
 
     name: str
@@ -66,6 +72,7 @@ class FrameSequence:
     header: Header = field(default_factory=Header)
     error: Callable[[int], FloatArray | None] = field(default=_unknown, repr=False)
     times: list[float] = field(default_factory=list)
+    interval_s: float | None = None
     rate: float | None = None
 
     def __len__(self) -> int:
@@ -73,6 +80,15 @@ class FrameSequence:
 
     def __iter__(self) -> Iterator[Labelled]:
         return self.source()
+
+    def in_intervals(self, first: int, number: int = 1) -> FloatArray:
+        """Times (n,) of frames that were read, in typical intervals; their numbers where the file has no times.
+
+        Velocities then are in px per frame in both cases, and a motion prior means the same.
+        """
+        if self.interval_s is None:
+            return np.arange(first, first + number, dtype=np.float64)
+        return np.array(self.times[first : first + number]) / self.interval_s
 
 
 def sequence_of_stack(stack: ImageStack) -> FrameSequence:
@@ -87,6 +103,8 @@ def sequence_of_stack(stack: ImageStack) -> FrameSequence:
         stack.sensor,
         stack.header,
         stack.errors,
+        [] if stack.times is None else stack.times.tolist(),
+        stack.interval_s,
     )
 
 
@@ -109,8 +127,11 @@ def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> 
             raise InputError(f"a sequence has one error map for all its images: give a file, got {text}")
     _, rows, columns = first.shape
     notes = [note.removeprefix(f"{reader.path}: ") for note in reader.notes]
+    interval_s = _interval_of_files(path, reader.options, first)
+    times: list[float] = []
 
     def source() -> Iterator[Labelled]:
+        stamp = stamping(times, interval_s, options.frames[0], notes)
         for stack in reader:
             if stack.shape[1:] != (rows, columns):
                 raise InputError(
@@ -118,7 +139,9 @@ def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> 
                     f"{columns}: a sequence has one size, leave it out or leave out --sequence"
                 )
             notes.extend(f"{note} ({stack.name})" for note in stack.notes if not any(note in said for said in notes))
-            yield from ((stack.name, frame) for frame in stack)
+            for frame in stack:
+                stamp(_moment(stack))
+                yield stack.name, frame
 
     count = len(reader) if len(first) == 1 else 0
     return FrameSequence(
@@ -130,7 +153,26 @@ def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> 
         first.sensor,
         first.header,
         lambda _: first.errors(0),
+        times,
+        interval_s,
     )
+
+
+def _moment(stack: ImageStack) -> float:
+    """When the image of a file was taken, in s; NaN where it does not say so, or holds several."""
+    return np.nan if stack.header.moment_s is None or len(stack) > 1 else stack.header.moment_s
+
+
+def _interval_of_files(path: str | Path, options: ReadOptions, first: ImageStack) -> float | None:
+    """Typical interval in s between the images of a folder, by the first of them; None where they state no times."""
+    if np.isnan(_moment(first)):
+        return None
+    moments = []
+    # What is wrong with a file is said where it is used.
+    with suppress(InputError):
+        for stack in islice(read_frames(path, options), LOOKED_AT):
+            moments.append(_moment(stack))
+    return typical_interval(moments)
 
 
 def _cut_count(count: int, options: ReadOptions, path: Path) -> int:
@@ -174,6 +216,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
             raise InputError(f"cannot read {path}: it holds no frame that can be decoded")
         size = first.height, first.width
         rate = float(stream.average_rate) if stream.average_rate else None
+        interval_s = 1.0 / rate if rate and first.time is not None else None
         notes = ["colour video, its luma is used"] if is_coloured(first) else []
     region = options.cut_pixels(size, path)
     begin, end = options.frames
@@ -182,7 +225,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
 
     def source() -> Iterator[Labelled]:
         done = 0
-        times.clear()
+        stamp = stamping(times, interval_s, begin, notes)
         with av.open(str(path)) as container:
             try:
                 for frame in container.decode(container.streams.video[0]):
@@ -191,8 +234,8 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
                     if (frame.height, frame.width) != size:
                         raise InputError(f"{path}: frame {done} is {frame.height} x {frame.width} px, the first "
                                          f"{size[0]} x {size[1]}: split the video")  # fmt: skip
+                    stamp(np.nan if frame.time is None else float(frame.time))
                     if done >= begin:
-                        times.append(np.nan if frame.time is None else float(frame.time))
                         yield name, maps.applied(luma(frame)[region][None], slice(None))[0]
                     done += 1
             except av.FFmpegError as error:
@@ -203,7 +246,9 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
 
     rows, columns = (len(range(*part.indices(side))) for part, side in zip(region, size, strict=True))
     shape = (_cut_count(announced, options, path), rows, columns)
-    return FrameSequence(name, path, shape, source, notes, error=lambda _: maps.errors(0), times=times, rate=rate)
+    return FrameSequence(
+        name, path, shape, source, notes, error=lambda _: maps.errors(0), times=times, interval_s=interval_s, rate=rate
+    )
 
 
 def luma(frame: VideoFrame) -> FloatArray:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import reading
 from csist.io.formats import Content, ReadOptions, check_pixels
 from csist.io.headers import Header
-from csist.io.ome import is_ome_set, own_planes
+from csist.io.ome import is_ome_set, own_planes, times_of_series
 from csist.io.pictures import grey
 
 if TYPE_CHECKING:
@@ -111,25 +112,26 @@ def read_tiff(path: Path, options: ReadOptions, notes: list[str]) -> Content:
     """
     with _listening("tifffile") as heard:
         try:
-            data, header = _opened(path, options, notes)
+            data, header, times = _opened(path, options, notes)
         except InputError as error:
             _check_heard(heard, path)  # what was heard is the reason of what was found wrong
             said = str(error)
             raise InputError(said if path.name in said else f"cannot read {path}: {said}") from error
     _check_heard(heard, path)
     notes += [said[:200] for said in heard if "GDAL_NODATA" not in said]  # a text that is no number leaves nothing out
-    return Content(data, header)
+    return Content(data, header, times=times)
 
 
-def _opened(path: Path, options: ReadOptions, notes: list[str]) -> tuple[Any, Header]:
-    """The images of a file, and what it says of the instrument."""
+def _opened(path: Path, options: ReadOptions, notes: list[str]) -> tuple[Any, Header, FloatArray | None]:
+    """The images of a file, what it says of the instrument, and of their times."""
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
         apart = is_ome_set(tiff, path)
     # The planes that an OME set's other files hold are read with these files.
     with tifffile.TiffFile(path, is_ome=False if apart else None) as tiff:
-        return _stack(tiff, path, options, notes, apart), _header(tiff.pages[options.page or 0])
+        data, times = _stack(tiff, path, options, notes, apart)
+        return data, _header(tiff.pages[options.page or 0]), times
 
 
 def _check_heard(heard: list[str], path: Path) -> None:
@@ -143,14 +145,22 @@ def _check_heard(heard: list[str], path: Path) -> None:
             raise InputError(f"cannot read {path}: it is cut short or damaged ({said[:120]})")
 
 
-def _stack(tiff: TiffFile, path: Path, options: ReadOptions, notes: list[str], apart: bool) -> Any:
+def _stack(
+    tiff: TiffFile, path: Path, options: ReadOptions, notes: list[str], apart: bool
+) -> tuple[Any, FloatArray | None]:
     if options.page is not None:
         if options.page >= len(tiff.pages):
             raise InputError(f"{path} has {len(tiff.pages)} pages, numbered from 0: there is no page {options.page}")
-        return _images([tiff.pages[options.page]], path, options, notes)
+        return _images([tiff.pages[options.page]], path, options, notes), None
     if apart:
-        return _images(own_planes(tiff, path, options, notes), path, options, notes)
-    stacks = [_of_series(series, path, options, notes) for series in tiff.series if not series.keyframe.is_reduced]
+        pages, times = own_planes(tiff, path, options, notes)
+        return _images(pages, path, options, notes), times
+    stacks, times = [], None
+    for series in tiff.series:
+        if not series.keyframe.is_reduced:
+            data, places = _of_series(series, path, options, notes)
+            stacks.append(data)
+            times = times_of_series(tiff, series, places)
     if not stacks:
         raise InputError(f"{path} holds no image")
     shapes = {stack.shape[1:] for stack in stacks}
@@ -158,13 +168,15 @@ def _stack(tiff: TiffFile, path: Path, options: ReadOptions, notes: list[str], a
         sizes = ", ".join(map(str, sorted(shapes)))
         raise InputError(f"the pages of {path} differ in size, {sizes}: choose one with --page, or split the file")
     if len(stacks) == 1:
-        return stacks[0]
+        return stacks[0], times
     check_pixels((sum(map(len, stacks)), *stacks[0].shape[1:]), path, options)
-    return np.concatenate([stack[:] for stack in stacks])
+    return np.concatenate([stack[:] for stack in stacks]), None
 
 
-def _of_series(series: TiffPageSeries, path: Path, options: ReadOptions, notes: list[str]) -> Any:
-    """The images of a series, with the channel and plane asked for."""
+def _of_series(
+    series: TiffPageSeries, path: Path, options: ReadOptions, notes: list[str]
+) -> tuple[Any, list[dict[str, int]]]:
+    """The images of a series with the channel and plane asked for, and the place of each along the named axes."""
     axes, shape = series.axes, series.shape
     inner = len(series.keyframe.axes)
     outer = len(axes) - inner if axes.endswith(series.keyframe.axes) else None
@@ -175,9 +187,15 @@ def _of_series(series: TiffPageSeries, path: Path, options: ReadOptions, notes: 
         if not axes.endswith("YX"):
             raise InputError(f"its axes {axes} are not understood, save it as images (N, H, W)")
         chosen = _choose(series, outer, options, notes)
-        return _contiguous(series, path, options)[chosen]
+        return _contiguous(series, path, options)[chosen], _places(series, outer, chosen)
     chosen = _choose(series, outer, options, notes)
-    return _images([pages[index] for index in chosen], path, options, notes)
+    return _images([pages[index] for index in chosen], path, options, notes), _places(series, outer, chosen)
+
+
+def _places(series: TiffPageSeries, outer: int, chosen: list[int]) -> list[dict[str, int]]:
+    """Place along each axis before those of a page, of images by their numbers in file order."""
+    axes, shape = series.axes[:outer], series.shape[:outer]
+    return [dict(zip(axes, map(int, np.unravel_index(number, shape)), strict=True)) for number in chosen]
 
 
 def _contiguous(series: TiffPageSeries, path: Path, options: ReadOptions) -> NDArray[Any]:

@@ -139,7 +139,8 @@ def _whole_frames(
     options: dict[str, Any],
 ) -> SequenceResult:
     """`unmix_sequence` of frames larger than windows."""
-    from csist.sequences.whole import empty_shot, joint_options, shot_of, unmix_shots
+    from csist.sequences.shots import empty_shot, shot_of
+    from csist.sequences.whole import joint_options, unmix_shots
 
     settled = joint_options(sensor, prior, motion, options)
     notes: list[str] = []

@@ -187,10 +187,14 @@ def unmix_stream(
             shape = image.shape
             solve: Callable[..., SequenceResult] = solve_windows
             if not is_window(shape):
-                from csist.sequences.whole import joint_options, shot_or_empty, unmix_shots
+                from csist.sequences.shots import shot_or_empty
+                from csist.sequences.whole import joint_options, unmix_shots
 
                 settled = joint_options(sensor, prior, motion, {"noise_std": noise_std, **options})
-                solve, unmix_alone = partial(unmix_shots, options=settled), partial(shot_or_empty, options=settled)
+                solve, unmix_alone = (
+                    partial(unmix_shots, options=settled),
+                    partial(shot_or_empty, options=settled.frame),
+                )
             sliding = Sliding(solve, window, window if step is None else step)
         if image.shape != shape:
             raise InputError(f"frame {number} is {image.shape} px, those before it {shape}: cut them to one size")

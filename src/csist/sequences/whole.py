@@ -1,67 +1,41 @@
 """The joint posterior of the groups of whole frames.
 
 Every frame is unmixed alone first. Its groups are linked over the frames; a window follows each of them, with the light
-of all others subtracted, and the group is solved in all frames together. A group that does not move as the motion says,
-that is larger than a window or that point targets do not explain keeps the targets of its single frames.
+of all others subtracted, and the group is solved in all frames together. A group that point targets do not explain, an
+extended source, a streak or clutter, gets one track of its middle. One that does not move as the motion says or that is
+larger than a window keeps the targets of its single frames.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from csist._types import FloatArray, IntArray
+from csist._types import BoolArray, FloatArray
 from csist.frames.options import FrameOptions
-from csist.frames.result import WIDE, FrameResult, add_light
-from csist.frames.solve import solve_frame
+from csist.methods.continuous.sequence.model import MotionLaw
 from csist.methods.continuous.sequence.modes import Cut
 from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
-from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma, spread_px
+from csist.physics.psf import PSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
+from csist.sequences.chains import MOST_HALF, Chain, Course, Cutout, chains_of, course_of, cut_out
 from csist.sequences.lines import line_track
 from csist.sequences.motion import motion_law
 from csist.sequences.report import summarise_paths
 from csist.sequences.result import JointGroup, SequenceResult, Track
+from csist.sequences.shots import Shot, common_psf
 from csist.targets import Flag, Targets
 from csist.tracks.link import LEAST_LENGTH, Linker
 from csist.tracks.middles import group_middles
 from csist.trajectories import MotionPrior
-from csist.windows import WINDOW_SIDE_PX
 
-REACH_SPREADS = 3.0
-"""Pixels on each side of a group's targets in a window, in spreads of the PSF."""
-LEAST_HALF, MOST_HALF = 4, (WINDOW_SIDE_PX - 1) // 2
-OFF_PATH_PX = 0.5
-"""Root mean square distance of a group from its fitted path, beyond which it does not move as the motion says."""
 SPEED_ROOM = 1.25
 """The prior's largest speed of a group, in units of the speed with which it is seen to move."""
-BEFORE = 3
-"""Frames before the first and after the last in which a group was seen, in which its light is looked for."""
-
-
-class Shot(NamedTuple):
-    """What is kept of one frame.
-
-    Args:
-        data: (H, W) in counts, background subtracted, 0 where masked.
-        weight: (H, W) inverse variances, 0 where masked.
-        targets: of the frame alone.
-        psf: that they were fitted with.
-        psf_error: its error as a share of the light in a window's brightest pixel.
-        flagged: numbers of the groups that point targets do not explain.
-    """
-
-    data: FloatArray
-    weight: FloatArray
-    targets: Targets
-    psf: PSF
-    psf_error: float
-    flagged: frozenset[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,42 +55,18 @@ class JointOptions:
     motion_std_px: float = 0.05
 
 
-class Chain(NamedTuple):
-    """A group in some frames.
+class Sorted(NamedTuple):
+    """The groups of some frames by the way in which they are reported.
 
     Args:
-        frame: (n,) numbers of the frames.
-        middle: (n, 2) x, y of its light.
-        extent_px: largest distance of one of its targets from the middle.
-        group: (n,) its number in each of them.
+        joint: those with a joint posterior.
+        wide: those that point targets do not explain.
+        alone: number of the others.
     """
 
-    frame: IntArray
-    middle: FloatArray
-    extent_px: float
-    group: IntArray
-
-    def part(self, frames: int) -> slice:
-        """Frames of a sequence of so many in which the group may be."""
-        return slice(max(int(self.frame[0]) - BEFORE, 0), min(int(self.frame[-1]) + 1 + BEFORE, frames))
-
-
-def shot_of(image: FloatArray, options: FrameOptions, error: FloatArray | None = None) -> Shot:
-    """Unmix a frame (H, W) in counts alone.
-
-    Raises:
-        InputError: if the frame cannot be used.
-    """
-    return shot_of_result(solve_frame(image, options, error=error))
-
-
-def shot_of_result(result: FrameResult) -> Shot:
-    """What is kept of a frame that was unmixed alone."""
-    usable = ~(result.mask | result.saturated)
-    data = np.where(usable, result.image - result.background, 0.0)
-    weight = np.where(usable, 1.0 / np.maximum(result.noise, 1e-12) ** 2, 0.0)
-    flagged = frozenset(group.number for group in result.groups if group.flags & Flag.POOR_FIT or group.sources)
-    return Shot(data, weight, result.targets, result.psf, result.psf_error, flagged)
+    joint: list[tuple[Chain, SequenceResult]]
+    wide: list[Chain]
+    alone: int
 
 
 def joint_options(
@@ -148,17 +98,6 @@ def joint_options(
     )
 
 
-def shot_or_empty(image: FloatArray, options: JointOptions) -> Shot:
-    """`shot_of`; of a frame (H, W) of nothing but NaN, one without targets."""
-    return empty_shot(image.shape) if np.isnan(image).all() else shot_of(image, options.frame)
-
-
-def empty_shot(shape: tuple[int, ...]) -> Shot:
-    """A frame (H, W) without any value."""
-    nothing = np.zeros(shape)
-    return Shot(nothing, nothing, Targets.empty(), GaussianPSF(1.0), 0.0, frozenset())
-
-
 def unmix_shots(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> SequenceResult:
     """Solve the groups of some frames together.
 
@@ -167,210 +106,189 @@ def unmix_shots(shots: Sequence[Shot], times: FloatArray, options: JointOptions)
         times: (T,) increasing.
         options: how they are solved.
     """
-    psf = common_psf(shots)
-    chains = list(_chains(shots))
-    joined: list[list[Targets]] = [[] for _ in shots]
+    found = _sort(shots, times, options)
+    chains = [chain for chain, _ in found.joint]
+    frames, tracks, groups = _joint_frames(shots, found.joint)
+    rest = [shot.targets[kept] for shot, kept in zip(shots, _kept(shots, [*chains, *found.wide]), strict=True)]
+    wide = _wide_frames(shots, found.wide, len(tracks))
+    linked = _linked(rest, len(tracks) + len(found.wide))
+    single = [Targets.concatenate(parts) for parts in zip(wide, linked, strict=True)]
+    numbers = np.unique(np.concatenate([targets.track for targets in single]))
+    tracks += [line_track(int(number), single, times) for number in numbers[numbers >= 0]]
+    for t, targets in enumerate(single):
+        group = np.where(targets.group >= 0, targets.group + len(groups), -1)
+        frames[t] = Targets.concatenate([frames[t], targets.replace(group=group)])
+    probability = np.ones(1)
+    for group in groups:
+        probability = np.convolve(probability, group.count_probability)
+    return SequenceResult(frames, tracks, probability, notes=_notes(found), groups=groups)
+
+
+def _notes(found: Sorted) -> list[str]:
+    """What is said of groups without a joint posterior."""
+    total, notes = len(found.joint) + len(found.wide) + found.alone, []
+    if found.wide:
+        notes.append(f"{len(found.wide)} of {total} groups are no point targets: each has one track of its middle")
+    if found.alone:
+        notes.append(
+            f"{found.alone} of {total} groups keep the targets of single frames: they are larger than a window or move "
+            "otherwise"
+        )
+    return notes
+
+
+def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> Sorted:
+    """Follow the groups of the frames, and solve those that can be."""
+    found, psf = Sorted([], [], 0), common_psf(shots)
+    for chain in chains_of(shots):
+        solved = None if chain.is_wide else _solve_chain(shots, times, chain, psf, options)
+        if chain.is_wide or (solved is not None and Flag.POOR_FIT in solved.flags):
+            found.wide.append(chain)
+        elif solved is not None:
+            found.joint.append((chain, solved))
+        else:
+            found = found._replace(alone=found.alone + 1)
+    return found
+
+
+def _kept(shots: Sequence[Shot], chains: Sequence[Chain]) -> list[BoolArray]:
+    """Which targets of each frame belong to none of some groups."""
+    kept = [np.ones(len(shot.targets), np.bool_) for shot in shots]
+    for chain in chains:
+        for t, number in zip(chain.frame, chain.group, strict=True):
+            kept[t] &= shots[t].targets.group != number
+    return kept
+
+
+def _joint_frames(
+    shots: Sequence[Shot], joint: Sequence[tuple[Chain, SequenceResult]]
+) -> tuple[list[Targets], list[Track], list[JointGroup]]:
+    """Targets of each frame, tracks and groups from the joint posteriors, numbered one after the other."""
+    parts: list[list[Targets]] = [[Targets.empty()] for _ in shots]
     tracks: list[Track] = []
     groups: list[JointGroup] = []
-    alone = [np.ones(len(shot.targets), np.bool_) for shot in shots]
-    probability = np.ones(1)
-    kept_alone = 0
-    for chain in chains:
-        solved = _solve_chain(shots, times, (chain, psf), options)
-        if solved is None:
-            kept_alone += 1
-            continue
-        first = chain.part(len(shots)).start
-        for frame, group in zip(chain.frame, chain.group, strict=True):
-            alone[frame] &= shots[frame].targets.group != group
-        for t, targets in enumerate(solved.frames):
-            number = np.full(len(targets), len(groups))
-            joined[first + t].append(targets.replace(track=targets.track + len(tracks), group=number))
-        own = [replace(track, id=track.id + len(tracks), first=first + track.first, last=first + track.last)
-               for track in solved.tracks]  # fmt: skip
+    for number, (chain, solved) in enumerate(joint):
+        for t, targets in enumerate(solved.frames, chain.part(len(shots)).start):
+            group = np.full(len(targets), number)
+            parts[t].append(targets.replace(track=targets.track + len(tracks), group=group))
+        tracks += [replace(track, id=track.id + len(tracks)) for track in solved.tracks]
+        first, last = int(chain.frame[0]), int(chain.frame[-1])
         groups.append(
-            JointGroup(
-                len(groups),
-                int(chain.frame[0]),
-                int(chain.frame[-1]),
-                solved.count_probability,
-                solved.flags,
-                solved.diagnostics,
-            )
-        )
-        tracks += own
-        probability = np.convolve(probability, solved.count_probability)
-    rest = [shot.targets[kept] for shot, kept in zip(shots, alone, strict=True)]
-    linked, lines = _linked_alone(rest, times, len(tracks), len(groups))
-    frames = [
-        Targets.concatenate([*parts, own]) if parts else own for parts, own in zip(joined, linked, strict=True)
-    ]  # fmt: skip
-    notes = []
-    if kept_alone:
-        notes.append(
-            f"{kept_alone} of {len(chains)} groups keep the targets of single frames: they are larger than a window, "
-            "no point targets, or move otherwise"
-        )
-    return SequenceResult(frames, tracks + lines, probability, notes=notes, groups=groups)
+            JointGroup(number, first, last, solved.count_probability, solved.flags, solved.diagnostics)
+        )  # fmt: skip
+    return [Targets.concatenate(each) for each in parts], tracks, groups
 
 
-def common_psf(shots: Sequence[Shot]) -> PSF:
-    """The PSF of some frames: that of the first where all have the same, else the Gaussian of the median width."""
-    shots = [shot for shot in shots if shot.weight.any()] or shots
-    first = shots[0].psf
-    if all(shot.psf == first for shot in shots):
-        return first
-    return GaussianPSF(float(np.median([equivalent_sigma(shot.psf) for shot in shots])))
+def _wide_frames(shots: Sequence[Shot], chains: Sequence[Chain], started: int) -> list[Targets]:
+    """One target a frame for each group that point targets do not explain: its middle, with the flags of its targets.
 
-
-def _chains(shots: Sequence[Shot]) -> Iterator[Chain]:
-    """Groups that are seen in at least `LEAST_LENGTH` of the frames, or in both of two."""
-    linker = Linker()
-    seen: dict[int, list[tuple[int, int, float, float, float]]] = {}
-    for t, shot in enumerate(shots):
-        middles = group_middles(shot.targets)
-        found = linker.update(t, middles)
-        for track, number, x, y in zip(found.tolist(), middles.group.tolist(), middles.x, middles.y, strict=True):
-            own = shot.targets[shot.targets.group == number]
-            extent = float(np.hypot(own.x - x, own.y - y).max())
-            seen.setdefault(track, []).append((t, number, float(x), float(y), extent))
-    for links in seen.values():
-        if len(links) >= min(LEAST_LENGTH, max(len(shots), 2)):
-            frames, groups, *places, extents = (np.array(each) for each in zip(*links, strict=True))
-            yield Chain(frames, np.stack(places, axis=1), float(np.quantile(extents, 0.9)), groups)
+    Args:
+        shots: the frames.
+        chains: the groups.
+        started: number of the first one's track.
+    """
+    parts: list[list[Targets]] = [[Targets.empty()] for _ in shots]
+    for number, chain in enumerate(chains, started):
+        for t, targets in zip(chain.frame.tolist(), chain.targets(shots), strict=True):
+            flags = int(np.bitwise_or.reduce(targets.flags))
+            parts[t].append(group_middles(targets).replace(track=[number], flags=[flags]))
+    return [Targets.concatenate(each) for each in parts]
 
 
 def _solve_chain(
-    shots: Sequence[Shot], times: FloatArray, known: tuple[Chain, PSF], options: JointOptions
+    shots: Sequence[Shot], times: FloatArray, chain: Chain, psf: PSF, options: JointOptions
 ) -> SequenceResult | None:
-    """The joint posterior of one group in the frames from its first to its last; None where it cannot be solved so."""
-    chain, psf = known
-    poor = [number in shots[t].flagged for t, number in zip(chain.frame, chain.group, strict=True)]
-    half = max(LEAST_HALF, math.ceil(chain.extent_px + REACH_SPREADS * spread_px(psf) + 0.5))
-    if 2 * sum(poor) > len(poor) or half > MOST_HALF:
+    """The joint posterior of one group in the frames in which it may be; None where there is none.
+
+    Its tracks count the frames of the whole sequence.
+    """
+    part, half = chain.part(len(shots)), chain.half_px(psf)
+    shots, times = shots[part], times[part]
+    here = chain._replace(frame=chain.frame - part.start)
+    course = None if half > MOST_HALF else course_of(here, times - times[0], options.motion)
+    if course is None:
         return None
-    part = chain.part(len(shots))
-    used, own = shots[part], times[part]
-    since = own - own[0]
-    chain = chain._replace(frame=chain.frame - part.start)
-    place, speed = _path_of(chain, since, options.motion)
-    if place is None:
+    cutout = cut_out(shots, here, course.place, half, psf)
+    if (cutout.weight > 0.0).any(axis=(1, 2)).sum() < 2:
         return None
-    side = 2 * half + 1
-    shape = shots[0].data.shape
-    corner = np.rint(place[:, ::-1]).astype(np.int64) - half
-    data, weight = _windows(used, corner, (side, chain, psf))
-    if not (weight.sum(axis=(1, 2)) > 0.0).sum() > 1:
+    law, start = _law(cutout, course, times - times[0], psf, options)
+    sensor = _sensor(cutout, course, psf)
+    cut = _cut(cutout, course, law)
+    found = PathSolver(sensor, start, law, PATH_EFFORTS[options.frame.mode]).solve(cutout.data, cutout.weight, cut)
+    if not found.targets:
         return None
-    noise = float(np.sqrt(1.0 / np.median(weight[weight > 0.0])))
+    solved = summarise_paths(found, law, times, cutout.weight, (False, False), [])
+    seen = max(float(np.nan_to_num(targets.score, nan=1.0).max()) for targets in here.targets(shots))
+    return _in_frame(solved, cutout.corner[0], shots[0].data.shape, seen, part.start)
+
+
+def _sensor(cutout: Cutout, course: Course, psf: PSF) -> Sensor:
+    """The sensor of the windows: the PSF is that at the group's first place."""
+    x, y = course.place[0].tolist()
+    return Sensor(psf.at(x, y), shape=(cutout.data.shape[1], cutout.data.shape[2]))
+
+
+def _law(
+    cutout: Cutout, course: Course, since: FloatArray, psf: PSF, options: JointOptions
+) -> tuple[MotionLaw, ScenePrior]:
+    """The law of a group's paths, with room for the speed that is seen, and the prior of its first frame."""
+    noise = float(np.sqrt(1.0 / np.median(cutout.weight[cutout.weight > 0.0])))
     start = options.frame.prior or options.prior.start
     if start.single_pixel:
         start = ScenePrior.flat()
-    law = replace(
-        options.prior, start=start, group_speed_px=max(options.prior.group_speed_px, SPEED_ROOM * speed + 0.02)
-    )
-    sensor = Sensor(psf.at(float(place[0, 0]), float(place[0, 1])), shape=(side, side))
-    together = noise / math.sqrt(len(used)) if start.intensity_range is None else noise
-    paths = motion_law(since, options.motion, law, sensor, together, options.motion_std_px)
-    moved = corner - corner[0]
-    steady = paths.basis.astype(np.float64)[paths.normal == 0.0]
-    path = np.zeros((len(paths.basis), 2))
-    path[paths.normal == 0.0] = np.linalg.lstsq(steady.T, place - corner[0][::-1], rcond=None)[0]
-    found = PathSolver(sensor, start, paths, PATH_EFFORTS[options.frame.mode]).solve(data, weight, Cut(moved, path))
-    if not found.targets:
-        return None
-    solved = summarise_paths(found, paths, own, weight, (False, False), [])
-    if Flag.POOR_FIT in solved.flags:
-        return None
-    dx, dy = float(corner[0, 1]), float(corner[0, 0])
-    seen = max(
-        float(np.nan_to_num(used[t].targets.score[used[t].targets.group == number], nan=1.0).max())
-        for t, number in zip(chain.frame, chain.group, strict=True)
-    )
-    frames = [_inside(each.shifted(dx, dy), shape, seen) for each in solved.frames]
+    speed = max(options.prior.group_speed_px, SPEED_ROOM * course.speed + 0.02)
+    prior = replace(options.prior, start=start, group_speed_px=speed)
+    # A target that no single frame shows can be bright enough in all of them together.
+    together = noise / math.sqrt(len(since)) if start.intensity_range is None else noise
+    sensor = _sensor(cutout, course, psf)
+    return motion_law(since, options.motion, prior, sensor, together, options.motion_std_px), start
+
+
+def _cut(cutout: Cutout, course: Course, law: MotionLaw) -> Cut:
+    """How the windows move with the group."""
+    steady = law.normal == 0.0
+    path = np.zeros((len(law.basis), 2))
+    place = course.place - cutout.corner[0][::-1]
+    path[steady] = np.linalg.lstsq(law.basis[steady].astype(np.float64).T, place, rcond=None)[0]
+    return Cut(cutout.corner - cutout.corner[0], path)
+
+
+def _in_frame(
+    solved: SequenceResult, corner: FloatArray, shape: tuple[int, ...], seen: float, first: int
+) -> SequenceResult:
+    """The joint posterior of a window in coordinates of the frame; targets outside it are left out.
+
+    Args:
+        solved: the result.
+        corner: (2,) row and column of the window's first pixel in its first frame.
+        shape: (H, W) of the frame.
+        seen: score of the group's detection, by which all probabilities are multiplied.
+        first: number of the window's first frame.
+    """
+    dy, dx = (float(each) for each in corner)
+    frames = []
+    for targets in solved.frames:
+        moved = targets.shifted(dx, dy)
+        inside = (moved.x >= -0.5) & (moved.x <= shape[1] - 0.5) & (moved.y >= -0.5) & (moved.y <= shape[0] - 0.5)
+        frames.append(moved.replace(score=moved.score * seen)[inside])
     tracks = [
-        replace(track.shifted(dx, dy), existence_probability=track.existence_probability * seen)
+        replace(
+            track.shifted(dx, dy),
+            first=first + track.first,
+            last=first + track.last,
+            existence_probability=track.existence_probability * seen,
+        )
         for track in solved.tracks
     ]
     return replace(solved, frames=frames, tracks=tracks)
 
 
-def _inside(targets: Targets, shape: tuple[int, ...], score: float) -> Targets:
-    """The targets inside a frame, with their scores times that of their group's detection."""
-    kept = (np.abs(targets.x - 0.5 * (shape[1] - 1)) <= 0.5 * shape[1]) & (
-        np.abs(targets.y - 0.5 * (shape[0] - 1)) <= 0.5 * shape[0]
-    )
-    return targets.replace(score=targets.score * score)[kept]
-
-
-def _path_of(chain: Chain, since: FloatArray, motion: str) -> tuple[FloatArray | None, float]:
-    """Place (T, 2) of a group's middle in every frame, and its speed; None where it does not follow the motion.
+def _linked(frames: Sequence[Targets], started: int) -> list[Targets]:
+    """Targets of single frames with the numbers of their tracks; -1 for targets seen too rarely.
 
     Args:
-        chain: the group.
-        since: (T,) times of the frames in which it may be.
-        motion: one of `csist.sequences.motion.MOTIONS`.
-    """
-    seen = chain.frame
-    degree = min(1 if motion == "linear" else 2, len(seen) - 2)
-    powers = since[:, None] ** np.arange(degree + 1)
-    fitted = np.linalg.lstsq(powers[seen], chain.middle, rcond=None)[0]
-    rest = chain.middle - powers[seen] @ fitted
-    near = np.hypot(*rest.T) <= 3.0 * max(float(np.median(np.hypot(*rest.T))), 0.1)
-    if near.sum() > degree + 1:
-        fitted = np.linalg.lstsq(powers[seen[near]], chain.middle[near], rcond=None)[0]
-        rest = chain.middle[near] - powers[seen[near]] @ fitted
-    if float(np.sqrt((rest**2).sum(axis=1).mean())) > OFF_PATH_PX * math.sqrt(2.0):
-        return None, 0.0
-    speed = np.hypot(*(np.diff(powers @ fitted, axis=0) / np.diff(since)[:, None]).T)
-    return powers @ fitted, float(speed.max())
-
-
-def _windows(shots: Sequence[Shot], corner: IntArray, known: tuple[int, Chain, PSF]) -> tuple[FloatArray, FloatArray]:
-    """Windows (T, side, side) that follow a group, without the light of the other groups, and their weights.
-
-    Args:
-        shots: the frames in which the group may be.
-        corner: (T, 2) row and column of each window's first pixel.
-        known: side of the windows, the group, and the PSF.
-    """
-    side, chain, psf = known
-    numbers = dict(zip(chain.frame.tolist(), chain.group.tolist(), strict=True))
-    data, weight = np.zeros((len(shots), side, side)), np.zeros((len(shots), side, side))
-    reach = side + math.ceil(psf.reach_px)
-    for t, (shot, (top, left)) in enumerate(zip(shots, corner.tolist(), strict=True)):
-        rows, columns = shot.data.shape
-        inside = (
-            slice(max(top, 0), max(min(top + side, rows), 0)),
-            slice(max(left, 0), max(min(left + side, columns), 0)),
-        )
-        if inside[0].start >= inside[0].stop or inside[1].start >= inside[1].stop:
-            continue
-        own = slice(inside[0].start - top, inside[0].stop - top), slice(inside[1].start - left, inside[1].stop - left)
-        data[t][own], weight[t][own] = shot.data[inside], shot.weight[inside]
-        others = shot.targets[(shot.targets.group != numbers.get(t, -2)) & (shot.targets.flags & WIDE == 0)]
-        near = np.maximum(np.abs(others.x - left - side / 2), np.abs(others.y - top - side / 2)) < reach
-        if near.any() and t in numbers:
-            light = np.zeros((side, side))
-            add_light(light, others[near].shifted(-left, -top), psf)
-            data[t] -= np.where(weight[t] > 0.0, light, 0.0)
-        if shot.psf_error > 0.0:
-            wrong = shot.psf_error * max(float(data[t].max()), 0.0)
-            seen = np.maximum(data[t], 0.0) / max(float(data[t].max()), 1e-12)
-            weight[t] = np.where(weight[t] > 0.0, 1.0 / (1.0 / np.maximum(weight[t], 1e-30) + wrong**2 * seen), 0.0)
-    return data, weight
-
-
-def _linked_alone(
-    frames: Sequence[Targets], times: FloatArray, started: int, groups: int
-) -> tuple[list[Targets], list[Track]]:
-    """Targets of single frames with the numbers of their tracks, and these tracks; -1 for targets seen too rarely.
-
-    Args:
-        frames: targets that are in no joint posterior.
-        times: (T,) of the frames.
+        frames: targets of each frame.
         started: number of the first track.
-        groups: number that their groups get at least.
     """
     linker = Linker()
     numbers = [linker.update(t, targets) for t, targets in enumerate(frames)]
@@ -378,8 +296,4 @@ def _linked_alone(
     kept = np.flatnonzero(length >= min(LEAST_LENGTH, len(frames)))
     new = np.full(linker.started, -1)
     new[kept] = started + np.arange(len(kept))
-    linked = [
-        targets.replace(track=new[number], group=np.where(targets.group >= 0, targets.group + groups, -1))
-        for targets, number in zip(frames, numbers, strict=True)
-    ]
-    return linked, [line_track(int(new[track]), linked, times) for track in kept]
+    return [targets.replace(track=new[number]) for targets, number in zip(frames, numbers, strict=True)]

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, above_score, empty_text, image_name, in_file
-from csist.cli.unmix.files import OpenFile, check_frames, further_columns
+from csist.cli.unmix.files import OpenFile, asked_times, check_frames, further_columns
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame, with_places
 from csist.cli.unmix.measured import Measured, measured_windows
 from csist.cli.unmix.places import WindowPlaces
@@ -115,8 +115,8 @@ class _Part:
 
 
 Step = tuple[tuple[int, _Part | None], Any]
-"""((index of the file, part of it), value): the values of a file are its shape, notes and what gives further columns,
-then its tasks; any of them may be an exception instead."""
+"""((index of the file, part of it), value): the values of a file are its shape, notes, what gives further columns and
+times, then its tasks; any of them may be an exception instead."""
 
 
 def open_on_cluster(
@@ -128,16 +128,17 @@ def open_on_cluster(
         ClusterError: if the scheduler is gone.
     """
     for _, steps in groupby(submit_ahead(client, _steps(files, settings)), key=lambda step: step[0][0]):
-        yield partial(_opened, steps, settings.min_score)
+        yield partial(_opened, steps, settings)
 
 
-def _opened(steps: Iterator[Step], least_score: float | None) -> OpenFile:
+def _opened(steps: Iterator[Step], settings: Settings) -> OpenFile:
     """Open a file from its steps: its description and then its parts, raising an exception in place of either."""
     _, description = next(steps)
     if isinstance(description, Exception):
         raise description
-    shape, notes, further = description
-    return OpenFile(shape, notes, (above_score(block, least_score) for block in _blocks(steps)), further)
+    shape, notes, further, times = description
+    blocks = (above_score(block, settings.min_score) for block in _blocks(steps))
+    return OpenFile(shape, notes, blocks, further, None, times, settings.reading.frames[0])
 
 
 def _blocks(steps: Iterator[Step]) -> Iterator[Block]:
@@ -151,6 +152,7 @@ def _blocks(steps: Iterator[Step]) -> Iterator[Block]:
 def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[Step]:
     """Yield the steps of all files, in order; errors are yielded as well, so that later files continue."""
     from csist.io import image_kind, read_image
+    from csist.io.sequences import sequence_of_stack
     from csist.windows import is_window
 
     if settings.weights is not None:
@@ -165,7 +167,8 @@ def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[St
                 )
             stack = read_image(path, name, settings.reading)
             notes = [*stack.notes, *settings.instrument.notes(stack)]
-            yield (file, None), (stack.shape, notes, further_columns(stack, settings))
+            known = further_columns(stack, settings), asked_times(sequence_of_stack(stack), settings)
+            yield (file, None), (stack.shape, notes, *known)
             if is_window(stack.shape):
                 yield from _window_steps(file, stack, settings, run, notes)
             else:

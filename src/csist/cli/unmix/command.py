@@ -44,6 +44,7 @@ from csist.cli.options import (
     SaturationOption,
     SensorOption,
     SkyOption,
+    TimesOption,
     VideoOption,
     WeightOption,
     WeightsOption,
@@ -163,6 +164,7 @@ def unmix(
     read_noise: ReadNoiseOption = None,
     saturation: SaturationOption = None,
     min_score: MinScoreOption = None,
+    times: TimesOption = False,
     pixel_scale: PixelScaleOption = None,
     sky: SkyOption = False,
     electrons: ElectronsOption = False,
@@ -213,7 +215,7 @@ def unmix(
             joint=joint,
             joint_step=joint_step,
             quantities=Quantities(
-                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point
+                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point, times
             ),
             reading=make_reading(
                 hdu=hdu,

@@ -34,6 +34,26 @@ class OpenFile:
     """Further columns of the targets of an image; None where none are asked for."""
     rate: float | None = None
     """Frames per second, where the file states it."""
+    times: Sequence[float] = ()
+    """Times in s of the images that are read, where they are asked for; more may be added while blocks are read."""
+    origin: int = 0
+    """Number in the file of the first image that is read."""
+
+    def columns(self, number: int, targets: Targets) -> dict[str, FloatArray] | None:
+        """The further columns of the targets of an image; None where none are asked for.
+
+        Args:
+            number: of the image in the file.
+            targets: of it, in the coordinates of the file.
+        """
+        import numpy as np
+
+        from csist.io.quantities import TIME_COLUMN
+
+        known = {} if self.further is None else self.further(targets)
+        if self.times:
+            known = {TIME_COLUMN: np.full(len(targets), self.times[number - self.origin]), **known}
+        return known or None
 
 
 def further_columns(
@@ -57,6 +77,20 @@ def further_columns(
     return find
 
 
+def asked_times(sequence: FrameSequence, settings: Settings) -> Sequence[float]:
+    """Times of the images of a file, if they are asked for; more may be added while it is read.
+
+    Raises:
+        InputError: if the file states none.
+    """
+    from csist.io.times import check_timed
+
+    if not settings.quantities.times:
+        return ()
+    check_timed(sequence.interval_s, len(sequence), str(sequence.path))
+    return sequence.times
+
+
 def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
     """Open a file of images, or a folder or video as a sequence, to be unmixed in this process.
 
@@ -75,11 +109,13 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
         stack.notes.extend(settings.instrument.notes(stack))
         blocks = _placed(_solve_sequence(stack, settings), settings)
-        return OpenFile(stack.shape, stack.notes, blocks, further_columns(stack, settings), stack.rate)
+        further, times = further_columns(stack, settings), asked_times(stack, settings)
+        return OpenFile(stack.shape, stack.notes, blocks, further, stack.rate, times, settings.reading.frames[0])
     sequence = sequence_of_stack(stack)
     sequence.notes.extend(settings.instrument.notes(stack))
     blocks = _placed(_solve_stack(stack, sequence, settings), settings)
-    return OpenFile(stack.shape, sequence.notes, blocks, further_columns(stack, settings))
+    further, times = further_columns(stack, settings), asked_times(sequence, settings)
+    return OpenFile(stack.shape, sequence.notes, blocks, further, None, times, settings.reading.frames[0])
 
 
 def _placed(blocks: Iterator[Block], settings: Settings) -> Iterator[Block]:
@@ -128,7 +164,7 @@ def _solve_stack(stack: ImageStack, sequence: FrameSequence, settings: Settings)
 
     if is_window(stack.shape) and settings.joint is not None:
         _check_step(sequence, settings)
-        yield from joint_windows(stack, settings, sequence.notes)
+        yield from joint_windows(stack, sequence, settings)
         return
     if is_window(stack.shape):
         yield from solve_windows(stack, settings, sequence.notes)

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from csist.trajectories import MotionPrior
 
 
-def joint_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> Iterator[Block]:
-    """The windows of a file, run by run; in a store, a run does not go beyond its trajectory."""
-    frames, recipe, _ = settle_windows(stack, settings, notes)
+def joint_windows(stack: ImageStack, sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
+    """The windows of a file, run by run; in a store, a run does not go beyond its trajectory.
+
+    Args:
+        stack: the file.
+        sequence: the same, with the times of its images; its notes get what the user should know.
+        settings: of the command.
+    """
+    frames, recipe, _ = settle_windows(stack, settings, sequence.notes)
     motion, edges = _trajectories(stack)
     prior = settings.prior or motion
     truths = store_truths(stack)
@@ -36,7 +42,10 @@ def joint_windows(stack: ImageStack, settings: Settings, notes: list[str]) -> It
     started = 0
     known = measured_windows(stack, settings, recipe["sensor"], recipe["noise_std"])
     for first, last in runs:
-        found = _unmix(frames[first:last], recipe["sensor"], prior, recipe["noise_std"], settings, notes)
+        times = sequence.in_intervals(first, last - first)
+        found = _unmix(
+            frames[first:last], recipe["sensor"], prior, recipe["noise_std"], settings, sequence.notes, times=times
+        )
         block = _block(found, frames[first:last], (first, started), recipe["sensor"], stack.name, truths)
         yield block if first else replace(block, measured=known)
         started += len(found.tracks)
@@ -61,27 +70,11 @@ def joint_sequence(sequence: FrameSequence, settings: Settings, notes: list[str]
             sensor, noise = recipe["sensor"], recipe["noise_std"]
         if sensor is None:
             raise InputError(f"{sequence.path}: its first {len(run)} frames contain only NaN: leave them out")
-        times = _times_of(sequence, first, len(run), notes)
+        times = sequence.in_intervals(first, len(run))
         found = _unmix(values, sensor, settings.prior, noise, settings, notes, times=times)
         block = _block(found, values, (first, started), sensor, sequence.name, None)
         yield block if first else replace(block, measured=measured_windows(sequence, settings, sensor, noise))
         first, started = first + len(run), started + len(found.tracks)
-
-
-def _times_of(sequence: FrameSequence, first: int, number: int, notes: list[str]) -> FloatArray | None:
-    """Times of a run of frames in frame intervals, where the file has usable ones; None for equal intervals."""
-    import numpy as np
-
-    times = np.array(sequence.times[first : first + number])
-    if len(times) < number or number < 2:
-        return None
-    steps = np.diff(times)
-    if not (steps > 0.0).all():  # NaN as well
-        notes.append(
-            f"the times of frames {first} to {first + number - 1} do not increase: equal intervals are assumed"
-        )
-        return None
-    return np.asarray(first + (times - times[0]) / np.median(steps))
 
 
 def _trajectories(stack: ImageStack) -> tuple[MotionPrior | None, list[tuple[int, int]]]:
@@ -110,7 +103,7 @@ def _unmix(
     settings: Settings,
     notes: list[str],
     *,
-    times: FloatArray | None = None,
+    times: FloatArray,
 ) -> SequenceResult:
     """One run of frames; one without any value has no targets."""
     import numpy as np

@@ -32,8 +32,9 @@ def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]
     """Unmix the frames of a sequence; no more than a window of them is in memory."""
     import numpy as np
 
+    from csist.sequences.shots import empty_shot, shot_of_result
     from csist.sequences.stream import Sliding
-    from csist.sequences.whole import JointOptions, empty_shot, shot_of_result, unmix_shots
+    from csist.sequences.whole import JointOptions, unmix_shots
     from csist.trajectories import MotionPrior
 
     options, psf = settle_frames(sequence, settings)
@@ -43,7 +44,6 @@ def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]
     sliding: Sliding[Any] = Sliding(solve, window, step)
     waiting: list[Waiting] = []
     results: list[FrameResult] = []
-    last = -np.inf
     for index, (name, frame) in enumerate(frames_of(sequence, settings.temporal)):
         results.clear()
         if np.isnan(frame).all():
@@ -52,24 +52,13 @@ def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]
         known = solved.psf or (psf if index == 0 else None)
         waiting.append(Waiting(name, frame, replace(solved, psf=known)))
         shot = shot_of_result(results[0]) if results else empty_shot(frame.shape)
-        last = _time(sequence, index, last)
-        part = sliding.add(shot, last)
+        part = sliding.add(shot, float(sequence.in_intervals(index)[0]))
         if part is not None:
             yield from _blocks(part, waiting, sequence)
             waiting = []
     rest = sliding.finish()
     if rest is not None:
         yield from _blocks(rest, waiting, sequence)
-
-
-def _time(sequence: FrameSequence, index: int, last: float) -> float:
-    """Time of a frame in frame intervals, where the file has usable ones; else one interval after the one before."""
-    if sequence.rate and index < len(sequence.times):
-        time = (sequence.times[index] - sequence.times[0]) * sequence.rate
-        if time > last:  # not where it is NaN
-            return float(time)
-        sequence.notes.append(f"the time of frame {index} does not increase: one frame interval is assumed")
-    return 0.0 if index == 0 else last + 1.0
 
 
 def _blocks(part: Part, waiting: list[Waiting], sequence: FrameSequence) -> Iterator[Block]:

@@ -88,7 +88,7 @@ def unmix_files(
                 image = _image_name(path, name, block.name, len(files) > 1)
                 table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
                 for index, targets in enumerate(block.targets):
-                    table.append(image, block.start + index, targets, opened.further and opened.further(targets))
+                    table.append(image, block.start + index, targets, opened.columns(block.start + index, targets))
                 tally.add(block, image, name, is_window(shape))
             # The pictures of a frame share its model, which is drawn for the first of them.
             shown = replace(block, view=lru_cache(maxsize=1)(block.view))

@@ -1,0 +1,180 @@
+"""Groups of whole frames, followed from frame to frame, and the windows that go with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from csist._types import FloatArray, IntArray
+from csist.frames.result import WIDE, add_light
+from csist.physics.psf import PSF, spread_px
+from csist.sequences.shots import Shot
+from csist.targets import Targets
+from csist.tracks.link import LEAST_LENGTH, Linker
+from csist.tracks.middles import group_middles
+from csist.windows import WINDOW_SIDE_PX
+
+REACH_SPREADS = 3.0
+"""Pixels on each side of a group's targets in a window, in spreads of the PSF."""
+LEAST_HALF, MOST_HALF = 4, (WINDOW_SIDE_PX - 1) // 2
+OFF_PATH_PX = 0.5
+"""Root mean square distance of a group from its fitted path, beyond which it does not move as the motion says."""
+BEFORE = 3
+"""Frames before the first and after the last in which a group was seen, in which its light is looked for."""
+
+
+class Chain(NamedTuple):
+    """A group in some frames.
+
+    Args:
+        frame: (n,) numbers of the frames.
+        middle: (n, 2) x, y of its light.
+        extent_px: largest distance of one of its targets, or of the edge of an extended one, from the middle.
+        group: (n,) its number in each of them.
+        flagged: (n,) whether point targets do not explain it in a frame.
+    """
+
+    frame: IntArray
+    middle: FloatArray
+    extent_px: float
+    group: IntArray
+    flagged: IntArray
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether point targets do not explain it in more than half of its frames."""
+        return bool(2 * self.flagged.sum() > len(self.flagged))
+
+    def part(self, frames: int) -> slice:
+        """Frames of a sequence of so many in which the group may be."""
+        return slice(max(int(self.frame[0]) - BEFORE, 0), min(int(self.frame[-1]) + 1 + BEFORE, frames))
+
+    def half_px(self, psf: PSF) -> int:
+        """Pixels on each side of the middle that a window needs; more than `MOST_HALF` if the group is too large."""
+        return max(LEAST_HALF, math.ceil(self.extent_px + REACH_SPREADS * spread_px(psf) + 0.5))
+
+    def targets(self, shots: Sequence[Shot]) -> Iterator[Targets]:
+        """Its targets of the single frames, in each of its frames."""
+        for t, number in zip(self.frame.tolist(), self.group.tolist(), strict=True):
+            yield shots[t].targets[shots[t].targets.group == number]
+
+
+class Course(NamedTuple):
+    """Where the middle of a group is.
+
+    Args:
+        place: (T, 2) x, y in every frame.
+        speed: the largest, in px per unit of time.
+    """
+
+    place: FloatArray
+    speed: float
+
+
+class Cutout(NamedTuple):
+    """Windows that follow a group, without the light of the other groups.
+
+    Args:
+        corner: (T, 2) row and column of each window's first pixel.
+        data: (T, side, side) in counts.
+        weight: (T, side, side) inverse variances.
+    """
+
+    corner: IntArray
+    data: FloatArray
+    weight: FloatArray
+
+
+def chains_of(shots: Sequence[Shot]) -> list[Chain]:
+    """Groups that are seen in at least `LEAST_LENGTH` of the frames, or in both of two."""
+    linker = Linker()
+    seen: dict[int, list[tuple[int, int, float, float, float, int]]] = {}
+    for t, shot in enumerate(shots):
+        middles = group_middles(shot.targets)
+        found = linker.update(t, middles)
+        for track, number, x, y in zip(found.tolist(), middles.group.tolist(), middles.x, middles.y, strict=True):
+            own = shot.targets[shot.targets.group == number]
+            extent = max(float(np.hypot(own.x - x, own.y - y).max()), shot.reach_px.get(number, 0.0))
+            row = (t, number, float(x), float(y), extent, int(number in shot.flagged))
+            seen.setdefault(track, []).append(row)
+    chains = []
+    for links in seen.values():
+        if len(links) >= min(LEAST_LENGTH, max(len(shots), 2)):
+            frames, groups, x, y, extents, flagged = (np.array(each) for each in zip(*links, strict=True))
+            place = np.stack([x, y], axis=1)
+            chains.append(Chain(frames, place, float(np.quantile(extents, 0.9)), groups, flagged))
+    return chains
+
+
+def course_of(chain: Chain, since: FloatArray, motion: str) -> Course | None:
+    """Where the middle of a group is in every frame; None where it does not follow the motion.
+
+    Args:
+        chain: the group.
+        since: (T,) times of the frames in which it may be.
+        motion: one of `csist.sequences.motion.MOTIONS`.
+    """
+    seen = chain.frame
+    degree = min(1 if motion == "linear" else 2, len(seen) - 2)
+    powers = since[:, None] ** np.arange(degree + 1)
+    fitted = np.linalg.lstsq(powers[seen], chain.middle, rcond=None)[0]
+    rest = chain.middle - powers[seen] @ fitted
+    near = np.hypot(*rest.T) <= 3.0 * max(float(np.median(np.hypot(*rest.T))), 0.1)
+    if near.sum() > degree + 1:
+        fitted = np.linalg.lstsq(powers[seen[near]], chain.middle[near], rcond=None)[0]
+        rest = chain.middle[near] - powers[seen[near]] @ fitted
+    if float(np.sqrt((rest**2).sum(axis=1).mean())) > OFF_PATH_PX * math.sqrt(2.0):
+        return None
+    speed = np.hypot(*(np.diff(powers @ fitted, axis=0) / np.diff(since)[:, None]).T)
+    return Course(powers @ fitted, float(speed.max()))
+
+
+def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, psf: PSF) -> Cutout:
+    """The windows that follow a group.
+
+    Args:
+        shots: the frames in which the group may be.
+        chain: the group; its frames count from the first of these.
+        place: (T, 2) x, y of its middle.
+        half: pixels on each side of it.
+        psf: of the other groups.
+    """
+    side, corner = 2 * half + 1, np.rint(place[:, ::-1]).astype(np.int64) - half
+    numbers = dict(zip(chain.frame.tolist(), chain.group.tolist(), strict=True))
+    data, weight = np.zeros((len(shots), side, side)), np.zeros((len(shots), side, side))
+    for t, (shot, (top, left)) in enumerate(zip(shots, corner.tolist(), strict=True)):
+        rows, columns = (
+            slice(max(first, 0), max(min(first + side, size), 0))
+            for first, size in zip((top, left), shot.data.shape, strict=True)
+        )
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            continue
+        own = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        data[t][own], weight[t][own] = shot.data[rows, columns], shot.weight[rows, columns]
+        if t in numbers:
+            others = shot.targets[shot.targets.group != numbers[t]].shifted(-left, -top)
+            data[t] -= np.where(weight[t] > 0.0, _light_of(others, side, psf), 0.0)
+        if shot.psf_error > 0.0:
+            weight[t] = _weight_of_wrong_psf(data[t], weight[t], shot.psf_error)
+    return Cutout(corner, data, weight)
+
+
+def _light_of(targets: Targets, side: int, psf: PSF) -> FloatArray:
+    """Light (side, side) in counts of the point targets that reach a window."""
+    light, reach = np.zeros((side, side)), side + math.ceil(psf.reach_px)
+    distance = np.maximum(np.abs(targets.x - side / 2), np.abs(targets.y - side / 2))
+    near = targets[(targets.flags & WIDE == 0) & (distance < reach)]
+    if len(near):
+        add_light(light, near, psf)
+    return light
+
+
+def _weight_of_wrong_psf(data: FloatArray, weight: FloatArray, error: float) -> FloatArray:
+    """Weights (side, side) that allow for an error of the PSF, as a share of the light in the brightest pixel."""
+    brightest = max(float(data.max()), 0.0)
+    share = np.maximum(data, 0.0) / max(brightest, 1e-12)
+    variance = 1.0 / np.maximum(weight, 1e-30) + (error * brightest) ** 2 * share
+    return np.where(weight > 0.0, 1.0 / variance, 0.0)

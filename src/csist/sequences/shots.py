@@ -1,0 +1,79 @@
+"""What is kept of each frame that was unmixed alone, for the joint posterior of its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from csist._types import FloatArray
+from csist.frames.options import FrameOptions
+from csist.frames.result import FrameResult
+from csist.frames.solve import solve_frame
+from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma
+from csist.targets import Flag, Targets
+
+
+class Shot(NamedTuple):
+    """What is kept of one frame.
+
+    Args:
+        data: (H, W) in counts, background subtracted, 0 where masked.
+        weight: (H, W) inverse variances, 0 where masked.
+        targets: of the frame alone.
+        psf: that they were fitted with.
+        psf_error: its error as a share of the light in a window's brightest pixel.
+        flagged: numbers of the groups that point targets do not explain.
+        reach_px: largest distance of an extended source's or streak's end from its centre, by number of its group.
+    """
+
+    data: FloatArray
+    weight: FloatArray
+    targets: Targets
+    psf: PSF
+    psf_error: float
+    flagged: frozenset[int]
+    reach_px: Mapping[int, float]
+
+
+def shot_of(image: FloatArray, options: FrameOptions) -> Shot:
+    """Unmix a frame (H, W) in counts alone.
+
+    Raises:
+        InputError: if the frame cannot be used.
+    """
+    return shot_of_result(solve_frame(image, options))
+
+
+def shot_of_result(result: FrameResult) -> Shot:
+    """What is kept of a frame that was unmixed alone."""
+    usable = ~(result.mask | result.saturated)
+    data = np.where(usable, result.image - result.background, 0.0)
+    weight = np.where(usable, 1.0 / np.maximum(result.noise, 1e-12) ** 2, 0.0)
+    flagged = frozenset(group.number for group in result.groups if group.flags & Flag.POOR_FIT or group.sources)
+    reach = {
+        group.number: max(0.5 * source.long_px for source in group.sources)
+        for group in result.groups if group.sources
+    }  # fmt: skip
+    return Shot(data, weight, result.targets, result.psf, result.psf_error, flagged, reach)
+
+
+def shot_or_empty(image: FloatArray, options: FrameOptions) -> Shot:
+    """`shot_of`; of a frame (H, W) of nothing but NaN, one without targets."""
+    return empty_shot(image.shape) if np.isnan(image).all() else shot_of(image, options)
+
+
+def empty_shot(shape: tuple[int, ...]) -> Shot:
+    """A frame (H, W) without any value."""
+    nothing = np.zeros(shape)
+    return Shot(nothing, nothing, Targets.empty(), GaussianPSF(1.0), 0.0, frozenset(), {})
+
+
+def common_psf(shots: Sequence[Shot]) -> PSF:
+    """The PSF of some frames: that of the first where all have the same, else the Gaussian of the median width."""
+    shots = [shot for shot in shots if shot.weight.any()] or shots
+    first = shots[0].psf
+    if all(shot.psf == first for shot in shots):
+        return first
+    return GaussianPSF(float(np.median([equivalent_sigma(shot.psf) for shot in shots])))
