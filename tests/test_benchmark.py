@@ -96,6 +96,16 @@ def test_rows_of_an_earlier_result_stay() -> None:
     assert methods.with_earlier_rows(result, {}) == result
 
 
+def test_earlier_differences_to_a_network_measured_anew_are_dropped() -> None:
+    compared = {"name": "a", "reference": False, "difference": {"to": "dista-net", "CSO-mAP": [1.0, 0.5, 1.5]}}
+    earlier = {"data": {"images": 3}, "ratio": 3, "rows": [compared]}
+    for name, kept in (("b", True), ("dista-net", False)):
+        result = earlier | {"rows": [{"name": name, "reference": False}]}
+        rows = {row["name"]: row for row in methods.with_earlier_rows(result, earlier)["rows"]}
+        assert ("difference" in rows["a"]) is kept
+    assert "difference" in compared
+
+
 def test_every_method_has_the_read_outs_of_its_grid() -> None:
     names = methods.every_method(3, labelled(1))
     assert {"continuous", "continuous, fast", "ista", "ista+refine", "dista-net+centroid"} <= set(names)

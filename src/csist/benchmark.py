@@ -149,13 +149,18 @@ def benchmark(
 def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
     """Add to a result the rows that only an earlier result on the same data has, reference rows last.
 
+    Earlier rows lose their `difference` if the row that they were compared with is new.
+
     Args:
         result: result of `benchmark`.
         earlier: earlier result of `benchmark`; ignored if its data or ratio differ.
     """
     if (earlier.get("data"), earlier.get("ratio")) != (result["data"], result["ratio"]):
         return result
-    rows = {row["name"]: row for row in [*earlier["rows"], *result["rows"]]}
+    known = earlier["rows"]
+    if any(row["name"] == COMPARED_WITH for row in result["rows"]):
+        known = [{key: value for key, value in row.items() if key != "difference"} for row in known]
+    rows = {row["name"]: row for row in [*known, *result["rows"]]}
     add_error_ratios(list(rows.values()))
     return result | {"rows": sorted(rows.values(), key=lambda row: bool(row["reference"]))}
 
