@@ -61,8 +61,8 @@ def least_errors(found: Targets, stack: Stack, place: int, psf: PSF, noise: Nois
 def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: float = 1.0) -> Answers:
     """Answers whose groups of several targets have errors no smaller than the bound, in the mean over x, y and flux.
 
-    The errors of a target are scaled by one factor of its own. Samples stay as they were drawn, and so do the scores, which are
-    shares of them.
+    The errors of a target are scaled by one factor of its own. Samples stay as they were drawn, and so do the scores,
+    which are shares of them.
 
     Args:
         answers: of the windows.
