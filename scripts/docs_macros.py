@@ -26,7 +26,14 @@ from docs_networks import (
     yolo_budget,
 )
 from docs_real import aims, crowded_stars, dense, extended, frames, infrared_stars, injected, injected_limit
-from docs_sequences import clip_tracks, clips_measured, sequence_trajectories, sequences, stream_memory
+from docs_sequences import (
+    clip_tracks,
+    clips_measured,
+    sequence_goal,
+    sequence_trajectories,
+    sequences,
+    stream_memory,
+)
 from docs_tables import (
     card,
     figure,
@@ -53,8 +60,8 @@ MACROS: dict[str, Callable[..., str]] = {
         aims, api, budgets, card, clip_tracks, clips_measured, command_line, crowded_stars, dense, extended, figure,
         flags, flat_prior, frames, gallery, grid_methods, infrared_stars, injected, injected_limit, injection,
         ista_settings, methods, metric_example, parts, published, published_beside, pulls, recipes, results,
-        sequence_trajectories, sequences, short_trainings, speed, speeds, stream_memory, summary, table, training_steps,
-        weights, weights_size, wrong_model, yolo, yolo_budget,
+        sequence_goal, sequence_trajectories, sequences, short_trainings, speed, speeds, stream_memory, summary, table,
+        training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

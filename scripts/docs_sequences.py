@@ -38,6 +38,22 @@ def sequence_trajectories() -> str:
     return str(read_result("sequences")["trajectories"])
 
 
+def sequence_goal() -> str:
+    """Twenty frames at the highest noise beside one frame at the noise that they are compared with."""
+    result = read_result("sequences")
+    goal, (noise, row) = result["goal"], max(result["noise"].items(), key=lambda item: float(item[0]))
+    rows = [
+        [f"one frame at a noise of {goal['noise']:g}", with_interval(*goal["alone"]["first_frame"])],
+        [f"20 frames at {noise}, all frames", with_interval(*row["joint_20"]["all_frames"])],
+        [f"20 frames at {noise}, first frame", with_interval(*row["joint_20"]["first_frame"])],
+        [
+            f"the limit of that on {row['limit']['trajectories']} of the trajectories",
+            with_interval(*row["limit"]["20"]["first_frame"]),
+        ],
+    ]
+    return markdown_table(["", "CSO-mAP"], rows)
+
+
 def clip_tracks() -> str:
     """Targets found and tracks of labelled infrared clips, by tracker: means over the clips."""
     result, rows = read_result("clips"), []

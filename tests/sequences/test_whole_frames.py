@@ -5,7 +5,9 @@ import pytest
 
 import csist
 from csist.checks import InputError
+from csist.sequences.chains import Chain, cut_out
 from csist.sequences.result import SequenceResult, Track
+from csist.sequences.shots import common_psf, empty_shot
 from csist.sequences.stream import Sliding, unmix_stream
 
 SKY = csist.Sensor(csist.GaussianPSF(0.9), shape=(40, 48), background=50.0, read_noise=3.0)
@@ -96,6 +98,31 @@ def test_an_extended_source_has_one_track():
     assert np.abs(wide.state - [16.0, 18.0, 0.7, 0.3, 9000.0])[:4].max() < 0.1
     for targets in found.frames:
         assert csist.Flag.EXTENDED in csist.Flag(int(targets.flags[targets.track == wide.id][0]))
+
+
+def test_widths_that_differ_are_an_error_of_the_common_psf():
+    shots = [
+        empty_shot((4, 4))._replace(psf=csist.GaussianPSF(width), weight=np.ones((4, 4))) for width in (0.8, 1.0, 1.25)
+    ]
+    psf, error = common_psf(shots)
+    assert psf == csist.GaussianPSF(1.0)
+    assert error == pytest.approx(2.0 * 1.4826 * np.log(1.25))
+    assert common_psf([shots[0], shots[0], empty_shot((4, 4))]) == (shots[0].psf, 0.0)
+
+
+def test_the_error_of_the_psf_does_not_average_out():
+    frames, error, psf = 16, 0.2, csist.GaussianPSF(1.0)
+    image = csist.Sensor(psf, shape=(20, 20)).render(csist.Targets([10.0], [10.0], [1e6]))
+    target = csist.Targets([10.0], [10.0], [1e6], group=[0])
+    shots = [empty_shot((20, 20))._replace(data=image, weight=np.ones((20, 20)), targets=target)] * frames
+    chain = Chain(np.arange(frames), np.full((frames, 2), 10.0), 0.0, np.zeros(frames, np.int64), np.zeros(frames))
+    exact = cut_out(shots, chain, chain.middle, 4, psf)
+    cutout = cut_out([shot._replace(psf_error=error) for shot in shots], chain, chain.middle, 4, psf)
+    assert (exact.weight == 1.0).all()
+    assert cutout.corner.tolist() == [[6, 6]] * frames
+    assert (cutout.data == image[6:15, 6:15]).all()
+    of_the_peak = np.sqrt((cutout.weight * cutout.data**2)[:, 4, 4].sum())
+    assert of_the_peak == pytest.approx(1.0 / error, rel=1e-6)
 
 
 def test_one_frame_equals_unmix_frame(movie):

@@ -157,9 +157,7 @@ def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, p
         if t in numbers:
             others = shot.targets[shot.targets.group != numbers[t]].shifted(-left, -top)
             data[t] -= np.where(weight[t] > 0.0, _light_of(others, side, psf), 0.0)
-        if shot.psf_error > 0.0:
-            weight[t] = _weight_of_wrong_psf(data[t], weight[t], shot.psf_error)
-    return Cutout(corner, data, weight)
+    return Cutout(corner, data, _weight_of_wrong_psf(data, weight, np.array([shot.psf_error for shot in shots])))
 
 
 def _light_of(targets: Targets, side: int, psf: PSF) -> FloatArray:
@@ -172,9 +170,19 @@ def _light_of(targets: Targets, side: int, psf: PSF) -> FloatArray:
     return light
 
 
-def _weight_of_wrong_psf(data: FloatArray, weight: FloatArray, error: float) -> FloatArray:
-    """Weights (side, side) that allow for an error of the PSF, as a share of the light in the brightest pixel."""
-    brightest = max(float(data.max()), 0.0)
-    share = np.maximum(data, 0.0) / max(brightest, 1e-12)
-    variance = 1.0 / np.maximum(weight, 1e-30) + (error * brightest) ** 2 * share
-    return np.where(weight > 0.0, 1.0 / variance, 0.0)
+def _weight_of_wrong_psf(data: FloatArray, weight: FloatArray, error: FloatArray) -> FloatArray:
+    """Weights (T, side, side) that allow for an error of the PSF.
+
+    The error is nearly the same in all frames and does not average out, so that its variance counts once for each of
+    them. The light is the mean over the frames: weights that followed the noise of each would make fluxes too low.
+
+    Args:
+        data: (T, side, side) in counts.
+        weight: (T, side, side) inverse variances.
+        error: (T,) as a share of the light in the brightest pixel.
+    """
+    seen = weight > 0.0
+    frames = seen.sum(axis=0)
+    light = np.maximum(np.where(seen, data, 0.0).sum(axis=0) / np.maximum(frames, 1), 0.0)
+    variance = (error**2 * len(data))[:, None, None] * light.max() * light
+    return np.where(seen, weight / (1.0 + weight * variance), 0.0)

@@ -73,7 +73,7 @@ def summarise_paths(
         )
         for k in range(count)
     ]  # fmt: skip
-    frames = [each[there] for each, there in zip(frames, present.T, strict=True)]
+    frames = [each if there.all() else each[there] for each, there in zip(frames, present.T, strict=True)]
     return SequenceResult(frames, tracks, probability, flags, diagnostics, notes)
 
 

@@ -14,6 +14,9 @@ from csist.frames.solve import solve_frame
 from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma
 from csist.targets import Flag, Targets
 
+ROBUST = 1.4826
+"""Standard deviation of normal numbers in units of their median distance from the median."""
+
 
 class Shot(NamedTuple):
     """What is kept of one frame.
@@ -70,10 +73,16 @@ def empty_shot(shape: tuple[int, ...]) -> Shot:
     return Shot(nothing, nothing, Targets.empty(), GaussianPSF(1.0), 0.0, frozenset(), {})
 
 
-def common_psf(shots: Sequence[Shot]) -> PSF:
-    """The PSF of some frames: that of the first where all have the same, else the Gaussian of the median width."""
+def common_psf(shots: Sequence[Shot]) -> tuple[PSF, float]:
+    """The PSF of some frames, and by how much the light of a frame's brightest pixel differs from it, as a share.
+
+    It is that of the first where all have the same, else the Gaussian of the median width: the scatter of the widths is
+    an error, and the light of the brightest pixel goes with the width to the power of -2.
+    """
     shots = [shot for shot in shots if shot.weight.any()] or shots
     first = shots[0].psf
     if all(shot.psf == first for shot in shots):
-        return first
-    return GaussianPSF(float(np.median([equivalent_sigma(shot.psf) for shot in shots])))
+        return first, 0.0
+    widths = np.array([equivalent_sigma(shot.psf) for shot in shots])
+    middle = float(np.median(widths))
+    return GaussianPSF(middle), 2.0 * ROBUST * float(np.median(np.abs(np.log(widths / middle))))

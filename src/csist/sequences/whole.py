@@ -2,8 +2,8 @@
 
 Every frame is unmixed alone first. Its groups are linked over the frames; a window follows each of them, with the light
 of all others subtracted, and the group is solved in all frames together. A group that point targets do not explain, an
-extended source, a streak or clutter, gets one track of its middle. One that does not move as the motion says or that is
-larger than a window keeps the targets of its single frames.
+extended source, a streak or clutter, gets one track of its middle. One that does not move as the motion says, that is
+larger than a window or that no target explains where the PSF is poorly known keeps the targets of its single frames.
 """
 
 from __future__ import annotations
@@ -131,15 +131,17 @@ def _notes(found: Sorted) -> list[str]:
         notes.append(f"{len(found.wide)} of {total} groups are no point targets: each has one track of its middle")
     if found.alone:
         notes.append(
-            f"{found.alone} of {total} groups keep the targets of single frames: they are larger than a window or move "
-            "otherwise"
+            f"{found.alone} of {total} groups keep the targets of single frames: they are larger than a window, move "
+            "otherwise, or are lost in the error of the PSF"
         )
     return notes
 
 
 def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> Sorted:
     """Follow the groups of the frames, and solve those that can be."""
-    found, psf = Sorted([], [], 0), common_psf(shots)
+    psf, scatter = common_psf(shots)
+    shots = [shot._replace(psf_error=math.hypot(shot.psf_error, scatter)) for shot in shots]
+    found = Sorted([], [], 0)
     for chain in chains_of(shots):
         solved = None if chain.is_wide else _solve_chain(shots, times, chain, psf, options)
         if chain.is_wide or (solved is not None and Flag.POOR_FIT in solved.flags):

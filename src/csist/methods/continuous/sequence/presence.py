@@ -79,7 +79,7 @@ def _interval(match: FloatArray, power: FloatArray) -> tuple[BoolArray, float]:
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.where(norm > 0.0, 0.5 * np.maximum(total, 0.0) ** 2 / norm, 0.0)
     gain -= math.log(frames * (frames + 1) / 2.0) + math.log(ALWAYS / (1.0 - ALWAYS))
-    gain[np.tril_indices(frames)] = -np.inf  # a path needs two frames
+    gain[np.tri(frames, dtype=np.bool_)] = -np.inf  # a path needs two frames
     gain[0, -1] = 0.5 * max(total[0, -1], 0.0) ** 2 / max(norm[0, -1], 1e-300)
     first, last = np.unravel_index(int(gain.argmax()), gain.shape)
     number = np.arange(frames)
