@@ -24,6 +24,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def read_result(name: str) -> dict[str, Any]:
+    """Content of docs/results/NAME.json."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
 def write_result(name: str, result: dict[str, Any]) -> None:
     """Write docs/results/NAME.json and print it."""
     text = json.dumps(result | {"machine": machine()}, indent=2) + "\n"

@@ -57,12 +57,27 @@ def with_interval(value: float, low: float, high: float, form: str = ".1f", ends
 
 
 def pulls() -> str:
-    """Root mean square of the pulls of single stars, by kind of noise and mode."""
-    rows = [
+    """Root mean square of the pulls of stars by noise and mode; of pairs the shares within 1 and 1.96 errors."""
+    found = read_result("pulls")["pulls"]
+    single = [
         [row["condition"], row["mode"], str(row["single"]), *(f"{value:.2f}" for value in row["rms"].values())]
-        for row in read_result("pulls")["pulls"]
+        for row in found
     ]
-    return markdown_table(["noise", "mode", "stars", "x", "y", "flux"], rows, numbers_from=2)
+    pairs = [
+        [
+            row["mode"],
+            str(row["single"]),
+            *(f"{100 * row[key][name]:.1f}" for key in ("within_68", "within_95") for name in row["rms"]),
+        ]
+        for row in found
+        if row["condition"] == "pairs"
+    ]
+    head = ["mode", "targets", "x 68 %", "y 68 %", "flux 68 %", "x 95 %", "y 95 %", "flux 95 %"]
+    return (
+        markdown_table(["noise", "mode", "stars", "x", "y", "flux"], single, numbers_from=2)
+        + "\n\nOf the pairs, the share in % within the stated 68 % and 95 % errors:\n\n"
+        + markdown_table(head, pairs)
+    )
 
 
 def injection() -> str:

@@ -486,6 +486,23 @@ def pixel_at(picture: sync_api.Locator, x: float, y: float) -> tuple[float, floa
     return float(across), float(down)
 
 
+def test_clips_and_colour_bars_do_not_depend_on_the_address(
+    visit: Callable[..., sync_api.Page], tmp_path: Path
+) -> None:
+    """A run changes the address of the page; references to the old one left pictures without them."""
+    page = visit("/?mode=fast")
+    drop(page, frame_file(tmp_path))
+    page.get_by_text("sky.png: one image").wait_for()
+    picture = unmixed(page)
+    page.wait_for_function("new URL(location).searchParams.get('source') === 'upload'")
+    references = picture.evaluate(
+        """root => [...root.querySelectorAll('[clip-path], .cbfill')].map(
+          each => each.getAttribute('clip-path') || each.style.fill
+        )"""
+    )
+    assert len(references) >= 2 and all(re.match(r"""url\(["']?#""", each) for each in references), references
+
+
 def test_a_drag_zooms_and_a_double_click_shows_the_whole_picture_again(visit: Callable[..., sync_api.Page]) -> None:
     page = visit("/?mode=fast")
     picture = unmixed(page)

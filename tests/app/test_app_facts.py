@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from csist.app.result import Result, results
 from csist.app.scene import Files, Scene, make_scene
 from csist.app.settings import Settings
 from csist.frames import unmix_frame
+from csist.io import read_image
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 
 SKY = Sensor(GaussianPSF(1.1), shape=(60, 90), background=50.0, read_noise=2.0)
 
@@ -89,6 +91,27 @@ def test_a_sequence_names_its_empty_images() -> None:
     noise = np.random.default_rng(0).normal(50.0, 2.0, (2, 60, 90))
     scene = Scene("clip.npy", np.stack([noise[0], sky(), noise[1]]), first=4, total=9)
     assert "No targets in image 4, 6: no peak above" in page.tables(solved(scene, Settings(mode="fast", frames=3)))
+
+
+def test_methods_with_the_same_facts_share_a_line(tmp_path: Path) -> None:
+    settings = Settings(source="build", mode="fast", methods=("continuous", "ista", "ista+centroid"))
+    html = page.pictures(solved(make_scene(settings), settings))
+    first, second = re.findall(r'<p class="csist-facts">(.*?)</p>', html)
+    assert first.startswith("continuous: PSF: sigma 0.5 px, as simulated.") and "Noise: 1 counts" in first
+    assert second.startswith("ista, ista+centroid: PSF: ") and "Noise" not in second
+
+
+def test_a_streak_has_the_probability_of_a_streak() -> None:
+    """It once had that of one point, near 0."""
+    with resources.as_file(resources.files("csist") / "data" / "airplane_above_hills.png") as path:
+        image = read_image(path)[0][90:150, 110:190]
+    (answer,) = solved(Scene("sky.png", image[None]), Settings(mode="fast")).answers
+    groups = {group.number: group for group in unmix_frame(image, mode="fast").groups}
+    streaks = set(answer.targets.group[(answer.targets.flags & int(Flag.STREAK)) > 0].tolist())
+    assert streaks
+    for number in streaks:
+        assert answer.count_probability[number] == pytest.approx(groups[number].streak_probability)
+        assert groups[number].streak_probability > 0.5
 
 
 def test_a_window_says_that_its_psf_was_assumed(tmp_path: Path) -> None:

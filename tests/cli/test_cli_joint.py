@@ -141,6 +141,7 @@ def test_unequal_times_of_the_file_are_used_and_written(run: Run, tmp_path):
     table = pd.read_csv(tmp_path / "t.csv")
     assert table.columns[10:14].tolist() == ["group", "track", "time_s", "x_nm"]
     np.testing.assert_allclose(table["time_s"], times[table["frame"]])
+    assert pd.read_csv(tmp_path / "k.csv")["time_s"].tolist() == [0.0]
     assert abs(pd.read_csv(tmp_path / "k.csv")["vx"][0] - 0.2) < 0.06  # px an interval; 0.35 by equal ones
     part = (*options, "--frames", "2:6")
     code, _, err = run("unmix", "a.ome.tif", "-o", "p.ecsv", *part)

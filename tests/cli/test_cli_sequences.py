@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from cli_helpers import Run, frame, lines, refused, rows_of, summary_rows, windows
 from PIL import Image
 
@@ -232,3 +233,14 @@ def test_bad_sequences_get_one_line(run: Run, tmp_path: Path) -> None:
     found = run("unmix", "mixed", "--sequence", "--method", "ista")
     refused(found, "method 'ista' unmixes windows", announced=held)
     assert run("unmix", "mixed", *FAST)[0] == 0  # as a set of images their sizes may differ
+
+
+def test_times_of_the_frames_are_in_the_tables_of_targets_and_tracks(run: Run, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", flight(4), imagej=True, metadata={"axes": "TYX", "finterval": 0.5})
+    code, _, err = run("unmix", "a.tif", "-o", "t.csv", "--tracks", "k.csv", "--times", *FAST)
+    assert code == 0, err
+    for name in ("t.csv", "k.csv"):
+        table = pd.read_csv(tmp_path / name)
+        assert table.columns[-1] == "time_s"
+        assert table["frame"].nunique() == 4
+        np.testing.assert_allclose(table["time_s"], 0.5 * table["frame"])

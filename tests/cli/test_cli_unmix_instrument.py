@@ -221,6 +221,7 @@ def test_columns_carry_units(suffix: str, run: Run, tmp_path: Path) -> None:
         (("--min-score", "2"), "min_score must be between 0 and 1"),
         (("--pixel-scale", "1.2arcsec,3nm"), "pixel_scale must be"),
         (("--pixel-scale", "3"), "pixel_scale must be"),
+        (("--pixel-scale", "1.2arcsec", "--pixel-scale", "110nm"), "pixel_scale is given as 1.2arcsec and as 110nm"),
         (("--pixel-scale", "0nm"), "pixel_scale must be"),
         (("--pixel-scale", "1.2.3nm"), "pixel_scale must"),
         (("--zero-point", "inf"), "zero_point must be"),

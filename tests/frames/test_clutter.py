@@ -70,6 +70,25 @@ def test_every_candidate_of_a_frame_knows_of_its_weak_ones():
     assert not beside[:, NAMES["weak candidates"]].any()
 
 
+def test_faint_spots_of_the_shape_of_a_stated_psf_are_no_weak_candidates():
+    image, psf = textured((160, 240)), GaussianPSF(1.2)
+    rows, columns = np.indices(image.shape)
+    stars, discs = ([(x, y) for x in range(20, 230, 30)] for y in (40, 110))
+    for x, y in stars:
+        image += spot(image.shape, x, y, 8.0 / psf.response(0.0, 0.0))
+    for x, y in discs:
+        image += 5.0 * (np.hypot(columns - x, rows - y) <= 4.5)
+    measured = measure_frame(check_frame(image), FrameRules(), psf)
+    seen = ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, psf)
+    number = {}
+    for name, places in (("stars", stars), ("discs", discs)):
+        x, y = np.array(places, dtype=float).T
+        peaks = Peaks(x, y, np.full(len(x), 7.0), np.zeros(len(x)))
+        number[name] = np.expm1(seen.clutter_features(peaks)[0, NAMES["weak candidates"]])
+    assert number["stars"] == 0.0
+    assert number["discs"] >= 3.0
+
+
 @pytest.mark.parametrize("factor", [1e-12, 7.0, 1e9])
 def test_features_do_not_depend_on_the_unit_of_the_counts(factor):
     image = textured((60, 80)) + spot((60, 80), 20, 30, 300.0)

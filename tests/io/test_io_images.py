@@ -21,7 +21,7 @@ from PIL import Image
 from csist.checks import InputError
 from csist.datasets import generate, load
 from csist.files import natural_key
-from csist.io import ImageStack, image_kind, read_frames, read_image
+from csist.io import ImageStack, ReadOptions, image_kind, read_frames, read_image
 
 REAL = Path(__file__).parents[2] / "../shared/data/real"
 
@@ -396,3 +396,10 @@ def test_every_real_image_reads() -> None:
     with Image.open(REAL / "m2_sdss_hst" / "m2_r_counts_u16.png") as image:
         np.testing.assert_array_equal(raw, np.asarray(image))
     assert raw.max() > 255
+
+
+@pytest.mark.parametrize("option", ["hdu", "channel", "plane", "page"])
+def test_a_part_that_the_format_does_not_have_is_refused(tmp_path, option):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4)))
+    with pytest.raises(InputError, match=rf"--{option} 0 is for [A-Z, ]+ files, .*a\.npy is none: leave it out"):
+        read_image(tmp_path / "a.npy", options=ReadOptions(**{option: "0" if option == "hdu" else 0}))

@@ -136,6 +136,16 @@ def test_trackmate_and_napari(tmp_path: Path) -> None:
     assert all(value != "" for row in rows for value in row.values())  # napari reads such a column as text
 
 
+def test_napari_reads_its_points_itself(tmp_path: Path) -> None:
+    reader = pytest.importorskip("napari_builtins.io", reason="needs napari")
+    path = write(tmp_path / "t.csv", ONE, form="napari")
+    places, given, kind = reader.csv_to_layer_data(str(path))
+    assert kind == "points"
+    assert places.tolist() == [[0.0, 2.0, 1.25], [0.0, 0.1, 1 / 3], [3.0, 5.0, 4.0]]  # frame, row, column
+    assert given["properties"]["intensity"].tolist() == [230.0, 1e5, 6.0]
+    assert given["properties"]["flags"].tolist() == [0, 5, 0]
+
+
 def test_picasso(tmp_path: Path) -> None:
     path = write(tmp_path / "t.hdf5", ONE, form="picasso", sigma_px=1.5)
     with h5py.File(path) as file:

@@ -52,13 +52,18 @@ def _row(result: Result, place: int) -> str:
     beside = "".join(_figure(result.window_picture(answer)) for answer in answers) if scene.windows else ""
     kind = "csist-row csist-compared" if len(answers) > 1 else "csist-row csist-single"
     kind = kind if scene.windows else "csist-row"
-    facts = "".join(f'<p class="csist-facts">{escape(" ".join(lines))}</p>' for lines in _facts(answers))
+    facts = "".join(f'<p class="csist-facts">{escape(line)}</p>' for line in _facts(answers))
     return f'<div class="{kind}" style="--columns: {max(len(answers), 1)}">{picture}{beside}</div>{facts}'
 
 
-def _facts(answers: Iterable[Answer]) -> Iterator[tuple[str, ...]]:
-    """Yield what an image was unmixed with, once if it is the same for all methods."""
-    yield from dict.fromkeys(answer.facts for answer in answers if answer.facts)
+def _facts(answers: Iterable[Answer]) -> Iterator[str]:
+    """Yield what an image was unmixed with, with the names of the methods where they differ."""
+    methods: dict[tuple[str, ...], list[str]] = {}
+    for answer in answers:
+        if answer.facts:
+            methods.setdefault(answer.facts, []).append(answer.method)
+    for facts, names in methods.items():
+        yield (f"{', '.join(names)}: " if len(methods) > 1 else "") + " ".join(facts)
 
 
 def close_ups(drawn: Iterable[Picture]) -> str:

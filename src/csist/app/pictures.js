@@ -3,6 +3,10 @@
 window.csist = (() => {
   "use strict";
 
+  // With a <base>, Plotly refers to clips and colour bars by the address of the page, which a run changes. This one only
+  // states the default.
+  document.querySelector('base[href="./"]')?.remove();
+
   const COLOURS = ["Greys", "Viridis", "Cividis", "Inferno"];
   const LAYERS = { image: "Image", model: "Model", residual: "Residual" };
   const STRETCHES = { percentile: "1 to 99.8 %", full: "Full range", log: "Logarithmic" };

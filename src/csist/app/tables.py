@@ -139,7 +139,7 @@ def _chances(answers: Sequence[Answer], rows: Sequence[Targets]) -> list[Column]
         for answer, own in zip(answers, rows, strict=True)
         for group in own.group
     ]
-    title = "Probability that the group has the reported number of targets"
+    title = "Probability that the group has the reported number of targets, or is the extended source or streak"
     return [Column("P(count)", [_number(chance, 3) for chance in chances], title=title)]
 
 

@@ -71,7 +71,8 @@ class Answer:
         place: index of the image in the scene.
         view: image, model, detections and truth, and posterior samples if the method has them.
         score: what the score of a target is.
-        count_probability: probability of the reported count of each group, by the number of the group.
+        count_probability: probability of the reported count of each group, or of its extended source or streak, by the
+            number of the group.
         facts: what the image was unmixed with, in sentences.
         empty_reason: why there are no targets; empty where there are some, or where the method does not say.
     """
@@ -200,7 +201,9 @@ def _frame_solver(scene: Scene, settings: Settings, name: str, report: Report) -
 
 
 def _chance(group: Any) -> float:
-    """Return the probability of the reported count of a group; NaN if it is not estimated."""
+    """Return the probability of what is reported of a group, a count or a wide source; NaN if it is not estimated."""
+    if getattr(group, "sources", ()):
+        return float(max(group.extended_probability, group.streak_probability))
     inside = group.count < len(group.count_probability)
     return float(group.count_probability[group.count]) if inside else float("nan")
 

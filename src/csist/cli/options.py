@@ -106,7 +106,7 @@ TimesOption = Annotated[
     ),
 ]
 PixelScaleOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--pixel-scale", help="Size of a pixel, such as 1.2arcsec, 110nm or 0.1mrad.", rich_help_panel=UNITS_PANEL
     ),

@@ -10,7 +10,7 @@ from csist.io.formats import VIDEO_SUFFIXES, ReadOptions, image_kind, parse_rang
 from csist.io.headers import Header
 from csist.io.images import ImageStack, read_image
 from csist.io.pictures import LUMINANCE
-from csist.io.quantities import Quantities, parse_pixel_scale
+from csist.io.quantities import Quantities, parse_pixel_scales
 from csist.io.tables import read_targets_table
 from csist.io.writers import (
     TABLE_COLUMNS,
@@ -38,7 +38,7 @@ __all__ = [
     "image_kind",
     "npy_header",
     "npz_member",
-    "parse_pixel_scale",
+    "parse_pixel_scales",
     "parse_range",
     "parse_roi",
     "read_frames",

@@ -218,6 +218,23 @@ def parse_roi(text: str) -> Roi:
     return (x0, x1 or 0), (y0, y1 or 0)
 
 
+CHOICES = {"hdu": ("fits",), "channel": ("tiff", "png", "jpeg", "bmp"), "plane": ("tiff",), "page": ("tiff",)}
+"""Options that choose a part of a file, and the formats that have such parts."""
+
+
+def check_choices(kind: str, path: Path, options: ReadOptions) -> None:
+    """Check that no part is chosen that files of this format do not have.
+
+    Raises:
+        InputError: if one is.
+    """
+    for name, kinds in CHOICES.items():
+        value = getattr(options, name)
+        if value is not None and kind not in kinds:
+            formats = ", ".join(each.upper() for each in kinds)
+            raise InputError(f"--{name} {value} is for {formats} files, {path} is none: leave it out")
+
+
 def check_pixels(shape: Sequence[int], path: Path, options: ReadOptions) -> None:
     """Check that an array fits into the memory that a file may take, before any of it is read.
 

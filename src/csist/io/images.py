@@ -16,7 +16,7 @@ from csist.checks import InputError, check_stack
 from csist.files import reading
 from csist.io.arrays import read_npy
 from csist.io.fits import read_fits
-from csist.io.formats import FORMATS, Content, ReadOptions, image_kind, split_selector
+from csist.io.formats import FORMATS, Content, ReadOptions, check_choices, image_kind, split_selector
 from csist.io.headers import Header
 from csist.io.maps import corrected, usable_pixels, with_maps
 from csist.io.pictures import read_bmp, read_jpeg, read_png
@@ -194,6 +194,7 @@ def read_image(path: str | Path, name: str | None = None, options: ReadOptions |
     if unit is not None and kind != "fits":
         raise InputError(f"cannot read {given}: only FITS files have units to choose in brackets")
     options = (options or ReadOptions()).with_hdu(unit)
+    check_choices(kind, path, options)
     notes: list[str] = []
     with reading(path):
         content = _mapped(_READERS[kind](path, options, notes), path, options, notes)

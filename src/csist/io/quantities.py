@@ -7,6 +7,7 @@ astropy; its pixel centres are those of csist.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,17 @@ def parse_pixel_scale(text: str) -> tuple[float, str]:
     except ValueError as error:
         raise InputError(f"pixel_scale must begin with a number, got {text!r}") from error
     return check_positive("pixel_scale", value), found[2]
+
+
+def parse_pixel_scales(texts: Sequence[str]) -> tuple[float, str] | None:
+    """Number and unit of a pixel's side, as it was given; None where it was not.
+
+    Raises:
+        InputError: if it was given several times.
+    """
+    if len(texts) > 1:
+        raise InputError(f"pixel_scale is given as {' and as '.join(texts)}: positions have one unit, give one of them")
+    return parse_pixel_scale(texts[0]) if texts else None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import one_line, reading
 from csist.io import Header, ImageStack, ReadOptions, read_frames
-from csist.io.formats import check_pixels, split_selector
+from csist.io.formats import check_choices, check_pixels, split_selector
 from csist.io.images import maps_of_frames
 from csist.io.movies import converted
 from csist.io.pictures import grey
@@ -197,6 +197,7 @@ def sequence_of_video(path: str | Path, name: str | None = None, options: ReadOp
     options = options or ReadOptions()
     if not path.is_file():
         raise InputError(f"cannot read {path}: there is no such file")
+    check_choices("video", path, options)
     try:
         import av
     except ImportError as error:

@@ -116,8 +116,8 @@ def unmix_shots(shots: Sequence[Shot], times: FloatArray, options: JointOptions)
     numbers = np.unique(np.concatenate([targets.track for targets in single]))
     tracks += [line_track(int(number), single, times) for number in numbers[numbers >= 0]]
     for t, targets in enumerate(single):
-        number_of = np.where(targets.group >= 0, targets.group + len(groups), -1)
-        frames[t] = Targets.concatenate([frames[t], targets.replace(group=number_of)])
+        renumbered = np.where(targets.group >= 0, targets.group + len(groups), -1)
+        frames[t] = Targets.concatenate([frames[t], targets.replace(group=renumbered)])
     probability = np.ones(1)
     for group in groups:
         probability = np.convolve(probability, group.count_probability)

@@ -62,7 +62,7 @@ from csist.cli.unmix.places import AtOption, StartOption, check_images, read_pla
 from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summary
 from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
 from csist.cli.unmix.settings import Options, make_reading, make_settings
-from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker
+from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker, with_times
 from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def unmix(
     0.5 px and no background, and their noise is estimated.
     """
     del config  # read before the others, see `csist.cli.config`
-    from csist.io import Quantities, parse_pixel_scale, split_selector
+    from csist.io import Quantities, parse_pixel_scales, split_selector
 
     if str(output) == "-":
         output = Path("/dev/stdout")
@@ -214,9 +214,7 @@ def unmix(
             min_score=min_score,
             joint=joint,
             joint_step=joint_step,
-            quantities=Quantities(
-                None if pixel_scale is None else parse_pixel_scale(pixel_scale), sky, electrons, zero_point, times
-            ),
+            quantities=Quantities(parse_pixel_scales(pixel_scale or []), sky, electrons, zero_point, times),
             reading=make_reading(
                 hdu=hdu,
                 channel=channel,
@@ -315,7 +313,7 @@ def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metada
     if groups is not None:
         write_table(groups_table(tally.groups), groups, metadata)
     if tracks is not None and tally.tracks is not None:
-        write_table(tally.tracks.table(), tracks, metadata)
+        write_table(with_times(tally.tracks.table(), tally.times), tracks, metadata)
 
 
 def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None, joint: int | None) -> None:

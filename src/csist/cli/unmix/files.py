@@ -39,6 +39,10 @@ class OpenFile:
     origin: int = 0
     """Number in the file of the first image that is read."""
 
+    def time(self, number: int) -> float | None:
+        """Time in s of an image by its number in the file; None where times are not asked for."""
+        return self.times[number - self.origin] if self.times else None
+
     def columns(self, number: int, targets: Targets) -> dict[str, FloatArray] | None:
         """The further columns of the targets of an image; None where none are asked for.
 
@@ -51,8 +55,9 @@ class OpenFile:
         from csist.io.quantities import TIME_COLUMN
 
         known = {} if self.further is None else self.further(targets)
-        if self.times:
-            known = {TIME_COLUMN: np.full(len(targets), self.times[number - self.origin]), **known}
+        time = self.time(number)
+        if time is not None:
+            known = {TIME_COLUMN: np.full(len(targets), time), **known}
         return known or None
 
 

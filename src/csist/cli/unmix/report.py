@@ -51,6 +51,8 @@ class Tally:
     """The pictures that were written, and what they show."""
     psfs: list[dict[str, Any]] = field(default_factory=list)
     tracks: TrackRows | JointRows | None = None
+    times: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Times in s of frames, by file and number, where they are asked for."""
 
     def note(self, text: str, name: str) -> None:
         """Add a note for the user about a file."""

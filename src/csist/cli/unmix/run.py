@@ -88,7 +88,10 @@ def unmix_files(
                 image = _image_name(path, name, block.name, len(files) > 1)
                 table.shape = (max(shape[0], block.start + len(block.targets)), *shape[1:])
                 for index, targets in enumerate(block.targets):
-                    table.append(image, block.start + index, targets, opened.columns(block.start + index, targets))
+                    number = block.start + index
+                    table.append(image, number, targets, opened.columns(number, targets))
+                    time = opened.time(number)
+                    tally.times |= {} if time is None else {(name, number): time}
                 tally.add(block, image, name, is_window(shape))
             # The pictures of a frame share its model, which is drawn for the first of them.
             shown = replace(block, view=lru_cache(maxsize=1)(block.view))

@@ -148,3 +148,19 @@ class JointRows:
             self._rows,
             columns=["image", "track", "first", "last", *STATE, "existence_probability", *covariance_columns(STATE)],
         )
+
+
+def with_times(table: Any, times: dict[tuple[str, int], float]) -> Any:
+    """A table of tracks with the time in s of each row's frame, of a joint track that of its first.
+
+    Args:
+        table: of tracks.
+        times: of frames, by file and number; empty where they are not asked for.
+    """
+    from csist.io.quantities import TIME_COLUMN
+
+    if not times:
+        return table
+    frames = table["frame" if "frame" in table.columns else "first"]
+    places = zip(table["image"], frames, strict=True)
+    return table.assign(**{TIME_COLUMN: [times.get((image, int(frame)), float("nan")) for image, frame in places]})

@@ -228,7 +228,7 @@ class SourceSolver:
         else:
             targets = Targets.concatenate(window.targets[mask] for window, mask in zip(solved, own, strict=True))
         inside = np.stack([targets.x - cutout.columns.start, targets.y - cutout.rows.start, targets.intensity], axis=1)
-        points = weigh_points(scene, inside)
+        points = weigh_points(scene, inside, fitted=not unfitted)
         found = weigh_sources(scene, points, len(targets), start)
         # A source whose centre is outside the window is not in it; a blurred point is a point either way.
         found = [each for each in found if not each.mode.at_bound[:2].any()]
@@ -296,7 +296,7 @@ class SourceSolver:
             x=[mode.theta[0] + cutout.columns.start],
             y=[mode.theta[1] + cutout.rows.start],
             intensity=[flux],
-            score=[chance * float(self.windows.peaks.score[part].max())],
+            score=[float(self.windows.peaks.score[part].max())],
             x_std=deviation[:1],
             y_std=deviation[1:2],
             intensity_std=[flux * deviation[place]],

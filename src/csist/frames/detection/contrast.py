@@ -33,7 +33,14 @@ from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background.estimate import Background, noise_floor
 from csist.frames.detection.clutter import clutter_features, least_probability, target_probability
 from csist.frames.detection.peaks import Peaks, find_peaks, threshold_sigmas
-from csist.frames.detection.point_sources import SPOTS_APART_PX, PointSources, point_sources, strong_spots
+from csist.frames.detection.point_sources import (
+    POINT_CORRELATION,
+    SPOTS_APART_PX,
+    PointSources,
+    point_sources,
+    shape_correlation,
+    strong_spots,
+)
 from csist.frames.detection.responses import Response, contrast_response
 from csist.frames.kernels import (
     Tail,
@@ -178,6 +185,9 @@ class ContrastFrame:
             distance, _ = KDTree(self.spots.positions).query(candidates.positions)
             counted |= np.asarray(distance <= SPOTS_APART_PX)
         counted &= self.beside[rows, columns]
+        if self.sigma_px is not None:
+            # What has the shape of a stated PSF may be a faint target: it is no evidence of clutter.
+            counted &= shape_correlation(self.flattened, rows, columns, self.sigma_px) < POINT_CORRELATION
         return clutter_features(seen, candidates, self.floor, self.sigma_px, counted)
 
     def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:

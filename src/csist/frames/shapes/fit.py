@@ -127,11 +127,12 @@ def climb(image: Image, start: FloatArray, within: Range, window: Window, noise:
     for _ in range(steps):
         held = ((theta <= within.low) & (here.gradient < 0.0)) | ((theta >= within.high) & (here.gradient > 0.0))
         free = np.flatnonzero(~held)
-        system = here.information[np.ix_(free, free)]
+        system = here.information if not held.any() else here.information[np.ix_(free, free)]
         diagonal = np.maximum(np.diag(system), 1e-12)
         # Scaled to a unit diagonal: parameters have different units.
         scale = 1.0 / np.sqrt(diagonal)
-        damped = system * scale[:, None] * scale + damping * np.eye(len(free))
+        damped = system * scale[:, None] * scale
+        damped.flat[:: len(free) + 1] += damping
         step = np.linalg.solve(damped, scale * here.gradient[free]) * scale
         trial = theta.copy()
         trial[free] = np.clip(theta[free] + step, within.low[free], within.high[free])
@@ -152,7 +153,8 @@ def _slopes(image: Image, theta: FloatArray, within: Range, window: Window, nois
     slope, curvature = np.empty(light.shape), np.empty(light.shape)
     value = pixel_terms(light, window, noise, slope, curvature)
     flat = jacobian.reshape(len(theta), -1)
-    information = (flat * curvature.ravel()) @ flat.T + np.diag(within.pull)
+    information = (flat * curvature.ravel()) @ flat.T
+    information.flat[:: len(theta) + 1] += within.pull
     gradient = flat @ slope.ravel() - within.pull * theta
     return _Slopes(float(value - 0.5 * (within.pull * theta) @ theta), gradient, information, light)
 

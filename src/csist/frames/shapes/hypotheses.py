@@ -49,7 +49,7 @@ FLUX_ROOM = 7.0
 HOPELESS = 15.0
 """Log evidence below that of one or two points from which no other outline is tried."""
 FALLING = 5.0
-"""Log evidence below that of a larger model error from which smaller ones are not tried."""
+"""Log evidence below that of another model error from which no further ones are tried."""
 PARAMETERS = {"ellipse": 5, "disc": 5, "streak": 4, "point": 3}
 """Number of parameters of each outline, place included."""
 LOG_ODDS = {"blurred": -2.0, "extended": -3.0, "streak": -3.0}
@@ -174,12 +174,13 @@ class Hypothesis:
         return self.mode.theta
 
 
-def weigh_points(scene: Scene, points: FloatArray) -> float:
+def weigh_points(scene: Scene, points: FloatArray, fitted: bool = False) -> float:
     """Log evidence of point targets.
 
     Args:
         scene: the blob.
         points: (n, 3) x, y in px and flux in counts to start from.
+        fitted: whether they are a fit with a small error of the model, which is then tried first.
     """
     window, count = scene.window(), len(points)
     terms = len(window.basis)
@@ -198,13 +199,15 @@ def weigh_points(scene: Scene, points: FloatArray) -> float:
     start = np.concatenate([points.copy().ravel(), np.zeros(terms)])
     start[fluxes] = np.log(np.maximum(start[fluxes], 1e-3 * scene.flux[0]))
     weights: list[float] = []
-    for error in scene.errors:
+    for error in reversed(scene.errors) if fitted else scene.errors:
         mode = climb(image, start, within, window, scene.noise_with(error))
         start = mode.theta
         weights.append(mode.log_evidence)
         if mode.log_evidence < max(weights) - FALLING:
             break
-    return _mean(weights) + float(np.log(np.arange(1, count + 1)).sum())
+    # Those that were not tried have no weight.
+    untried = float(np.log(len(weights) / len(scene.errors)))
+    return _mean(weights) + untried + float(np.log(np.arange(1, count + 1)).sum())
 
 
 def _mean(log_weights: list[float]) -> float:

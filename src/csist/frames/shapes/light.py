@@ -9,6 +9,7 @@ closer than the width of the PSF.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,13 @@ DISC_TAU = 0.262
 """Standard deviation of a component of that disc."""
 NARROW_PX, WIDE_PX = 0.8, 2.5
 """Widths below which three nodes a side integrate a pixel, and from which one does."""
+UNIT = np.eye(2)
+SHEARS = (np.array([[1.0, 0.0], [0.0, -1.0]]), np.array([[0.0, 1.0], [1.0, 0.0]]))
+"""Directions of the two shears."""
+PARTS = 10
+"""Images that `mixture` makes: the light and what its derivatives are put together from."""
+BY_X, BY_Y = ([float(part == place) for part in range(PARTS)] for place in (1, 2))
+"""Weights of these in the derivatives by x and y."""
 BLUR_STEP = 0.2
 """Step of the numerical Laplacian in units of the PSF's sigma."""
 
@@ -53,51 +61,70 @@ def stretch(size: float, shear: FloatArray) -> tuple[FloatArray, FloatArray]:
         size: logarithm of the geometric mean of both semi-axes.
         shear: (2,) half the logarithm of their ratio, times cosine and sine of twice the angle of the longer one.
     """
-    ratio = float(np.hypot(*shear))
-    traceless = np.array([[shear[0], shear[1]], [shear[1], -shear[0]]])
-    units = np.array([[[1.0, 0.0], [0.0, -1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    first, second = float(shear[0]), float(shear[1])
+    ratio = float(np.hypot(first, second))
+    traceless = np.array([[first, second], [second, -first]])
     if ratio > 1e-4:
-        along = np.sinh(ratio) / ratio
-        bend = (np.cosh(ratio) - along) / ratio**2
+        along = float(np.sinh(ratio)) / ratio
+        bend = (float(np.cosh(ratio)) - along) / ratio**2
     else:
         along, bend = 1.0, 1.0 / 3.0
-    matrix = np.exp(size) * (np.cosh(ratio) * np.eye(2) + along * traceless)
-    slopes = [along * shear[k] * np.eye(2) + along * units[k] + bend * shear[k] * traceless for k in (0, 1)]
-    return matrix, np.stack([matrix, *(np.exp(size) * slope for slope in slopes)])
+    scale = float(np.exp(size))
+    matrix = scale * (float(np.cosh(ratio)) * UNIT + along * traceless)
+    slopes = [
+        scale * (along * each * UNIT + along * direction + bend * each * traceless)
+        for each, direction in zip((first, second), SHEARS, strict=True)
+    ]
+    return matrix, np.array([matrix, *slopes])
 
 
 def quadrature(width_px: float) -> FloatArray:
     """Nodes and weights (q, 2) along a pixel's side for light that varies over `width_px`."""
-    number = 3 if width_px < NARROW_PX else 2 if width_px < WIDE_PX else 1
-    nodes, weights = np.polynomial.legendre.leggauss(number)
-    return 0.5 * np.stack([nodes, weights], axis=1)
+    return _nodes(3 if width_px < NARROW_PX else 2 if width_px < WIDE_PX else 1)
+
+
+@lru_cache(maxsize=3)
+def _nodes(number: int) -> FloatArray:
+    """So many Gauss-Legendre nodes along a pixel's side, and their weights (q, 2)."""
+    return 0.5 * np.stack(np.polynomial.legendre.leggauss(number), axis=1)
 
 
 def _mixture(
     shape: tuple[int, int], centres: FloatArray, arms: FloatArray, weights: FloatArray, covariance: FloatArray
 ) -> FloatArray:
     """`mixture` on the pixels of a window (h, w)."""
-    precision = np.linalg.inv(covariance)
-    out = np.empty((10, *shape))
-    narrowest = float(np.linalg.eigvalsh(covariance)[0]) ** 0.5
+    xx, xy, yy = float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1])
+    determinant = xx * yy - xy * xy
+    # The smaller eigenvalue, free of cancellation.
+    smaller = determinant / (0.5 * (xx + yy) + float(np.hypot(0.5 * (xx - yy), xy)))
+    out = np.empty((PARTS, *shape))
     mixture(
         np.ascontiguousarray(centres), np.ascontiguousarray(arms), weights,
-        np.array([precision[0, 0], precision[0, 1], precision[1, 1]]), quadrature(narrowest), out,
+        np.array([yy, -xy, xx]) / determinant, quadrature(smaller**0.5), out,
     )  # fmt: skip
     return out
 
 
-def _by_shape(parts: FloatArray, covariance: FloatArray, matrix: FloatArray) -> FloatArray:
-    """Derivative (h, w) of a mixture by a parameter of its shape.
+def _by_shape(covariance: FloatArray, matrix: FloatArray) -> list[float]:
+    """Weights (10,) of the parts of a mixture in its derivative by a parameter of its shape.
 
     Args:
-        parts: (10, h, w) of `mixture`.
         covariance: (2, 2) derivative of the covariance.
         matrix: (2, 2) derivative of the matrix that takes the arms to the centres.
     """
-    widened = 0.5 * (covariance[0, 0] * parts[3] + covariance[1, 1] * parts[5]) + covariance[0, 1] * parts[4]
-    moved = matrix[0, 0] * parts[6] + matrix[1, 0] * parts[7] + matrix[0, 1] * parts[8] + matrix[1, 1] * parts[9]
-    return np.asarray(widened + moved)
+    (xx, xy), (_, yy) = covariance.tolist()
+    return [0.0, 0.0, 0.0, 0.5 * xx, xy, 0.5 * yy, *matrix.T.ravel().tolist()]
+
+
+def _slopes(parts: FloatArray, by_shape: list[list[float]]) -> FloatArray:
+    """Derivatives (2 + n, h, w) of a mixture by x, y and n parameters of its shape.
+
+    Args:
+        parts: (10, h, w) of `mixture`.
+        by_shape: weights of the parts for each parameter of the shape.
+    """
+    weights = np.array([BY_X, BY_Y, *by_shape])
+    return np.asarray((weights @ parts.reshape(PARTS, -1)).reshape(len(weights), *parts.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -141,8 +168,7 @@ class Ellipse:
         covariance = self.psf + self.tau**2 * matrix @ matrix
         parts = _mixture(self.shape, place[:2] + self.arms @ matrix, self.arms, self.weights, covariance)
         widened = [self.tau**2 * (slope @ matrix + matrix @ slope) for slope in slopes]
-        by_shape = [_by_shape(parts, *each) for each in zip(widened, slopes, strict=True)]
-        return parts[0], np.stack([parts[1], parts[2], *by_shape])
+        return parts[0], _slopes(parts, [_by_shape(*each) for each in zip(widened, slopes, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -173,8 +199,8 @@ class Streak:
         turned = variance * (np.outer(along, across) + np.outer(across, along))
         longer = length * np.stack([along, np.zeros(2)], axis=1)
         aside = length * np.stack([across, np.zeros(2)], axis=1)
-        by_length = _by_shape(parts, 2.0 * variance * np.outer(along, along), longer)
-        return parts[0], np.stack([parts[1], parts[2], by_length, _by_shape(parts, turned, aside)])
+        by_length = _by_shape(2.0 * variance * np.outer(along, along), longer)
+        return parts[0], _slopes(parts, [by_length, _by_shape(turned, aside)])
 
 
 @dataclass(frozen=True)

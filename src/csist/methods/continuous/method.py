@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_not_negative, check_stack
+from csist.methods.continuous.bound import LEAST_WIDENING, widened
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver
 from csist.methods.continuous.units import from_units, in_units, typical_variance, unit_of, weights_of
@@ -94,6 +95,7 @@ class Continuous:
         self.sensor = sensor or Sensor()
         self.prior = prior or ScenePrior.flat()
         self.effort = EFFORTS[mode]
+        self.least_widening = LEAST_WIDENING[mode]
         self.noise_std = None if noise_std is None else check_not_negative("noise_std", noise_std)
         self.background_terms = BACKGROUND_TERMS[background]
         self.mask_nan = mask_nan
@@ -158,7 +160,10 @@ class Continuous:
             weight = None if error is None else weights_of(error, variance, part)
             windows = stack_of(images, sensor, solver.basis, weight)
             tried = {name: values[part] for name, values in named.items()}
-            found = solver.solve(windows._replace(data=windows.data / unit), keep_samples, **tried)
+            windows = windows._replace(data=windows.data / unit)
+            found = solver.solve(windows, keep_samples, **tried)
+            if isinstance(solver, FreeSolver):
+                found = widened(found, windows, scaled.psf, solver.noise, least=self.least_widening)
             return from_units(found, unit)
 
         starts = range(0, len(stack), IMAGES_A_TASK)
