@@ -93,7 +93,8 @@ def test_an_extended_source_has_one_track():
     assert [len(targets) for targets in found.frames] == [2] * 6
     assert len(found.tracks) == 2
     assert len(found.groups) == 1
-    assert found.notes == ["1 of 2 groups are no point targets: each has one track of its middle"]
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("1 of 2 groups are no point targets")
     wide = max(found.tracks, key=lambda track: track.state[4])
     assert np.abs(wide.state - [16.0, 18.0, 0.7, 0.3, 9000.0])[:4].max() < 0.1
     for targets in found.frames:
@@ -123,6 +124,15 @@ def test_the_error_of_the_psf_does_not_average_out():
     assert (cutout.data == image[6:15, 6:15]).all()
     of_the_peak = np.sqrt((cutout.weight * cutout.data**2)[:, 4, 4].sum())
     assert of_the_peak == pytest.approx(1.0 / error, rel=1e-6)
+
+
+@pytest.mark.parametrize(("counts", "unsteady"), [([2] * 6, False), ([2, 2, 2, 1], False), ([1, 2, 1, 2], True)])
+def test_a_group_whose_number_of_targets_changes_is_unsteady(counts, unsteady):
+    pair = csist.Targets([3.0, 5.0], [4.0, 4.0], [100.0, 100.0], group=[0, 0])
+    shots = [empty_shot((9, 9))._replace(targets=pair[:count]) for count in counts]
+    number = np.zeros(len(counts), np.int64)
+    chain = Chain(np.arange(len(counts)), np.full((len(counts), 2), 4.0), 1.0, number, number)
+    assert chain.is_unsteady(shots) == unsteady
 
 
 def test_one_frame_equals_unmix_frame(movie):

@@ -48,6 +48,11 @@ class Chain(NamedTuple):
         """Whether point targets do not explain it in more than half of its frames."""
         return bool(2 * self.flagged.sum() > len(self.flagged))
 
+    def is_unsteady(self, shots: Sequence[Shot]) -> bool:
+        """Whether the number of its targets in single frames is another than the usual one in more than a quarter."""
+        counts = np.array([len(targets) for targets in self.targets(shots)])
+        return bool(4 * np.bincount(counts).max() < 3 * len(counts))
+
     def part(self, frames: int) -> slice:
         """Frames of a sequence of so many in which the group may be."""
         return slice(max(int(self.frame[0]) - BEFORE, 0), min(int(self.frame[-1]) + 1 + BEFORE, frames))

@@ -2,8 +2,9 @@
 
 Every frame is unmixed alone first. Its groups are linked over the frames; a window follows each of them, with the light
 of all others subtracted, and the group is solved in all frames together. A group that point targets do not explain, an
-extended source, a streak or clutter, gets one track of its middle. One that does not move as the motion says, that is
-larger than a window or that no target explains where the PSF is poorly known keeps the targets of its single frames.
+extended source, a streak or clutter, gets one track of its middle. So does one without a joint posterior whose number
+of targets changes from frame to frame. Other groups without one keep the targets of their single frames: they do not
+move as the motion says, are larger than a window or are lost in the error of the PSF.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Sorted(NamedTuple):
 
     Args:
         joint: those with a joint posterior.
-        wide: those that point targets do not explain.
+        wide: those that point targets do not explain, or whose targets cannot be followed from frame to frame.
         alone: number of the others.
     """
 
@@ -128,7 +129,10 @@ def _notes(found: Sorted) -> list[str]:
     """What is said of groups without a joint posterior."""
     total, notes = len(found.joint) + len(found.wide) + found.alone, []
     if found.wide:
-        notes.append(f"{len(found.wide)} of {total} groups are no point targets: each has one track of its middle")
+        notes.append(
+            f"{len(found.wide)} of {total} groups are no point targets or cannot be followed target by target: each "
+            "has one track of its middle"
+        )
     if found.alone:
         notes.append(
             f"{found.alone} of {total} groups keep the targets of single frames: they are larger than a window, move "
@@ -144,10 +148,10 @@ def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> So
     found = Sorted([], [], 0)
     for chain in chains_of(shots):
         solved = None if chain.is_wide else _solve_chain(shots, times, chain, psf, options)
-        if chain.is_wide or (solved is not None and Flag.POOR_FIT in solved.flags):
-            found.wide.append(chain)
-        elif solved is not None:
+        if solved is not None and Flag.POOR_FIT not in solved.flags:
             found.joint.append((chain, solved))
+        elif chain.is_wide or solved is not None or chain.is_unsteady(shots):
+            found.wide.append(chain)
         else:
             found = found._replace(alone=found.alone + 1)
     return found
