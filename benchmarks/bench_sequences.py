@@ -39,7 +39,7 @@ RESAMPLES = 400
 RESAMPLES_OF_ALL_FRAMES = 30
 """The score of all frames is slow to compute."""
 LEVELS = {"68": 1.0, "95": 1.96}
-PATH_EFFORTS["limit"] = replace(PATH_EFFORTS["accurate"], blocks=4, moves=16, last_moves=160, widening=1.0)
+PATH_EFFORTS["limit"] = replace(PATH_EFFORTS["accurate"], blocks=4, moves=16, last_moves=96, widening=1.0)
 
 
 class Video(NamedTuple):

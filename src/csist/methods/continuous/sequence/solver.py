@@ -57,7 +57,7 @@ class PathEffort:
 
 
 PATH_EFFORTS = {
-    "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=80, records=8, widening=1.0),
+    "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.08),
     "fast": PathEffort(templates=1024, blocks=1, moves=2, last_moves=12, records=4, widening=1.5),
 }
 
