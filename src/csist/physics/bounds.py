@@ -51,7 +51,7 @@ def cramer_rao_bound(targets: Targets, sensor: Sensor) -> Bound:
     if sensor.gain is not None:
         weight = weight + 0.5 * (np.where(clean > 0, 1.0 / sensor.gain, 0.0) / variance) ** 2
     information = (jacobian * weight) @ jacobian.T
-    error = _standard_errors(information)
+    error = standard_errors(information)
     x, y, intensity = error.reshape(3, -1)
     return Bound(x, y, intensity)
 
@@ -99,12 +99,12 @@ def joint_bound(frames: Sequence[Targets], sensor: Sensor, scintillation: float 
         mixed = (jacobian * weight) @ shared.T
         inner = np.eye(count) + (shared * weight) @ shared.T
         information += (jacobian * weight) @ jacobian.T - mixed @ np.linalg.solve(inner, mixed.T)
-    error = _standard_errors(information)
+    error = standard_errors(information)
     return Bound(error[:count], error[count : 2 * count], error[-count:] if count else error)
 
 
-def _standard_errors(information: FloatArray) -> FloatArray:
-    """Square roots of the diagonal of the inverse; infinite where it is singular."""
+def standard_errors(information: FloatArray) -> FloatArray:
+    """Return the standard errors (n,) of a Fisher information (n, n): infinite where it is singular."""
     scale = np.sqrt(np.maximum(np.diag(information), np.finfo(float).tiny))
     try:
         inverse = np.linalg.inv(information / np.outer(scale, scale)) / np.outer(scale, scale)

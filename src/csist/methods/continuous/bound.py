@@ -13,6 +13,7 @@ import numpy as np
 from csist._types import FloatArray
 from csist.methods.continuous.model import MEASURED, Noise, Stack
 from csist.methods.unmixer import Answers
+from csist.physics.bounds import standard_errors
 from csist.physics.psf import PSF
 from csist.targets import Targets
 
@@ -47,15 +48,8 @@ def least_errors(found: Targets, stack: Stack, place: int, psf: PSF, noise: Nois
     variance = noise.variance / np.maximum(stack.weight[place].ravel(), np.finfo(float).tiny)
     usable = stack.code[place].ravel() == MEASURED
     weight = np.where(usable, 1.0 / (variance + noise.inverse_gain * light), 0.0)
-    information = (jacobian * weight) @ jacobian.T
-    scale = np.sqrt(np.maximum(np.diag(information), np.finfo(float).tiny))
-    try:
-        inverse = np.linalg.inv(information / np.outer(scale, scale))
-    except np.linalg.LinAlgError:
-        return np.full((count, 3), np.inf)
-    spread = np.diag(inverse)[: 3 * count]
-    error = np.sqrt(np.where(spread > 0.0, spread, np.inf)) / scale[: 3 * count]
-    return np.asarray(error.reshape(count, 3))
+    error = standard_errors((jacobian * weight) @ jacobian.T)
+    return error[: 3 * count].reshape(count, 3)
 
 
 def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: float = 1.0) -> Answers:
@@ -69,7 +63,7 @@ def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: fl
         stack: the windows.
         psf: of the targets.
         noise: of a pixel.
-        least: factor from which on a target's errors are widened.
+        least: factor from which on a target's errors are widened, at least 1.
     """
     targets = list(answers.targets)
     for place, found in enumerate(answers.targets):
@@ -81,7 +75,7 @@ def widened(answers: Answers, stack: Stack, psf: PSF, noise: Noise, *, least: fl
         ratio = np.minimum(least_errors(found, stack, place, psf, noise) / stated, MOST_WIDENING)
         factor = np.sqrt(np.mean(ratio**2, axis=1))
         if (factor > least).any():
-            factor = np.where(factor > least, np.maximum(factor, 1.0), 1.0)
+            factor = np.where(factor > least, factor, 1.0)
             targets[place] = found.replace(
                 x_std=factor * found.x_std, y_std=factor * found.y_std, intensity_std=factor * found.intensity_std
             )
