@@ -2,11 +2,12 @@
 
     python benchmarks/bench_extended.py --data FOLDER [--mode fast] [--draws 2] [--seed 1]
 
-Discs, ellipses, streaks, pairs and single points of all sizes and brightnesses are put into the same frames, far from
-each other. They are drawn as sums of some hundred points, not by the code under test. The PSF of the injected sources
-is stated; the single points have a PSF that is 3 % wider or narrower than that. SNR is the brightest pixel, of a pair
-that of each star alone, in units of the noise around it. On real backgrounds, places within `CLEAR_PX` of what is
-found in the frame as it is are left out. The drones are unmixed by default options, with nothing stated.
+Discs, ellipses, streaks, pairs, threes and single points of all sizes and brightnesses are put into the same frames,
+far from each other. They are drawn as sums of some hundred points, not by the code under test. The PSF of the injected
+sources is stated; the single points have a PSF that is 3 % wider or narrower than that. SNR is the brightest pixel, of
+pairs and threes that of one target alone, in units of the noise around it. On real backgrounds, places within
+`CLEAR_PX` of what is found in the frame as it is are left out. The drones are unmixed by default options, with nothing
+stated.
 
 Priors and limits were chosen with `--seed 0`, on the frames on which the options of `real/injected.py` were chosen, and
 on the `chosen_on` half of `real/split.json`. The figures are of another seed, the other frames and the other half.
@@ -44,6 +45,9 @@ STREAKS = (6.0, 10.0, 20.0)
 """Lengths, likewise."""
 PAIRS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Separations in Rayleigh units."""
+THREES = (1.0, 1.5, 2.0)
+"""The same of three targets in a line, and at the corners of a triangle."""
+COUNTS = {"pair": 2, "line of 3": 3, "triangle": 3}
 WIDTHS = (0.97, 1.0, 1.03)
 """Widths of the PSF of single points in units of the stated one."""
 WIDE = int(Flag.EXTENDED | Flag.STREAK)
@@ -64,7 +68,7 @@ class Kind:
     """A kind of source.
 
     Args:
-        name: "disc", "ellipse", "streak", "pair" or "point".
+        name: "disc", "ellipse", "streak", "pair", "line of 3", "triangle" or "point".
         size: its size, as in the constants above.
         snr: brightest pixel over the noise.
     """
@@ -98,6 +102,7 @@ def kinds() -> list[Kind]:
     sizes: list[tuple[str, tuple[float, ...]]] = [("disc", (radius,)) for radius in DISCS]
     sizes += [("ellipse", size) for size in ELLIPSES] + [("streak", (length,)) for length in STREAKS]
     sizes += [("pair", (separation,)) for separation in PAIRS] + [("point", (width,)) for width in WIDTHS]
+    sizes += [(name, (separation,)) for name in ("line of 3", "triangle") for separation in THREES]
     return [Kind(name, size, snr) for name, size in sizes for snr in SNRS]
 
 
@@ -116,6 +121,12 @@ def points_of(kind: Kind, rng: np.random.Generator) -> tuple[FloatArray, float]:
         return (even[:, None] - 0.5) * [kind.size[0], 0.0] @ turn, 1.0
     if kind.name == "pair":
         return np.array([[0.5, 0.0], [-0.5, 0.0]]) * RAYLEIGH_PER_SIGMA * kind.size[0] @ turn, 1.0
+    if kind.name == "line of 3":
+        return np.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]) * RAYLEIGH_PER_SIGMA * kind.size[0] @ turn, 1.0
+    if kind.name == "triangle":
+        corner = 2.0 * np.pi * np.arange(3) / 3.0
+        corners = np.stack([np.cos(corner), np.sin(corner)], axis=1) / 3.0**0.5
+        return corners * RAYLEIGH_PER_SIGMA * kind.size[0] @ turn, 1.0
     return np.zeros((1, 2)), kind.size[0]
 
 
@@ -128,7 +139,7 @@ def light_of(kind: Kind, centre: FloatArray, sigma_px: float, rng: np.random.Gen
     x = np.arange(2 * half + 1) + left - centre[0] - sigma_px * offsets[:, :1]
     y = np.arange(2 * half + 1) + top - centre[1] - sigma_px * offsets[:, 1:]
     image = np.einsum("ky,kx->yx", psf.profile(y), psf.profile(x))
-    alone = image if kind.name != "pair" else np.einsum("ky,kx->yx", psf.profile(y[:1]), psf.profile(x[:1]))
+    alone = image if kind.name not in COUNTS else np.einsum("ky,kx->yx", psf.profile(y[:1]), psf.profile(x[:1]))
     return kind.snr * image / alone.max(), left, top
 
 
@@ -181,7 +192,10 @@ def inject(
 
 def reach_px(kind: Kind, sigma_px: float) -> float:
     """Distance from the centre of a source within which targets are its own."""
-    extent = {"disc": 1.0, "ellipse": 2.0, "streak": 0.5, "pair": 0.5 * RAYLEIGH_PER_SIGMA, "point": 0.0}[kind.name]
+    extent = {
+        "disc": 1.0, "ellipse": 2.0, "streak": 0.5, "pair": 0.5 * RAYLEIGH_PER_SIGMA, "point": 0.0,
+        "line of 3": RAYLEIGH_PER_SIGMA, "triangle": RAYLEIGH_PER_SIGMA,
+    }[kind.name]  # fmt: skip
     return sigma_px * (extent * kind.size[0] + 2.0) + 1.0
 
 
@@ -225,7 +239,7 @@ def summarise(cases: list[Case]) -> Iterator[dict[str, Any]]:
         for kind in kinds():
             own = [case for case in cases if case.kind == kind and (case.background == "flat") == flat]
             if own:
-                right = 2 if kind.name == "pair" else 1
+                right = COUNTS.get(kind.name, 1)
                 yield {
                     "background": "flat" if flat else "real",
                     "kind": kind.name,

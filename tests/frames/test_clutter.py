@@ -22,7 +22,7 @@ NAMES = {name: place for place, name in enumerate(FEATURES)}
 
 def features_of(image, x, y, significance=20.0):
     peaks = Peaks(np.array(x, dtype=float), np.array(y, dtype=float), np.full(len(x), significance), np.zeros(len(x)))
-    return clutter_features(image, peaks, 1e-6, None, np.ones(len(x), dtype=bool))
+    return clutter_features(image, peaks, 1e-6, None, np.ones(len(x), dtype=bool), np.zeros(len(x), dtype=bool))
 
 
 def spot(shape, x, y, flux, sigma=1.2):
@@ -66,7 +66,7 @@ def test_every_candidate_of_a_frame_knows_of_its_weak_ones():
     strength = 2.0 * features[:, 0] + features[:, 1] + features[:, 2]
     assert weak[0] == pytest.approx(np.log1p(((strength > 6.0) & (strength <= 9.0)).sum()))
     peaks = Peaks(x.astype(float), y.astype(float), np.full(len(x), 7.0), np.zeros(len(x)))
-    beside = clutter_features(image, peaks, 1e-6, None, np.zeros(len(x), dtype=bool))
+    beside = clutter_features(image, peaks, 1e-6, None, *np.zeros((2, len(x)), dtype=bool))
     assert not beside[:, NAMES["weak candidates"]].any()
 
 
@@ -95,16 +95,39 @@ def test_features_do_not_depend_on_the_unit_of_the_counts(factor):
     image[5:9, 5:9] = np.nan
     first = features_of(image, [20, 6, 0, 79], [30, 6, 0, 59])
     peaks = Peaks(*np.array([[20.0, 6.0, 0.0, 79.0], [30.0, 6.0, 0.0, 59.0], [20.0] * 4, [0.0] * 4]))
-    second = clutter_features(factor * image, peaks, factor * 1e-6, None, np.ones(4, dtype=bool))
+    second = clutter_features(
+        factor * image, peaks, factor * 1e-6, None, np.ones(4, dtype=bool), np.zeros(4, dtype=bool)
+    )
     np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-9)
     assert np.isfinite(first).all()
 
 
 def test_no_candidates_have_no_features():
-    none = Peaks(*np.empty((4, 0)))
-    assert clutter_features(textured((20, 20)), none, 1.0, None, np.empty(0, dtype=bool)).shape == (0, len(FEATURES))
+    none, nobody = Peaks(*np.empty((4, 0))), np.empty(0, dtype=bool)
+    assert clutter_features(textured((20, 20)), none, 1.0, None, nobody, nobody).shape == (0, len(FEATURES))
     assert target_probability(np.empty((0, len(FEATURES)))).shape == (0,)
-    assert directional_leads(textured((20, 20)), none, 1.0, None).shape == (0, 2)
+    assert directional_leads(textured((20, 20)), none, 1.0, None, nobody).shape == (0, 2)
+
+
+def test_the_targets_of_a_group_take_no_lead_from_each_other():
+    sigma, places = 0.7, ((30.0, 30.0), (32.7, 30.0), (31.4, 32.3))
+    alone = textured((60, 80)) + spot((60, 80), *places[0], 60.0, sigma)
+    group = alone + sum(spot((60, 80), *place, 60.0, sigma) for place in places[1:])
+    peaks = Peaks(*np.array(places).T, np.full(3, 20.0), np.zeros(3))
+
+    def lead(image, targets):
+        return directional_leads(image, peaks, 1e-6, sigma, np.array(targets))[0]
+
+    np.testing.assert_allclose(lead(group, [True] * 3), lead(alone, [False] * 3), rtol=0.35)
+    assert (lead(group, [False] * 3) < 0.75 * lead(group, [True] * 3)).all()
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.5, 3.0])
+def test_the_light_of_a_target_takes_nothing_from_itself(sigma):
+    image = textured((90, 90)) + spot((90, 90), 45.0, 44.0, 500.0, sigma)
+    peaks = Peaks(np.array([45.0]), np.array([44.0]), np.array([20.0]), np.zeros(1))
+    alone, target = (directional_leads(image, peaks, 1e-6, sigma, np.array([is_target])) for is_target in (False, True))
+    np.testing.assert_array_equal(target, alone)
 
 
 def test_the_table_is_that_of_the_features():

@@ -3,9 +3,10 @@
 A tree line, a roof's edge, a wire or a step between two codec blocks gives a filter for spots a high response, and yet
 is as bright as the spot itself in some direction. The light at a spot is therefore compared with that on a circle
 around it, at three scales: its lead over all of sixteen directions, and over all but four, which a neighbouring target
-may take, in units of the scatter in a ring. Glints and hot pixels are sharper than optics make a target, artefacts of
-codecs gather in the outermost rows and columns, and where a frame is full of weak candidates the next one is hardly a
-target either.
+may take, in units of the scatter in a ring. Directions in which another spot of the stated PSF's shape lies do not
+count: a target of a group leads over the background, not over the other targets. Glints and hot pixels are sharper than
+optics make a target, artefacts of codecs gather in the outermost rows and columns, and where a frame is full of weak
+candidates the next one is hardly a target either.
 
 All this goes into a logistic regression. Its coefficients in `clutter.json` are written by `benchmarks/fit_clutter.py`,
 from labelled infrared frames of the half of the scenes on which nothing is reported.
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from scipy.special import expit
 
 from csist._types import BoolArray, FloatArray, IntArray
@@ -39,6 +41,8 @@ RING_PX = (6.0, 16.0)
 DIRECTIONS = 16
 SPARED = 4
 """Directions that the second lead leaves out."""
+TAKEN_SIGMAS = 2.0
+"""Distance from a target up to which its light is seen, in widths of the smoothed light."""
 BORDER_PX = 5
 """Distance from the frame's edge up to which the edge counts, fully from `BORDER_PX` - 3 px on."""
 WEAK = (6.0, 9.0)
@@ -87,7 +91,12 @@ def target_probability(features: FloatArray) -> FloatArray:
 
 
 def clutter_features(
-    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None, counted: BoolArray
+    flattened: NDArray[np.floating],
+    peaks: Peaks,
+    floor: float,
+    sigma_px: float | None,
+    counted: BoolArray,
+    targets: BoolArray,
 ) -> FloatArray:
     """`FEATURES` (n, features) of the candidates of a frame.
 
@@ -97,10 +106,11 @@ def clutter_features(
         floor: smallest noise of a pixel in counts.
         sigma_px: of the PSF; None where it is not known.
         counted: (n,) whether each may count as a weak candidate of the frame.
+        targets: (n,) whether each looks so much like a target that its light takes no lead from its neighbours.
     """
     if not len(peaks):
         return np.empty((0, len(FEATURES)))
-    leads = np.arcsinh(directional_leads(flattened, peaks, floor, sigma_px))
+    leads = np.arcsinh(directional_leads(flattened, peaks, floor, sigma_px, targets))
     rows, columns = np.rint(peaks.y).astype(int), np.rint(peaks.x).astype(int)
     border = np.minimum.reduce([rows, columns, flattened.shape[0] - 1 - rows, flattened.shape[1] - 1 - columns])
     significance = np.log(np.maximum(peaks.significance, 1.0))
@@ -148,7 +158,7 @@ def _sharpness(flattened: NDArray[np.floating], rows: IntArray, columns: IntArra
 
 
 def directional_leads(
-    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None
+    flattened: NDArray[np.floating], peaks: Peaks, floor: float, sigma_px: float | None, targets: BoolArray
 ) -> FloatArray:
     """Lead (n, 2) of each peak over all directions around it, and over all but `SPARED`, in units of the scatter.
 
@@ -157,6 +167,7 @@ def directional_leads(
         peaks: n spots.
         floor: smallest noise of a pixel in counts, the least scatter.
         sigma_px: of the PSF; None where it is not known.
+        targets: (n,) peaks whose light takes no lead from their neighbours.
     """
     if not len(peaks):
         return np.empty((0, 2))
@@ -173,9 +184,29 @@ def directional_leads(
     scatter = 1.4826 * middle(np.abs(beside - middle(beside, axis=1)[:, None]), axis=1)
     light = np.nan_to_num(windows).reshape(len(peaks), -1) @ probe.T
     light = light.reshape(len(peaks), len(SCALES_PX), 9 + DIRECTIONS)
-    lead = np.sort(light[:, :, :9].max(axis=2, keepdims=True) - light[:, :, 9:], axis=2)
-    best = lead[:, :, [0, SPARED]].max(axis=1)
+    lead = light[:, :, :9].max(axis=2, keepdims=True) - light[:, :, 9:]
+    lead[_taken(peaks.positions, targets, sigma_px or 0.0)] = np.nan
+    # NaN is sorted last: a scale at which too few directions are left says nothing.
+    best = np.nan_to_num(np.fmax.reduce(np.sort(lead, axis=2)[:, :, [0, SPARED]], axis=1))
     return np.asarray(best / np.maximum(scatter, floor)[:, None])
+
+
+def _taken(positions: FloatArray, targets: BoolArray, sigma_px: float) -> BoolArray:
+    """Places (n, scales, directions) around positions (n, 2) that hold the light of another one that is a target."""
+    factor = max(1.0, sigma_px / USUAL_SIGMA_PX)
+    angle = 2.0 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    taken = np.zeros((len(positions), len(SCALES_PX), DIRECTIONS), dtype=bool)
+    if not targets.any():
+        return taken
+    # A missing second neighbour has the index behind the last one, and an infinite distance.
+    tree, owner = KDTree(positions[targets]), np.append(np.flatnonzero(targets), -1)
+    every = np.arange(len(positions))[:, None, None]
+    for k, (width, radius) in enumerate(SCALES_PX):
+        distance, nearest = tree.query(positions[:, None] + factor * radius * circle, k=2)
+        near = distance <= TAKEN_SIGMAS * np.hypot(factor * width, sigma_px)
+        taken[:, k] = (near & (owner[nearest] != every)).any(axis=2)
+    return taken
 
 
 @lru_cache(maxsize=8)

@@ -34,6 +34,7 @@ from csist.frames.background.estimate import Background, noise_floor
 from csist.frames.detection.clutter import clutter_features, least_probability, target_probability
 from csist.frames.detection.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.frames.detection.point_sources import (
+    GROUPED_CORRELATION,
     POINT_CORRELATION,
     SPOTS_APART_PX,
     PointSources,
@@ -185,10 +186,13 @@ class ContrastFrame:
             distance, _ = KDTree(self.spots.positions).query(candidates.positions)
             counted |= np.asarray(distance <= SPOTS_APART_PX)
         counted &= self.beside[rows, columns]
+        targets = np.zeros(len(candidates), dtype=bool)
         if self.sigma_px is not None:
             # What has the shape of a stated PSF may be a faint target: it is no evidence of clutter.
-            counted &= shape_correlation(self.flattened, rows, columns, self.sigma_px) < POINT_CORRELATION
-        return clutter_features(seen, candidates, self.floor, self.sigma_px, counted)
+            likeness = shape_correlation(self.flattened, rows, columns, self.sigma_px)
+            counted &= likeness < POINT_CORRELATION
+            targets = likeness >= GROUPED_CORRELATION
+        return clutter_features(seen, candidates, self.floor, self.sigma_px, counted, targets)
 
     def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots, most significant first, and the threshold; in clutter those that are likely targets."""

@@ -22,6 +22,8 @@ SPOTS_APART_PX = 3.0
 """Weaker spots closer than this to another one are parts of it."""
 POINT_CORRELATION = 0.8
 """Correlation with the PSF from which a spot looks like a point source."""
+GROUPED_CORRELATION = 0.6
+"""The same of a spot that has others close by, whose light lowers the correlation."""
 POINT_SHARE = 0.5
 """Share of the strongest spots that must look like point sources, for the frame to be taken as a field of them."""
 BRIGHT_SIGMAS = 300.0

@@ -54,6 +54,9 @@ PARAMETERS = {"ellipse": 5, "disc": 5, "streak": 4, "point": 3}
 """Number of parameters of each outline, place included."""
 LOG_ODDS = {"blurred": -2.0, "extended": -3.0, "streak": -3.0}
 """Prior log odds of the hypotheses against a number of points."""
+GROUPED = 4.5
+"""Log evidence that each target from the third on gains: the targets of a group lie near each other and are of like
+brightness, while the prior of a point has the whole window and all fluxes. Without it a chain of three is a streak."""
 ROUGH_ERROR, ROUGH_LOG_ODDS = 0.1, 2.0
 """Error of the PSF from which it is only roughly known, and the prior log odds there: it cannot tell points apart."""
 
@@ -207,7 +210,8 @@ def weigh_points(scene: Scene, points: FloatArray, fitted: bool = False) -> floa
             break
     # Those that were not tried have no weight.
     untried = float(np.log(len(weights) / len(scene.errors)))
-    return _mean(weights) + untried + float(np.log(np.arange(1, count + 1)).sum())
+    orders = float(np.log(np.arange(1, count + 1)).sum())
+    return _mean(weights) + untried + orders + GROUPED * max(count - 2, 0)
 
 
 def _mean(log_weights: list[float]) -> float:
