@@ -117,7 +117,17 @@ class Scene:
 
     def log_odds(self, name: str) -> float:
         """Prior log odds of a hypothesis against a number of points."""
-        return ROUGH_LOG_ODDS if self.psf_error >= ROUGH_ERROR else LOG_ODDS[name]
+        return ROUGH_LOG_ODDS if self.is_rough else LOG_ODDS[name]
+
+    @property
+    def grouped(self) -> float:
+        """Log evidence that each target from the third on gains."""
+        return 0.0 if self.is_rough else GROUPED
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the PSF is only roughly known."""
+        return self.psf_error >= ROUGH_ERROR
 
     def background(self, terms: int) -> Range:
         """Bounds of the background's coefficients."""
@@ -211,7 +221,7 @@ def weigh_points(scene: Scene, points: FloatArray, fitted: bool = False) -> floa
     # Those that were not tried have no weight.
     untried = float(np.log(len(weights) / len(scene.errors)))
     orders = float(np.log(np.arange(1, count + 1)).sum())
-    return _mean(weights) + untried + orders + GROUPED * max(count - 2, 0)
+    return _mean(weights) + untried + orders + scene.grouped * max(count - 2, 0)
 
 
 def _mean(log_weights: list[float]) -> float:
