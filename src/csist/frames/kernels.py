@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from csist._compiled import compiled, inner
 from csist._types import BoolArray, FloatArray
 
+FEWEST_ON_PLANE = 60
+"""Fewest pixels for the scatter about a plane."""
+
 
 class Tail(NamedTuple):
     """How the tail of a filter's responses is mapped onto Gaussian standard deviations.
@@ -69,6 +72,69 @@ def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: f
             total += values[place]
         result[k, 2] = total / (last - first)
     return result
+
+
+@compiled
+def blank_discs(values: FloatArray, places: FloatArray, reach: float) -> None:
+    """Set the pixels (h, w) within a distance of any of some positions (n, 2), rows and columns in px, to NaN."""
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            for n in range(places.shape[0]):
+                if (i - places[n, 0]) ** 2 + (j - places[n, 1]) ** 2 <= reach * reach:
+                    values[i, j] = np.nan
+
+
+@compiled
+def _differences_from_plane(
+    rows: FloatArray, columns: FloatArray, values: FloatArray, kept: BoolArray, result: FloatArray
+) -> None:
+    """Fill in the absolute differences (n,) of values from the plane that fits those that are kept best."""
+    number, y, x, level = 0, 0.0, 0.0, 0.0
+    for n in range(values.shape[0]):
+        if kept[n]:
+            number, y, x, level = number + 1, y + rows[n], x + columns[n], level + values[n]
+    y, x, level = y / number, x / number, level / number
+    yy, xx, xy, by_y, by_x = 0.0, 0.0, 0.0, 0.0, 0.0
+    for n in range(values.shape[0]):
+        if kept[n]:
+            down, right, above = rows[n] - y, columns[n] - x, values[n] - level
+            yy, xx, xy = yy + down * down, xx + right * right, xy + down * right
+            by_y, by_x = by_y + down * above, by_x + right * above
+    # Without a slope along an axis, or across the line, on which all pixels lie.
+    skew = xy / yy if yy > 0.0 else 0.0
+    left = xx - skew * xy
+    across = (by_x - skew * by_y) / left if left > 1e-9 * xx else 0.0
+    along = (by_y - across * xy) / yy if yy > 0.0 else 0.0
+    for n in range(values.shape[0]):
+        result[n] = abs(values[n] - level - along * (rows[n] - y) - across * (columns[n] - x))
+
+
+@compiled
+def plane_scatter(rows: FloatArray, columns: FloatArray, values: FloatArray, rounds: int, clip: float) -> float:
+    """Robust standard deviation of values (n,) about the plane that fits them best.
+
+    Args:
+        rows: (n,) places of the values.
+        columns: likewise.
+        values: at least one.
+        rounds: most fits.
+        clip: values farther from the plane than so many standard deviations are left out of the next fit.
+    """
+    kept, rest, scatter = np.ones(values.shape[0], np.bool_), np.empty(values.shape[0]), 0.0
+    fewest = min(rows.shape[0], FEWEST_ON_PLANE)
+    for _ in range(rounds):
+        _differences_from_plane(rows, columns, values, kept, rest)
+        scatter = 1.4826 * np.median(rest)
+        # The wings of a bright source beside the window would tilt the plane.
+        number, changed = 0, False
+        for n in range(values.shape[0]):
+            keep = rest[n] <= clip * scatter
+            changed |= keep != kept[n]
+            kept[n] = keep
+            number += keep
+        if number < fewest or not changed:
+            break
+    return scatter
 
 
 @compiled

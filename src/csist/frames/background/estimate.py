@@ -19,7 +19,7 @@ from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.frames.background.line_offsets import line_offsets
 from csist.frames.background.meshes import SmoothMesh, fill_mesh, smooth_mesh, spread_mesh
-from csist.frames.kernels import clip_sorted
+from csist.frames.kernels import FEWEST_ON_PLANE, clip_sorted, plane_scatter
 from csist.frames.masks.mask import check_frame, is_whole_numbered
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.physics.sensor import ROUNDING_VARIANCE
@@ -44,8 +44,6 @@ FLOOR_SAMPLES = 20_000
 
 PLANE_ROUNDS = 4
 PLANE_CLIP = 5.0
-FEWEST_SCATTER_PIXELS = 60
-"""Fewest pixels for the scatter about a plane."""
 
 
 class BackgroundSource(Protocol):
@@ -246,21 +244,10 @@ def scatter_about_plane(values: FloatArray) -> float:
         values: (h, w) in counts.
     """
     rows, columns = np.nonzero(np.isfinite(values))
-    if len(rows) < FEWEST_SCATTER_PIXELS:
+    if len(rows) < FEWEST_ON_PLANE:
         return float("nan")
-    known = values[rows, columns]
-    design = np.stack([np.ones(len(rows)), rows - rows.mean(), columns - columns.mean()])
-    kept = np.ones(len(known), dtype=bool)
-    for _ in range(PLANE_ROUNDS):
-        used = design * kept
-        plane = np.linalg.pinv(used @ design.T, hermitian=True) @ (used @ known)  # also where all lie in one row
-        rest = np.abs(known - plane @ design)
-        scatter = float(1.4826 * np.median(rest))
-        # The wings of a bright source beside the window would tilt the plane.
-        before, kept = kept, rest <= PLANE_CLIP * scatter
-        if kept.sum() < FEWEST_SCATTER_PIXELS or (kept == before).all():
-            break
-    return scatter
+    places = rows.astype(np.float64), columns.astype(np.float64)
+    return plane_scatter(*places, values[rows, columns], PLANE_ROUNDS, PLANE_CLIP)
 
 
 def noise_floor(frame: FloatArray) -> float:

@@ -18,6 +18,7 @@ from csist.frames.background.estimate import scatter_about_plane
 from csist.frames.blobs.extended import peaks_as_targets, separation_px
 from csist.frames.detection.peaks import Peaks
 from csist.frames.groups import pixel_flags
+from csist.frames.kernels import blank_discs
 from csist.frames.measured import FramePSF, MeasuredFrame
 from csist.frames.options import FrameOptions, as_positions
 from csist.methods.continuous import Continuous, Group
@@ -278,12 +279,10 @@ class WindowSolver:
         margin = max(-(-missing // 2), 0)
         top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
         around = self.frame.flattened[top : rows.stop + margin, left : columns.stop + margin].copy()
-        i, j = np.indices(around.shape)
         reach = self.psf.footprint_px + 1.0
         middle = 0.5 * np.array([around.shape[1] - 1.0, around.shape[0] - 1.0]) + [left, top]
         near = self.tree.query_ball_point(middle, float(np.hypot(*around.shape)) / 2.0 + reach)
-        for x, y in self.peaks.positions[near]:
-            around[np.hypot(j + left - x, i + top - y) <= reach] = np.nan
+        blank_discs(around, np.ascontiguousarray(self.peaks.positions[near][:, ::-1] - [top, left]), reach)
         beside = scatter_about_plane(around)
         if not np.isfinite(beside):
             return mapped, mapped

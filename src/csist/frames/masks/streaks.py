@@ -34,7 +34,8 @@ def streaks(flattened: FloatArray, noise: FloatArray) -> BoolArray | None:
     with np.errstate(invalid="ignore"):
         bright = flattened > BRIGHT_SIGMAS * noise
     least = max(LEAST_LENGTH_PX, LEAST_SHARE * min(bright.shape))
-    if bright.sum() < least:
+    # A trail has bright pixels in so many rows, or columns, one after another.
+    if max(_longest_run(np.asarray(bright.any(axis=axis))) for axis in (0, 1)) < least / 2.0**0.5:
         return None
     labels, _ = ndimage.label(bright, np.ones((3, 3)))
     found = np.zeros(bright.shape, dtype=bool)
@@ -52,6 +53,12 @@ def streaks(flattened: FloatArray, noise: FloatArray) -> BoolArray | None:
         if _stands_out(flattened, rows, columns, (3.0 * across + 2.0) * normal):
             found[rows, columns] = True
     return ndimage.binary_dilation(found, iterations=MARGIN_PX) if found.any() else None
+
+
+def _longest_run(marks: BoolArray) -> int:
+    """Length of the longest run of marks (n,)."""
+    gaps = np.flatnonzero(~marks)
+    return int(np.diff(gaps, prepend=-1, append=len(marks)).max()) - 1
 
 
 def _extent(rows: IntArray, columns: IntArray) -> tuple[float, float, FloatArray]:

@@ -6,24 +6,26 @@ background terms.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from csist._compiled import compiled, inner
 from csist._types import BoolArray, FloatArray
-from csist.frames.shapes.light import Model
-from csist.methods.continuous.likelihood import pixel_terms, render_with_jacobian
+from csist.frames.shapes.kernels import Outline, expected
+from csist.methods.continuous.likelihood import information_matrix, pixel_terms
 from csist.methods.continuous.model import Noise, Window
+from csist.methods.continuous.optimise import cholesky, cholesky_solve
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e8
 TOLERANCE = 0.05
 """Gain in log likelihood at which a climb has converged."""
-
-Image = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
-"""Expected image (h, w) of parameters (n,) and its derivatives (n, h, w)."""
+STEPS = 25
+"""Most steps of a climb."""
 
 
 class Range(NamedTuple):
@@ -59,110 +61,122 @@ class Mode:
         theta: (n,) parameters.
         image: (h, w) expected light.
         log_evidence: Laplace's, prior included.
-        covariance: (n, n) of the parameters.
+        information: (n, n) Fisher information of the parameters, with their priors.
         at_bound: (n,) parameters that are at a bound.
     """
 
     theta: FloatArray
     image: FloatArray
     log_evidence: float
-    covariance: FloatArray
+    information: FloatArray
     at_bound: BoolArray
 
+    @cached_property
+    def covariance(self) -> FloatArray:
+        """(n, n) of the parameters."""
+        return np.asarray(np.linalg.pinv(self.information))
 
-class _Slopes(NamedTuple):
-    """The posterior at a place: its logarithm, gradient (n,), Fisher information (n, n) and the expected image."""
 
-    value: float
+class _Place(NamedTuple):
+    """The posterior at some parameters: expected image (h, w), gradient (n,) and Fisher information (n, n)."""
+
+    image: FloatArray
     gradient: FloatArray
     information: FloatArray
-    image: FloatArray
 
 
-def points_image(window: Window, tables: FloatArray) -> Image:
-    """Images of point targets: x, y and flux of each, then the background terms.
+@inner
+def _look(outline: Outline, theta: FloatArray, pull: FloatArray, window: Window, noise: Noise, place: _Place) -> float:
+    """The log posterior at some parameters; what else is known there is filled into `place`."""
+    h, w = window.data.shape
+    size = theta.shape[0]
+    jacobian, slope, curvature = np.empty((size, h, w)), np.empty((h, w)), np.empty((h, w))
+    expected(outline, theta, window, place.image, jacobian)
+    value = pixel_terms(place.image, window, noise, slope, curvature)
+    information_matrix(jacobian, curvature, np.empty(h * w), place.information)
+    for a in range(size):
+        total = 0.0
+        for i in range(h):
+            for j in range(w):
+                total += jacobian[a, i, j] * slope[i, j]
+        place.gradient[a] = total - pull[a] * theta[a]
+        place.information[a, a] += pull[a]
+        value -= 0.5 * pull[a] * theta[a] * theta[a]
+    return value
 
-    Args:
-        window: gives place, shape and background terms.
-        tables: of the PSF, see `csist.methods.continuous.optics`.
+
+@inner
+def _step(theta: FloatArray, within: Range, here: _Place, damping: float, trial: FloatArray) -> float:
+    """Fill in where a damped step leads to, within the bounds, and return the gain that the gradient promises there.
+
+    A parameter at a bound whose gradient points outwards is held there. Infinite if there is no solution.
     """
-
-    def image(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        shape = window.data.shape
-        light, slopes = np.empty(shape), np.empty((len(theta), *shape))
-        render_with_jacobian(theta, window, tables, np.empty((4, max(shape))), light, slopes)
-        return light, slopes
-
-    return image
-
-
-def source_image(window: Window, model: Model) -> Image:
-    """Images of one source: the parameters of its model, the logarithm of its flux, then the background terms."""
-    terms = window.basis
-
-    def image(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        number = len(theta) - len(terms) - 1
-        light, slopes = model.light(theta[:number])
-        flux = np.exp(theta[number])
-        source = flux * light
-        whole = source + np.tensordot(theta[number + 1 :], terms, 1)
-        return whole, np.concatenate([flux * slopes, source[None], terms])
-
-    return image
-
-
-def climb(image: Image, start: FloatArray, within: Range, window: Window, noise: Noise, steps: int = 25) -> Mode:
-    """Climb from a start to a mode, and take its evidence.
-
-    Args:
-        image: expected image of the parameters.
-        start: (n,) parameters.
-        within: their bounds and priors.
-        window: the data.
-        noise: of a pixel.
-        steps: most steps.
-    """
-    theta = np.clip(start, within.low, within.high)
-    here, damping = _slopes(image, theta, within, window, noise), FIRST_DAMPING
-    for _ in range(steps):
-        held = ((theta <= within.low) & (here.gradient < 0.0)) | ((theta >= within.high) & (here.gradient > 0.0))
-        free = np.flatnonzero(~held)
-        system = here.information if not held.any() else here.information[np.ix_(free, free)]
-        diagonal = np.maximum(np.diag(system), 1e-12)
+    size = theta.shape[0]
+    system, step, scale = np.empty((size, size)), np.empty(size), np.empty(size)
+    for a in range(size):
+        low = theta[a] <= within.low[a] and here.gradient[a] < 0.0
+        high = theta[a] >= within.high[a] and here.gradient[a] > 0.0
         # Scaled to a unit diagonal: parameters have different units.
-        scale = 1.0 / np.sqrt(diagonal)
-        damped = system * scale[:, None] * scale
-        damped.flat[:: len(free) + 1] += damping
-        step = np.linalg.solve(damped, scale * here.gradient[free]) * scale
-        trial = theta.copy()
-        trial[free] = np.clip(theta[free] + step, within.low[free], within.high[free])
-        if float(here.gradient @ (trial - theta)) < TOLERANCE:
+        scale[a] = 0.0 if low or high else 1.0 / math.sqrt(max(here.information[a, a], 1e-12))
+        step[a] = scale[a] * here.gradient[a]
+    for a in range(size):
+        for b in range(a):
+            system[a, b] = here.information[a, b] * scale[a] * scale[b]
+        system[a, a] = here.information[a, a] * scale[a] * scale[a] + damping if scale[a] > 0.0 else 1.0
+    if not cholesky(system, size):
+        return np.inf
+    cholesky_solve(system, size, step)
+    gain = 0.0
+    for a in range(size):
+        trial[a] = min(max(theta[a] + scale[a] * step[a], within.low[a]), within.high[a])
+        gain += here.gradient[a] * (trial[a] - theta[a])
+    return gain
+
+
+@compiled
+def _climb(
+    outline: Outline, theta: FloatArray, within: Range, window: Window, noise: Noise
+) -> tuple[float, FloatArray, FloatArray]:
+    """Climb from `theta`, which is changed in place; log posterior, expected image and Fisher information there."""
+    size, shape = theta.shape[0], window.data.shape
+    here = _Place(np.empty(shape), np.empty(size), np.empty((size, size)))
+    there = _Place(np.empty(shape), np.empty(size), np.empty((size, size)))
+    trial, damping = np.empty(size), FIRST_DAMPING
+    value = _look(outline, theta, within.pull, window, noise, here)
+    for _ in range(STEPS):
+        gain = _step(theta, within, here, damping, trial)
+        if gain < TOLERANCE:
             break
-        there = _slopes(image, trial, within, window, noise)
-        if there.value > here.value:
-            theta, here, damping = trial, there, max(0.2 * damping, LEAST_DAMPING)
+        reached = -np.inf
+        if gain < np.inf:
+            reached = _look(outline, trial, within.pull, window, noise, there)
+        if reached > value:
+            theta[:], value = trial, reached
+            here, there = there, here
+            damping = max(0.2 * damping, LEAST_DAMPING)
         else:
             damping *= 8.0
             if damping > MOST_DAMPING:
                 break
-    return _mode(theta, here, within)
+    return value, here.image, here.information
 
 
-def _slopes(image: Image, theta: FloatArray, within: Range, window: Window, noise: Noise) -> _Slopes:
-    light, jacobian = image(theta)
-    slope, curvature = np.empty(light.shape), np.empty(light.shape)
-    value = pixel_terms(light, window, noise, slope, curvature)
-    flat = jacobian.reshape(len(theta), -1)
-    information = (flat * curvature.ravel()) @ flat.T
-    information.flat[:: len(theta) + 1] += within.pull
-    gradient = flat @ slope.ravel() - within.pull * theta
-    return _Slopes(float(value - 0.5 * (within.pull * theta) @ theta), gradient, information, light)
+def climb(outline: Outline, start: FloatArray, within: Range, window: Window, noise: Noise) -> Mode:
+    """Climb from a start to a mode, and take its evidence.
 
+    Laplace's evidence: a direction that the image does not measure counts with exactly the prior's width.
 
-def _mode(theta: FloatArray, here: _Slopes, within: Range) -> Mode:
-    """Laplace's evidence: a direction that the image does not measure counts with exactly the prior's width."""
-    information = here.information + np.diag(np.where(within.pull > 0.0, 0.0, 2.0 * np.pi / within.width**2))
+    Args:
+        outline: what the parameters draw, see `csist.frames.shapes.kernels.expected`.
+        start: (n,) parameters.
+        within: their bounds and priors.
+        window: the data.
+        noise: of a pixel.
+    """
+    theta = np.clip(start, within.low, within.high)
+    value, image, information = _climb(outline, theta, within, window, noise)
+    information += np.diag(np.where(within.pull > 0.0, 0.0, 2.0 * np.pi / within.width**2))
     sign, determinant = np.linalg.slogdet(information)
-    evidence = here.value + float((0.5 * LOG_2PI - np.log(within.width)).sum()) - 0.5 * float(determinant)
+    evidence = value + float((0.5 * LOG_2PI - np.log(within.width)).sum()) - 0.5 * float(determinant)
     at_bound = (theta <= within.low) | (theta >= within.high)
-    return Mode(theta, here.image, evidence if sign > 0 else -np.inf, np.linalg.pinv(information), at_bound)
+    return Mode(theta, image, evidence if sign > 0 else -np.inf, information, at_bound)

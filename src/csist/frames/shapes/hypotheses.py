@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csist._types import FloatArray
-from csist.frames.shapes.fit import Mode, Range, climb, points_image, source_image
-from csist.frames.shapes.light import Blurred, Ellipse, Model, Streak, covariance_of
+from csist.frames.shapes.fit import Mode, Range, climb
+from csist.frames.shapes.light import OUTLINES, covariance_of, point_targets
 from csist.methods.continuous.likelihood import chi_squared
 from csist.methods.continuous.model import Noise, Window, pixel_codes
-from csist.methods.continuous.optics import optics_of
 from csist.physics.psf import PSF
 from csist.physics.sensor import Sensor
 
@@ -197,23 +196,14 @@ def weigh_points(scene: Scene, points: FloatArray, fitted: bool = False) -> floa
     """
     window, count = scene.window(), len(points)
     terms = len(window.basis)
-    inner = points_image(window, optics_of(scene.psf).tables)
     fluxes = np.arange(2, 3 * count, 3)
-
-    def image(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        linear = theta.copy()
-        linear[fluxes] = np.exp(theta[fluxes])
-        light, slopes = inner(linear)
-        slopes[fluxes] *= linear[fluxes, None, None]
-        return light, slopes
-
     one = scene.place().joined(scene.log_flux(3.0))
     within = Range(*(np.tile(each, count) for each in one)).joined(scene.background(terms))
     start = np.concatenate([points.copy().ravel(), np.zeros(terms)])
     start[fluxes] = np.log(np.maximum(start[fluxes], 1e-3 * scene.flux[0]))
     weights: list[float] = []
     for error in reversed(scene.errors) if fitted else scene.errors:
-        mode = climb(image, start, within, window, scene.noise_with(error))
+        mode = climb(point_targets(scene.psf), start, within, window, scene.noise_with(error))
         start = mode.theta
         weights.append(mode.log_evidence)
         if mode.log_evidence < max(weights) - FALLING:
@@ -239,7 +229,7 @@ def weigh_sources(scene: Scene, points: float, count: int, start: FloatArray) ->
         count: number of these.
         start: (6,) x, y in px, logarithm of a size in px, two of shear, and flux in counts, to start from.
     """
-    trial = _Trial(scene, scene.window(), covariance_of(scene.psf))
+    trial = _Trial(scene, scene.window())
     ellipses = trial.ellipses(start)
     best = max(ellipses, key=lambda each: each.log_weight)
     found = []
@@ -268,12 +258,10 @@ class _Trial:
     Args:
         scene: the blob.
         window: its pixels.
-        psf: (2, 2) covariance of the PSF in px^2.
     """
 
     scene: Scene
     window: Window
-    psf: FloatArray
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -283,11 +271,11 @@ class _Trial:
     def ellipses(self, start: FloatArray) -> list[Hypothesis]:
         """Elliptical Gaussians, from a start as of `weigh_sources`."""
         at = np.concatenate([start[:5], np.log(start[5:]), np.zeros(len(self.window.basis))])
-        return self._fits(Ellipse.gaussian(self.shape, self.psf), "ellipse", at, self._sizes())
+        return self._fits("ellipse", at, self._sizes())
 
     def discs(self, ellipse: Hypothesis) -> list[Hypothesis]:
         """Uniform elliptical discs, from an ellipse."""
-        return self._fits(Ellipse.disc(self.shape, self.psf), "disc", ellipse.theta, self._sizes())
+        return self._fits("disc", ellipse.theta, self._sizes())
 
     def streaks(self, ellipse: Hypothesis) -> list[Hypothesis]:
         """Streaks, from an ellipse: with its angle and its variance along."""
@@ -297,7 +285,7 @@ class _Trial:
         length = theta[2] + float(np.hypot(*theta[3:5])) + 0.5 * np.log(12.0)
         at = np.concatenate([theta[:2], [length, angle], theta[5:]])
         line = Range.uniform(np.array([least, angle - 0.5 * np.pi]), np.array([most, angle + 0.5 * np.pi]))
-        return self._fits(Streak(self.shape, self.psf), "streak", at, line)
+        return self._fits("streak", at, line)
 
     def blurred(self, ellipse: Hypothesis) -> list[Hypothesis]:
         """A point whose PSF has another width, at the place of an ellipse."""
@@ -307,7 +295,7 @@ class _Trial:
         change = Range(-most, most, width, np.full(1, sharpness**-2))
         # A point with a large error would be anything.
         errors = [error for error in self.scene.errors if error <= MOST_POINT_ERROR] or self.scene.errors[-1:]
-        return self._fits(Blurred(self.window, self.scene.psf), "point", at, change, errors)
+        return self._fits("point", at, change, errors)
 
     def _sizes(self) -> Range:
         """Bounds of size and shear."""
@@ -318,16 +306,16 @@ class _Trial:
         return Range(np.array([least, *-shear]), np.array([most, *shear]), width, np.zeros(3))
 
     def _fits(
-        self, model: Model, outline: str, start: FloatArray, size: Range, errors: list[float] | None = None
+        self, outline: str, start: FloatArray, size: Range, errors: list[float] | None = None
     ) -> list[Hypothesis]:
         """A source with each error of its model, from the largest on, with which its mode is the easiest to find."""
-        image = source_image(self.window, model)
+        drawn = OUTLINES[outline](self.scene.psf)
         within = self.scene.place().joined(
             size, self.scene.log_flux(FLUX_ROOM), self.scene.background(len(self.window.basis))
         )
         found: list[Hypothesis] = []
         for error in errors or self.scene.errors:
-            mode = climb(image, start, within, self.window, self.scene.noise_with(error))
+            mode = climb(drawn, start, within, self.window, self.scene.noise_with(error))
             start = mode.theta
             misfit = float(chi_squared(mode.image, self.window, self.scene.noise_with(error)))
             found.append(Hypothesis(outline, mode.log_evidence, mode, outline, error, misfit))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csist._types import FloatArray
-from csist.frames.shapes.light import Ellipse, Model, Streak, covariance_of
+from csist.frames.shapes.light import OUTLINES, covariance_of, light_of
 from csist.physics.psf import PSF
 
 FWHM_PER_SIGMA = float(np.sqrt(8.0 * np.log(2.0)))
@@ -64,8 +64,8 @@ class ExtendedSource:
         row, column = max(round(self.y) - reach, 0), max(round(self.x) - reach, 0)
         part = image[row : max(round(self.y) + reach + 1, 0), column : max(round(self.x) + reach + 1, 0)]
         if part.size:
-            model = self._model((part.shape[0], part.shape[1]))
-            part += self.intensity * model.light(np.array([self.x - column, self.y - row, *self.shape]))[0]
+            outline, shape = OUTLINES[self.outline](self.psf), (part.shape[0], part.shape[1])
+            part += self.intensity * light_of(outline, np.array([self.x - column, self.y - row, *self.shape]), shape)[0]
 
     def _axis(self, sign: float) -> float:
         factor = DIAMETER_PER_SIGMA if self.outline == "disc" else FWHM_PER_SIGMA
@@ -75,9 +75,3 @@ class ExtendedSource:
         """Largest standard deviation of the blurred source in px, its own length left out for a streak."""
         psf = float(np.linalg.eigvalsh(covariance_of(self.psf))[1]) ** 0.5
         return psf if self.outline == "streak" else float(np.hypot(psf, self.long_px / FWHM_PER_SIGMA))
-
-    def _model(self, shape: tuple[int, int]) -> Model:
-        psf = covariance_of(self.psf)
-        if self.outline == "streak":
-            return Streak(shape, psf)
-        return Ellipse.disc(shape, psf) if self.outline == "disc" else Ellipse.gaussian(shape, psf)
