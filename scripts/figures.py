@@ -233,7 +233,12 @@ def sequences() -> Figure:
     rows = {float(noise): row for noise, row in result["noise"].items()}
     figure = Figure(figsize=(8.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    lines = {"alone": ("one frame", GREY), "joint_5": ("5 frames", BLUE), "joint_20": ("20 frames", GREEN)}
+    lines = {
+        "dista-net": ("one frame, DISTA-Net", VERMILION),
+        "alone": ("one frame", GREY),
+        "joint_5": ("5 frames", BLUE),
+        "joint_20": ("20 frames", GREEN),
+    }
     for key, (name, colour) in lines.items():
         noises = sorted(rows)
         value, low, high = np.array([rows[noise][key]["first_frame"] for noise in noises]).T

@@ -72,6 +72,16 @@ def test_a_difference_changes_sign_and_is_nothing_with_itself() -> None:
     assert metrics.bootstrap_difference(predictions, predictions, truths, seed=3, resamples=50) == (0.0, 0.0, 0.0)
 
 
+def test_images_that_are_drawn_together_count_as_one() -> None:
+    predictions, truths = noisy_batch(13)
+    copies = [[one for one in batch for _ in range(4)] for batch in (predictions, truths)]
+    alone = metrics.bootstrap_interval(predictions, truths, seed=1, resamples=200)
+    together = metrics.bootstrap_interval(*copies, seed=1, resamples=200, together=4)
+    apart = metrics.bootstrap_interval(*copies, seed=1, resamples=200)
+    assert apart.high - apart.low < 0.7 * (together.high - together.low)
+    assert abs((together.high - together.low) / (alone.high - alone.low) - 1.0) < 0.1
+
+
 def test_edges() -> None:
     for predictions, truths in (([ONE], [NONE]), ([], [])):
         assert np.isnan(metrics.bootstrap_interval(predictions, truths, seed=0)).all()
@@ -88,6 +98,7 @@ def test_edges() -> None:
     [
         (lambda: metrics.bootstrap_interval([ONE], [ONE], seed=0, level=95), "level must .* got 95"),
         (lambda: metrics.bootstrap_interval([ONE], [ONE], seed=0, resamples=0), "resamples must be .* got 0"),
+        (lambda: metrics.bootstrap_interval([ONE], [ONE], seed=0, together=2), "together must .* 1, got 2"),
         (lambda: metrics.bootstrap_scores([ONE], [], seed=0), "got 1 and 0 images"),
         (lambda: metrics.bootstrap_difference([ONE], [ONE], [ONE], seed=0, level=0), "level must .* got 0"),
         (lambda: metrics.bootstrap_difference([ONE], [], [ONE], seed=0), "got 0 and 1 images"),

@@ -1,5 +1,7 @@
 """Probabilistic association, and the states of tracks."""
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -42,6 +44,37 @@ def test_joint_probabilities_hold_where_the_best_assignment_loses_its_way():
     nearest = sum(switches(Linker(), *case) for case in cases)
     joint = sum(switches(ProbabilisticLinker(), *case) for case in cases)
     assert (nearest, joint) == (20, 3)
+
+
+FOLLOW = """
+import sys
+import numpy as np
+from csist.targets import Targets
+from csist.tracks.jpda import ProbabilisticLinker
+
+padding = [object() for _ in range(int(sys.argv[1]))]  # other addresses in memory
+rng, linker = np.random.default_rng(0), ProbabilisticLinker()
+start = rng.uniform(0.0, 12.0, (8, 2))
+for t in range(12):
+    place = start + 0.5 * t + rng.normal(0.0, 0.5, start.shape)
+    padding.append([object() for _ in range(t * int(sys.argv[1]) % 97)])
+    linker.update(t, Targets(place[:, 0], place[:, 1], np.ones(8), x_std=np.full(8, 0.5), y_std=np.full(8, 0.5)))
+for one in linker._followed:
+    print(one.number, one.track.state.state_vector.ravel().tolist())
+"""
+
+
+def test_two_processes_give_the_same_tracks():
+    pytest.importorskip("stonesoup")
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", FOLLOW, padding], env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
+            capture_output=True, text=True,
+        ).stdout
+        for seed, padding in (("1", "0"), ("2", "1001"), ("3", "37"))
+    ]  # fmt: skip
+    assert len(answers[0].splitlines()) >= 4
+    assert len(set(answers)) == 1
 
 
 def test_tracks_end_and_new_ones_start():

@@ -36,6 +36,7 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",
+    together: int = 1,
 ) -> Interval:
     """Compute CSO-mAP in percent with its interval.
 
@@ -46,14 +47,18 @@ def bootstrap_interval(
         level: fraction of the resamples inside the interval, between 0 and 1.
         resamples: number of resamples.
         rank_by: "score" or "intensity", as for `cso_map`.
+        together: consecutive images that are drawn together, such as the frames of a sequence.
 
     Returns:
         Value and interval; NaN if there are no true targets.
 
     Raises:
-        InputError: if the batches differ in length, or level or resamples are out of range.
+        InputError: if the batches differ in length, level or resamples are out of range, or `together` does not divide
+            the number of images.
     """
-    return bootstrap_scores(predictions, truths, seed, level=level, resamples=resamples, rank_by=rank_by)["CSO-mAP"]
+    return bootstrap_scores(
+        predictions, truths, seed, level=level, resamples=resamples, rank_by=rank_by, together=together
+    )["CSO-mAP"]
 
 
 def bootstrap_scores(
@@ -64,6 +69,7 @@ def bootstrap_scores(
     level: float = 0.95,
     resamples: int = 1000,
     rank_by: str = "score",
+    together: int = 1,
 ) -> dict[str, Interval]:
     """Compute CSO-mAP and AP05 to AP25 in percent, each with its interval from the same resamples.
 
@@ -74,20 +80,24 @@ def bootstrap_scores(
         level: fraction of the resamples inside the interval, between 0 and 1.
         resamples: number of resamples.
         rank_by: "score" or "intensity", as for `cso_map`.
+        together: consecutive images that are drawn together, such as the frames of a sequence.
 
     Returns:
         Values and intervals with the names of `cso_map`; NaN if there are no true targets.
 
     Raises:
-        InputError: if the batches differ in length, or level or resamples are out of range.
+        InputError: if the batches differ in length, level or resamples are out of range, or `together` does not divide
+            the number of images.
 
     >>> found = Targets(x=[5.0], y=[5.1], intensity=[230])
     >>> bootstrap_scores([found], [found.replace(y=[5.0])], seed=0, resamples=5)["AP25"]
     Interval(value=100.0, low=100.0, high=100.0)
     """
     _check(level, resamples)
+    if together < 1 or len(truths) % together:
+        raise InputError(f"together must divide the number of images, {len(truths)}, got {together}")
     scorer = _scorer(predictions, truths, rank_by)
-    value, drawn = scorer(np.ones(len(truths))), _drawn([scorer], len(truths), seed, resamples)[:, 0]
+    value, drawn = scorer(np.ones(len(truths))), _drawn([scorer], len(truths), seed, resamples, together)[:, 0]
     return {name: _interval(value[name], drawn[:, place], level) for place, name in enumerate(value)}
 
 
@@ -150,12 +160,14 @@ def _scorer(predictions: Sequence[Targets], truths: Sequence[Targets], rank_by: 
     return score
 
 
-def _drawn(scorers: Sequence[Scorer], images: int, seed: int | np.random.Generator, resamples: int) -> FloatArray:
+def _drawn(
+    scorers: Sequence[Scorer], images: int, seed: int | np.random.Generator, resamples: int, together: int = 1
+) -> FloatArray:
     """Return the scores (resamples, scorers, 6), CSO-mAP first, with all scorers on the same resamples."""
-    rng = np.random.default_rng(seed)
+    rng, draws = np.random.default_rng(seed), images // together
     drawn = np.full((int(resamples), len(scorers), 1 + len(CSO_DISTANCES_PX)), np.nan)
     for resample in drawn if images else ():
-        weight = np.bincount(rng.integers(0, images, images), minlength=images).astype(np.float64)
+        weight = np.bincount(rng.integers(0, draws, draws), minlength=draws).astype(np.float64).repeat(together)
         for place, scorer in enumerate(scorers):
             resample[place] = list(scorer(weight).values())
     return drawn

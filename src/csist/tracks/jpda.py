@@ -105,7 +105,8 @@ class ProbabilisticLinker:
         if not self._followed:
             return numbers, np.zeros(len(detections))
         frame, time = moment
-        found = self._joint.associate({one.track for one in self._followed}, set(detections), time)
+        # In lists: the order of a set follows addresses in memory, and with it the last digits of the probabilities.
+        found = self._joint.associate([one.track for one in self._followed], detections, time)
         place = {id(detection): k for k, detection in enumerate(detections)}
         share = np.zeros((len(self._followed), len(detections)))
         for i, one in enumerate(self._followed):
