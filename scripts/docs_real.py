@@ -111,12 +111,20 @@ def aims(name: str) -> str:
     rows = [
         [
             row["aim"],
-            _measured_aim(row["value"]),
+            _measured_aim(row["value"]) + _if_calibrated(row.get("if_calibrated")),
             "met" if row["met"] else "missed",
         ]
         for row in read_result(f"real_{name}")["targets"]
     ]
     return markdown_table(["aim", "measured", "result"], rows)
+
+
+def _if_calibrated(expected: dict[str, Any] | None) -> str:
+    """What an exact score would have, in words; nothing where that is not known."""
+    if expected is None:
+        return ""
+    low, high = expected["interval_90"]
+    return f" (exact scores: {expected['mean']:.3f}, 90 % within {low:.3f} to {high:.3f})"
 
 
 def _measured_aim(value: float | str) -> str:

@@ -35,6 +35,7 @@ from real.sirst import Frame, Outcome, summarise
 from real.spitzer import MILLIJANSKY_PER_COUNT
 from real.spitzer import judge as judge_catalogue
 from real.spitzer import targets_met as catalogue_aims
+from real.wild import error_if_calibrated
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real"
 
@@ -177,3 +178,10 @@ def test_psf_of_the_real_field_is_centred():
     response = field.psf.response(reach[None, :], reach[:, None])
     assert np.unravel_index(response.argmax(), response.shape) == (9, 9)
     assert abs((response * reach).sum() / response.sum()) < 0.1
+
+
+def test_the_error_of_exact_scores_is_that_of_their_scatter() -> None:
+    few, many = (error_if_calibrated(np.linspace(0.1, 0.95, number), 200) for number in (80, 8000))
+    assert 0.02 < few["interval_90"][0] < few["mean"] < few["interval_90"][1] < 0.15
+    assert many["mean"] == pytest.approx(few["mean"] / 10.0, rel=0.3)
+    assert error_if_calibrated(np.ones(30), 20)["mean"] == 0.0
