@@ -64,3 +64,15 @@ def test_limits_are_drawn_in_the_order_of_the_noise() -> None:
     assert np.array_equal(other, [[0, 45], [5, NAN]], equal_nan=True)
     with pytest.raises(InputError, match="at least one"):
         limits_by_noise([])
+
+
+def test_the_loss_has_plain_numbers_on_its_axis() -> None:
+    log = {
+        "samples": np.array([64.0, 128.0]),
+        "discrepancy": np.array([27.0, 12.0]),  # less than a decade, where every minor tick has a label
+        "cso_map": np.array([NAN, NAN]),
+    }
+    figure = training_curves({"a": log})
+    figure.draw_without_rendering()
+    labels = [each.get_text() for each in figure.axes[0].yaxis.get_ticklabels(which="both") if each.get_text()]
+    assert len(labels) > 2 and all(label.replace(".", "").isdigit() for label in labels), labels

@@ -28,8 +28,8 @@ from csist.frames.options import MEASURED_PSFS
 from csist.windows import WINDOW_SIDE_PX
 
 MAPS = {
-    "error": "Error map: standard deviation of each pixel in counts",
-    "mask": "Mask: not 0 where a pixel is left out",
+    "error": "Error map: σ in counts",
+    "mask": "Mask: 0 = pixel is used",
 }
 """Kinds of maps that can be uploaded, and their labels."""
 
@@ -125,7 +125,7 @@ def build_form() -> Form:
             form.number("read_noise", "Leave blank: unknown.")
         form.number("saturation", "Leave blank: found from the image.")
         for kind, label in MAPS.items():
-            form.maps[kind] = gr.File(label=label, file_types=list(IMAGE_SUFFIXES), height=110, elem_id=f"map-{kind}")
+            form.maps[kind] = gr.File(label=label, file_types=list(IMAGE_SUFFIXES), height=130, elem_id=f"map-{kind}")
     with form.section("detection"):
         form.slider("alarm_exponent", 0.5, "False alarms per pixel in frames: 10 to the power of this number.")
         form.slider("min_score", 0.01, "Targets with a lower score are left out.")

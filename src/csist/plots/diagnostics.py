@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, VERMILION, headed_figure, styled
+from csist.plots.style import BLUE, GREY, LINE_COLOURS, LINE_STYLES, VERMILION, headed_figure, plain_ticks, styled
 
 if TYPE_CHECKING:
     from csist.physics.psf import PSF
@@ -49,6 +49,7 @@ def training_curves(logs: Mapping[str, Mapping[str, FloatArray]], title: str = "
                         fontsize=8, color=GREY,
                     )  # fmt: skip
         left.set_yscale("log")
+        plain_ticks(left.yaxis)
         left.set_ylabel("squared error per cell, counts²")
         right.set_ylim(bottom=0)
         right.set_ylabel("CSO-mAP in percent, validation")

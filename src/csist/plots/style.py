@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from csist.checks import InputError
 from csist.files import atomic_path, check_writable
@@ -62,6 +64,12 @@ def headed_figure(width_in: float, height_in: float, title: str = "") -> Iterato
         if title:
             figure.suptitle(title, fontsize=11, fontweight="bold")
         yield figure
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers: 20, 50, 100 in place of powers of ten."""
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter())
 
 
 def check_picture(path: str | Path) -> Path:
