@@ -170,6 +170,7 @@ def test_the_header_states_the_sensor(tmp_path: Path) -> None:
         "saturation 50000 counts (SATURATE)",
     )
     assert header_of(tmp_path, BUNIT="electron", READNOIS=7.0).header.read_noise == 7.0
+    assert header_of(tmp_path, EGAIN="1.6").header.gain == 1.6  # a number in quotation marks
     assert header_of(tmp_path, BUNIT="electron/s", EXPTIME=40.0).header.gain == 40.0
     assert header_of(tmp_path, BUNIT="adu / s", EXPTIME=40.0, EGAIN=2.0).header.gain == 80.0
     for cards in ({"BUNIT": "MJy/sr", "EGAIN": 2.0}, {"EGAIN": -1.0}, {"EGAIN": "high"}, {"BUNIT": "electron/s"}, {}):

@@ -351,4 +351,4 @@ def _header(page: Any) -> Header:
     if np.dtype(frame.dtype or "u1").kind != "u" or not isinstance(bits, int) or bits in (8, 16, 32, 64) or bits < 8:
         return Header()
     top = float(2**bits - 1)
-    return Header(saturation=top, said=(f"saturation {top:g} counts ({bits} bits a pixel)",))
+    return Header(saturation=top, sources={"saturation": f"{bits} bits a pixel"})

@@ -229,6 +229,7 @@ def make_settings(given: Options) -> Settings:
             detector={name: getattr(given, name) for name in DETECTOR_CHECKS if getattr(given, name) is not None},
             card_states_noise=stated_noise is not None,
             corrected=given.reading.corrects,
+            origin_px=given.reading.origin[1:],
         ),
         mask_nan=given.mask_nan,
         weights=given.weights,
