@@ -160,7 +160,9 @@ def test_values_of_options_go_before_those_of_a_header(run: Run, tmp_path: Path)
     fits.writeto(tmp_path / "a.fits", frame(), fits.Header({"EGAIN": 2.0, "RDNOISE": 6.0, "SATURATE": 6e4}))
     said = json_of(run, tmp_path / "a.fits", *FAST, "--gain", "4")["warnings"]
     assert any("from the header: read noise 1.5 counts (RDNOISE), saturation 60000 counts" in line for line in said)
-    said = json_of(run, tmp_path / "a.fits", *FAST, "--gain", "4", "--read-noise", "1", "--saturation", "5e4")["warnings"]
+    said = json_of(run, tmp_path / "a.fits", *FAST, "--gain", "4", "--read-noise", "1", "--saturation", "5e4")[
+        "warnings"
+    ]
     assert not any("from the header" in line for line in said)
 
 

@@ -65,6 +65,13 @@ def test_the_first_usable_image_whatever_stands_before_it(tmp_path: Path) -> Non
     assert stack.notes == ()
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (1, 1, 2), (1, 2, 1)])
+def test_axes_of_one_are_left_out(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    cube = np.stack([IMAGE, IMAGE[::-1]])
+    path = write(tmp_path / "a.fits", fits.PrimaryHDU(cube.reshape(*shape, *IMAGE.shape)))
+    np.testing.assert_array_equal(read_image(path)[:], cube)
+
+
 def test_a_unit_is_chosen_by_name_number_and_version(tmp_path: Path) -> None:
     path = write(
         tmp_path / "two.fits",

@@ -146,7 +146,9 @@ def _no_units(_: Path) -> dict[str, str]:
 def _units_in_parquet(path: Path) -> dict[str, str]:
     import pyarrow.parquet as pq
 
-    return {each.name: (each.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for each in pq.read_schema(path)}
+    return {
+        each.name: (each.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for each in pq.read_schema(path)
+    }
 
 
 def _units_in_fits(path: Path) -> dict[str, str]:
