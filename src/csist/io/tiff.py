@@ -139,8 +139,8 @@ def _own_mask(
     tiff: TiffFile, shape: tuple[int, int, int], path: Path, options: ReadOptions, notes: list[str]
 ) -> NDArray[np.bool_] | None:
     """Where a page of transparency says that pixels of all images have no value; None where there is no such page."""
-    masks = [series.pages[0] for series in tiff.series if series.keyframe.is_mask and not series.keyframe.is_reduced]
-    fitting = [page for page in masks if page is not None and page.keyframe.shape == shape[1:]]
+    masks = [series for series in tiff.series if series.keyframe.is_mask and not series.keyframe.is_reduced]
+    fitting = [series.pages[0] for series in masks if series.keyframe.shape == shape[1:]]
     if len(fitting) != 1:
         return None
     tiff.filehandle.open()  # images of several series were read, which closes it
