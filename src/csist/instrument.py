@@ -48,6 +48,8 @@ class Instrument:
         detector: gain, read_noise and saturation, as far as they are stated one by one.
         card_states_noise: whether the card has a read noise, not only the default.
         corrected: whether a dark frame or a flat field is applied, after which no level of clipping is left.
+        origin_px: (x, y) in the whole image of the first pixel that is read; a PSF that varies over the field is stated
+            for the whole image.
 
     Raises:
         InputError: if a value is out of range.
@@ -65,6 +67,7 @@ class Instrument:
     detector: Mapping[str, Any] = field(default_factory=dict)
     card_states_noise: bool = False
     corrected: bool = False
+    origin_px: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         for name, value in self.detector.items():
@@ -93,12 +96,12 @@ class Instrument:
         sensor = self.sensor or source.sensor
         if sensor is None:
             # A header's read noise alone would leave out the noise of a sky.
-            sensor = replace(source.header.applied(default_sensor(images, dtype)), read_noise=0.0)
+            sensor = replace(self._header(source).applied(default_sensor(images, dtype)), read_noise=0.0)
         if self.psf is not None:
             sensor = replace(sensor, psf=self.psf)
         if self.background is not None:
             sensor = replace(sensor, background=self.background)
-        return self.detected(sensor)
+        return self.detected(replace(sensor, psf=sensor.psf.moved(*self.origin_px)))
 
     def window_noise(self, source: Source, sensor: Sensor) -> float | None:
         """Noise in counts of a pixel of windows without targets, if an option, card or file states it.
@@ -122,18 +125,24 @@ class Instrument:
             InputError: if an option is out of range.
         """
         sensor = self.sensor or source.sensor
-        partly = sensor is None and (source.header.states_sensor or bool(self.detector))
+        header = self._header(source)
+        partly = sensor is None and (header.states_sensor or bool(self.detector))
         if partly:
-            sensor = source.header.applied(Sensor())
+            sensor = header.applied(Sensor())
         noise = self.noise_std
         if sensor is not None:
-            sensor = self.detected(sensor)
+            sensor = self.detected(replace(sensor, psf=sensor.psf.moved(*self.origin_px)))
             if noise is None and self.states_noise and sensor.gain is None:
-                # With a gain, the read noise is only a part of the noise.
-                noise = sensor.read_noise
+                # With a gain, the read noise is only a part of the noise; no real frame has none at all.
+                noise = sensor.read_noise or None
+        psf = None if self.psf is None else self.psf.moved(*self.origin_px)
         return FrameOptions(
-            sensor=sensor, sensor_has_psf=not partly, noise_std=noise, psf=self.psf_measured or self.psf, **options
+            sensor=sensor, sensor_has_psf=not partly, noise_std=noise, psf=self.psf_measured or psf, **options
         )
+
+    def _header(self, source: Source) -> Header:
+        """What the header of a source says where options say nothing else."""
+        return source.header.overridden(self.detector)
 
     def gain_of(self, source: Source) -> float | None:
         """Electrons per count; None where nothing states them."""
@@ -149,6 +158,7 @@ class Instrument:
             source: of the images.
             instead: says what to do where the header is wrong.
         """
-        if self.sensor or source.sensor or not source.header.said:
+        if self.sensor or source.sensor:
             return []
-        return [f"from the header: {', '.join(source.header.said)}; {instead}"]
+        said = self._header(source).said
+        return [f"from the header: {', '.join(said)}; {instead}"] if said else []

@@ -83,7 +83,8 @@ def test_a_file_has_the_sensor_that_the_command_line_gives_it(tmp_path: Path, si
         assert scene.sensor is not None
         assert (scene.sensor.gain, scene.sensor.saturation) == (stated.get("gain", 2.0), 5000.0)
         (said,) = [note for note in scene.notes if "from the header" in note]
-        assert "gain 2 e/count" in said and "form" in said and "--" not in said
+        assert ("gain 2 e/count" in said) is ("gain" not in stated)
+        assert "saturation 5000 counts" in said and "form" in said and "--" not in said
 
 
 def test_without_a_file_the_page_says_what_to_do() -> None:

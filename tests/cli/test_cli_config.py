@@ -51,6 +51,7 @@ def test_the_command_line_goes_before_the_file(run: Run, tmp_path: Path) -> None
         ("[unmix]\nmethod = 'ista'", "which is no option"),
         ("method = ", "it is not TOML"),
         ("psf-sigma = -1", "sigma"),
+        ("psf-sigma = 1.1\npsf_sigma = 1.4", "sets psf-sigma twice"),
     ],
 )
 def test_what_does_not_fit_is_one_line(text: str, said: str, run: Run, tmp_path: Path) -> None:

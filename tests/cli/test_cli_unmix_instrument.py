@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,14 @@ CENTRE = (180.0, 30.0)
 
 def column(path: Path | str, name: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows_of(path)])
+
+
+def json_of(run: Run, *arguments: object) -> dict[str, Any]:
+    """The figures of a run."""
+    code, _, said = run("unmix", *arguments, "--json", "figures.json")
+    assert code == 0, said
+    found: dict[str, Any] = json.loads(Path("figures.json").read_text())
+    return found
 
 
 def sky_file(path: Path, **units: np.ndarray) -> Path:
@@ -144,6 +153,46 @@ def test_detector_values_go_before_the_card(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(column("targets.csv", "electrons"), 2.0 * column("targets.csv", "intensity"))
     expected = csist.unmix_frame(frame(), csist.Sensor(SKY.psf, gain=2.0, read_noise=2.0), mode="fast").targets
     np.testing.assert_allclose(column("targets.csv", "intensity_std"), expected.intensity_std)
+
+
+def test_values_of_options_go_before_those_of_a_header(run: Run, tmp_path: Path) -> None:
+    fits = pytest.importorskip("astropy.io.fits")
+    fits.writeto(tmp_path / "a.fits", frame(), fits.Header({"EGAIN": 2.0, "RDNOISE": 6.0, "SATURATE": 6e4}))
+    said = json_of(run, tmp_path / "a.fits", *FAST, "--gain", "4")["warnings"]
+    assert any("from the header: read noise 1.5 counts (RDNOISE), saturation 60000 counts" in line for line in said)
+    said = json_of(run, tmp_path / "a.fits", *FAST, "--gain", "4", "--read-noise", "1", "--saturation", "5e4")[
+        "warnings"
+    ]
+    assert not any("from the header" in line for line in said)
+
+
+def test_a_card_without_noise_has_it_measured_in_a_frame(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", frame())
+    (tmp_path / "card.json").write_text(json.dumps(csist.Sensor(csist.GaussianPSF(1.1)).to_card()))
+    assert run("unmix", tmp_path / "f.npy", "--mode", "fast", "--sensor", tmp_path / "card.json")[0] == 0
+    found = column("targets.csv", "intensity_std")
+    assert run("unmix", tmp_path / "f.npy", *FAST)[0] == 0
+    np.testing.assert_allclose(np.sort(found), np.sort(column("targets.csv", "intensity_std")), rtol=0.05)
+
+
+def test_a_psf_of_the_field_keeps_its_place_in_a_region(run: Run, tmp_path: Path) -> None:
+    """Far from the region's own origin the PSF is three times as wide as there."""
+    fits = pytest.importorskip("astropy.io.fits")
+    offset = np.arange(-36, 37) / 3.0
+    narrow, wide = (
+        np.asarray(csist.GaussianPSF(sigma).response(offset[None, :], offset[:, None])) for sigma in (0.7, 2.1)
+    )
+    places = {f"DET_YX{k}": str((y, x)) for k, (x, y) in enumerate([(0, 0), (160, 0), (0, 60), (160, 60)])}
+    grid = fits.Header({"OVERSAMP": 3, **places})
+    fits.writeto(tmp_path / "grid.fits", np.array([narrow, wide, narrow, wide]), grid)
+    sky = csist.Sensor(csist.GaussianPSF(2.1), shape=(60, 200), background=50.0, read_noise=1.0)
+    np.save(tmp_path / "f.npy", sky.observe(csist.Targets(x=[180.2], y=[30.4], intensity=[4000.0]), 0))
+    (tmp_path / "p.csv").write_text("x,y\n180.2,30.4\n")
+    part = ("unmix", tmp_path / "f.npy", "--mode", "fast", "--psf", tmp_path / "grid.fits", "--roi", "140:200,0:60")
+    for options in (("--at", tmp_path / "p.csv"), ("--no-extended",)):
+        assert run(*part, *options)[0] == 0
+        (flux,), (error,) = (column("targets.csv", name) for name in ("intensity", "intensity_std"))
+        assert abs(flux - 4000.0) < 4.0 * error < 400.0
 
 
 def test_weak_scores_are_left_out(run: Run, tmp_path: Path) -> None:

@@ -153,6 +153,25 @@ def test_windows_take_a_start_each() -> None:
         csist.unmix(stack[0], method="ista", start=pair)
 
 
+@pytest.mark.parametrize("suffix", [".ecsv", ".fits"])
+def test_stated_units_of_positions_are_kept(suffix: str, run: Run, tmp_path: Path) -> None:
+    units = pytest.importorskip("astropy.units", reason="needs the extra `astro`")
+    table = pytest.importorskip("astropy.table").QTable
+    path = tmp_path / f"p{suffix}"
+    ra, dec = np.array([350.0, 10.0]) * units.deg, np.array([-20.0, 30.0]) * units.deg
+    table({"RA": ra.to("rad"), "Dec": dec.to("arcsec")}).write(path)
+    np.testing.assert_allclose(read_positions(path).pairs, [[350.0, -20.0], [10.0, 30.0]], rtol=1e-12)
+    table({"x": [1.0, 2.0] * units.pix, "y": [3.0, 4.0] * units.pix}).write(path, overwrite=True)
+    assert read_positions(path).pairs.tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    np.save(tmp_path / "f.npy", frame())
+    for columns, said in (
+        ({"x": [1.0] * units.um, "y": [3.0] * units.pix}, "states x in 'um': x and y are in px"),
+        ({"ra": [1.0] * units.deg, "dec": [3.0] * units.s}, "states dec in 's': ra and dec are angles"),
+    ):
+        table(columns).write(path, overwrite=True)
+        refused(run("unmix", tmp_path / "f.npy", "--at", path, *PSF), said)
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [

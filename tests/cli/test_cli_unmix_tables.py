@@ -36,12 +36,16 @@ def test_every_form_holds_the_same(run: Run, sky: Path) -> None:
 def test_metadata_tell_of_the_run(run: Run, sky: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
     (sky / "card.json").write_text(json.dumps({"psf": {"kind": "gaussian", "sigma_px": 1.1}, "gain": 2.0}))
-    run("unmix", "sky.npy", "--mode", "fast", "--sensor", "card.json", "--frames", "0:1", "-o", "t.parquet")
+    options = ("--mode", "fast", "--sensor", "card.json", "--frames", "0:1", "--zero-point", "25")
+    run("unmix", "sky.npy", *options, "-o", "t.parquet", "--json", "j.json")
     told = json.loads(pq.read_schema("t.parquet").metadata[b"csist"])
     assert told["sensor"]["gain"] == 2.0
     assert (told["options"]["method"], told["options"]["mode"]) == ("continuous", "fast")
     assert told["options"]["reading"]["frames"] == [0, 1]
+    assert told["options"]["quantities"]["zero_point"] == 25.0
     assert told["csist_version"]
+    figures = json.loads((sky / "j.json").read_text())
+    assert told.items() <= figures.items()  # a CSV file has no place for them
 
 
 def test_other_programs_and_regions(run: Run, sky: Path) -> None:

@@ -65,6 +65,13 @@ def test_the_first_usable_image_whatever_stands_before_it(tmp_path: Path) -> Non
     assert stack.notes == ()
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (1, 1, 2), (1, 2, 1)])
+def test_axes_of_one_are_left_out(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    cube = np.stack([IMAGE, IMAGE[::-1]])
+    path = write(tmp_path / "a.fits", fits.PrimaryHDU(cube.reshape(*shape, *IMAGE.shape)))
+    np.testing.assert_array_equal(read_image(path)[:], cube)
+
+
 def test_a_unit_is_chosen_by_name_number_and_version(tmp_path: Path) -> None:
     path = write(
         tmp_path / "two.fits",
@@ -170,6 +177,7 @@ def test_the_header_states_the_sensor(tmp_path: Path) -> None:
         "saturation 50000 counts (SATURATE)",
     )
     assert header_of(tmp_path, BUNIT="electron", READNOIS=7.0).header.read_noise == 7.0
+    assert header_of(tmp_path, EGAIN="1.6").header.gain == 1.6  # a number in quotation marks
     assert header_of(tmp_path, BUNIT="electron/s", EXPTIME=40.0).header.gain == 40.0
     assert header_of(tmp_path, BUNIT="adu / s", EXPTIME=40.0, EGAIN=2.0).header.gain == 80.0
     for cards in ({"BUNIT": "MJy/sr", "EGAIN": 2.0}, {"EGAIN": -1.0}, {"EGAIN": "high"}, {"BUNIT": "electron/s"}, {}):

@@ -30,6 +30,18 @@ def test_bmp(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "c.bmp", options=ReadOptions(channel=2))[0], COLOUR[..., 2])
 
 
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg"])
+def test_a_channel_that_is_not_there_is_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(COLOUR).save(path)
+    with pytest.raises(InputError, match="has 3 channels, numbered from 0: there is no channel 3"):
+        read_image(path, options=ReadOptions(channel=3))
+    Image.fromarray(GREY).save(path)
+    assert read_image(path, options=ReadOptions(channel=0)).shape == (1, 20, 30)
+    with pytest.raises(InputError, match="has no channels: there is no channel 1"):
+        read_image(path, options=ReadOptions(channel=1))
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG"])
 def test_jpeg_is_noted_as_lossy(tmp_path: Path, name: str) -> None:
     smooth = np.full((20, 30), 77, np.uint8)

@@ -190,6 +190,45 @@ def test_no_value_stands_for_nothing(tmp_path: Path, text: str) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "g.tif")[:], STACK)
 
 
+def test_nothing_in_channels_and_colours(tmp_path: Path) -> None:
+    colour = np.stack([STACK[0], STACK[1], STACK[2]], axis=-1) + np.uint16(1)
+    colour[3, 4:9] = 0
+    colour[5, 6, 1] = 0  # in one channel alone: a colour
+    tag = {"extratags": [(42113, "s", 0, "0", True)]}
+    tifffile.imwrite(tmp_path / "c.tif", colour, photometric="rgb", **tag)
+    shade = colour @ np.array([0.299, 0.587, 0.114])
+    shade[3, 4:9] = np.nan
+    np.testing.assert_allclose(read_image(tmp_path / "c.tif")[0], shade)
+    planes = np.moveaxis(colour, -1, 0)
+    tifffile.imwrite(tmp_path / "p.tif", planes, photometric="minisblack", planarconfig="separate", **tag)
+    for name in ("c.tif", "p.tif"):
+        stack = read_image(tmp_path / name, options=ReadOptions(channel=1))
+        np.testing.assert_array_equal(stack[0], np.where(colour[..., 1] == 0, np.nan, colour[..., 1]))
+        assert sum("GDAL_NODATA" in note for note in stack.notes) == 1
+
+
+def test_a_value_beyond_the_type_stands_for_nothing(tmp_path: Path) -> None:
+    values = STACK[0].astype(np.float16)
+    values[3, 4] = -np.inf
+    tags = [(42113, "s", 0, "-3.4028234663852886e+38", True)]
+    tifffile.imwrite(tmp_path / "g.tif", values, extratags=tags)
+    assert np.argwhere(np.isnan(read_image(tmp_path / "g.tif")[0])).tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_page_of_transparency_is_a_mask_and_no_image(tmp_path: Path, count: int) -> None:
+    seen = RNG.uniform(size=STACK.shape[1:]) < 0.9
+    with tifffile.TiffWriter(tmp_path / "m.tif") as file:
+        for image in STACK[:count]:
+            file.write(image, photometric="minisblack")
+        file.write(seen, subfiletype=4, photometric="minisblack")
+    stack = read_image(tmp_path / "m.tif")
+    np.testing.assert_array_equal(stack[:], np.where(seen, STACK[:count], np.nan))
+    assert f"{np.sum(~seen)} pixels are left out by the file's own mask" in stack.notes
+    part = read_image(tmp_path / "m.tif", options=ReadOptions(roi=((4, 20), (2, 18))))
+    np.testing.assert_array_equal(part[0], np.where(seen, STACK[0], np.nan)[2:18, 4:20])
+
+
 def test_an_absurd_size_is_refused_before_it_is_read(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", STACK, photometric="minisblack", compression="zlib")
     with pytest.raises(InputError, match="20 x 32 = 640 pixels are more than 639"):

@@ -94,6 +94,8 @@ def read_config(
             raise InputError(f"{path} sets {key!r}, which is no option of csist {command}: {hint}")
         if isinstance(value, dict | list) or not _fits(value, kinds[str(options[name].name)]):
             raise InputError(f"{path} sets {key} to {str(value)[:60]!r}: {_kind(options[name], kinds)} is needed")
+        if options[name].name in found:
+            raise InputError(f"{path} sets {name} twice, with a dash and with an underscore: leave one out")
         text = value if isinstance(value, bool) else str(value)
         found[str(options[name].name)] = [text] if options[name].multiple else text
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from csist._version import package_version
 from csist.checks import InputError
 from csist.cli.config import ConfigOption
 from csist.cli.options import (
@@ -187,7 +188,8 @@ def inject(
 
         save_figure(completeness_curve(rows), plot)
     if json_target is not None:
-        write_json(_figures(result, rows, image, seconds), json_target)
+        figures = _figures(result, rows, image, seconds)
+        write_json({**figures, "csist_version": package_version(), **settings.metadata()}, json_target)
     if json_target != "-":
         _report(result, rows, [*sequence.notes, *settings.instrument.notes(sequence)], seconds)
 

@@ -90,6 +90,8 @@ class InjectionPlan:
     def __post_init__(self) -> None:
         if self.groups < 1:
             raise InputError(f"groups must be a whole number >= 1, got {self.groups}")
+        if self.seed < 0:
+            raise InputError(f"seed must be a whole number >= 0, got {self.seed}")
         if not self.counts or min(self.counts) < 1:
             raise InputError(f"count must be whole numbers >= 1, got {', '.join(map(str, self.counts)) or 'none'}")
 

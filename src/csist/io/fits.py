@@ -223,10 +223,11 @@ def _is_image(unit: Any) -> bool:
 
 
 def _plain_shape(shape: Sequence[int]) -> Sequence[int]:
-    """A shape without leading axes of one (polarisation, frequency)."""
-    while len(shape) > 3 and shape[0] == 1:
-        shape = shape[1:]
-    return shape
+    """A shape of more than three axes without those of one image (polarisation, frequency) before the last two."""
+    if len(shape) <= 3:
+        return shape
+    long = [side for side in shape[:-2] if side != 1]
+    return (*(long or [1]), *shape[-2:])
 
 
 def _chosen(path: Path, units: Any, images: list[int], options: ReadOptions) -> int:

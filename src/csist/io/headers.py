@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,28 +39,60 @@ class Header:
 
     Args:
         gain: electrons per count.
-        read_noise: standard deviation in counts.
+        read_noise_e: standard deviation of the read noise in electrons.
         saturation: level in counts at which a pixel clips.
         exposure_s: exposure time in s.
         moment_s: middle of the exposure in s since 2000, without leap seconds.
         unit: of the values, as the file writes it.
-        said: the entries that the three first come from, for people ("gain 1.4 e/count (EGAIN)").
+        sources: the entries that gain, read_noise and saturation come from, by these names.
         cards: the header as (keyword, value) pairs, for the sky coordinates; empty where there are none.
     """
 
     gain: float | None = None
-    read_noise: float | None = None
+    read_noise_e: float | None = None
     saturation: float | None = None
     exposure_s: float | None = None
     moment_s: float | None = None
     unit: str | None = None
-    said: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
     cards: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def read_noise(self) -> float | None:
+        """Read noise in counts; None where it or the gain is not known."""
+        return None if self.read_noise_e is None or self.gain is None else self.read_noise_e / self.gain
 
     @property
     def states_sensor(self) -> bool:
         """Whether anything of a sensor is known."""
         return any(value is not None for value in (self.gain, self.read_noise, self.saturation))
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What is known of the sensor and where from, for people, as "gain 1.4 e/count (EGAIN)"."""
+        values = {
+            "gain": ("gain", self.gain, ".6g", " e/count"),
+            "read_noise": ("read noise", self.read_noise, ".4g", " counts"),
+            "saturation": ("saturation", self.saturation, ".6g", " counts"),
+        }
+        return tuple(
+            f"{words} {value:{form}}{unit} ({self.sources[name]})"
+            for name, (words, value, form, unit) in values.items()
+            if value is not None and name in self.sources
+        )
+
+    def overridden(self, stated: Mapping[str, float]) -> Header:
+        """The header where options or a user state some of its values.
+
+        Args:
+            stated: gain, read_noise (counts) and saturation, as far as they are stated.
+        """
+        return replace(
+            self,
+            gain=stated.get("gain", self.gain),
+            saturation=stated.get("saturation", self.saturation),
+            sources={name: text for name, text in self.sources.items() if name not in stated},
+        )
 
     def applied(self, sensor: Sensor) -> Sensor:
         """The sensor with what the header knows in the place of what it does not."""
@@ -93,11 +126,13 @@ class Header:
 
 
 def _number(cards: Mapping[str, Any], *names: str) -> tuple[str, float] | None:
-    """The first of these keywords that holds a finite number > 0, and that."""
+    """The first of these keywords that holds a finite number > 0, perhaps in quotation marks, and that."""
     for name in names:
         value = cards.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value) and value > 0:
-            return name, float(value)
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            with suppress(ValueError, OverflowError):
+                if np.isfinite(float(value)) and float(value) > 0:
+                    return name, float(value)
     return None
 
 
@@ -119,7 +154,7 @@ def header_of_cards(
     unit = str(cards.get("BUNIT", "")).strip()
     exposure = _number(cards, *EXPOSURE_KEYS)
     seconds = None if exposure is None else exposure[1]
-    said: list[str] = []
+    sources: dict[str, str] = {}
     noise = _number(cards, *READ_NOISE_KEYS)
     gain = _gain(
         cards,
@@ -128,23 +163,20 @@ def header_of_cards(
         seconds=seconds,
         noise_e=None if noise is None else noise[1],
         image=image,
-        said=said,
+        sources=sources,
         notes=notes,
     )
-    read_noise = None
     if noise is not None:
-        if gain is not None:
-            read_noise = noise[1] / gain
-            said.append(f"read noise {read_noise:.4g} counts ({noise[0]})")
-        else:
-            notes.append(f"{noise[0]} = {noise[1]:g} is not used: it is in electrons, and the gain is not known")
+        sources["read_noise"] = noise[0]
+        if gain is None:
+            notes.append(f"{noise[0]} = {noise[1]:g} is in electrons, and the gain is not known: it needs --gain")
     saturation = _number(cards, "SATURATE")
     above = 0.0 if saturation is None else float(np.mean(image >= saturation[1]))
     if saturation is not None and above > MOST_SATURATED:
         notes.append(f"SATURATE = {saturation[1]:g} is not used: {100 * above:.0f} % of the pixels are above it")
         saturation = None
     if saturation is not None:
-        said.append(f"saturation {saturation[1]:g} counts (SATURATE)")
+        sources["saturation"] = "SATURATE"
     bayer = str(cards.get("BAYERPAT", cards.get("COLORTYP", ""))).strip()
     if bayer:
         notes.append(
@@ -153,12 +185,12 @@ def header_of_cards(
         )
     return Header(
         gain=gain,
-        read_noise=read_noise,
+        read_noise_e=None if noise is None else noise[1],
         saturation=None if saturation is None else saturation[1],
         exposure_s=seconds,
         moment_s=moment_of_cards(cards, seconds),
         unit=unit or None,
-        said=tuple(said),
+        sources=sources,
         cards=tuple((key, value) for key, value in cards.items() if _is_plain(key, value)),
     )
 
@@ -179,7 +211,7 @@ def _gain(
     seconds: float | None,
     noise_e: float | None,
     image: FloatArray,
-    said: list[str],
+    sources: dict[str, str],
     notes: list[str],
 ) -> float | None:
     """Electrons per unit of the values, if the header knows."""
@@ -189,7 +221,7 @@ def _gain(
     if (rate and not per_second) or scale is None:
         return None
     if base in _ELECTRON_UNITS:
-        said.append(f"gain {scale:g} e/count (BUNIT {unit})")
+        sources["gain"] = f"BUNIT {unit}"
         return scale
     if base not in _COUNT_UNITS:
         return None
@@ -205,7 +237,7 @@ def _gain(
                 "image is not that of such a gain"
             )
             return None
-    said.append(f"gain {stated[1] * scale:g} e/count ({stated[0]})")
+    sources["gain"] = stated[0]
     return stated[1] * scale
 
 

@@ -34,7 +34,7 @@ def read_png(path: Path, options: ReadOptions, notes: list[str]) -> Content:
     """The image of a PNG file of 1 to 16 bits.
 
     Raises:
-        InputError: if it is damaged, too large, or has 16 bits and colour.
+        InputError: if it is damaged, too large, has 16 bits and colour, or not the channel asked for.
     """
     with path.open("rb") as file:
         header = file.read(29)
@@ -59,7 +59,8 @@ def read_jpeg(path: Path, options: ReadOptions, notes: list[str]) -> Content:
     """The picture of a JPEG file, with a note on what its compression costs, or a thermal camera's raw counts in it.
 
     Raises:
-        InputError: if it is damaged or too large, or holds a thermal camera's measurement that cannot be read.
+        InputError: if it is damaged or too large, holds a thermal camera's measurement that cannot be read, or has not
+            the channel asked for.
     """
     camera = camera_of(path)
     if camera is not None:
@@ -72,7 +73,7 @@ def read_bmp(path: Path, options: ReadOptions, notes: list[str]) -> Content:
     """The picture of a BMP file.
 
     Raises:
-        InputError: if it is damaged or too large.
+        InputError: if it is damaged, too large, or has not the channel asked for.
     """
     return Content(_read(path, "BMP", options, notes))
 
@@ -101,10 +102,14 @@ def _read(path: Path, kind: str, options: ReadOptions, notes: list[str]) -> NDAr
             else:
                 plain = image
             values = np.array(plain)
+    if options.channel is not None:
+        channels = 1 if values.ndim == 2 else values.shape[2]
+        if options.channel >= channels:
+            held = f"{channels} channels, numbered from 0" if channels > 1 else "no channels"
+            raise InputError(f"{path} has {held}: there is no channel {options.channel}")
+        return np.asarray(np.atleast_3d(values)[..., options.channel])
     if values.ndim == 2:
         return values
-    if options.channel is not None and options.channel < values.shape[2]:
-        return np.asarray(values[..., options.channel])
     if values.shape[2] == 2:
         if (values[..., 1] != 255).any():
             notes.append("transparency ignored")

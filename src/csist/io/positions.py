@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,13 @@ import numpy as np
 from csist._types import FloatArray, IntArray
 from csist.checks import InputError, check_packages
 from csist.io.headers import Header
-from csist.io.tables import numbers_of, read_columns
+from csist.io.tables import numbers_of, read_columns, units_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PIXELS, SKY = ("x", "y"), ("ra", "dec")
+DEGREES, PIXEL_UNITS = ("deg", "degree", "degrees"), ("pix", "pixel", "pixels", "px")
 COLUMNS = (*PIXELS, *SKY, "image", "frame")
 NEAR_FRAMES = 2.0
 """Positions farther from the middle of the image than so many of its sides keep their linear place: the distortion
@@ -115,12 +117,14 @@ def read_positions(path: str | Path) -> Positions:
     """Read a table with the columns x and y (px) or ra and dec (degrees, ICRS), and perhaps image and frame.
 
     The names may be in upper or lower case; other columns are ignored. A table with both kinds is read as x and y.
+    Where a FITS, ECSV or Parquet file states another unit of an angle, ra and dec are converted.
 
     Args:
         path: file ending in .csv, .parquet, .fits or .ecsv.
 
     Raises:
-        InputError: if it cannot be read, lacks the columns, or a value is not a finite number or no whole frame.
+        InputError: if it cannot be read, lacks the columns or has them in other units, or a value is not a finite
+            number or no whole frame.
     """
     path = Path(path)
     table = read_columns(path, COLUMNS)
@@ -130,7 +134,10 @@ def read_positions(path: str | Path) -> Positions:
         raise InputError(f"{path} is no table of positions: it needs the columns x and y (px) or ra and dec (degrees)")
     if kind == SKY:
         check_packages("a table with ra and dec", ["astropy"], "astro")
-    pairs = np.stack([_finite(table, name, path) for name in kind], axis=1)
+    units = units_of(path)
+    pairs = np.stack(
+        [_scale_of(name, units.get(name), kind == SKY, path) * _finite(table, name, path) for name in kind], axis=1
+    )
     if kind == SKY and len(pairs) and np.abs(pairs[:, 1]).max() > 90.0:
         row = int(np.abs(pairs[:, 1]).argmax())
         raise InputError(f"{path}, row {row + 2}: dec must lie within -90 to 90 degrees, got {pairs[row, 1]:g}")
@@ -144,6 +151,23 @@ def read_positions(path: str | Path) -> Positions:
         frame = numbers.astype(np.int64)
     image = tuple(str(name) for name in table["image"]) if "image" in table.columns else None
     return Positions(path, pairs, kind == SKY, image, frame)
+
+
+def _scale_of(name: str, unit: str | None, on_sky: bool, path: Path) -> float:
+    """Factor from a unit that a table states to degrees, or to px.
+
+    Raises:
+        InputError: if it is a unit of something else.
+    """
+    if unit is None or unit in (DEGREES if on_sky else PIXEL_UNITS):
+        return 1.0
+    if on_sky:
+        from astropy.units import Unit, UnitsError
+
+        with suppress(ValueError, UnitsError):
+            return float(Unit(unit).to("deg"))
+    needed = "ra and dec are angles" if on_sky else "x and y are in px"
+    raise InputError(f"{path} states {name} in {unit[:30]!r}: {needed}")
 
 
 def _finite(table: pd.DataFrame, name: str, path: Path) -> FloatArray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 500_000_000
 """Rows that a table can have: more would not fit into any memory."""
+MOST_HEADER_LINES = 10_000
+"""Lines of an ECSV header that are searched for units."""
 
 
 def _read_csv(path: Path, wanted: Collection[str]) -> pd.DataFrame:
@@ -119,6 +123,56 @@ def read_columns(path: Path, wanted: Collection[str]) -> pd.DataFrame:
         raise InputError(f"cannot read {path}: a table of targets ends in {' or '.join(TABLE_SUFFIXES)}")
     with reading(path):
         return _READERS[suffix](path, wanted)
+
+
+def units_of(path: Path) -> dict[str, str]:
+    """Units that a table states of its columns, by their names in lower case; a CSV file states none.
+
+    Args:
+        path: of a table that `read_columns` can read.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    with reading(path):
+        found = _UNITS[path.suffix.lower()](path)
+    return {name.lower(): str(unit).strip() for name, unit in found.items() if unit}
+
+
+def _no_units(_: Path) -> dict[str, str]:
+    return {}
+
+
+def _units_in_parquet(path: Path) -> dict[str, str]:
+    import pyarrow.parquet as pq
+
+    return {
+        each.name: (each.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for each in pq.read_schema(path)
+    }
+
+
+def _units_in_fits(path: Path) -> dict[str, str]:
+    from astropy.io import fits
+
+    with path.open("rb") as file, fits.open(file, memmap=False) as units:
+        table = next(unit for unit in units if isinstance(unit, fits.BinTableHDU))
+        return {column.name: column.unit for column in table.columns}
+
+
+def _units_in_ecsv(path: Path) -> dict[str, str]:
+    """By the entries of the header, {name: ra, unit: deg, ...}, which go on over several lines."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = takewhile(lambda line: line.startswith("#"), file)
+        header = " ".join(line[1:].strip() for line in islice(lines, MOST_HEADER_LINES))
+    return dict(re.findall(r"\{name: (\w+), unit: ([^,{}]+)", header))
+
+
+_UNITS: dict[str, Callable[[Path], dict[str, str]]] = {
+    ".csv": _no_units,
+    ".parquet": _units_in_parquet,
+    ".fits": _units_in_fits,
+    ".ecsv": _units_in_ecsv,
+}
 
 
 def numbers_of(column: pd.Series) -> tuple[FloatArray, NDArray[np.bool_]]:

@@ -112,18 +112,18 @@ def read_tiff(path: Path, options: ReadOptions, notes: list[str]) -> Content:
     """
     with _listening("tifffile") as heard:
         try:
-            data, header, times = _opened(path, options, notes)
+            found = _opened(path, options, notes)
         except InputError as error:
             _check_heard(heard, path)  # what was heard is the reason of what was found wrong
             said = str(error)
             raise InputError(said if path.name in said else f"cannot read {path}: {said}") from error
     _check_heard(heard, path)
     notes += [said[:200] for said in heard if "GDAL_NODATA" not in said]  # a text that is no number leaves nothing out
-    return Content(data, header, times=times)
+    return found
 
 
-def _opened(path: Path, options: ReadOptions, notes: list[str]) -> tuple[Any, Header, FloatArray | None]:
-    """The images of a file, what it says of the instrument, and of their times."""
+def _opened(path: Path, options: ReadOptions, notes: list[str]) -> Content:
+    """The images of a file, what it says of the instrument, of their times and of pixels without a value."""
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
@@ -131,7 +131,22 @@ def _opened(path: Path, options: ReadOptions, notes: list[str]) -> tuple[Any, He
     # The planes that an OME set's other files hold are read with these files.
     with tifffile.TiffFile(path, is_ome=False if apart else None) as tiff:
         data, times = _stack(tiff, path, options, notes, apart)
-        return data, _header(tiff.pages[options.page or 0]), times
+        mask = None if apart or options.page is not None else _own_mask(tiff, data.shape, path, options, notes)
+        return Content(data, _header(tiff.pages[options.page or 0]), mask=mask, times=times)
+
+
+def _own_mask(
+    tiff: TiffFile, shape: tuple[int, int, int], path: Path, options: ReadOptions, notes: list[str]
+) -> NDArray[np.bool_] | None:
+    """Where a page of transparency says that pixels of all images have no value; None where there is no such page."""
+    masks = [series for series in tiff.series if series.keyframe.is_mask and not series.keyframe.is_reduced]
+    fitting = [series.pages[0] for series in masks if series.keyframe.shape == shape[1:]]
+    if len(fitting) != 1:
+        return None
+    tiff.filehandle.open()  # images of several series were read, which closes it
+    mask = _images(fitting, path, options, [])[0] == 0
+    notes.append(f"{int(mask.sum())} pixels are left out by the file's own mask")
+    return np.broadcast_to(mask, shape)
 
 
 def _check_heard(heard: list[str], path: Path) -> None:
@@ -157,7 +172,7 @@ def _stack(
         return _images(pages, path, options, notes), times
     stacks, times = [], None
     for series in tiff.series:
-        if not series.keyframe.is_reduced:
+        if not (series.keyframe.is_reduced or series.keyframe.is_mask):
             data, places = _of_series(series, path, options, notes)
             stacks.append(data)
             times = times_of_series(tiff, series, places)
@@ -293,23 +308,43 @@ def _grey_values(page: TiffPage, notes: list[str]) -> tuple[np.dtype[Any], Calla
         notes.append("black and white were swapped (MINISWHITE), inverted")
         top = 2**page.bitspersample - 1
         return stored, lambda values: np.asarray(top - values)
+    nothing = _nodata(page, notes)
+    if nothing is None:
+        return stored, lambda values: values
+    return _wide(stored), lambda values: _left_out(values, nothing)
+
+
+def _nodata(page: TiffPage, notes: list[str]) -> float | None:
+    """The value that stands for nothing (GDAL_NODATA); None where there is none, or it is NaN anyway."""
     tag = page.tags.get(GDAL_NODATA)
-    text = "" if tag is None else str(tag.value).strip("\0 ")
     try:
-        nothing = float(text)
+        nothing = float("" if tag is None else str(tag.value).strip("\0 "))
     except ValueError:
-        return stored, lambda values: values
+        return None
     if np.isnan(nothing):
-        return stored, lambda values: values
+        return None
     notes.append(f"pixels of the value {nothing:g} (GDAL_NODATA) are left out")
-    wide = np.dtype(np.float32 if stored.itemsize <= 2 or stored == np.float32 else np.float64)
-    if stored.kind == "f":
-        nothing = float(stored.type(nothing))  # the text may have more digits than the type
+    return nothing
 
-    def without(values: NDArray[Any]) -> NDArray[Any]:
-        return np.where(values == nothing, np.nan, values.astype(wide))
 
-    return wide, without
+def _wide(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """Type of floating point that holds the values of a type, and NaN."""
+    return np.dtype(np.float32 if stored.itemsize <= 2 or stored == np.float32 else np.float64)
+
+
+def _is_nothing(values: NDArray[Any], nothing: float) -> NDArray[np.bool_]:
+    """Where values are the one that stands for nothing, whose text may have more digits than their type."""
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            nothing = float(values.dtype.type(nothing))
+    return np.asarray(values == nothing)
+
+
+def _left_out(values: NDArray[Any], nothing: float | None) -> NDArray[Any]:
+    """The values, NaN where there is nothing."""
+    if nothing is None:
+        return values
+    return np.where(_is_nothing(values, nothing), np.nan, values.astype(_wide(values.dtype)))
 
 
 def _page(page: Any, options: ReadOptions, notes: list[str]) -> NDArray[Any]:
@@ -326,20 +361,24 @@ def _page(page: Any, options: ReadOptions, notes: list[str]) -> NDArray[Any]:
         raise
     if frame.photometric == tifffile.PHOTOMETRIC.PALETTE:
         return grey(np.moveaxis(np.asarray(frame.colormap)[:, values], 0, -1), notes)
+    nothing = _nodata(frame, notes)
     if frame.samplesperpixel == 1:
-        return values
+        return _left_out(values, nothing)
     if frame.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         values = np.moveaxis(values, 0, -1)
     samples = frame.samplesperpixel
     if options.channel is not None:
         if options.channel >= samples:
             raise InputError(f"it has {samples} channels, numbered from 0: there is no channel {options.channel}")
-        return np.asarray(values[..., options.channel])
+        return _left_out(values[..., options.channel], nothing)
     if samples in (3, 4) and frame.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR):
-        return grey(values, notes)
+        shade = grey(values, notes)
+        # A colour that has the value in one channel alone is a colour.
+        empty = False if nothing is None else _is_nothing(values[..., :3], nothing).all(axis=-1)
+        return np.where(empty, np.nan, shade) if np.any(empty) else shade
     if samples == 2 and frame.extrasamples:
         notes.append("transparency ignored")
-        return np.asarray(values[..., 0])
+        return _left_out(values[..., 0], nothing)
     colours = tifffile.PHOTOMETRIC(frame.photometric).name
     raise InputError(f"it has {samples} channels per pixel ({colours}): choose one with --channel 0 to {samples - 1}")
 
@@ -351,4 +390,4 @@ def _header(page: Any) -> Header:
     if np.dtype(frame.dtype or "u1").kind != "u" or not isinstance(bits, int) or bits in (8, 16, 32, 64) or bits < 8:
         return Header()
     top = float(2**bits - 1)
-    return Header(saturation=top, said=(f"saturation {top:g} counts ({bits} bits a pixel)",))
+    return Header(saturation=top, sources={"saturation": f"{bits} bits a pixel"})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from csist._version import package_version
 from csist.checks import InputError
 from csist.cli.config import ConfigOption
 from csist.cli.engine import EngineOption, SchedulerOption, cluster_client
@@ -282,7 +283,7 @@ def unmix(
             each.finish(tally)
     figures = figures_of(tally, time.perf_counter() - started, str(output))
     if json_target is not None:
-        write_json(figures, json_target)
+        write_json({**figures, "csist_version": package_version(), **metadata}, json_target)
     if json_target != "-":
         print_summary(tally, figures, stderr=str(output) == "/dev/stdout")
     if tally.failed:

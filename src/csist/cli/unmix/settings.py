@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,17 +85,17 @@ class Settings:
         return float("nan") if psf is None else float(equivalent_sigma(psf))
 
     def metadata(self) -> dict[str, Any]:
-        """What a table says of the run that wrote it: options, and the sensor where one was given."""
+        """What the outputs say of the run that wrote them: options, and the sensor where one was given."""
         stated = {each.name: getattr(self, each.name) for each in fields(self)}
         instrument: Instrument = stated.pop("instrument")
         stated |= {each.name: getattr(instrument, each.name) for each in fields(instrument) if each.name != "detector"}
         stated["detector_values"] = dict(instrument.detector)
-        for name in ("reading", "card_states_noise", "corrected"):
+        for name in ("reading", "quantities", "card_states_noise", "corrected", "origin_px"):
             del stated[name]
         cards = {name: stated.pop(name) for name in ("sensor", "psf", "prior")}
         options = {name: value for name, value in stated.items() if value is not None}
         options |= {name: card.to_card() for name, card in cards.items() if card is not None and name != "sensor"}
-        options |= {"reading": {each.name: getattr(self.reading, each.name) for each in fields(self.reading)}}
+        options |= {"reading": asdict(self.reading), "quantities": asdict(self.quantities)}
         found = {"options": json.loads(json.dumps(options, default=str))}
         return found if instrument.sensor is None else found | {"sensor": instrument.sensor.to_card()}
 
@@ -229,6 +229,7 @@ def make_settings(given: Options) -> Settings:
             detector={name: getattr(given, name) for name in DETECTOR_CHECKS if getattr(given, name) is not None},
             card_states_noise=stated_noise is not None,
             corrected=given.reading.corrects,
+            origin_px=given.reading.origin[1:],
         ),
         mask_nan=given.mask_nan,
         weights=given.weights,
