@@ -44,7 +44,7 @@ FRAMES = (1, 2, 5, 10, 20)
 RESAMPLES = 400
 GRID_RATIO = 3
 """Of the network."""
-NETWORK_TRAJECTORIES = 20
+NETWORK_TRAJECTORIES = 10
 """Of which the network sees all frames."""
 LEVELS = {"68": 1.0, "95": 1.96}
 PATH_EFFORTS["limit"] = replace(PATH_EFFORTS["accurate"], blocks=4, moves=16, last_moves=96, widening=1.0)

@@ -40,6 +40,8 @@ def test_runs_of_a_stack_have_tracks_of_their_own(run: Run, video, tmp_path):
     assert np.abs(rows["vx"] - 0.1).max() < 0.05
     assert (rows["cov_vx_vx"] > 0.0).all()
     assert rows["existence_probability"].min() > 0.9
+    assert rows[["long_px", "short_px", "angle_deg"]].isna().all(axis=None)  # points
+    assert rows.columns[-3:].tolist() == ["long_px", "short_px", "angle_deg"]
     assert len(next(iter(read_targets_table(out).values()))) == 1
 
 

@@ -82,7 +82,7 @@ def test_missing_and_repeated_frames_of_a_movie(movie):
 
 def test_an_extended_source_has_one_track():
     sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(56, 56), background=50.0, read_noise=3.0)
-    cloud = csist.Sensor(csist.GaussianPSF(3.5), shape=(56, 56))
+    cloud = csist.Sensor(csist.EllipticalGaussianPSF(4.0, 3.0, 30.0), shape=(56, 56))
     rng = np.random.default_rng(2)
     frames = [
         sky.observe(csist.Targets([44.0 - 0.5 * t], [40.0], [500.0]), rng)
@@ -99,6 +99,9 @@ def test_an_extended_source_has_one_track():
     assert np.abs(wide.state - [16.0, 18.0, 0.7, 0.3, 9000.0])[:4].max() < 0.1
     for targets in found.frames:
         assert csist.Flag.EXTENDED in csist.Flag(int(targets.flags[targets.track == wide.id][0]))
+    own = [np.sqrt(8.0 * np.log(2.0) * (sigma**2 - 0.9**2)) for sigma in (4.0, 3.0)]
+    np.testing.assert_allclose(wide.outline, [*own, 30.0], rtol=0.1)
+    assert [track.outline for track in found.tracks if track is not wide] == [None]
 
 
 def test_widths_that_differ_are_an_error_of_the_common_psf():

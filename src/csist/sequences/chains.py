@@ -11,6 +11,7 @@ import numpy as np
 from csist._types import FloatArray, IntArray
 from csist.frames.result import WIDE, add_light
 from csist.physics.psf import PSF, spread_px
+from csist.sequences.result import Outline, outline_of
 from csist.sequences.shots import Shot
 from csist.targets import Targets
 from csist.tracks.link import LEAST_LENGTH, Linker
@@ -61,6 +62,12 @@ class Chain(NamedTuple):
         """Pixels on each side of the middle that a window needs; more than `MOST_HALF` if the group is too large."""
         return max(LEAST_HALF, math.ceil(self.extent_px + REACH_SPREADS * spread_px(psf) + 0.5))
 
+    def outline(self, shots: Sequence[Shot]) -> Outline | None:
+        """Its size and direction, of the frames in which it is an extended source or a streak; None without any."""
+        seen = zip(self.frame.tolist(), self.group.tolist(), strict=True)
+        sources = [shots[t].sources[number] for t, number in seen if number in shots[t].sources]
+        return outline_of(sources) if sources else None
+
     def targets(self, shots: Sequence[Shot]) -> Iterator[Targets]:
         """Its targets of the single frames, in each of its frames."""
         for t, number in zip(self.frame.tolist(), self.group.tolist(), strict=True):
@@ -102,7 +109,8 @@ def chains_of(shots: Sequence[Shot]) -> list[Chain]:
         found = linker.update(t, middles)
         for track, number, x, y in zip(found.tolist(), middles.group.tolist(), middles.x, middles.y, strict=True):
             own = shot.targets[shot.targets.group == number]
-            extent = max(float(np.hypot(own.x - x, own.y - y).max()), shot.reach_px.get(number, 0.0))
+            source = shot.sources.get(number)
+            extent = max(float(np.hypot(own.x - x, own.y - y).max()), 0.5 * source.long_px if source else 0.0)
             row = (t, number, float(x), float(y), extent, int(number in shot.flagged))
             seen.setdefault(track, []).append(row)
     chains = []

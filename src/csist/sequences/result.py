@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -10,8 +12,37 @@ from csist._types import FloatArray
 from csist.methods.continuous.diagnostics import Diagnostics
 from csist.targets import Flag, Targets
 
+if TYPE_CHECKING:
+    from csist.frames.shapes.source import ExtendedSource
+
 NO_FLAGS = Flag(0)
 STATE = ("x", "y", "vx", "vy", "intensity")
+
+
+class Outline(NamedTuple):
+    """Size and direction of an extended source or streak, without the blur of the PSF.
+
+    Args:
+        long_px: length of a streak, diameter of a disc or full width at half maximum of an ellipse, along its longer
+            axis.
+        short_px: the same across it; 0 for a streak.
+        angle_deg: angle of the longer axis from x towards y (clockwise on the screen), -90 to 90 degrees.
+    """
+
+    long_px: float
+    short_px: float
+    angle_deg: float
+
+
+def outline_of(sources: Sequence[Outline | ExtendedSource]) -> Outline:
+    """The median size, and the mean direction: an axis is the same after half a turn.
+
+    >>> outline_of([Outline(6.0, 2.0, 88.0), Outline(6.2, 2.0, -88.0)])[:2], abs(outline_of([Outline(6, 2, -90)])[2])
+    ((6.1, 2.0), 90.0)
+    """
+    long_px, short_px = (float(np.median([getattr(one, name) for one in sources])) for name in Outline._fields[:2])
+    turn = np.exp(2j * np.deg2rad([one.angle_deg for one in sources])).mean()
+    return Outline(long_px, short_px, float(np.rad2deg(0.5 * np.angle(turn))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +59,7 @@ class Track:
         existence_probability: that a target lies within 0.25 px of the path, the mean over the frames.
         bend: (2,) acceleration in px per unit of time squared; zero where the motion is linear.
         time: of the track's first frame.
+        outline: of a group that is an extended source or a streak; None of other targets.
     """
 
     id: int
@@ -38,6 +70,7 @@ class Track:
     existence_probability: float
     bend: FloatArray = field(default_factory=lambda: np.zeros(2))
     time: float = 0.0
+    outline: Outline | None = None
 
     def shifted(self, dx: float, dy: float) -> Track:
         """Return a copy shifted by (dx, dy) px."""

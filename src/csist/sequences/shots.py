@@ -10,6 +10,7 @@ import numpy as np
 from csist._types import FloatArray
 from csist.frames.options import FrameOptions
 from csist.frames.result import FrameResult
+from csist.frames.shapes.source import ExtendedSource
 from csist.frames.solve import solve_frame
 from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma
 from csist.targets import Flag, Targets
@@ -28,7 +29,7 @@ class Shot(NamedTuple):
         psf: that they were fitted with.
         psf_error: its error as a share of the light in a window's brightest pixel.
         flagged: numbers of the groups that point targets do not explain.
-        reach_px: largest distance of an extended source's or streak's end from its centre, by number of its group.
+        sources: the longest extended source or streak of a group, by number of the group.
     """
 
     data: FloatArray
@@ -37,7 +38,7 @@ class Shot(NamedTuple):
     psf: PSF
     psf_error: float
     flagged: frozenset[int]
-    reach_px: Mapping[int, float]
+    sources: Mapping[int, ExtendedSource]
 
 
 def shot_of(image: FloatArray, options: FrameOptions) -> Shot:
@@ -55,11 +56,11 @@ def shot_of_result(result: FrameResult) -> Shot:
     data = np.where(usable, result.image - result.background, 0.0)
     weight = np.where(usable, 1.0 / np.maximum(result.noise, 1e-12) ** 2, 0.0)
     flagged = frozenset(group.number for group in result.groups if group.flags & Flag.POOR_FIT or group.sources)
-    reach = {
-        group.number: max(0.5 * source.long_px for source in group.sources)
+    longest = {
+        group.number: max(group.sources, key=lambda source: source.long_px)
         for group in result.groups if group.sources
     }  # fmt: skip
-    return Shot(data, weight, result.targets, result.psf, result.psf_error, flagged, reach)
+    return Shot(data, weight, result.targets, result.psf, result.psf_error, flagged, longest)
 
 
 def shot_or_empty(image: FloatArray, options: FrameOptions) -> Shot:

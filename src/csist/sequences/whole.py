@@ -112,10 +112,12 @@ def unmix_shots(shots: Sequence[Shot], times: FloatArray, options: JointOptions)
     frames, tracks, groups = _joint_frames(shots, found.joint)
     rest = [shot.targets[kept] for shot, kept in zip(shots, _kept(shots, [*chains, *found.wide]), strict=True)]
     wide = _wide_frames(shots, found.wide, len(tracks))
+    outlines = {number: chain.outline(shots) for number, chain in enumerate(found.wide, len(tracks))}
     linked = _linked(rest, len(tracks) + len(found.wide))
     single = [Targets.concatenate(parts) for parts in zip(wide, linked, strict=True)]
     numbers = np.unique(np.concatenate([targets.track for targets in single]))
-    tracks += [line_track(int(number), single, times) for number in numbers[numbers >= 0]]
+    for number in numbers[numbers >= 0].tolist():
+        tracks.append(replace(line_track(number, single, times), outline=outlines.get(number)))
     for t, targets in enumerate(single):
         renumbered = np.where(targets.group >= 0, targets.group + len(groups), -1)
         frames[t] = Targets.concatenate([frames[t], targets.replace(group=renumbered)])

@@ -129,25 +129,29 @@ class JointRows:
 
     def add(self, sequence: str, start: int, tracks: list[Track]) -> None:
         """Add the tracks of a run of frames that starts at frame `start` of a sequence."""
-        from csist.sequences.result import STATE
+        from csist.sequences.result import STATE, Outline
 
         for track in tracks:
             row = {"image": sequence, "track": track.id, "first": start + track.first, "last": start + track.last}
             row |= dict(zip(STATE, track.state.tolist(), strict=True))
             row["existence_probability"] = track.existence_probability
             row |= {name: float(track.covariance[cell]) for name, cell in covariance_columns(STATE).items()}
+            outline = track.outline or Outline(float("nan"), float("nan"), float("nan"))
+            row |= outline._asdict()
             self._rows.append(row)
 
     def table(self) -> Any:
-        """The tracks: states in their first frame, velocities in px per frame, and the covariance's upper triangle."""
+        """The tracks.
+
+        States in their first frame, velocities in px per frame, the covariance's upper triangle, and the size and
+        direction of extended sources and streaks.
+        """
         import pandas as pd
 
-        from csist.sequences.result import STATE
+        from csist.sequences.result import STATE, Outline
 
-        return pd.DataFrame(
-            self._rows,
-            columns=["image", "track", "first", "last", *STATE, "existence_probability", *covariance_columns(STATE)],
-        )
+        names = ["image", "track", "first", "last", *STATE, "existence_probability", *covariance_columns(STATE)]
+        return pd.DataFrame(self._rows, columns=[*names, *Outline._fields])
 
 
 def with_times(table: Any, times: dict[tuple[str, int], float]) -> Any:

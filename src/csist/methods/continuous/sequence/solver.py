@@ -58,7 +58,7 @@ class PathEffort:
 
 PATH_EFFORTS = {
     "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.08),
-    "fast": PathEffort(templates=1024, blocks=1, moves=2, last_moves=12, records=4, widening=1.5),
+    "fast": PathEffort(templates=1024, blocks=1, moves=3, last_moves=6, records=2, widening=1.3),
 }
 
 
