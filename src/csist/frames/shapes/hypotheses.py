@@ -55,7 +55,8 @@ LOG_ODDS = {"blurred": -2.0, "extended": -3.0, "streak": -3.0}
 """Prior log odds of the hypotheses against a number of points."""
 GROUPED = 4.5
 """Log evidence that each target from the third on gains: the targets of a group lie near each other and are of like
-brightness, while the prior of a point has the whole window and all fluxes. Without it a chain of three is a streak."""
+brightness, while the prior of a point has the whole window and all fluxes. Without it three close targets are one wide
+source."""
 ROUGH_ERROR, ROUGH_LOG_ODDS = 0.1, 2.0
 """Error of the PSF from which it is only roughly known, and the prior log odds there: it cannot tell points apart."""
 
