@@ -116,12 +116,11 @@ def plane_scatter(rows: FloatArray, columns: FloatArray, values: FloatArray, rou
     Args:
         rows: (n,) places of the values.
         columns: likewise.
-        values: at least one.
+        values: at least `FEWEST_ON_PLANE`.
         rounds: most fits.
         clip: values farther from the plane than so many standard deviations are left out of the next fit.
     """
     kept, rest, scatter = np.ones(values.shape[0], np.bool_), np.empty(values.shape[0]), 0.0
-    fewest = min(rows.shape[0], FEWEST_ON_PLANE)
     for _ in range(rounds):
         _differences_from_plane(rows, columns, values, kept, rest)
         scatter = 1.4826 * np.median(rest)
@@ -132,7 +131,7 @@ def plane_scatter(rows: FloatArray, columns: FloatArray, values: FloatArray, rou
             changed |= keep != kept[n]
             kept[n] = keep
             number += keep
-        if number < fewest or not changed:
+        if number < FEWEST_ON_PLANE or not changed:
             break
     return scatter
 
