@@ -104,6 +104,19 @@ def test_an_extended_source_has_one_track():
     assert [track.outline for track in found.tracks if track is not wide] == [None]
 
 
+def test_targets_that_are_more_often_wrong_than_right_have_one_track():
+    sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(24, 24), background=50.0, read_noise=3.0)
+    counts = []
+    for seed in range(4):  # of seed 1, three targets are the most probable number, none of them in a known place
+        rng = np.random.default_rng(seed)
+        pair = [csist.Targets([10.0 + 0.2 * t, 11.1 + 0.2 * t], [12.0, 12.1], [200.0, 150.0]) for t in range(8)]
+        found = csist.unmix_sequence([sky.observe(each, rng) for each in pair], sky, mode="fast")
+        exists = [track.existence_probability for track in found.tracks]
+        assert len(exists) == 1 or np.mean(exists) >= 0.5
+        counts.append(len(exists))
+    assert sorted(set(counts)) == [1, 2]
+
+
 def test_widths_that_differ_are_an_error_of_the_common_psf():
     shots = [
         empty_shot((4, 4))._replace(psf=csist.GaussianPSF(width), weight=np.ones((4, 4))) for width in (0.8, 1.0, 1.25)
@@ -129,7 +142,10 @@ def test_the_error_of_the_psf_does_not_average_out():
     assert of_the_peak == pytest.approx(1.0 / error, rel=1e-6)
 
 
-@pytest.mark.parametrize(("counts", "unsteady"), [([2] * 6, False), ([2, 2, 2, 1], False), ([1, 2, 1, 2], True)])
+@pytest.mark.parametrize(
+    ("counts", "unsteady"),
+    [([2] * 6, False), ([2, 2, 2, 1], False), ([1, 2, 1, 2], True), ([1] * 6, False), ([1] * 9 + [2], True)],
+)
 def test_a_group_whose_number_of_targets_changes_is_unsteady(counts, unsteady):
     pair = csist.Targets([3.0, 5.0], [4.0, 4.0], [100.0, 100.0], group=[0, 0])
     shots = [empty_shot((9, 9))._replace(targets=pair[:count]) for count in counts]

@@ -19,7 +19,7 @@ from csist.scenes import ScenePrior
 from csist.sequences.result import SequenceResult, Track
 from csist.sequences.solve import unmix_sequence
 from csist.targets import Targets
-from csist.tracks.link import GATE_PX, PATIENCE
+from csist.tracks.link import GATE_PX, MOST_PATIENCE, patience_of
 from csist.trajectories import MotionPrior
 from csist.windows import as_array, is_window
 
@@ -100,7 +100,7 @@ class Sliding(Generic[Item]):
             frames.append(targets.replace(track=[numbers.get(int(number), -1) for number in targets.track]))
         self._done = self._seen
         known = {track.id for track in tracks}
-        recent = [track for track in self._before if track.last >= origin - PATIENCE and track.id not in known]
+        recent = [track for track in self._before if track.last >= origin - MOST_PATIENCE and track.id not in known]
         self._before = recent + tracks
         return Part(new, replace(found, frames=frames, tracks=[track for track in tracks if track.last >= new]))
 
@@ -112,14 +112,17 @@ class Sliding(Generic[Item]):
             new: number of the first new frame.
             time: of that frame.
         """
-        alive = [track for track in self._before if track.last >= new - 1 - PATIENCE]
-        here = [track for track in tracks if track.first <= new + PATIENCE]
+        alive = [track for track in self._before if track.last >= new - 1 - MOST_PATIENCE]
+        here = [track for track in tracks if track.first <= new + MOST_PATIENCE]
         numbers: dict[int, int] = {}
         if alive and here:
             cost = np.full((len(here), len(alive)), 1e9)
             for i, one in enumerate(here):
                 for j, other in enumerate(alive):
-                    (state, error), (past, wrong) = one.at(time), other.at(time)
+                    if one.first - other.last - 1 > patience_of(other.last - other.first + 1):
+                        continue
+                    moment = max(time, one.time)
+                    (state, error), (past, wrong) = one.at(moment), other.at(moment)
                     spread = float(np.sqrt(max(np.trace(error[:2, :2] + wrong[:2, :2]), 0.0)))
                     gate = min(max(LEAST_GATE_PX, GATE_SIGMAS * spread), GATE_PX)
                     apart = float(np.hypot(*(state[:2] - past[:2])))
