@@ -16,6 +16,7 @@ from csist._types import FloatArray
 from csist.checks import InputError, check_stack
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
+from csist.sequences.fresh import Fresh
 from csist.sequences.result import SequenceResult, Track
 from csist.sequences.solve import unmix_sequence
 from csist.targets import Targets
@@ -182,6 +183,7 @@ def unmix_stream(
     solve_windows = partial(_windows, sensor=sensor, prior=prior, motion=motion, noise_std=noise_std, options=options)
     sliding: Sliding[Any] | None = None
     unmix_alone: Callable[[FloatArray], Any] = _as_it_is
+    fresh = Fresh()
     moments = None if times is None else iter(times)
     shape: tuple[int, ...] = ()
     for number, frame in enumerate(frames):
@@ -190,14 +192,12 @@ def unmix_stream(
             shape = image.shape
             solve: Callable[..., SequenceResult] = solve_windows
             if not is_window(shape):
-                from csist.sequences.shots import shot_or_empty
+                from csist.sequences.shots import shot_if_new
                 from csist.sequences.whole import joint_options, unmix_shots
 
                 settled = joint_options(sensor, prior, motion, {"noise_std": noise_std, **options})
-                solve, unmix_alone = (
-                    partial(unmix_shots, options=settled),
-                    partial(shot_or_empty, options=settled.frame),
-                )
+                solve = partial(unmix_shots, options=settled)
+                unmix_alone = partial(shot_if_new, fresh=fresh, options=settled.frame)
             sliding = Sliding(solve, window, window if step is None else step)
         if image.shape != shape:
             raise InputError(f"frame {number} is {image.shape} px, those before it {shape}: cut them to one size")
@@ -206,10 +206,15 @@ def unmix_stream(
             raise InputError(f"times must hold one number per frame, got {number} for more frames")
         part = sliding.add(unmix_alone(image), moment)
         if part is not None:
-            yield part
+            yield _with_notes(part, fresh.notes())
     rest = None if sliding is None else sliding.finish()
     if rest is not None:
-        yield rest
+        yield _with_notes(rest, fresh.notes())
+
+
+def _with_notes(part: Part, notes: list[str]) -> Part:
+    """A part with what is wrong with its frames."""
+    return part._replace(result=replace(part.result, notes=notes + part.result.notes))
 
 
 def _as_it_is(image: FloatArray) -> FloatArray:

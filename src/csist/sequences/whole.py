@@ -38,8 +38,8 @@ from csist.trajectories import MotionPrior
 
 SPEED_ROOM = 1.25
 """The prior's largest speed of a group, in units of the speed with which it is seen to move."""
-RESOLVED = 0.5
-"""Least mean probability of the targets of a joint posterior of several: below it, more are wrong than right."""
+RESOLVED = 1.0 / 3.0
+"""Least mean probability of the targets of a joint posterior of several: below it, most of them are wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,12 +127,13 @@ def unmix_shots(shots: Sequence[Shot], times: FloatArray, options: JointOptions)
     probability = np.ones(1)
     for group in groups:
         probability = np.convolve(probability, group.count_probability)
-    return SequenceResult(frames, tracks, probability, notes=_notes(found), groups=groups)
+    return SequenceResult(frames, tracks, probability, notes=_notes(found, len(shots)), groups=groups)
 
 
-def _notes(found: Sorted) -> list[str]:
-    """What is said of groups without a joint posterior."""
-    total, notes = len(found.joint) + len(found.wide) + found.alone, []
+def _notes(found: Sorted, frames: int) -> list[str]:
+    """What is said of groups without a joint posterior, and of a single frame."""
+    total = len(found.joint) + len(found.wide) + found.alone
+    notes = ["there is one frame: velocities are not known"] if frames == 1 else []
     if found.wide:
         notes.append(
             f"{len(found.wide)} of {total} groups are no point targets or cannot be followed target by target: each "
@@ -164,7 +165,7 @@ def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> So
 
 
 def _is_resolved(solved: SequenceResult) -> bool:
-    """Whether several targets are more often right than wrong; clutter is spread over many places."""
+    """Whether several targets are where they are said to be; clutter is spread over many places."""
     exists = [track.existence_probability for track in solved.tracks]
     return len(exists) < 2 or float(np.mean(exists)) >= RESOLVED
 
