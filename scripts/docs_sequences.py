@@ -55,6 +55,18 @@ def sequence_goal() -> str:
     return markdown_table(["", "CSO-mAP"], rows)
 
 
+def sequence_calibration() -> str:
+    """Coverages of 20 frames on more trajectories, by noise, with intervals."""
+    result = read_result("sequences")["calibration"]
+    names = [f"{name}_{level}" for name in ("position", "velocity") for level in (68, 95)]
+    rows = [
+        [noise, str(result["trajectories"]), *(with_interval(*row[name]) for name in names)]
+        for noise, row in result["noise"].items()
+    ]
+    head = ["noise", "trajectories", *(f"{name.replace('_', ' in ')} %" for name in names)]
+    return markdown_table(head, rows)
+
+
 def clip_tracks() -> str:
     """Targets found and tracks of labelled infrared clips, by tracker: means over the clips."""
     result, rows = read_result("clips"), []
