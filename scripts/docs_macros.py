@@ -29,6 +29,7 @@ from docs_real import aims, crowded_stars, dense, extended, frames, infrared_sta
 from docs_sequences import (
     clip_tracks,
     clips_measured,
+    sequence_calibration,
     sequence_goal,
     sequence_trajectories,
     sequences,
@@ -60,8 +61,8 @@ MACROS: dict[str, Callable[..., str]] = {
         aims, api, budgets, card, clip_tracks, clips_measured, command_line, crowded_stars, dense, extended, figure,
         flags, flat_prior, frames, gallery, grid_methods, infrared_stars, injected, injected_limit, injection,
         ista_settings, methods, metric_example, parts, published, published_beside, pulls, recipes, results,
-        sequence_goal, sequence_trajectories, sequences, short_trainings, speed, speeds, stream_memory, summary, table,
-        training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
+        sequence_calibration, sequence_goal, sequence_trajectories, sequences, short_trainings, speed, speeds,
+        stream_memory, summary, table, training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

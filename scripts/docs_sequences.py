@@ -55,6 +55,18 @@ def sequence_goal() -> str:
     return markdown_table(["", "CSO-mAP"], rows)
 
 
+def sequence_calibration() -> str:
+    """Coverages of 20 frames on more trajectories, by noise, with intervals."""
+    result = read_result("sequences")["calibration"]
+    names = [f"{name}_{level}" for name in ("position", "velocity") for level in (68, 95)]
+    rows = [
+        [noise, str(result["trajectories"]), *(with_interval(*row[name]) for name in names)]
+        for noise, row in result["noise"].items()
+    ]
+    head = ["noise", "trajectories", *(f"{name.replace('_', ' in ')} %" for name in names)]
+    return markdown_table(head, rows)
+
+
 def clip_tracks() -> str:
     """Targets found and tracks of labelled infrared clips, by tracker: means over the clips."""
     result, rows = read_result("clips"), []
@@ -63,9 +75,11 @@ def clip_tracks() -> str:
         rows.append([
             label, f"{100.0 * row['found']:.1f} %", f"{100.0 * row['longest_track']:.1f} %",
             f"{row['tracks_of_the_label']:.2f}", f"{row['false_tracks_a_minute']:.0f}",
+            f"{result['mean_reported_on'][name]['false_tracks_a_minute']:.0f}",
             f"{row['cpu_milliseconds_a_frame']:.1f}",
         ])  # fmt: skip
-    head = ["tracks", "target found", "longest track", "tracks of the target", "other tracks a minute", "ms a frame"]
+    head = ["tracks", "target found", "longest track", "tracks of the target", "other tracks a minute",
+            "on the other half", "ms a frame"]  # fmt: skip
     return markdown_table(head, rows)
 
 

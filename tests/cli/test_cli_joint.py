@@ -74,6 +74,8 @@ def test_folder_as_a_sequence_equals_the_stack(run: Run, video, tmp_path):
         (("--joint", 5, "--method", "ista"), "method 'continuous'"),
         (("--joint", 5, "--joint-step", 6), "--joint-step must be"),
         (("--joint-step", 2), "no --joint"),
+        (("--joint", 5, "--motion", "bent"), "motion must be one of"),
+        (("--motion", "free"), "--motion free is for --joint"),
         (("--joint", 5, "--engine", "dask"), "--joint processes frames sequentially"),
     ],
 )
@@ -111,6 +113,39 @@ def test_groups_of_whole_frames_have_one_track(run: Run, movie, tmp_path, step):
     assert np.abs(own["vx"] - 1.5).max() < 0.1
     assert (np.abs(own["x"] - 8.0 - 1.5 * own["first"]) < 0.3).all()
     assert set(pd.read_csv(groups)["count"]) == {1}
+
+
+def test_frames_that_hold_nothing_new_are_left_out(run: Run, movie, tmp_path):
+    frames = np.load(movie)
+    frames[3], frames[5] = np.nan, frames[4]
+    np.save(tmp_path / "gaps.npy", frames)
+    options = ("--joint", 8, "--mode", "fast", "--psf-sigma", 0.9, "--noise-std", 3, "--tracks", "tracks.csv")
+    code, out, err = run("unmix", "gaps.npy", "-o", "targets.csv", *options)
+    assert code == 0, err
+    assert "1 of 8 frames contain only NaN and are left out" in out
+    assert "1 of 8 frames repeat the frame before and are left out" in out
+    assert "no targets" not in out
+    rows = pd.read_csv(tmp_path / "tracks.csv")
+    assert len(rows) == 2
+    assert abs(rows["vx"].max() - 1.5) < 0.05
+
+
+def test_a_path_that_bends_needs_its_motion(run: Run, tmp_path):
+    sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(32, 48), background=50.0, read_noise=3.0)
+    rng, scenes = np.random.default_rng(1), []
+    for t in range(12):  # from rest
+        x = 8.0 + 0.1 * t**2
+        scenes.append(csist.Targets([x, x + 1.6], [10.0 + 0.4 * t, 10.2 + 0.4 * t], [400.0, 500.0]))
+    np.save(tmp_path / "bent.npy", np.stack([sky.observe(scene, rng) for scene in scenes]))
+    options = ("--joint", 12, "--mode", "fast", "--psf-sigma", 0.9, "--noise-std", 3, "--groups", "groups.csv")
+    code, out, err = run("unmix", "bent.npy", "-o", "a.csv", *options)
+    assert code == 0, err
+    assert "keep the targets of single frames" in out
+    code, out, err = run("unmix", "bent.npy", "-o", "b.csv", "--tracks", "t.csv", "--motion", "acceleration", *options)
+    assert code == 0, err
+    assert "note" not in out
+    assert pd.read_csv(tmp_path / "groups.csv")["count"].tolist() == [2]
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "t.csv")["vx"], 0.0, atol=0.1)
 
 
 def test_windows_do_not_slide(run: Run, video, tmp_path):

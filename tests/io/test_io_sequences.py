@@ -132,6 +132,29 @@ def test_a_folder_is_one_sequence_read_as_it_goes(tmp_path, monkeypatch):
         list(sequence)
 
 
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["a_08", "a_09", "a_10"], None),
+        (["a_08", "a_09", "a_11"], None),  # no usual step of one
+        (["a_08", "a_09", "a_10", "a_12"], "a_12.npy comes after a_10.npy: 1 image is missing"),
+        (
+            ["7_1", "7_2", "7_3", "7_4", "7_7", "7_8", "7_10"],
+            "7_7.npy comes after 7_4.npy, with 1 more gap: 3 images are missing",
+        ),
+        (["1_1", "1_2", "2_1", "2_2"], None),  # two numbers
+        (["a", "b", "c"], None),
+        (["only_1"], None),
+    ],
+)
+def test_a_gap_in_the_numbers_of_a_folder_is_told_of(tmp_path, names, note):
+    for name in names:
+        np.save(tmp_path / f"{name}.npy", np.zeros((20, 30)))
+    notes = sequence_of_folder(tmp_path).notes
+    end = ", frames count as equally spaced in time: put an image of NaN into each gap"
+    assert notes == ([] if note is None else [note + end])
+
+
 def test_a_stack_is_a_sequence():
     stack = ImageStack("a.npy", Path("a.npy"), "npy", noise(4))
     sequence = sequence_of_stack(stack)

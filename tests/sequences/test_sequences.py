@@ -1,6 +1,7 @@
 """Joint unmixing of sequences of windows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from csist.trajectories import MotionPrior, sample_trajectories
 
 SKY = csist.Sensor(read_noise=2.0)
 GROUP = csist.ScenePrior.csist_100k()
+ANYWHERE = replace(GROUP, count_range=(1, 3), single_pixel=False)
 
 
 def video(paths: list[tuple[float, ...]], frames: int = 12, sensor: csist.Sensor = SKY, seed: int = 0) -> np.ndarray:
@@ -87,6 +89,7 @@ def test_one_frame_equals_unmix():
     assert joint.frames[0].replace(track=None) == alone
     assert [track.id for track in joint.tracks] == list(range(len(alone)))
     assert joint.tracks[0].covariance[2, 2] == pytest.approx(0.25 * (0.15**2 + 0.02**2))
+    assert joint.notes == ["there is one frame: velocities are those of the prior"]
 
 
 def test_faint_target_that_no_frame_shows():
@@ -184,6 +187,26 @@ def test_times_in_seconds_give_velocities_a_second():
     found = csist.unmix_sequence(frames, SKY, prior, mode="fast", times=100.0 + np.arange(12) / 30.0)
     assert found.tracks[0].state[2] == pytest.approx(3.0, abs=0.6)
     assert found.tracks[0].at(100.0)[0][0] == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "targets", [[(3.0, 5.0, 0.25, 0.0, 240.0)], [(3.0, 5.0, 0.25, 0.0, 235.0), (8.0, 5.2, -0.25, 0.0, 240.0)]]
+)
+def test_targets_faster_than_the_default_prior_are_followed(targets):
+    frames = video(targets, 20, csist.Sensor(read_noise=3.0))
+    found = csist.unmix_sequence(frames, csist.Sensor(read_noise=3.0), ANYWHERE, mode="fast")
+    assert found.count == len(targets)
+    assert found.notes == ["the targets move faster than the default prior's 0.15 px: up to 0.29 px is allowed"]
+    speeds = sorted(track.state[2] for track in found.tracks)
+    np.testing.assert_allclose(speeds, sorted(target[2] for target in targets), atol=0.02)
+
+
+def test_a_motion_prior_is_kept_to():
+    frames = video([(3.0, 5.0, 0.25, 0.0, 240.0)], 20)
+    found = csist.unmix_sequence(frames, SKY, MotionPrior(start=ANYWHERE), mode="fast")
+    assert csist.Flag.POOR_FIT in found.flags
+    assert len(found.notes) == 1
+    assert "a faster MotionPrior" in found.notes[0]
 
 
 def test_the_only_usable_frame_keeps_its_time():

@@ -5,6 +5,7 @@ import pytest
 
 import csist
 from csist.checks import InputError
+from csist.sequences import whole
 from csist.sequences.chains import Chain, cut_out
 from csist.sequences.result import SequenceResult, Track
 from csist.sequences.shots import common_psf, empty_shot
@@ -80,6 +81,23 @@ def test_missing_and_repeated_frames_of_a_movie(movie):
     assert len([track for track in found.tracks if track.first == 0]) == 3
 
 
+def test_frames_of_a_stream_that_hold_nothing_new_are_left_out(movie):
+    frames = movie[:10].copy()
+    frames[:, 0, 0] = np.nan  # a pixel without a value must not hide that a frame repeats
+    frames[3] = np.nan
+    frames[5:8] = frames[4]
+    parts = list(unmix_stream(frames, SKY, window=10, mode="fast"))
+    assert [part.result.notes[:2] for part in parts] == [
+        ["1 of 10 frames contain only NaN and are left out", "3 of 10 frames repeat the frame before and are left out"]
+    ]
+    mover = min(parts[0].result.tracks, key=lambda track: abs(track.state[0] - 40.0))
+    assert abs(mover.state[2] + 0.8) < 0.04  # -0.56 if the frames that repeat counted
+
+
+def test_a_single_frame_has_a_note(movie):
+    assert csist.unmix_sequence(movie[:1], SKY, mode="fast").notes[0].startswith("there is one frame")
+
+
 def test_an_extended_source_has_one_track():
     sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(56, 56), background=50.0, read_noise=3.0)
     cloud = csist.Sensor(csist.EllipticalGaussianPSF(4.0, 3.0, 30.0), shape=(56, 56))
@@ -102,6 +120,28 @@ def test_an_extended_source_has_one_track():
     own = [np.sqrt(8.0 * np.log(2.0) * (sigma**2 - 0.9**2)) for sigma in (4.0, 3.0)]
     np.testing.assert_allclose(wide.outline, [*own, 30.0], rtol=0.1)
     assert [track.outline for track in found.tracks if track is not wide] == [None]
+
+
+def test_targets_that_are_most_probably_wrong_have_one_track(movie, found, monkeypatch):
+    least = np.mean([track.existence_probability for track in found.tracks[:2]])
+    monkeypatch.setattr(whole, "RESOLVED", 1.01 * least)
+    one = csist.unmix_sequence(movie, SKY, mode="fast")
+    assert [group.count for group in one.groups] == [1, 1]
+    assert len(one.tracks) == len(found.tracks) - 1
+    assert one.notes[0].startswith("1 of 3 groups are no point targets or cannot be followed")
+    monkeypatch.setattr(whole, "RESOLVED", 0.99 * least)
+    assert len(csist.unmix_sequence(movie, SKY, mode="fast").tracks) == len(found.tracks)
+
+
+def test_the_number_of_targets_does_not_depend_on_a_few_chains():
+    sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(40, 50), background=50.0, read_noise=3.0)
+    for seed in (0, 3, 5):  # each had three or more targets when the evidence was that of 64 chains
+        rng = np.random.default_rng([seed, True])
+        pair = [csist.Targets([15.0 + 0.9 * t, 15.9 + 0.9 * t], [20.0, 20.3], [400.0, 380.0]) for t in range(16)]
+        frames = [sky.observe(each, rng) for each in pair]
+        found = csist.unmix_sequence(frames, sky, motion="acceleration", mode="fast")
+        assert [group.count for group in found.groups] == [2]
+        assert found.count_probability[2] > 0.9
 
 
 def test_widths_that_differ_are_an_error_of_the_common_psf():
@@ -129,7 +169,10 @@ def test_the_error_of_the_psf_does_not_average_out():
     assert of_the_peak == pytest.approx(1.0 / error, rel=1e-6)
 
 
-@pytest.mark.parametrize(("counts", "unsteady"), [([2] * 6, False), ([2, 2, 2, 1], False), ([1, 2, 1, 2], True)])
+@pytest.mark.parametrize(
+    ("counts", "unsteady"),
+    [([2] * 6, False), ([2, 2, 2, 1], False), ([1, 2, 1, 2], True), ([1] * 6, False), ([1] * 9 + [2], True)],
+)
 def test_a_group_whose_number_of_targets_changes_is_unsteady(counts, unsteady):
     pair = csist.Targets([3.0, 5.0], [4.0, 4.0], [100.0, 100.0], group=[0, 0])
     shots = [empty_shot((9, 9))._replace(targets=pair[:count]) for count in counts]

@@ -5,7 +5,7 @@ import pytest
 
 from csist.checks import InputError
 from csist.targets import Targets
-from csist.tracks.link import Linker
+from csist.tracks.link import Linker, is_confirmed
 
 
 def at(places):
@@ -24,11 +24,12 @@ def test_crossing_targets_keep_their_tracks():
     assert linker.started == 2
 
 
-def test_a_gap_is_bridged_up_to_the_patience():
-    for missed, same in ((3, True), (4, False)):
+@pytest.mark.parametrize("seen, missed", [(2, 3), (4, 4), (8, 8), (40, 10)])
+def test_a_track_may_miss_as_many_frames_as_it_has_detections(seen, missed):
+    for gap, same in ((missed, True), (missed + 1, False)):
         linker = Linker(patience=3)
-        first = [linker.update(k, at([[2.0 * k, 0.0]]))[0] for k in range(4)]
-        frame = 4 + missed
+        first = [linker.update(k, at([[2.0 * k, 0.0]]))[0] for k in range(seen)]
+        frame = seen + gap
         assert (linker.update(frame, at([[2.0 * frame, 0.0]]))[0] == first[0]) == same
 
 
@@ -61,3 +62,10 @@ def test_many_targets_are_told_apart():
 def test_a_gate_must_be_positive():
     with pytest.raises(InputError, match="gate_px"):
         Linker(gate_px=0.0)
+
+
+def test_detections_that_come_and_go_do_not_confirm_a_track():
+    assert is_confirmed([7, 8, 11])
+    assert not is_confirmed([2, 4, 8, 11])
+    assert not is_confirmed([3, 4])
+    assert is_confirmed([3, 4], least=2)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from csist.checks import InputError
 from csist.files import natural_key
@@ -63,6 +66,31 @@ class FrameReader:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             lines.append(f"{names[0]}{more}: {note}" if names else f"{self.path}: {note}")
         return lines
+
+
+def missing_numbers(names: Sequence[str]) -> str | None:
+    """Where the numbers in the names of images in order, which else rise by one, leave some out; None if nowhere.
+
+    >>> missing_numbers(["sky_08.tif", "sky_09.tif", "sky_12.tif", "sky_13.tif"])
+    'sky_12.tif comes after sky_09.tif: 2 images are missing'
+    >>> missing_numbers(["sky_1.tif", "sky_5.tif", "sky_9.tif"]) is None
+    True
+    """
+    parts = [re.split(r"(\d+)", Path(name).stem) for name in names]
+    if len({tuple(part[::2]) for part in parts}) != 1 or len(parts[0]) < 3:
+        return None
+    numbers = np.array([[int(digits) for digits in part[1::2]] for part in parts], dtype=np.float64)
+    running = np.flatnonzero(np.ptp(numbers, axis=0) > 0.0)
+    if len(running) != 1:
+        return None
+    steps = np.diff(numbers[:, running[0]])
+    gaps = np.flatnonzero(steps > 1.0)
+    if not len(gaps) or 2 * (steps == 1.0).sum() <= len(steps):
+        return None
+    missing, first = int((steps[gaps] - 1.0).sum()), int(gaps[0])
+    more = f", with {len(gaps) - 1} more gap{'s' if len(gaps) > 2 else ''}" if len(gaps) > 1 else ""
+    what = "images are" if missing > 1 else "image is"
+    return f"{names[first + 1]} comes after {names[first]}{more}: {missing} {what} missing"
 
 
 def read_frames(path: str | Path, options: ReadOptions | None = None) -> FrameReader:

@@ -20,6 +20,7 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import one_line, reading
 from csist.io import Header, ImageStack, ReadOptions, read_frames
+from csist.io.folders import missing_numbers
 from csist.io.formats import check_choices, check_pixels, split_selector
 from csist.io.images import maps_of_frames
 from csist.io.movies import converted
@@ -128,6 +129,9 @@ def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> 
     _, rows, columns = first.shape
     notes = [note.removeprefix(f"{reader.path}: ") for note in reader.notes]
     interval_s = _interval_of_files(path, reader.options, first)
+    gap = missing_numbers([name for name, _ in reader.files]) if interval_s is None else None
+    if gap is not None:
+        notes.append(f"{gap}, frames count as equally spaced in time: put an image of NaN into each gap")
     times: list[float] = []
 
     def source() -> Iterator[Labelled]:

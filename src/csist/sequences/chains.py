@@ -14,8 +14,9 @@ from csist.physics.psf import PSF, spread_px
 from csist.sequences.result import Outline, outline_of
 from csist.sequences.shots import Shot
 from csist.targets import Targets
-from csist.tracks.link import LEAST_LENGTH, Linker
+from csist.tracks.link import LEAST_LENGTH, Linker, is_confirmed
 from csist.tracks.middles import group_middles
+from csist.tracks.smooth import mean_score
 from csist.windows import WINDOW_SIDE_PX
 
 REACH_SPREADS = 3.0
@@ -50,9 +51,17 @@ class Chain(NamedTuple):
         return bool(2 * self.flagged.sum() > len(self.flagged))
 
     def is_unsteady(self, shots: Sequence[Shot]) -> bool:
-        """Whether the number of its targets in single frames is another than the usual one in more than a quarter."""
-        counts = np.array([len(targets) for targets in self.targets(shots)])
-        return bool(4 * np.bincount(counts).max() < 3 * len(counts))
+        """Whether its targets cannot be followed: their number in single frames changes too often.
+
+        It is another than the usual one in more than a quarter of the frames, or sometimes larger than a usual one.
+        """
+        frames_with = np.bincount([len(targets) for targets in self.targets(shots)])
+        usual = int(frames_with.argmax())
+        return bool(4 * frames_with[usual] < 3 * frames_with.sum() or len(frames_with) - 1 > usual == 1)
+
+    def score(self, shots: Sequence[Shot]) -> float:
+        """Probability that it is no clutter, from the highest score of its targets in each of its frames."""
+        return mean_score(np.array([np.nan_to_num(own.score, nan=1.0).max() for own in self.targets(shots)]))
 
     def part(self, frames: int) -> slice:
         """Frames of a sequence of so many in which the group may be."""
@@ -101,8 +110,8 @@ class Cutout(NamedTuple):
 
 
 def chains_of(shots: Sequence[Shot]) -> list[Chain]:
-    """Groups that are seen in at least `LEAST_LENGTH` of the frames, or in both of two."""
-    linker = Linker()
+    """Groups that are seen in enough frames to be confirmed, or in both of two."""
+    linker, least = Linker(), min(LEAST_LENGTH, max(len(shots), 2))
     seen: dict[int, list[tuple[int, int, float, float, float, int]]] = {}
     for t, shot in enumerate(shots):
         middles = group_middles(shot.targets)
@@ -115,8 +124,8 @@ def chains_of(shots: Sequence[Shot]) -> list[Chain]:
             seen.setdefault(track, []).append(row)
     chains = []
     for links in seen.values():
-        if len(links) >= min(LEAST_LENGTH, max(len(shots), 2)):
-            frames, groups, x, y, extents, flagged = (np.array(each) for each in zip(*links, strict=True))
+        frames, groups, x, y, extents, flagged = (np.array(each) for each in zip(*links, strict=True))
+        if is_confirmed(frames, least):
             place = np.stack([x, y], axis=1)
             chains.append(Chain(frames, place, float(np.quantile(extents, 0.9)), groups, flagged))
     return chains

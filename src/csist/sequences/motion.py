@@ -16,8 +16,9 @@ from csist.trajectories import MotionPrior
 MOTIONS = ("linear", "acceleration", "free")
 WALK_MODES = 4
 """Cosines that describe a random walk; the first four hold 90 % of its variance."""
-ACCELERATION_SHARE = 0.25
-"""Largest acceleration: it changes the velocity over half the sequence by so much of the largest velocity."""
+ACCELERATION_SHARE = 1.0
+"""Largest acceleration: it changes the velocity over half the sequence by so much of the largest velocity. A group may
+start from rest or turn back."""
 
 
 def check_motion(motion: str) -> None:

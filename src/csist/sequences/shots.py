@@ -13,6 +13,7 @@ from csist.frames.result import FrameResult
 from csist.frames.shapes.source import ExtendedSource
 from csist.frames.solve import solve_frame
 from csist.physics.psf import PSF, GaussianPSF, equivalent_sigma
+from csist.sequences.fresh import Fresh
 from csist.targets import Flag, Targets
 
 ROBUST = 1.4826
@@ -63,9 +64,9 @@ def shot_of_result(result: FrameResult) -> Shot:
     return Shot(data, weight, result.targets, result.psf, result.psf_error, flagged, longest)
 
 
-def shot_or_empty(image: FloatArray, options: FrameOptions) -> Shot:
-    """`shot_of`; of a frame (H, W) of nothing but NaN, one without targets."""
-    return empty_shot(image.shape) if np.isnan(image).all() else shot_of(image, options)
+def shot_if_new(image: FloatArray, fresh: Fresh, options: FrameOptions) -> Shot:
+    """`shot_of` the next frame (H, W) of a sequence; of one that holds nothing new, an empty one."""
+    return shot_of(image, options) if fresh.is_new(image) else empty_shot(image.shape)
 
 
 def empty_shot(shape: tuple[int, ...]) -> Shot:

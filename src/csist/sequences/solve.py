@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from csist.checks import InputError, check_not_negative, check_positive, check_s
 from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
+from csist.sequences.fresh import Fresh
 from csist.sequences.motion import check_motion, motion_law
 from csist.sequences.report import report_single, summarise_paths
 from csist.sequences.result import SequenceResult
+from csist.targets import Flag
 from csist.trajectories import MotionPrior
 from csist.windows import as_array, check_window_values, default_sensor, is_window, window_noise
 
@@ -65,7 +67,8 @@ def unmix_sequence(
             with only NaN counts as missing; a frame that repeats the one before is left out.
         sensor: as for `csist.unmix`.
         prior: prior of the first frame, or with speeds and scintillation as a `MotionPrior`; None for
-            `ScenePrior.flat()` with the speeds and scintillation of `MotionPrior()`.
+            `ScenePrior.flat()` with the speeds and scintillation of `MotionPrior()`. Where those speeds do not explain
+            the frames of a window and higher ones do, these are used, with a note; a `MotionPrior` is kept to.
         motion: "linear" (constant velocities), "acceleration" (one that the group shares) or "free" (the group also
             walks at random, by `motion_std_px` a frame).
         noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
@@ -108,12 +111,10 @@ def unmix_sequence(
         )  # fmt: skip
     if options:
         raise InputError(f"{next(iter(options))} is an option of whole frames, these are windows: leave it out")
-    law = prior if isinstance(prior, MotionPrior) else MotionPrior(start=prior or ScenePrior.flat())
+    given = prior if isinstance(prior, MotionPrior) else None
+    law = given or MotionPrior(start=prior if isinstance(prior, ScenePrior) else ScenePrior.flat())
     time = _check_times(times, len(images))
-    notes: list[str] = []
-    used = _usable(images, notes)
-    if not used.any():
-        raise InputError(f"none of the {len(images)} frames has a pixel that can be used")
+    used, notes = _usable(images)
     check_window_values(images[used], mask_nan)
     sensor = sensor or default_sensor(images[used], array.dtype)
     sensor = sensor.with_shape((images.shape[1], images.shape[2]))
@@ -125,9 +126,54 @@ def unmix_sequence(
     frames = _prepare(images, used, sensor, noise)
     # A target that no single frame shows can be bright enough in all of them together.
     together = noise / np.sqrt(used.sum()) if law.start.intensity_range is None else noise
-    paths = motion_law(time - time[0], motion, law, sensor, max(float(together), 1e-9), motion_std_px)
-    found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode]).solve(frames.data, frames.weight)
-    return summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
+
+    def solved(speeds: MotionPrior) -> tuple[SequenceResult, float]:
+        paths = motion_law(time - time[0], motion, speeds, sensor, max(float(together), 1e-9), motion_std_px)
+        found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode]).solve(frames.data, frames.weight)
+        result = summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
+        return result, float(found.log_evidence.max())
+
+    return _at_some_speed(solved, [law, *([] if given else _faster(law, time, sensor))], notes)
+
+
+def _at_some_speed(
+    solved: Callable[[MotionPrior], tuple[SequenceResult, float]], speeds: list[MotionPrior], notes: list[str]
+) -> SequenceResult:
+    """The result of the first prior that explains the frames, else of that with the highest evidence.
+
+    Args:
+        solved: gives the result under a prior, and its log evidence.
+        speeds: the priors.
+        notes: gets what the user should know.
+    """
+    used, (result, evidence) = speeds[0], solved(speeds[0])
+    for faster in speeds[1:]:
+        if Flag.POOR_FIT not in result.flags:
+            break
+        other, more = solved(faster)
+        if more > evidence:
+            used, result, evidence = faster, other, more
+    if used is not speeds[0]:
+        notes.append(
+            f"the targets move faster than the default prior's {speeds[0].group_speed_px:g} px: "
+            f"up to {used.group_speed_px:.2g} px is allowed"
+        )
+    if Flag.POOR_FIT in result.flags:
+        notes.append(
+            "the paths do not explain the frames: state the PSF, the noise or the background, another motion, or a "
+            "faster MotionPrior"
+        )
+    return result
+
+
+def _faster(law: MotionPrior, time: FloatArray, sensor: Sensor) -> list[MotionPrior]:
+    """Speeds up to half the window in the sequence: of the group, then also of each target in it.
+
+    There are none where the prior allows them already.
+    """
+    speed = max(sensor.shape) / (2.0 * float(time[-1] - time[0]))
+    group = replace(law, group_speed_px=speed)
+    return [group, replace(group, own_speed_px=speed)] if speed > law.group_speed_px else []
 
 
 def _whole_frames(
@@ -143,10 +189,7 @@ def _whole_frames(
     from csist.sequences.whole import joint_options, unmix_shots
 
     settled = joint_options(sensor, prior, motion, options)
-    notes: list[str] = []
-    used = _usable(images, notes)
-    if not used.any():
-        raise InputError(f"none of the {len(images)} frames has a pixel that can be used")
+    used, notes = _usable(images)
     shots = [
         shot_of(image, settled.frame) if seen else empty_shot(image.shape)
         for image, seen in zip(images, used, strict=True)
@@ -180,15 +223,17 @@ def _check_times(times: ArrayLike | None, number: int) -> FloatArray:
     return values
 
 
-def _usable(images: FloatArray, notes: list[str]) -> BoolArray:
-    """Which frames hold something new; what is wrong with the others goes to `notes`."""
-    missing = np.isnan(images).all(axis=(1, 2))
-    repeated = np.zeros(len(images), np.bool_)
-    repeated[1:] = (images[1:] == images[:-1]).all(axis=(1, 2))
-    for places, what in ((missing, "contain only NaN"), (repeated, "repeat the frame before")):
-        if places.any():
-            notes.append(f"{int(places.sum())} of {len(images)} frames {what} and are left out")
-    return ~(missing | repeated)
+def _usable(images: FloatArray) -> tuple[BoolArray, list[str]]:
+    """Which frames (T,) hold something new, and what is wrong with the others.
+
+    Raises:
+        InputError: if none does.
+    """
+    fresh = Fresh()
+    used = np.array([fresh.is_new(image) for image in images], np.bool_)
+    if not used.any():
+        raise InputError(f"none of the {len(images)} frames has a pixel that can be used")
+    return used, fresh.notes()
 
 
 def _prepare(images: FloatArray, used: BoolArray, sensor: Sensor, noise: float) -> Frames:
@@ -223,7 +268,7 @@ def _single(
     place = int(used.argmax())
     method = create_method("continuous", sensor=sensor, prior=law.start, **options)
     answer = method.solve(images[used])
-    if len(images) > 1:
-        notes.append(f"only frame {place} can be used: velocities are those of the prior")
+    which = f"only frame {place} can be used" if len(images) > 1 else "there is one frame"
+    notes.append(f"{which}: velocities are those of the prior")
     speeds = replace(law, frames=len(images))
     return report_single(answer.targets[0], answer.groups[0], (place, float(time[place])), speeds, notes)

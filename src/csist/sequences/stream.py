@@ -16,10 +16,11 @@ from csist._types import FloatArray
 from csist.checks import InputError, check_stack
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
+from csist.sequences.fresh import Fresh
 from csist.sequences.result import SequenceResult, Track
 from csist.sequences.solve import unmix_sequence
 from csist.targets import Targets
-from csist.tracks.link import GATE_PX, PATIENCE
+from csist.tracks.link import GATE_PX, MOST_PATIENCE, patience_of
 from csist.trajectories import MotionPrior
 from csist.windows import as_array, is_window
 
@@ -100,7 +101,7 @@ class Sliding(Generic[Item]):
             frames.append(targets.replace(track=[numbers.get(int(number), -1) for number in targets.track]))
         self._done = self._seen
         known = {track.id for track in tracks}
-        recent = [track for track in self._before if track.last >= origin - PATIENCE and track.id not in known]
+        recent = [track for track in self._before if track.last >= origin - MOST_PATIENCE and track.id not in known]
         self._before = recent + tracks
         return Part(new, replace(found, frames=frames, tracks=[track for track in tracks if track.last >= new]))
 
@@ -112,14 +113,17 @@ class Sliding(Generic[Item]):
             new: number of the first new frame.
             time: of that frame.
         """
-        alive = [track for track in self._before if track.last >= new - 1 - PATIENCE]
-        here = [track for track in tracks if track.first <= new + PATIENCE]
+        alive = [track for track in self._before if track.last >= new - 1 - MOST_PATIENCE]
+        here = [track for track in tracks if track.first <= new + MOST_PATIENCE]
         numbers: dict[int, int] = {}
         if alive and here:
             cost = np.full((len(here), len(alive)), 1e9)
             for i, one in enumerate(here):
                 for j, other in enumerate(alive):
-                    (state, error), (past, wrong) = one.at(time), other.at(time)
+                    if one.first - other.last - 1 > patience_of(other.last - other.first + 1):
+                        continue
+                    moment = max(time, one.time)
+                    (state, error), (past, wrong) = one.at(moment), other.at(moment)
                     spread = float(np.sqrt(max(np.trace(error[:2, :2] + wrong[:2, :2]), 0.0)))
                     gate = min(max(LEAST_GATE_PX, GATE_SIGMAS * spread), GATE_PX)
                     apart = float(np.hypot(*(state[:2] - past[:2])))
@@ -179,6 +183,7 @@ def unmix_stream(
     solve_windows = partial(_windows, sensor=sensor, prior=prior, motion=motion, noise_std=noise_std, options=options)
     sliding: Sliding[Any] | None = None
     unmix_alone: Callable[[FloatArray], Any] = _as_it_is
+    fresh = Fresh()
     moments = None if times is None else iter(times)
     shape: tuple[int, ...] = ()
     for number, frame in enumerate(frames):
@@ -187,14 +192,12 @@ def unmix_stream(
             shape = image.shape
             solve: Callable[..., SequenceResult] = solve_windows
             if not is_window(shape):
-                from csist.sequences.shots import shot_or_empty
+                from csist.sequences.shots import shot_if_new
                 from csist.sequences.whole import joint_options, unmix_shots
 
                 settled = joint_options(sensor, prior, motion, {"noise_std": noise_std, **options})
-                solve, unmix_alone = (
-                    partial(unmix_shots, options=settled),
-                    partial(shot_or_empty, options=settled.frame),
-                )
+                solve = partial(unmix_shots, options=settled)
+                unmix_alone = partial(shot_if_new, fresh=fresh, options=settled.frame)
             sliding = Sliding(solve, window, window if step is None else step)
         if image.shape != shape:
             raise InputError(f"frame {number} is {image.shape} px, those before it {shape}: cut them to one size")
@@ -203,10 +206,15 @@ def unmix_stream(
             raise InputError(f"times must hold one number per frame, got {number} for more frames")
         part = sliding.add(unmix_alone(image), moment)
         if part is not None:
-            yield part
+            yield _with_notes(part, fresh.notes())
     rest = None if sliding is None else sliding.finish()
     if rest is not None:
-        yield rest
+        yield _with_notes(rest, fresh.notes())
+
+
+def _with_notes(part: Part, notes: list[str]) -> Part:
+    """A part with what is wrong with its frames."""
+    return part._replace(result=replace(part.result, notes=notes + part.result.notes))
 
 
 def _as_it_is(image: FloatArray) -> FloatArray:

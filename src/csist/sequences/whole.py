@@ -2,9 +2,10 @@
 
 Every frame is unmixed alone first. Its groups are linked over the frames; a window follows each of them, with the light
 of all others subtracted, and the group is solved in all frames together. A group that point targets do not explain, an
-extended source, a streak or clutter, gets one track of its middle. So does one without a joint posterior whose number
-of targets changes from frame to frame. Other groups without one keep the targets of their single frames: they do not
-move as the motion says, are larger than a window or are lost in the error of the PSF.
+extended source, a streak or clutter, gets one track of its middle. So does one whose targets the joint posterior cannot
+place, and one without a joint posterior whose number of targets changes from frame to frame. Other groups without one
+keep the targets of their single frames: they do not move as the motion says, are larger than a window or are lost in
+the error of the PSF.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ from csist.sequences.report import summarise_paths
 from csist.sequences.result import JointGroup, SequenceResult, Track
 from csist.sequences.shots import Shot, common_psf
 from csist.targets import Flag, Targets
-from csist.tracks.link import LEAST_LENGTH, Linker
+from csist.tracks.link import LEAST_LENGTH, Linker, is_confirmed
 from csist.tracks.middles import group_middles
 from csist.trajectories import MotionPrior
 
 SPEED_ROOM = 1.25
 """The prior's largest speed of a group, in units of the speed with which it is seen to move."""
+RESOLVED = 1.0 / 3.0
+"""Least mean probability of the targets of a joint posterior of several: below it, most of them are wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +127,13 @@ def unmix_shots(shots: Sequence[Shot], times: FloatArray, options: JointOptions)
     probability = np.ones(1)
     for group in groups:
         probability = np.convolve(probability, group.count_probability)
-    return SequenceResult(frames, tracks, probability, notes=_notes(found), groups=groups)
+    return SequenceResult(frames, tracks, probability, notes=_notes(found, len(shots)), groups=groups)
 
 
-def _notes(found: Sorted) -> list[str]:
-    """What is said of groups without a joint posterior."""
-    total, notes = len(found.joint) + len(found.wide) + found.alone, []
+def _notes(found: Sorted, frames: int) -> list[str]:
+    """What is said of groups without a joint posterior, and of a single frame."""
+    total = len(found.joint) + len(found.wide) + found.alone
+    notes = ["there is one frame: velocities are not known"] if frames == 1 else []
     if found.wide:
         notes.append(
             f"{len(found.wide)} of {total} groups are no point targets or cannot be followed target by target: each "
@@ -150,13 +154,27 @@ def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> So
     found = Sorted([], [], 0)
     for chain in chains_of(shots):
         solved = None if chain.is_wide else _solve_chain(shots, times, chain, psf, options)
-        if solved is not None and Flag.POOR_FIT not in solved.flags:
-            found.joint.append((chain, solved))
+        scored = None if solved is None else _scored(solved, chain.score(shots))
+        if scored is not None and Flag.POOR_FIT not in scored.flags and _is_resolved(scored):
+            found.joint.append((chain, scored))
         elif chain.is_wide or solved is not None or chain.is_unsteady(shots):
             found.wide.append(chain)
         else:
             found = found._replace(alone=found.alone + 1)
     return found
+
+
+def _is_resolved(solved: SequenceResult) -> bool:
+    """Whether several targets are where they are said to be; clutter is spread over many places."""
+    exists = [track.existence_probability for track in solved.tracks]
+    return len(exists) < 2 or float(np.mean(exists)) >= RESOLVED
+
+
+def _scored(solved: SequenceResult, score: float) -> SequenceResult:
+    """A joint posterior with all probabilities multiplied by the score of the group's detections."""
+    frames = [targets.replace(score=targets.score * score) for targets in solved.frames]
+    tracks = [replace(each, existence_probability=each.existence_probability * score) for each in solved.tracks]
+    return replace(solved, frames=frames, tracks=tracks)
 
 
 def _kept(shots: Sequence[Shot], chains: Sequence[Chain]) -> list[BoolArray]:
@@ -226,8 +244,7 @@ def _solve_chain(
     if not found.targets:
         return None
     solved = summarise_paths(found, law, times, cutout.weight, (False, False), [])
-    seen = max(float(np.nan_to_num(targets.score, nan=1.0).max()) for targets in here.targets(shots))
-    return _in_frame(solved, cutout.corner[0], shots[0].data.shape, seen, part.start)
+    return _in_frame(solved, cutout.corner[0], shots[0].data.shape, part.start)
 
 
 def _sensor(cutout: Cutout, course: Course, psf: PSF) -> Sensor:
@@ -261,16 +278,13 @@ def _cut(cutout: Cutout, course: Course, law: MotionLaw) -> Cut:
     return Cut(cutout.corner - cutout.corner[0], path)
 
 
-def _in_frame(
-    solved: SequenceResult, corner: FloatArray, shape: tuple[int, ...], seen: float, first: int
-) -> SequenceResult:
+def _in_frame(solved: SequenceResult, corner: FloatArray, shape: tuple[int, ...], first: int) -> SequenceResult:
     """The joint posterior of a window in coordinates of the frame; targets outside it are left out.
 
     Args:
         solved: the result.
         corner: (2,) row and column of the window's first pixel in its first frame.
         shape: (H, W) of the frame.
-        seen: score of the group's detection, by which all probabilities are multiplied.
         first: number of the window's first frame.
     """
     dy, dx = (float(each) for each in corner)
@@ -278,15 +292,9 @@ def _in_frame(
     for targets in solved.frames:
         moved = targets.shifted(dx, dy)
         inside = (moved.x >= -0.5) & (moved.x <= shape[1] - 0.5) & (moved.y >= -0.5) & (moved.y <= shape[0] - 0.5)
-        frames.append(moved.replace(score=moved.score * seen)[inside])
+        frames.append(moved[inside])
     tracks = [
-        replace(
-            track.shifted(dx, dy),
-            first=first + track.first,
-            last=first + track.last,
-            existence_probability=track.existence_probability * seen,
-        )
-        for track in solved.tracks
+        replace(track.shifted(dx, dy), first=first + track.first, last=first + track.last) for track in solved.tracks
     ]
     return replace(solved, frames=frames, tracks=tracks)
 
@@ -300,8 +308,12 @@ def _linked(frames: Sequence[Targets], started: int) -> list[Targets]:
     """
     linker = Linker()
     numbers = [linker.update(t, targets) for t, targets in enumerate(frames)]
-    length = np.bincount(np.concatenate(numbers), minlength=linker.started) if linker.started else np.zeros(0, int)
-    kept = np.flatnonzero(length >= min(LEAST_LENGTH, len(frames)))
+    seen: dict[int, list[int]] = {}
+    for t, found in enumerate(numbers):
+        for number in found.tolist():
+            seen.setdefault(number, []).append(t)
+    least = min(LEAST_LENGTH, len(frames))
+    kept = [number for number, places in seen.items() if is_confirmed(places, least)]
     new = np.full(linker.started, -1)
     new[kept] = started + np.arange(len(kept))
     return [targets.replace(track=new[number]) for targets, number in zip(frames, numbers, strict=True)]

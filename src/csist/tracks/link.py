@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -19,11 +20,40 @@ from csist.checks import check_positive
 from csist.targets import Targets
 
 GATE_PX = 6.0
-PATIENCE = 3
-LEAST_LENGTH = 3
-"""Smallest number of detections of a reported track."""
+PATIENCE, MOST_PATIENCE = 3, 10
+"""Frames that a new track, and that one of many detections may miss."""
+LEAST_LENGTH, CONFIRMED_WITHIN = 3, 5
+"""A reported track has so many detections within so many frames in a row (Blackman & Popoli, Design and Analysis of
+Modern Tracking Systems, 1999, chapter 6): detections that come and go on clutter do not."""
 VELOCITY_MEMORY = 0.5
 """Weight of the old velocity in the updated one."""
+
+
+def patience_of(detections: ArrayLike, least: int = PATIENCE) -> IntArray:
+    """Frames that a track may miss: as many as it has detections, in bounds.
+
+    Args:
+        detections: of each track.
+        least: of a new one.
+
+    >>> patience_of([1, 7, 100]).tolist()
+    [3, 7, 10]
+    """
+    return np.maximum(least, np.minimum(np.asarray(detections, dtype=np.int64), MOST_PATIENCE))
+
+
+def is_confirmed(frames: ArrayLike, least: int = LEAST_LENGTH) -> bool:
+    """Whether a track has enough detections, close to each other.
+
+    Args:
+        frames: (n,) numbers of the frames with a detection, increasing.
+        least: number of detections within `CONFIRMED_WITHIN` frames.
+
+    >>> is_confirmed([0, 4, 5, 8]), is_confirmed([0, 4, 8, 12])
+    (True, False)
+    """
+    numbers = np.asarray(frames)
+    return bool((numbers[least - 1 :] - numbers[: len(numbers) - least + 1] < CONFIRMED_WITHIN).any())
 
 
 @dataclass
@@ -32,7 +62,7 @@ class Linker:
 
     Args:
         gate_px: largest distance in px of a detection from the predicted position of its track.
-        patience: number of frames that a track may miss before it ends.
+        patience: number of frames that a new track may miss before it ends; see `patience_of` for longer ones.
 
     Raises:
         InputError: if the gate is not positive.
@@ -57,7 +87,7 @@ class Linker:
     def update(self, frame: int, targets: Targets) -> IntArray:
         """Return the track numbers (n,) of the targets of a frame; frames must be passed in increasing order."""
         place = np.stack([targets.x, targets.y], axis=1)
-        alive = frame - self._frame <= self.patience + 1
+        alive = frame - self._frame <= patience_of(self._length, self.patience) + 1
         self._number, self._frame, self._length = self._number[alive], self._frame[alive], self._length[alive]
         self._place, self._velocity = self._place[alive], self._velocity[alive]
         gap = (frame - self._frame)[:, None]

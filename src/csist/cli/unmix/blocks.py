@@ -101,10 +101,10 @@ def image_name(name: str, kind: str, index: int, count: int) -> str:
 
 
 def empty_text(places: Sequence[int], kind: str) -> str:
-    """Which images of a file have no value; `kind` is what one is called."""
-    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-    verb = "contain" if len(places) > 1 else "contains"
-    return f"{kind} {places[0]}{more} {verb} only NaN"
+    """Which images of a file have no value and so no targets; `kind` is what one is called."""
+    if len(places) == 1:
+        return f"{kind} {places[0]} contains only NaN: it has no targets"
+    return f"{kind} {min(places)} and {len(places) - 1} more contain only NaN: they have no targets"
 
 
 def count_text(targets: Targets) -> str:

@@ -203,7 +203,7 @@ def _frame_steps(file: int, stack: ImageStack, settings: Settings, notes: list[s
 
     empty = check_frames(stack, settings.method)
     if empty:
-        notes.append(f"{empty_text(empty, 'frame')}: it has no targets")
+        notes.append(empty_text(empty, "frame"))
     options, psf = settle_frames(sequence_of_stack(stack), settings)
     options = replace(options, workers=1)  # a worker runs one task per thread
 

@@ -131,6 +131,10 @@ def unmix(
         int | None,
         typer.Option("--joint-step", help="Whole frames: solve the last JOINT frames after every JOINT_STEP."),
     ] = None,
+    motion: Annotated[
+        str,
+        typer.Option("--motion", help="Paths of --joint: linear, acceleration (one for the group) or free (walks)."),
+    ] = "linear",
     tracks: Annotated[
         Path | None,
         typer.Option("--tracks", help="Table of tracks: states with their covariance, and existence probabilities."),
@@ -215,6 +219,7 @@ def unmix(
             min_score=min_score,
             joint=joint,
             joint_step=joint_step,
+            motion=motion,
             quantities=Quantities(parse_pixel_scales(pixel_scale or []), sky, electrons, zero_point, times),
             reading=make_reading(
                 hdu=hdu,

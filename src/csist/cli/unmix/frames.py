@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, Solved, count_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
 from csist.cli.unmix.measured import measured_frame, measured_positions
 from csist.cli.unmix.places import places_in
 from csist.cli.unmix.settings import Settings
@@ -42,11 +42,12 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
     workers = settings.workers or 1
     if workers > 1 and len(sequence) != 1:
         options = replace(options, workers=1)
+    empty: list[int] = []
 
     def solve(numbered: tuple[int, tuple[str, FloatArray]]) -> Block:
         index, (name, frame) = numbered
         if np.isnan(frame).all():
-            sequence.notes.append(f"frame {index} contains only NaN: it has no targets")
+            empty.append(index)
         own, at = with_places(options, sequence, name, index, settings)
         solved = unmix_frame(frame, index, len(sequence), own, sequence.error(index), at=at)
 
@@ -58,6 +59,8 @@ def solve_sequence(sequence: FrameSequence, settings: Settings) -> Iterator[Bloc
         return replace(block, kinds=solved.kinds, measured=solved.measured)
 
     yield from _in_order(solve, enumerate(frames_of(sequence, settings.temporal)), workers)
+    if empty:
+        sequence.notes.append(empty_text(empty, "frame"))
 
 
 def with_places(

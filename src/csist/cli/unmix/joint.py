@@ -115,7 +115,7 @@ def _unmix(
     if np.isnan(frames).all():
         return SequenceResult([Targets.empty() for _ in frames], [], np.ones(1))
     found = unmix_sequence(
-        frames, sensor, prior, noise_std=noise_std, mode=settings.mode or "accurate", times=times,
+        frames, sensor, prior, settings.motion, noise_std, mode=settings.mode or "accurate", times=times,
         mask_nan=settings.masks,
     )  # fmt: skip
     notes.extend(found.notes)

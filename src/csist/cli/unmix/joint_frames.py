@@ -30,8 +30,7 @@ class Waiting(NamedTuple):
 
 def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]:
     """Unmix the frames of a sequence; no more than a window of them is in memory."""
-    import numpy as np
-
+    from csist.sequences.fresh import Fresh
     from csist.sequences.shots import empty_shot, shot_of_result
     from csist.sequences.stream import Sliding
     from csist.sequences.whole import JointOptions, unmix_shots
@@ -40,22 +39,23 @@ def joint_frames(sequence: FrameSequence, settings: Settings) -> Iterator[Block]
     options, psf = settle_frames(sequence, settings)
     window = settings.joint or 1
     step = settings.joint_step or window
-    solve = partial(unmix_shots, options=JointOptions(options, MotionPrior()))
+    solve = partial(unmix_shots, options=JointOptions(options, MotionPrior(), settings.motion))
     sliding: Sliding[Any] = Sliding(solve, window, step)
     waiting: list[Waiting] = []
     results: list[FrameResult] = []
+    fresh = Fresh()
     for index, (name, frame) in enumerate(frames_of(sequence, settings.temporal)):
         results.clear()
-        if np.isnan(frame).all():
-            sequence.notes.append(f"frame {index} contains only NaN: it has no targets")
         solved = unmix_frame(frame, index, len(sequence), options, sequence.error(index), keep=results.append)
         known = solved.psf or (psf if index == 0 else None)
         waiting.append(Waiting(name, frame, replace(solved, psf=known)))
-        shot = shot_of_result(results[0]) if results else empty_shot(frame.shape)
+        new = fresh.is_new(frame)
+        shot = shot_of_result(results[0]) if new and results else empty_shot(frame.shape)
         part = sliding.add(shot, float(sequence.in_intervals(index)[0]))
         if part is not None:
             yield from _blocks(part, waiting, sequence)
             waiting = []
+    sequence.notes.extend(fresh.notes())
     rest = sliding.finish()
     if rest is not None:
         yield from _blocks(rest, waiting, sequence)

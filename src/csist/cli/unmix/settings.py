@@ -51,6 +51,7 @@ class Settings:
     workers: int | None = None
     joint: int | None = None
     joint_step: int | None = None
+    motion: str = "linear"
     reading: ReadOptions = field(default_factory=_all_of_it)
     at: Positions | None = None
     start: Positions | None = None
@@ -166,6 +167,7 @@ class Options:
     joint: int | None
     reading: ReadOptions
     joint_step: int | None = None
+    motion: str = "linear"
     places: dict[str, Positions] = field(default_factory=dict)
     extended: bool = True
     gain: float | None = None
@@ -185,6 +187,7 @@ def make_settings(given: Options) -> Settings:
     from csist.instrument import DETECTOR_CHECKS, Instrument
     from csist.io.cards import read_prior
     from csist.methods.table import abilities, canonical_name
+    from csist.sequences.motion import check_motion
     from csist.unmixing import check_noise_map
 
     check_mode(given.mode)
@@ -211,6 +214,9 @@ def make_settings(given: Options) -> Settings:
             f"--joint-step must be a whole number from 1 to the frames of --joint, got {given.joint_step} for "
             f"{'no --joint' if given.joint is None else given.joint}"
         )
+    check_motion(given.motion)
+    if given.motion != "linear" and given.joint is None:
+        raise InputError(f"--motion {given.motion} is for --joint: give the number of frames")
     if given.joint is not None and key != "continuous":
         raise InputError(f"--joint is for the method 'continuous', got {key!r}: leave one out")
     if given.workers is not None and given.workers < 1:
@@ -241,6 +247,7 @@ def make_settings(given: Options) -> Settings:
         workers=given.workers,
         joint=given.joint,
         joint_step=given.joint_step,
+        motion=given.motion,
         reading=given.reading,
         **given.places,
         min_score=given.min_score,

@@ -94,13 +94,13 @@ class TrackRows:
         import numpy as np
         import pandas as pd
 
-        from csist.tracks.link import LEAST_LENGTH
+        from csist.tracks.link import is_confirmed
         from csist.tracks.smooth import smooth
 
         names = ["image", "track", "frame", "x", "y", "x_std", "y_std", "score", "intensity"]
         table = pd.DataFrame(self._rows, columns=names)
-        table = table[table.groupby("track")["track"].transform("size") >= LEAST_LENGTH]
         table = table.sort_values(["track", "frame"], kind="stable")
+        table = table.groupby("track").filter(lambda own: is_confirmed(own["frame"]))
         cells = covariance_columns(PLACE)
         columns = ["image", "track", "frame", "x", "y", "intensity", "vx", "vy", "detected", "existence_probability"]
         columns += cells

@@ -77,8 +77,8 @@ def settle_windows(
     images = np.delete(everything, empty, axis=0)
     if len(everything) and not len(images):
         raise InputError(f"{stack.path} contains only NaN: it has no pixel that can be used")
-    if len(empty):
-        notes.append(f"{empty_text(empty.tolist(), 'image')}: it has no targets")
+    if len(empty) and not settings.joint:  # of a sequence, such a frame has the targets of those around it
+        notes.append(empty_text(empty.tolist(), "image"))
     instrument = settings.instrument
     sensor, psf = instrument.window_sensor(stack, images, stack.data.dtype), None
     noise = instrument.window_noise(stack, sensor)

@@ -41,6 +41,8 @@ class PathEffort:
     Args:
         templates: configurations that are compared for the start.
         blocks: population, in `LANES` chains.
+        free_blocks: the same where targets may lie anywhere: of a target too many, most chains start at a wrong place,
+            and the evidence of few chains scatters by more than the counts differ.
         moves: steps of every chain at each temperature, for each target.
         last_moves: steps at the last, for each target.
         records: times that the population is recorded during these.
@@ -50,6 +52,7 @@ class PathEffort:
 
     templates: int
     blocks: int
+    free_blocks: int
     moves: int
     last_moves: int
     records: int
@@ -57,8 +60,8 @@ class PathEffort:
 
 
 PATH_EFFORTS = {
-    "accurate": PathEffort(templates=4096, blocks=1, moves=8, last_moves=48, records=8, widening=1.08),
-    "fast": PathEffort(templates=1024, blocks=1, moves=3, last_moves=6, records=2, widening=1.3),
+    "accurate": PathEffort(templates=4096, blocks=1, free_blocks=4, moves=8, last_moves=48, records=8, widening=1.08),
+    "fast": PathEffort(templates=1024, blocks=1, free_blocks=2, moves=3, last_moves=6, records=2, widening=1.3),
 }
 
 
@@ -197,7 +200,8 @@ class PathSolver:
     def _anneal(self, start: PixelStart | ModeStart | KnownStart, present: BoolArray) -> tuple[Cloud, Outcome]:
         """Samples of a group whose targets are there in some frames (targets, T)."""
         count = len(present)
-        rng, blocks = np.random.default_rng((SEED, count)), self.effort.blocks
+        rng = np.random.default_rng((SEED, count))
+        blocks = self.effort.free_blocks if isinstance(start, ModeStart) else self.effort.blocks
         state, log_weight, inverse, log_evidence = start.draw(count, blocks * LANES, rng)
         lanes = state.reshape(len(state), blocks, LANES).transpose(1, 0, 2)
         first = PathStart(np.ascontiguousarray(lanes, np.float32), log_weight, inverse)
