@@ -9,8 +9,8 @@ Two logistic regressions on the candidates of frames on which nothing is reporte
   of the fit: the largest one at which the aim of detection is met.
 - PSF known: the SIRST frames of that half and the frames on which the options of `real/injected.py` were chosen, with
   groups injected by several PSFs, and again without. Candidates near labelled targets do not count, since their PSF is
-  not known. Injected groups are weighted so that there is one a frame. The least probability is the smallest one at which scenes that were
-  left out of the fit have at most the aimed-at number of false detections a frame.
+  not known. Injected groups are weighted so that there is one a frame. The least probability is the smallest one at
+  which scenes that were left out of the fit have at most the aimed-at number of false detections a frame.
 
 Writes `src/csist/frames/detection/clutter.json` and docs/results/clutter.json.
 """
