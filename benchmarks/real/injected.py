@@ -10,8 +10,9 @@ The noise is measured independently of csist's estimator, as the robust spread a
 Detections away from all groups are not scored, because the frames' own targets are unknown. Intervals are bootstraps
 over groups.
 
-The detector's ring, the noise of a window and the stated false-alarm rate were chosen on four frames of each set,
-evenly spaced by name. The main figures are those of the other frames; those of the four frames are listed separately.
+The detector's ring, the noise of a window, the stated false-alarm rate and the score of spots whose PSF is known
+(`fit_clutter.py`) were chosen on four frames of each set, evenly spaced by name. The main figures are those of the
+other frames; those of the four frames are listed separately.
 """
 
 from __future__ import annotations
@@ -275,6 +276,20 @@ def ours(frame: FloatArray) -> Targets:
     return unmix_frame(frame, **OPTIONS).targets
 
 
+def paths_of(data: Path) -> dict[str, list[Path]]:
+    """Return the files of each set of frames, by name.
+
+    Raises:
+        InputError: if a set is missing.
+    """
+    return {name: sorted(folder_of(data, place).glob("*.png")) for name, place in SETS.items()}
+
+
+def chosen_of(paths: list[Path]) -> list[Path]:
+    """Return the files of a set on which options are chosen."""
+    return paths[:: max(len(paths) // CHOSEN_FRAMES, 1)][:CHOSEN_FRAMES]
+
+
 def run(data: Path, progress: Progress) -> dict[str, Any]:
     """Compute the figures of all groups.
 
@@ -285,8 +300,8 @@ def run(data: Path, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: if the data are missing or cannot be read.
     """
-    paths = {name: sorted(folder_of(data, place).glob("*.png")) for name, place in SETS.items()}
-    chosen = [path for each in paths.values() for path in each[:: max(len(each) // CHOSEN_FRAMES, 1)][:CHOSEN_FRAMES]]
+    paths = paths_of(data)
+    chosen = [path for each in paths.values() for path in chosen_of(each)]
     work = [(name, path) for name, each in paths.items() for path in each]
     groups: list[Injection] = []
     for done, (name, path) in enumerate(work):

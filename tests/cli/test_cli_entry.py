@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -61,6 +62,20 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(("stated", "threads"), [(None, "1"), ("3", "3")])
+def test_blas_has_one_thread_unless_the_user_says_otherwise(stated: str | None, threads: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    code = (
+        "import sys, csist; early = 'numpy' in sys.modules; import csist.cli, os;"
+        "print(early, os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True,
+        env=environment if stated is None else environment | {"OPENBLAS_NUM_THREADS": stated},
+    )  # fmt: skip
+    assert said.stdout == f"False {threads}\n"
+
+
 def test_ctrl_c_waits_for_the_end_of_what_belongs_together() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), uninterrupted():

@@ -5,6 +5,7 @@ import pytest
 
 from csist.frames.detection.clutter import (
     FEATURES,
+    SHAPE_FEATURES,
     clutter_features,
     clutter_table,
     directional_leads,
@@ -130,33 +131,25 @@ def test_the_light_of_a_target_takes_nothing_from_itself(sigma):
     np.testing.assert_array_equal(target, alone)
 
 
-def test_the_table_is_that_of_the_features():
-    table = clutter_table()
-    assert table.coefficients.shape == (1 + len(FEATURES),)
-    assert 0.0 < least_probability(1e-9) == table.least_probability < 0.5
-    assert least_probability(1e-6) < least_probability(1e-9)
-    assert least_probability(1e-30) <= 0.9
+@pytest.mark.parametrize("known_psf", [False, True])
+def test_the_table_is_that_of_the_features(known_psf):
+    table = clutter_table(known_psf=known_psf)
+    assert table.coefficients.shape == (1 + len(FEATURES) + known_psf * len(SHAPE_FEATURES),)
+    assert 0.0 < least_probability(1e-9, known_psf=known_psf) == table.least_probability < 0.5
+    assert least_probability(1e-6, known_psf=known_psf) < least_probability(1e-9, known_psf=known_psf)
+    assert least_probability(1e-30, known_psf=known_psf) <= 0.9
 
 
-def test_a_target_beside_a_bright_wire_is_a_candidate():
-    rng = np.random.default_rng(3)
-    image = 100.0 + rng.normal(0.0, 1.0, (200, 240)) + spot((200, 240), 150.3, 90.2, 400.0, sigma=1.5)
-    columns = np.arange(240)
-    for shift in (0.0, 6.0, 12.0):  # bright and long enough to fill the tail of the responses
-        rows = 20.0 + shift + 0.6 * columns
-        image += 400.0 * np.exp(-0.5 * (np.arange(200)[:, None] - rows) ** 2)
-    measured = measure_frame(check_frame(image), FrameRules())
-    seen = ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, None)
-    found, _ = seen.candidates(1e-9)
-    assert np.hypot(found.x - 150.3, found.y - 90.2).min() < 1.0
-
-
-def test_the_features_do_not_depend_on_the_false_alarm_rate():
-    rng = np.random.default_rng(5)
-    image = rng.standard_t(2.5, (160, 200)) + spot((160, 200), 90.0, 70.0, 400.0)
-    measured = measure_frame(check_frame(image), FrameRules())
-    seen = ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, None)
-    few, many = (seen.candidates(rate)[0] for rate in (1e-9, 1e-4))
-    assert 0 < len(few) < len(many)
-    features = [seen.clutter_features(peaks)[:, NAMES["weak candidates"]] for peaks in (few, many)]
-    assert features[0][0] == features[1][0]
+def test_a_known_psf_tells_its_targets_from_knees_and_broad_spots():
+    psf, (rows, columns) = GaussianPSF(0.8), np.indices((90, 120))
+    image = textured((90, 120))
+    image += spot(image.shape, 30.0, 30.0, 60.0, 0.8) + spot(image.shape, 30.0, 60.0, 600.0, 2.5)
+    image += 20.0 * ((np.abs(rows - 30) < 1) & (columns >= 80) | (np.abs(columns - 80) < 1) & (rows >= 30))
+    peaks = Peaks(np.array([30.0, 30.0, 80.0]), np.array([30.0, 60.0, 30.0]), np.full(3, 15.0), np.zeros(3))
+    measured = measure_frame(check_frame(image), FrameRules(), psf)
+    point, broad, knee = target_probability(
+        ContrastFrame.of(measured.image, measured.background, measured.pixels.masked, psf).clutter_features(peaks)
+    )
+    assert point > 0.5
+    assert broad < 0.6 * point
+    assert knee < 0.6 * point

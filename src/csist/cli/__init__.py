@@ -5,6 +5,12 @@ the user can fix, and `main` turns every exception into one line and an exit cod
 functions, so that `csist --help` responds immediately.
 """
 
+import os
+
+# Before NumPy is loaded. Frames and blobs are solved side by side, with small products of matrices: the threads
+# of the BLAS library would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from csist.cli.entry import app, main
 
 __all__ = ["app", "main"]

@@ -29,6 +29,8 @@ from csist.targets import Flag, Targets
 
 LEAST_EXTRA_SCORE = 0.1
 """Where the PSF is guessed, further targets of one peak need this much of the unmixer's score."""
+CLUTTER_SIGMAS = 8.0
+"""In clutter, further targets of a peak must be as significant as this, alone in the noise beside the peaks."""
 MOST_TARGETS_PER_PEAK = 3
 """A poor fit with more targets per peak than this is an extended source, whether or not the PSF is known."""
 MOST_PEAKS_IN_WINGS = 6
@@ -169,6 +171,7 @@ class WindowSolver:
         threshold: significance that a peak must have.
         options: how it is unmixed.
         prior: scene prior of a window.
+        clutter: whether there is more beside the targets than noise.
     """
 
     frame: MeasuredFrame
@@ -177,6 +180,7 @@ class WindowSolver:
     threshold: float
     options: FrameOptions
     prior: ScenePrior
+    clutter: bool = False
 
     @cached_property
     def tree(self) -> KDTree:
@@ -341,7 +345,7 @@ class WindowSolver:
         found = found.replace(x_std=found.x_std * calm, y_std=found.y_std * calm)
         bits = self.pixel_flags(members)
         own, peak_of, far = self._owners(found, members)
-        score, believed = self._scores(found, peak_of)
+        score, believed = self._scores(found, peak_of, cutout.noise_beside)
         own &= believed
         flags = found.flags & ~PIXEL_BITS | bits[np.searchsorted(members, peak_of)]
         targets = found.replace(flags=flags, score=score * self.peaks.score[peak_of])[own]
@@ -375,22 +379,24 @@ class WindowSolver:
         own = np.isin(nearest, members) & near
         return own, np.where(own, nearest, members[0]).astype(np.int64), ~near
 
-    def _scores(self, found: Targets, peak_of: IntArray) -> tuple[FloatArray, BoolArray]:
+    def _scores(self, found: Targets, peak_of: IntArray, noise: float) -> tuple[FloatArray, BoolArray]:
         """The unmixer's score of each target, and whether the target is believed.
 
         With a guessed PSF that score says little about whether a peak's main target is there: what counts is that the
         target is at the peak, by the probability that its position is within the PSF's footprint. Further targets need
-        `LEAST_EXTRA_SCORE`.
+        `LEAST_EXTRA_SCORE`. In clutter they need `CLUTTER_SIGMAS`: what is around a target has faint spots, too.
         """
         score = found.score.copy()
-        if not self.psf.guessed:
-            return score, np.ones(len(found), dtype=bool)
         order = np.argsort(-found.intensity, kind="stable")
-        believed = score >= LEAST_EXTRA_SCORE
         main = order[np.unique(peak_of[order], return_index=True)[1]]
-        spread = np.nan_to_num(0.5 * (found.x_std[main] ** 2 + found.y_std[main] ** 2))
-        # Of a circular normal distribution.
-        score[main] = -np.expm1(-0.5 * self.psf.footprint_px**2 / np.maximum(spread, 1e-300))
+        believed = np.ones(len(found), dtype=bool)
+        if self.clutter:
+            believed &= found.intensity * lone_significance(self.psf.psf) >= CLUTTER_SIGMAS * noise
+        if self.psf.guessed:
+            believed &= score >= LEAST_EXTRA_SCORE
+            spread = np.nan_to_num(0.5 * (found.x_std[main] ** 2 + found.y_std[main] ** 2))
+            # Of a circular normal distribution.
+            score[main] = -np.expm1(-0.5 * self.psf.footprint_px**2 / np.maximum(spread, 1e-300))
         believed[main] = True
         return score, believed
 

@@ -8,8 +8,12 @@ count: a target of a group leads over the background, not over the other targets
 optics make a target, artefacts of codecs gather in the outermost rows and columns, and where a frame is full of weak
 candidates the next one is hardly a target either.
 
-All this goes into a logistic regression. Its coefficients in `clutter.json` are written by `benchmarks/fit_clutter.py`,
-from labelled infrared frames of the half of the scenes on which nothing is reported.
+Where the PSF is known, its shape tells most: how like one point source the spot is, and how like one to three
+(`csist.frames.detection.likeness`).
+
+All this goes into a logistic regression, one for each case. The coefficients in `clutter.json` are written by
+`benchmarks/fit_clutter.py`, from labelled infrared frames of the half of the scenes on which nothing is reported, and
+for known PSFs from targets injected into these frames.
 
 The directional lead is that of the local contrast measures (Chen et al., IEEE TGRS 52, 574, 2014; Wei, You and Li,
 Pattern Recognition 58, 216, 2016).
@@ -50,6 +54,8 @@ WEAK = (6.0, 9.0)
 WEAK_APART_PX = 8.0
 """Weak candidates closer than this count once."""
 FEATURES = ("log significance", "least lead", "usual lead", "sharpness", "edge", "weak candidates")
+SHAPE_FEATURES = ("like one source", "like one to three")
+"""Further ones where the PSF is known."""
 RATE_EXPONENT = 1.0 / 6.0
 """The least probability falls with this power of the false-alarm rate."""
 
@@ -58,7 +64,7 @@ class ClutterTable(NamedTuple):
     """The fitted regression.
 
     Args:
-        coefficients: (1 + features,) of 1 and of `FEATURES`.
+        coefficients: (1 + features,) of 1 and of `FEATURES`, then of `SHAPE_FEATURES` where the PSF is known.
         least_probability: that a spot must have at the default false-alarm rate.
     """
 
@@ -66,27 +72,32 @@ class ClutterTable(NamedTuple):
     least_probability: float
 
 
-@lru_cache(maxsize=1)
-def clutter_table() -> ClutterTable:
-    """The regression that the package comes with."""
-    table = json.loads(files("csist.frames.detection").joinpath("clutter.json").read_text(encoding="utf-8"))
-    coefficients = [table["coefficients"][name] for name in ("constant", *FEATURES)]
-    return ClutterTable(np.array(coefficients), float(table["least_probability"]))
+@lru_cache(maxsize=2)
+def clutter_table(*, known_psf: bool) -> ClutterTable:
+    """The regression that the package comes with, for frames whose PSF is known or not."""
+    text = files("csist.frames.detection").joinpath("clutter.json").read_text(encoding="utf-8")
+    table = json.loads(text)["known PSF" if known_psf else "unknown PSF"]
+    names = ("constant", *FEATURES, *(SHAPE_FEATURES if known_psf else ()))
+    return ClutterTable(np.array([table["coefficients"][name] for name in names]), float(table["least_probability"]))
 
 
-def least_probability(false_alarm_rate: float) -> float:
+def least_probability(false_alarm_rate: float, *, known_psf: bool) -> float:
     """Probability that a spot must have, at a stated rate of false alarms per pixel in noise alone.
 
-    >>> round(least_probability(1e-3) / least_probability(1e-9), 9)
+    >>> round(least_probability(1e-3, known_psf=False) / least_probability(1e-9, known_psf=False), 9)
     0.1
     """
-    least = clutter_table().least_probability
+    least = clutter_table(known_psf=known_psf).least_probability
     return float(min(least * (FALSE_ALARM_RATE / false_alarm_rate) ** RATE_EXPONENT, 0.9))
 
 
 def target_probability(features: FloatArray) -> FloatArray:
-    """Probability (n,) of spots with these features (n, features) to be targets and not clutter."""
-    coefficients = clutter_table().coefficients
+    """Probability (n,) of spots to be targets and not clutter.
+
+    Args:
+        features: (n, features), those of `clutter_features`, followed by `SHAPE_FEATURES` where the PSF is known.
+    """
+    coefficients = clutter_table(known_psf=features.shape[1] > len(FEATURES)).coefficients
     return np.asarray(expit(coefficients[0] + features @ coefficients[1:]))
 
 

@@ -32,6 +32,7 @@ from scipy.special import ndtri
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background.estimate import Background, noise_floor
 from csist.frames.detection.clutter import clutter_features, least_probability, target_probability
+from csist.frames.detection.likeness import likeness_to_sources, transformed
 from csist.frames.detection.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.frames.detection.point_sources import (
     GROUPED_CORRELATION,
@@ -93,14 +94,14 @@ class ContrastFrame:
         noise: (H, W) standard deviation of a pixel in counts.
         valid: (H, W) pixels that count.
         floor: smallest noise of a pixel in counts.
-        sigma_px: of the PSF; None looks for spots of all usual sizes.
+        psf: point spread function; None looks for spots of all usual sizes.
     """
 
     flattened: NDArray[np.float32]
     noise: FloatArray
     valid: BoolArray
     floor: float
-    sigma_px: float | None
+    psf: PSF | None
 
     @classmethod
     def of(cls, frame: FloatArray, background: Background, masked: BoolArray | None, psf: PSF | None) -> ContrastFrame:
@@ -111,7 +112,12 @@ class ContrastFrame:
         if not valid.all():
             flattened[~valid] = 0.0
         floor = noise_floor(frame) if background.mesh is None else background.mesh.noise_floor
-        return cls(flattened, background.noise, valid, floor, None if psf is None else equivalent_sigma(psf))
+        return cls(flattened, background.noise, valid, floor, psf)
+
+    @property
+    def sigma_px(self) -> float | None:
+        """Of the PSF; None where it is not known."""
+        return None if self.psf is None else equivalent_sigma(self.psf)
 
     @cached_property
     def scales(self) -> tuple[float, ...]:
@@ -186,13 +192,17 @@ class ContrastFrame:
             distance, _ = KDTree(self.spots.positions).query(candidates.positions)
             counted |= np.asarray(distance <= SPOTS_APART_PX)
         counted &= self.beside[rows, columns]
-        targets = np.zeros(len(candidates), dtype=bool)
-        if self.sigma_px is not None:
-            # What has the shape of a stated PSF may be a faint target: it is no evidence of clutter.
-            likeness = shape_correlation(self.flattened, rows, columns, self.sigma_px)
-            counted &= likeness < POINT_CORRELATION
-            targets = likeness >= GROUPED_CORRELATION
-        return clutter_features(seen, candidates, self.floor, self.sigma_px, counted, targets)
+        if self.psf is None:
+            nobody = np.zeros(len(candidates), dtype=bool)
+            return clutter_features(seen, candidates, self.floor, None, counted, nobody)
+        # What has the shape of a known PSF may be a faint target: it is no evidence of clutter.
+        sigma_px = equivalent_sigma(self.psf)
+        likeness = shape_correlation(self.flattened, rows, columns, sigma_px)
+        counted &= likeness < POINT_CORRELATION
+        targets = likeness >= GROUPED_CORRELATION
+        features = clutter_features(seen, candidates, self.floor, sigma_px, counted, targets)
+        grouped = likeness_to_sources(self.flattened, rows, columns, self.psf)
+        return np.concatenate([features, transformed(np.stack([likeness, grouped], axis=1))], axis=1)
 
     def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots, most significant first, and the threshold; in clutter those that are likely targets."""
@@ -202,7 +212,8 @@ class ContrastFrame:
         if not len(peaks):
             return peaks, threshold
         probability = target_probability(self.clutter_features(peaks))
-        return replace(peaks, score=probability)[probability >= least_probability(false_alarm_rate)], threshold
+        least = least_probability(false_alarm_rate, known_psf=self.psf is not None)
+        return replace(peaks, score=probability)[probability >= least], threshold
 
 
 def _local_quantiles(response: NDArray[np.floating], valid: BoolArray, box: int) -> FloatArray:
