@@ -176,7 +176,7 @@ def metric() -> Figure:
     right.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="interpolated precision")
     right.set_title("AP is the area under the curve")
     right.grid(linewidth=0.4, alpha=0.5)
-    right.legend(loc="lower left")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
     return figure
 
 
