@@ -87,6 +87,30 @@ def test_the_count_of_a_group_is_the_most_probable_one_and_has_as_many_rows(seed
                 assert (own.flags & int(Flag.AMBIGUOUS_COUNT)).all()
 
 
+@pytest.mark.parametrize("psf", [None, 1.1])
+def test_a_group_with_a_certain_target_is_not_said_to_be_empty(
+    psf: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two weak targets took up the artefacts around a bright one; without them the group had p_0 = 0.49."""
+
+    def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: FrameOptions) -> WindowFit:
+        rows, columns = cutout.data.shape
+        targets = Targets(
+            x=[0.5 * (columns - 1), 0.2, columns - 1.2], y=[0.5 * (rows - 1), 0.3, rows - 1.1],
+            intensity=[1500.0, 20.0, 25.0], score=[0.99, 0.05, 0.06], x_std=[0.02, 1.0, 1.0], y_std=[0.02, 1.0, 1.0],
+            intensity_std=[20.0, 15.0, 15.0],
+        )  # fmt: skip
+        probability = np.array([0.0, 0.0, 0.49, 0.51])
+        return WindowFit(targets, Group(3, probability, 80.0, 80, Flag.AMBIGUOUS_COUNT), noise_std)
+
+    monkeypatch.setattr(windows, "unmix_window", unmix_window)
+    result = unmix_frame(SKY.observe(Targets(x=[40.0], y=[30.0], intensity=[1500.0]), 3), mode="fast", psf=psf)
+    (group,) = result.groups
+    assert group.count == 1 and result.targets.score[0] > 0.9
+    assert group.count_probability[0] < 0.01 and group.count_probability.argmax() == 1
+    assert Flag.AMBIGUOUS_COUNT not in group.flags and not result.targets.flags[0] & Flag.AMBIGUOUS_COUNT
+
+
 def test_a_sum_of_windows_can_be_ambiguous_where_none_of_them_is() -> None:
     one = np.array([0.07, 0.93])
     together = np.convolve(np.convolve(one, one), one)
