@@ -177,7 +177,8 @@ def count_of_own(probability: FloatArray, found: int, own: int, doubtful: int) -
     """
     number = np.arange(len(probability))
     believed = np.where(number > found, number - doubtful, np.minimum(number, found - doubtful))
-    return np.bincount(np.maximum(believed - (found - doubtful - own), 0), weights=probability)
+    answer = np.bincount(np.maximum(believed - (found - doubtful - own), 0), weights=probability)
+    return answer.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
