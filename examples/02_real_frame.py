@@ -5,19 +5,18 @@ blobs are detected and unmixed. The blob is longer than the PSF and is reported 
 """
 
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 import csist
-from csist.io import read_image
+from csist.io import read_image, sample_frames
 from csist.plots import frame_panel, save_figure
 
 
 def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    frame = read_image(Path(str(files("csist") / "data" / "airplane_above_hills.png")))[0]
+    frame = read_image(sample_frames()["airplane_above_hills"])[0]
 
     result = csist.unmix_frame(frame, mode="fast")
     print(f"PSF {result.psf_origin}: sigma {result.psf.sigma_px:.2f} px, noise {np.median(result.noise):.1f} counts")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import csist
-from csist.io import read_image, targets_table, write_table
+from csist.io import read_image, sample_frames, targets_table, write_table
 from csist.metrics import count_accuracy, cso_map, match_errors
 from csist.plots import DETECTION, STYLE, TRUTH, YELLOW, save_figure
 
@@ -60,7 +59,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
 
     # 2. A real frame, without further information.
-    frame = read_image(Path(str(files("csist") / "data" / FRAME)))[0]
+    frame = read_image(sample_frames()[Path(FRAME).stem])[0]
     with console.status("frame"):
         result = csist.unmix_frame(frame)
     detections = result.targets

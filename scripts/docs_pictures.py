@@ -11,14 +11,28 @@ from typing import Any
 
 from PIL import Image
 
-PICTURE = re.compile(r'<img (?P<rest>[^>]*?)src="(?P<source>[^":]+\.png)"')
+from csist.plots.style import DPI
+
+PICTURE = re.compile(r'<img (?P<rest>[^>]*?)src="(?P<source>[^":]+\.(?:png|svg))"')
+SVG_SIZE = re.compile(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
 WIDE_PX = 1000
 PHONE_SCALE = 0.55
 """CSS pixels per pixel of a wide picture on a phone."""
 
 
+def size_of(picture: Path) -> tuple[int, int]:
+    """Width and height of a picture in px; those of an SVG are stated in points, and are px of our PNGs here."""
+    if picture.suffix == ".svg":
+        found = SVG_SIZE.search(picture.read_text(encoding="utf-8"))
+        if found is None:
+            raise ValueError(f"{picture} does not state its size in points")
+        return round(float(found[1]) / 72.0 * DPI), round(float(found[2]) / 72.0 * DPI)
+    with Image.open(picture) as opened:
+        return opened.size
+
+
 def with_sizes(content: str, folder: Path) -> str:
-    """The HTML of a page with the size of each PNG picture.
+    """The HTML of a page with the size of each picture.
 
     Args:
         content: HTML of the page.
@@ -26,8 +40,7 @@ def with_sizes(content: str, folder: Path) -> str:
     """
 
     def sized(found: re.Match[str]) -> str:
-        with Image.open(folder / found["source"]) as picture:
-            width, height = picture.size
+        width, height = size_of(folder / found["source"])
         size = f'width="{width}" height="{height}"'
         if width > WIDE_PX:
             size += f' class="wide" style="--phone: {PHONE_SCALE * width:.0f}px"'

@@ -10,8 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,7 +21,7 @@ from architecture import architecture
 from csist.evaluation import grid_oracles
 from csist.frames import estimate_psf
 from csist.injection import InjectionPlan, inject_groups
-from csist.io import read_image
+from csist.io import read_image, sample_frames
 from csist.metrics import CSO_DISTANCES_PX, ReliabilityCurve, cso_map, match_detections, precision_recall_curve
 from csist.physics.bounds import cramer_rao_bound
 from csist.plots import (
@@ -178,7 +176,7 @@ def metric() -> Figure:
     right.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="interpolated precision")
     right.set_title("AP is the area under the curve")
     right.grid(linewidth=0.4, alpha=0.5)
-    right.legend(loc="lower left")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
     return figure
 
 
@@ -281,7 +279,7 @@ def psf() -> Figure:
 
 def completeness() -> Figure:
     """Completeness of injected pairs in the real frame that comes with the package."""
-    frame = read_image(Path(str(files("csist") / "data" / "airplane_above_hills.png")))[0]
+    frame = read_image(sample_frames()["airplane_above_hills"])[0]
     return completeness_curve(inject_groups(frame, InjectionPlan(groups=160, seed=1), psf=0.8, mode="fast").rows())
 
 

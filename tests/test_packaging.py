@@ -109,6 +109,13 @@ def test_the_recipe_has_the_dependencies_of_the_package() -> None:
     assert run == wanted
 
 
+def test_the_recipe_is_rendered_to_one_package() -> None:
+    build = pytest.importorskip("rattler_build", reason="needs py-rattler-build")
+    stage = build.Stage0Recipe.from_yaml((ROOT / "recipe" / "recipe.yaml").read_text())
+    (variant,) = stage.render(build.VariantConfig())
+    assert "csist" in repr(variant) and project()["version"] in repr(variant)
+
+
 def test_the_recipe_says_what_the_package_says() -> None:
     found = recipe()
     assert (found["package"]["name"], found["package"]["version"]) == (project()["name"], project()["version"])

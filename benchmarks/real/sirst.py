@@ -263,7 +263,13 @@ def draw(result: dict[str, Any]) -> Figure:
         for place, (name, row) in enumerate(rows.items()):
             curve, colour = row["curve"], LINE_COLOURS[place % len(LINE_COLOURS)]
             style = "--" if "local scale" in name else "-"
-            axis.plot(curve["false_per_pixel"], curve["probability"], style, color=colour, label=name)
+            axis.plot(
+                curve["false_per_pixel"],
+                curve["probability"],
+                style,
+                color=colour,
+                label="csist" if name == OURS else name,
+            )
             if "local scale" not in name:
                 low, high = np.array(curve["interval"]).T
                 axis.fill_between(curve["false_per_pixel"], low, high, color=colour, alpha=0.12, linewidth=0)

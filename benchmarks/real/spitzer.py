@@ -121,7 +121,7 @@ def draw(result: dict[str, Any]) -> Figure:
     """Draw the position errors of the stars, and flux ratios against brightness, for the empirical PSF."""
     from matplotlib.figure import Figure
 
-    from csist.plots.style import BLUE, GREY, styled
+    from csist.plots.style import BLUE, GREY, sparse_ticks, styled
 
     row = result["rows"][PSFS[-1]]
     matches = row["matches"]
@@ -139,6 +139,7 @@ def draw(result: dict[str, Any]) -> Figure:
         right.plot(matches["flux_mJy"], matches["flux_ratio"], ".", color=BLUE, markersize=4, alpha=0.7)
         right.axhline(APERTURE_RATIO, color=GREY, linewidth=0.8)
         right.set_xscale("log")
+        sparse_ticks(right.xaxis)
         right.set_xlabel("catalogued flux in mJy")
         right.set_ylabel("flux over the catalogue's (line: aperture)")
         right.set_ylim(0.5, 1.5)

@@ -44,7 +44,7 @@ class Flag(IntFlag):
     AT_BOUND = 1
     """The fit ended at a bound of the prior (intensity or position)."""
     NOT_CONVERGED = 2
-    """The fit used all of its 40 to 60 steps without converging; rare."""
+    """The fit used all of its 40 to 60 steps without converging: rare, but common for a single hot pixel."""
     SATURATED = 4
     """A pixel of the group is saturated, so that its value is only a lower bound."""
     AMBIGUOUS_COUNT = 8

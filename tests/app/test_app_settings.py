@@ -11,7 +11,7 @@ from csist.app.settings import LABELS, SECTIONS, Settings, example_names, from_q
 from csist.checks import InputError
 from csist.create import create_method
 from csist.frames.options import FALSE_ALARM_RATE
-from csist.io import read_image
+from csist.io import read_image, sample_frames
 from csist.methods.table import METHODS
 from csist.physics.psf import EllipticalGaussianPSF
 from csist.physics.sensor import Sensor
@@ -103,9 +103,6 @@ def test_methods_that_are_offered_work() -> None:
 
 
 def test_examples_are_the_frames_of_the_package() -> None:
-    from importlib.resources import as_file, files
-
     assert Settings.example in example_names()
-    for name in example_names():
-        with as_file(files("csist") / "data" / f"{name}.png") as path:
-            assert len(read_image(path)) == 1
+    for name, path in sample_frames().items():
+        assert name in example_names() and len(read_image(path)) == 1

@@ -1,4 +1,4 @@
-"""`csist methods`, `csist generate` and `csist convert`."""
+"""`csist methods`, `csist generate`, `csist convert` and `csist samples`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli_helpers import HEADER, QUICK, Run, lines, refused, windows
 
 import csist
 from csist.datasets import load
-from csist.io import read_targets_table
+from csist.io import read_targets_table, sample_frames
 
 
 def test_methods_are_those_of_the_registry(run: Run) -> None:
@@ -86,3 +86,14 @@ def test_the_command_writes_sequences_and_refuses_what_does_not_fit(run: Run, tm
     assert load(tmp_path / "a.h5").sensor.read_noise == 2.0
     refused(run("generate", "b.h5", "--sequence", "--prior", "flat"), "--prior flat is not for sequences")
     refused(run("generate", "b", "--sequence", "--layout", "grokcso"), "--layout grokcso is not for sequences")
+
+
+def test_samples_are_copied_and_unmixed_as_they_stand(run: Run) -> None:
+    code, out, err = run("samples")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"samples/{name}.png" for name in sample_frames()]
+    assert run("samples", "deep/folder") == (0, out.replace("samples", "deep/folder"), "")
+    for name, path in sample_frames().items():
+        assert Path(f"deep/folder/{name}.png").read_bytes() == path.read_bytes()
+    Path("file").write_text("no folder")
+    refused(run("samples", "file"), "file")

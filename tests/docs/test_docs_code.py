@@ -11,13 +11,11 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
 
 from csist.cli import main
 
@@ -73,8 +71,6 @@ def test_code_of_a_page_runs(
     if "csist train" in page.read_text(encoding="utf-8"):
         pytest.importorskip("lightning", reason="needs the extra `train`")
     monkeypatch.chdir(tmp_path)
-    with Image.open(str(files("csist") / "data" / "airplane_above_hills.png")) as sample:
-        sample.crop((110, 90, 190, 150)).save("frame.png")  # the part around the aeroplane: a small frame
     namespace: dict[str, Any] = {}
     printed: str | None = None
     for number, block in enumerate(blocks(page)):

@@ -87,6 +87,30 @@ def test_the_count_of_a_group_is_the_most_probable_one_and_has_as_many_rows(seed
                 assert (own.flags & int(Flag.AMBIGUOUS_COUNT)).all()
 
 
+@pytest.mark.parametrize("psf", [None, 1.1])
+def test_a_group_with_a_certain_target_is_not_said_to_be_empty(
+    psf: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two weak targets took up the artefacts around a bright one; without them the group had p_0 = 0.49."""
+
+    def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: FrameOptions) -> WindowFit:
+        rows, columns = cutout.data.shape
+        targets = Targets(
+            x=[0.5 * (columns - 1), 0.2, columns - 1.2], y=[0.5 * (rows - 1), 0.3, rows - 1.1],
+            intensity=[1500.0, 20.0, 25.0], score=[0.99, 0.05, 0.06], x_std=[0.02, 1.0, 1.0], y_std=[0.02, 1.0, 1.0],
+            intensity_std=[20.0, 15.0, 15.0],
+        )  # fmt: skip
+        probability = np.array([0.0, 0.0, 0.49, 0.51])
+        return WindowFit(targets, Group(3, probability, 80.0, 80, Flag.AMBIGUOUS_COUNT), noise_std)
+
+    monkeypatch.setattr(windows, "unmix_window", unmix_window)
+    result = unmix_frame(SKY.observe(Targets(x=[40.0], y=[30.0], intensity=[1500.0]), 3), mode="fast", psf=psf)
+    (group,) = result.groups
+    assert group.count == 1 and result.targets.score[0] > 0.9
+    assert group.count_probability[0] < 0.01 and group.count_probability.argmax() == 1
+    assert Flag.AMBIGUOUS_COUNT not in group.flags and not result.targets.flags[0] & Flag.AMBIGUOUS_COUNT
+
+
 def test_a_sum_of_windows_can_be_ambiguous_where_none_of_them_is() -> None:
     one = np.array([0.07, 0.93])
     together = np.convolve(np.convolve(one, one), one)
@@ -140,6 +164,39 @@ def test_saturated_is_a_pixel_at_the_ceiling() -> None:
     assert not faint.flags[0] & Flag.SATURATED and Flag.SATURATED not in group.flags
 
 
+def eight_bits(scene: Targets, sensor: Sensor, seed: int) -> np.ndarray:
+    """A frame of 8 bits that clips at white, with a noise of 2 counts."""
+    noise = np.random.default_rng(seed).normal(0.0, 2.0, sensor.shape)
+    return np.clip(np.rint(sensor.render(scene) + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("gap_px", [2.0, 3.0, 4.0])
+@pytest.mark.parametrize("flux", [4000.0, 10000.0])
+def test_a_saturated_pair_of_8_bits_with_unknown_psf(gap_px: float, flux: float) -> None:
+    """Four faint stars show the PSF; count, positions, fluxes and their errors agree with the truth."""
+    x, y = np.array([40.0, 40.0 + gap_px, 15.2, 60.4, 62.7, 20.5]), np.array([32.0, 32.3, 12.3, 14.1, 50.2, 48.8])
+    truth = Targets(x=x, y=y, intensity=[flux, 0.8 * flux, 900.0, 800.0, 1000.0, 700.0])
+    image = eight_bits(truth, Sensor(GaussianPSF(1.2), shape=(64, 80), background=30.0), seed=0)
+    assert (image == 255).sum() > 10
+    found = unmix_frame(image, mode="fast").targets
+    assert len(found) == 6
+    near = np.hypot(found.x - 40.0, found.y - 32.0) < 8.0
+    assert near.sum() == 2 and (found.flags[near] & Flag.SATURATED).all()
+    order = np.flatnonzero(near)[np.argsort(found.x[near])]
+    assert (np.abs(found.x[order] - x[:2]) < 3.0 * found.x_std[order]).all()
+    assert (np.abs(found.intensity[order] - truth.intensity[:2]) < 3.0 * found.intensity_std[order]).all()
+
+
+@pytest.mark.parametrize("sigma_px", [0.8, 1.2, 1.8])
+def test_a_saturated_star_alone_shows_the_psf_by_its_unsaturated_pixels(sigma_px: float) -> None:
+    """Its clipped top was fitted like the rest: a PSF 1.4 times too wide, and half of the flux."""
+    sensor = Sensor(GaussianPSF(sigma_px), shape=(64, 80), background=30.0)
+    result = unmix_frame(eight_bits(Targets(x=[40.3], y=[32.2], intensity=[8000.0]), sensor, seed=1), mode="fast")
+    assert len(result.targets) == 1 and result.targets.flags[0] & Flag.SATURATED
+    assert result.psf.sigma_px == pytest.approx(sigma_px, rel=0.03)  # type: ignore[attr-defined]
+    assert result.targets.intensity[0] == pytest.approx(8000.0, rel=0.05)
+
+
 def test_masked_is_a_pixel_without_a_value() -> None:
     sensor = Sensor(read_noise=1.0)
     image = sensor.observe(Targets(x=[5.1], y=[5.2], intensity=[230.0]), 0)
@@ -170,6 +227,13 @@ def test_not_converged_is_a_search_that_was_stopped(converged: bool, monkeypatch
     monkeypatch.setattr(solvers, "search_stack", search)
     found, _ = window(Targets(x=[5.1], y=[5.2], intensity=[200.0]), Sensor(read_noise=1.0))
     assert len(found) == 1 and bool(found.flags[0] & Flag.NOT_CONVERGED) != converged
+
+
+def test_not_converged_is_seen_with_default_options_on_a_single_hot_pixel() -> None:
+    images = np.random.default_rng(0).normal(0.0, 1.0, (24, 11, 11))
+    images[:, 5, 5] += 1000.0
+    targets, _ = Continuous(sensor=Sensor(), mode="fast").solve(images)
+    assert any((found.flags & int(Flag.NOT_CONVERGED)).any() for found in targets)
 
 
 def test_poor_fit_is_light_that_no_points_explain() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from csist.app.uploads import open_upload
 from csist.checks import InputError
 from csist.frames.options import MEASURED_PSFS
 from csist.instrument import Instrument
-from csist.io import ImageStack, read_image
+from csist.io import ImageStack, read_image, sample_frames
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, sample_scenes
@@ -106,8 +105,7 @@ def make_scene(settings: Settings, files: Files | None = None) -> Scene:
     if settings.source == "build":
         return _observed("group", [build_group(settings)], _simulated(settings), settings)
     if settings.source == "example":
-        with resources.as_file(resources.files("csist") / "data" / f"{settings.example}.png") as path:
-            return _taken(read_image(path), settings)
+        return _taken(read_image(sample_frames()[settings.example]), settings)
     if files is None or files.image is None:
         raise InputError("there is no file yet: upload one, or choose another source")
     return _taken(open_upload(files.image, files.error, files.mask), settings)

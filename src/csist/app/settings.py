@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from importlib import resources
 from math import log10
 from typing import Any
 from urllib.parse import urlencode
@@ -14,6 +13,7 @@ import numpy as np
 
 from csist.checks import InputError
 from csist.frames.options import FALSE_ALARM_RATE, MEASURED_PSFS, FrameOptions
+from csist.io import sample_frames
 from csist.physics.psf import PSF, EllipticalGaussianPSF, GaussianPSF
 
 SOURCES = {
@@ -109,11 +109,7 @@ SEPARATOR = " "
 
 def example_names() -> list[str]:
     """Return the names of the package's sample frames, without file suffix."""
-    return sorted(item.name.removesuffix(".png") for item in _samples().iterdir() if item.name.endswith(".png"))
-
-
-def _samples() -> Any:
-    return resources.files("csist") / "data"
+    return list(sample_frames())
 
 
 def working_methods() -> list[str]:

@@ -32,6 +32,7 @@ from csist.cli.output import (
     show_traceback,
     tell_of_compilation,
 )
+from csist.cli.samples import samples
 from csist.cli.train import train
 from csist.cli.unmix import unmix
 
@@ -76,6 +77,7 @@ for command in (
     convert,
     export,
     benchmark,
+    samples,
     doctor,
 ):
     app.command()(command)

@@ -96,6 +96,13 @@ class MeasuredFrame:
             flattened[self.pixels.masked] = np.nan
         return flattened
 
+    @property
+    def unclipped(self) -> FloatArray:
+        """(H, W) background-subtracted counts, NaN where masked or saturated: what shows the shape of a source."""
+        return (
+            np.where(self.pixels.saturated, np.nan, self.flattened) if self.pixels.saturated.any() else self.flattened
+        )
+
     @cached_property
     def counts_photons(self) -> bool:
         """Whether the values may be numbers of photons: whole, none below 0, with the noise of so many in the dark."""

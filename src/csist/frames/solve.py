@@ -244,7 +244,7 @@ def _solve_part(
         image, frame.background, frame.pixels.masked, known, options.false_alarm_rate, choice.detector, seen=seen
     )
     if psf is None:
-        widths = fitted_widths(frame.flattened, peaks, frame.background.noise)
+        widths = fitted_widths(frame.unclipped, peaks, frame.background.noise)
         wide = wide_psf(frame, rules, peaks, widths)
         if wide is not None:
             return _solve_part(image, rules, wide, options, progress, error=error)
@@ -294,7 +294,7 @@ def _solve_crowded(
     if psf is None:
         error = CROWDED_PSF_ERROR if options.psf_error is None else options.psf_error
         spots = seen.peaks(options.false_alarm_rate)[0]
-        psf = guess_psf(fitted_widths(frame.flattened, spots, frame.background.noise), error)
+        psf = guess_psf(fitted_widths(frame.unclipped, spots, frame.background.noise), error)
     threshold = threshold_sigmas(options.false_alarm_rate)
     found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold, as_positions(options.start))
     targets, groups = linked_groups(found, psf.psf, frame.pixels)

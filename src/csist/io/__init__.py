@@ -11,6 +11,7 @@ from csist.io.headers import Header
 from csist.io.images import ImageStack, read_image
 from csist.io.pictures import LUMINANCE
 from csist.io.quantities import Quantities, parse_pixel_scales
+from csist.io.samples import sample_frames
 from csist.io.tables import read_targets_table
 from csist.io.writers import (
     TABLE_COLUMNS,
@@ -45,6 +46,7 @@ __all__ = [
     "read_image",
     "read_targets_table",
     "rows_table",
+    "sample_frames",
     "split_selector",
     "targets_table",
     "write_table",

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from csist.plots.style import BLUE, VERMILION, styled
+from csist.plots.style import BLUE, VERMILION, sparse_ticks, styled
 
 
 def completeness_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -32,8 +31,6 @@ def completeness_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 middle * shift, value, reach, color=colour, marker=marker, ms=4, lw=1.2, capsize=2, label=name
             )
         axis.set(xscale="log", ylim=(-2.0, 104.0), xlabel="flux of each target in counts", ylabel="share in %")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        sparse_ticks(axis.xaxis)
         axis.legend(loc="lower right")
     return figure

@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, NullFormatter
 
 from csist.checks import InputError
 from csist.files import atomic_path, check_writable
@@ -70,6 +70,13 @@ def plain_ticks(axis: Axis) -> None:
     """Label a logarithmic axis with plain numbers: 20, 50, 100 in place of powers of ten."""
     axis.set_major_formatter(LogFormatter())
     axis.set_minor_formatter(LogFormatter())
+
+
+def sparse_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers at 1, 2 and 5 times the powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def check_picture(path: str | Path) -> Path:

@@ -160,6 +160,29 @@ def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: F
     return WindowFit(targets[0], groups[0], noise_std)
 
 
+def count_of_own(probability: FloatArray, found: int, own: int, doubtful: int) -> FloatArray:
+    """Probability of 0, 1, 2, ... of a window's own targets.
+
+    Targets of other peaks are taken as certain. Where the window has fewer targets than were found, those that are not
+    reported are the first to be absent.
+
+    Args:
+        probability: (n,) of 0, 1, 2, ... targets in the window.
+        found: number of targets that were found.
+        own: number of them that are reported.
+        doubtful: number of them that are not reported: no peak is next to them, or they are not believed.
+
+    >>> count_of_own(np.array([0.0, 0.1, 0.2, 0.7]), found=3, own=1, doubtful=2).round(2).tolist()
+    [0.0, 1.0]
+    >>> count_of_own(np.array([0.0, 0.1, 0.2, 0.7]), found=3, own=1, doubtful=0).round(2).tolist()
+    [0.3, 0.7]
+    """
+    number = np.arange(len(probability))
+    believed = np.where(number > found, number - doubtful, np.minimum(number, found - doubtful))
+    answer = np.bincount(np.maximum(believed - (found - doubtful - own), 0), weights=probability)
+    return answer.astype(np.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class WindowSolver:
     """Unmixes the windows of one frame.
@@ -346,15 +369,15 @@ class WindowSolver:
         bits = self.pixel_flags(members)
         own, peak_of, far = self._owners(found, members)
         score, believed = self._scores(found, peak_of, cutout.noise_beside)
+        doubtful = int((far | (own & ~believed)).sum())
         own &= believed
-        flags = found.flags & ~PIXEL_BITS | bits[np.searchsorted(members, peak_of)]
+        # Where targets are not reported, the group says anew whether it is ambiguous.
+        stale = PIXEL_BITS | (int(Flag.AMBIGUOUS_COUNT) if doubtful else 0)
+        flags = found.flags & ~stale | bits[np.searchsorted(members, peak_of)]
         targets = found.replace(flags=flags, score=score * self.peaks.score[peak_of])[own]
-        group_flags = Flag(int(fit.group.flags) & ~PIXEL_BITS | int(np.bitwise_or.reduce(bits)))
+        group_flags = Flag(int(fit.group.flags) & ~stale | int(np.bitwise_or.reduce(bits)))
         missed = self._unexplained(members, found)
-        # The probabilities are of the window's count; the targets of other peaks are taken off.
-        dropped = len(found) - len(targets)
-        probability = fit.group.count_probability[dropped:].copy()
-        probability[0] += fit.group.count_probability[:dropped].sum()
+        probability = count_of_own(fit.group.count_probability, len(found), len(targets), doubtful)
         if missed.size:
             left_over = self.as_peaks(missed)
             targets, group_flags = Targets.concatenate([targets, left_over.targets]), group_flags | left_over.flags

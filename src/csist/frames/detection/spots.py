@@ -57,7 +57,7 @@ def fit_spot(flattened: NDArray[np.floating], noise: FloatArray, x: float, y: fl
     None if too few of its pixels are valid or none in its core, or if the fit ends at a bound.
 
     Args:
-        flattened: (H, W) background-subtracted counts, NaN where masked.
+        flattened: (H, W) background-subtracted counts, NaN where masked or saturated.
         noise: (H, W) standard deviation of a pixel in counts.
         x: column in px near which the spot is.
         y: row in px.
@@ -126,7 +126,7 @@ def fitted_widths(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArr
     """Fit Gaussians to the strongest isolated spots of a frame.
 
     Args:
-        flattened: (H, W) background-subtracted counts, NaN where masked.
+        flattened: (H, W) background-subtracted counts, NaN where masked or saturated.
         peaks: detections, most significant first.
         noise: (H, W) standard deviation of a pixel in counts.
     """

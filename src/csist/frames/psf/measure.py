@@ -143,8 +143,7 @@ def spots_of(frame: MeasuredFrame, peaks: Peaks | None = None) -> list[Spot]:
         peaks, _ = detect_peaks(image, frame.background, pixels.masked)
     if not len(peaks):
         return []
-    unusable = pixels.masked | pixels.saturated
-    flattened = np.where(unusable, np.nan, frame.flattened)
+    unusable, flattened = pixels.masked | pixels.saturated, frame.unclipped
     distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
     spots = []
     for x, y in peaks[distance > ISOLATION_PX][:MOST_SOURCES_A_FRAME].positions:
