@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csist._types import FloatArray, IntArray
 from csist.frames.medians import surroundings
-from csist.physics.psf import PSF, by_place, equivalent_sigma
+from csist.physics.psf import PSF, equivalent_sigma
 
 MOST_SOURCES = 3
 PARAMETERS = 3
@@ -46,14 +46,11 @@ def likeness_to_sources(flattened: NDArray[np.floating], rows: IntArray, columns
         flattened: (H, W) background-subtracted counts.
         rows: (n,) of the spots.
         columns: (n,) of the spots.
-        psf: point spread function of the frame.
+        psf: point spread function; of one that varies over the frame, the mean counts.
     """
-    result = np.zeros(len(rows))
-    for each, members in by_place(psf, columns.astype(float), rows.astype(float)):
-        fit = _fit_of(each)
-        windows = np.nan_to_num(surroundings(flattened, rows[members], columns[members], fit.reach).astype(np.float64))
-        result[members] = _multiple_correlation(windows.reshape(len(members), (2 * fit.reach + 1) ** 2), fit)
-    return result
+    fit = _fit_of(psf)
+    windows = np.nan_to_num(surroundings(flattened, rows, columns, fit.reach).astype(np.float64))
+    return _multiple_correlation(windows.reshape(len(rows), (2 * fit.reach + 1) ** 2), fit)
 
 
 class _Fit(NamedTuple):
