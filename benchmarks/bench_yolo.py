@@ -131,7 +131,6 @@ def main() -> int:
             "grid_ratio": options.ratio,
             "detector": yolo.ARCHITECTURE,
             "budget": {
-                "minutes": options.minutes,
                 "window_px": options.window or None,
                 **{f"{split}_maps": len(data[split]) for split in boxes.SPLITS},
             },
@@ -147,6 +146,7 @@ def main() -> int:
             rows.append(
                 {
                     "name": name,
+                    "training_minutes": options.minutes,
                     "minutes": took,
                     "threshold": measured(method, data["test"]),
                     "yolo": measured(yolo.YoloReadOut(method), data["test"]),

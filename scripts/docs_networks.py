@@ -208,8 +208,9 @@ def yolo_budget() -> str:
     """Training time and data of the detectors."""
     result = read_result("yolo")
     budget = result["budget"]
+    training = ", ".join(f"{each['training_minutes']:g}" for each in result["methods"])
     spent = ", ".join(f"{each['minutes']:.0f}" for each in result["methods"])
     return (
-        f"{budget['minutes']:g} minutes of training per method ({spent} with making the maps and validation), "
+        f"{training} minutes of training ({spent} with making the maps and validation) in the order of the table, "
         f"{budget['train_maps']:,} training maps, {result['data']['images']:,} test images"
     )
