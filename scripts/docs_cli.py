@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -79,5 +80,10 @@ def _option(option: _Parameter) -> tuple[str, str, str]:
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _escaped(cell: str) -> str:
+    """The cell with a backslash before each bar, but not in code, where Markdown would show the backslash."""
+    return re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or "\\|", cell)

@@ -115,6 +115,10 @@ def test_opened_from_a_folder_it_can_be_searched_and_fits_a_phone(site: Path) ->
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
             wrapped = "cells => cells.filter(each => getComputedStyle(each).whiteSpace !== 'nowrap').length"
             assert page.eval_on_selector_all("td[style*=right]", wrapped) == 0, path
+        for path in ("howto/video.html", "cli.html"):
+            page.goto((site / path).as_uri())
+            split = "words => words.filter(each => each.getClientRects().length !== 1).map(each => each.textContent)"
+            assert page.eval_on_selector_all(".whole", split) == [], path
         browser.close()
     assert all(each.startswith("file:") for each in asked)
     assert not errors

@@ -42,7 +42,7 @@ RuntimeOption = Annotated[
 ]
 JsonOption = Annotated[
     str | None,
-    typer.Option("--json", help="Write the figures as JSON to this file, or - for standard output."),
+    typer.Option("--json", metavar="FILE", help="Write the figures as JSON to this file, or - for standard output."),
 ]
 HduOption = Annotated[
     str | None, typer.Option("--hdu", help="FITS: name or number of the unit, as in file.fits[SCI] and file.fits[2].")
@@ -135,7 +135,10 @@ BestPlotOption = Annotated[
     ),
 ]
 PlotsOption = Annotated[
-    Path | None, typer.Option("--plots", help="Write a figure (.png) of each image or frame into this new folder.")
+    Path | None,
+    typer.Option(
+        "--plots", metavar="FOLDER", help="Write a figure (.png) of each image or frame into this new folder."
+    ),
 ]
 VideoOption = Annotated[
     Path | None, typer.Option("--video", help="Write a sequence with its targets and tracks as a video (.mp4, .mkv).")

@@ -121,15 +121,21 @@ def unmix(
     sequence: Annotated[bool, typer.Option("--sequence", help="Treat every folder as one sequence of frames.")] = False,
     temporal: Annotated[
         int | None,
-        typer.Option("--temporal", help="Subtract the static background of the last TEMPORAL frames (fixed camera)."),
+        typer.Option(
+            "--temporal", metavar="N", help="Subtract the static background of the last N frames (fixed camera)."
+        ),
     ] = None,
     joint: Annotated[
         int | None,
-        typer.Option("--joint", help="Unmix JOINT frames of a sequence at a time, as one posterior for each group."),
+        typer.Option(
+            "--joint", metavar="N", help="Unmix N frames of a sequence at a time, as one posterior for each group."
+        ),
     ] = None,
     joint_step: Annotated[
         int | None,
-        typer.Option("--joint-step", help="Whole frames: solve the last JOINT frames after every JOINT_STEP."),
+        typer.Option(
+            "--joint-step", metavar="M", help="Whole frames: after every M frames, solve the last N of --joint N."
+        ),
     ] = None,
     motion: Annotated[
         str,
