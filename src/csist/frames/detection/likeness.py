@@ -99,7 +99,7 @@ def _multiple_correlation(windows: FloatArray, fit: _Fit) -> FloatArray:
     match = windows @ fit.templates.T
     free = fit.templates.shape[1] - fit.curved.shape[1]
     every = np.arange(len(windows))
-    allowed = np.tile(fit.first, (len(windows), 1))
+    allowed, closed = np.broadcast_to(fit.first, match.shape), np.zeros(match.shape, dtype=bool)
     chosen = np.empty((len(windows), 0), dtype=np.int64)
     best, left, running = np.zeros(len(windows)), match, np.ones(len(windows), dtype=bool)
     for number in range(1, MOST_SOURCES + 1):
@@ -113,6 +113,8 @@ def _multiple_correlation(windows: FloatArray, fit: _Fit) -> FloatArray:
         unexplained = 1.0 - (light * target).sum(axis=1) / power
         square = 1.0 - unexplained * free / (free - PARAMETERS * number)
         best = np.where(running, np.maximum(best, square), best)
-        left = match - np.einsum("nk,nkt->nt", light, fit.products[chosen])
-        allowed = (allowed if number > 1 else np.ones_like(allowed)) & ~fit.close[next_one]
+        if number < MOST_SOURCES:
+            left = match - np.einsum("nk,nkt->nt", light, fit.products[chosen])
+            closed |= fit.close[next_one]
+            allowed = ~closed
     return np.sqrt(np.clip(best, 0.0, 1.0))
