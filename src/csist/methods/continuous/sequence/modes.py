@@ -78,6 +78,8 @@ class Cut(NamedTuple):
 class ModeStart:
     """Chains around the modes of the frames added along the best straight path.
 
+    Of `counts` targets, those from `fewest` on are probable in the added frames, `likely` ones most.
+
     Args:
         data: (T, H, W) in counts, background subtracted, 0 where there is no value.
         weight: (T, H, W) inverse variances, 0 where there is no value.
@@ -131,7 +133,8 @@ class ModeStart:
         )
         evidence = self.modes.evidence[0]
         good = np.flatnonzero(evidence > evidence.max() - MARGIN)
-        self.counts = good[good > 0]
+        known = np.flatnonzero(np.isfinite(evidence[: good[-1] + 1]))
+        self.counts, self.fewest, self.likely = known[known > 0], int(good[0]), int(evidence.argmax())
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains of so many targets, see `draw_around`."""
@@ -151,7 +154,7 @@ class KnownStart:
 
     def __init__(self, film: Film, law: MotionLaw, path: FloatArray, mode: FloatArray) -> None:
         self.film, self.law, self.path, self.mode = film, law, path, mode
-        self.counts = np.array([len(mode)])
+        self.counts, self.likely = np.array([len(mode)]), len(mode)
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains of the known targets, see `draw_around`."""

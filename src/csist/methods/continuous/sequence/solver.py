@@ -30,6 +30,8 @@ REACH_SPREADS = 3.5
 """Pixels on each side of the group, in spreads of the PSF."""
 PRESENCE_ROUNDS = 2
 """Times that the frames in which each target is there are found from its path."""
+LEFT_BEHIND = 7.0
+"""No more targets are tried once the log evidence of a count is so far below that of fewer targets."""
 NOTHING = Outcome(0.0, 0.0, math.nan, 0, 1.0)
 """Of a window without targets, which is not sampled."""
 
@@ -129,11 +131,10 @@ class PathSolver:
             np.ones((0, len(data)), np.bool_),
         )  # fmt: skip
         mode = np.zeros(0)
-        for count in start.counts:
-            present = np.ones((int(count), len(data)), np.bool_)
-            cloud, outcome = self._anneal(start, present)
+        for count, (cloud, outcome) in self._sampled(start, len(data)).items():
             log_evidence[count] = outcome.log_evidence
             if log_evidence[count] > log_evidence[best.targets]:
+                present = np.ones((count, len(data)), np.bool_)
                 best, mode = self._paths(cloud, outcome, (log_evidence, outside, present))
         for _ in range(PRESENCE_ROUNDS if best.targets else 0):
             seen = presence_of(start.film, self.basis, mode, self.law.scintillation, self.sensor.psf)
@@ -143,6 +144,27 @@ class PathSolver:
             cloud, outcome = self._anneal(again, seen.present)
             best, mode = self._paths(cloud, outcome, (log_evidence, outside, seen.present))
         return best
+
+    def _sampled(self, start: PixelStart | ModeStart, frames: int) -> dict[int, tuple[Cloud, Outcome]]:
+        """Samples of each number of targets that is tried.
+
+        From the fewest probable ones up until more explain no more, and down while fewer explain as much: the frames
+        added along a common path, by which counts are probable, are blurred by each target's own motion.
+        """
+        found: dict[int, tuple[Cloud, Outcome]] = {}
+        best = -math.inf
+        for count in start.counts[start.counts >= start.fewest].tolist():
+            found[count] = self._anneal(start, np.ones((count, frames), np.bool_))
+            log_evidence = found[count][1].log_evidence
+            best = max(best, log_evidence)
+            if count > start.likely and log_evidence < best - LEFT_BEHIND:
+                break
+        for count in start.counts[start.counts < start.fewest][::-1].tolist():
+            if found[min(found)][1].log_evidence < best:
+                break
+            found[count] = self._anneal(start, np.ones((count, frames), np.bool_))
+            best = max(best, found[count][1].log_evidence)
+        return found
 
     def _paths(
         self, cloud: Cloud, outcome: Outcome, known: tuple[FloatArray, float, BoolArray]
