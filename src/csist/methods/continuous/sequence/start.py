@@ -174,8 +174,6 @@ def fill_motion(law: MotionLaw, path: FloatArray, state: FloatArray, rng: np.ran
 class PixelStart:
     """Chains of a group inside one pixel, drawn from templates that explain the frames added along its path.
 
-    All `counts` are tried: from `fewest` to `likely`.
-
     Args:
         film: the frames.
         path: (M, 2) coefficients of the group's path.
@@ -189,7 +187,6 @@ class PixelStart:
         self, film: Film, path: FloatArray, counts: IntArray, positions: FloatArray, sensor: Sensor, law: MotionLaw
     ) -> None:
         self.film, self.path, self.counts, self.positions, self.law = film, path, counts, positions, law
-        self.fewest, self.likely = int(counts[0]), int(counts[-1])
         self.shape = sensor.shape
         self.flux = np.exp(law.flux.astype(np.float64)) if law.log_flux else law.flux.astype(np.float64)
         points, basis = int(2 * REACH_PX * GRID) + 1, law.basis.astype(np.float64)
