@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import least_squares, linear_sum_assignment
 from scipy.stats import multivariate_normal
 
 import csist
@@ -16,6 +16,7 @@ from csist.methods.continuous.sequence.annealing import path_kernels
 from csist.methods.continuous.sequence.likelihood import call_path_log_likelihoods
 from csist.methods.continuous.sequence.model import LANES, PathPosterior, film_around, make_path_scratch
 from csist.methods.continuous.sequence.path import brightest_line, common_path
+from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.methods.continuous.sequence.start import overlap_table
 from csist.physics.bounds import cramer_rao_bound, joint_bound
 from csist.sequences.motion import motion_law
@@ -355,3 +356,44 @@ def test_fast_does_not_settle_in_a_wrong_arrangement():
         i, j = linear_sum_assignment((one.x[:, None] - true.x) ** 2 + (one.y[:, None] - true.y) ** 2)
         assert np.abs(one.x[i] - true.x[j]).max() < 0.1
         assert np.abs(one.y[i] - true.y[j]).max() < 0.1
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_targets_that_cross_under_the_flat_prior(seed):
+    """Added along any common path each of them is a streak, and fainter targets beside them were reported."""
+    sky = csist.Sensor(read_noise=3.0)
+    frames = video([(3.0, 5.0, 0.22, 0.01, 240.0), (7.5, 5.3, -0.2, -0.02, 200.0)], 20, sky, seed)
+    found = csist.unmix_sequence(frames, sky, mode="fast")
+    assert found.count == 2
+    np.testing.assert_allclose(sorted(track.state[2] for track in found.tracks), [-0.2, 0.22], atol=0.02)
+
+
+def test_a_group_that_stays_has_targets_that_move():
+    law = MotionPrior(start=ANYWHERE, group_speed_px=0.0)
+    found = csist.unmix_sequence(video([(3.0, 5.0, 0.0, 0.0, 240.0)]), SKY, law, mode="fast")
+    assert found.count == 1
+    assert np.isfinite(found.count_probability).all()
+
+
+@pytest.mark.parametrize("mode", PATH_EFFORTS)
+def test_evidence_is_that_of_the_normal_approximation(mode):
+    """Of one bright target, whose posterior is normal, from finite differences of its light."""
+    sky = csist.Sensor(read_noise=2.0, quantised=False)
+    time = np.arange(10.0)
+    start = csist.ScenePrior(count_range=(1, 2), intensity_range=(100.0, 400.0), single_pixel=False)
+    prior = MotionPrior(start=start, group_speed_px=0.3, own_speed_px=0.0, scintillation=0.0)
+    law = motion_law(time, "linear", prior, sky, 2.0, 0.05)
+    truth = np.array([4.2, 5.3, 0.12, -0.05, 260.0])
+    frames = video([tuple(truth)], len(time), sky, 3)
+    found = PathSolver(sky, start, law, PATH_EFFORTS[mode]).solve(frames, np.full(frames.shape, 0.25))
+
+    def residual(theta):
+        x, y, vx, vy, flux = theta
+        scenes = [csist.Targets([x + t * vx], [y + t * vy], [flux]) for t in time]
+        return 0.5 * (frames - np.stack([sky.render(scene) for scene in scenes])).ravel()
+
+    fitted = least_squares(residual, truth, x_scale=[0.01, 0.01, 0.001, 0.001, 1.0])
+    information = fitted.jac.T @ fitted.jac
+    log_prior = -math.log(11.0 * 11.0 * 300.0 * math.pi * 0.3**2)
+    expected = log_prior - fitted.cost + 2.5 * math.log(2.0 * math.pi) - 0.5 * np.linalg.slogdet(information)[1]
+    assert abs(found.log_evidence[1] - expected) < 0.7

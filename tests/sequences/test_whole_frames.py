@@ -6,7 +6,7 @@ import pytest
 import csist
 from csist.checks import InputError
 from csist.sequences import whole
-from csist.sequences.chains import Chain, cut_out
+from csist.sequences.chains import Chain, cut_out, merged_frames
 from csist.sequences.result import SequenceResult, Track
 from csist.sequences.shots import common_psf, empty_shot
 from csist.sequences.stream import Sliding, unmix_stream
@@ -142,6 +142,33 @@ def test_the_number_of_targets_does_not_depend_on_a_few_chains():
         found = csist.unmix_sequence(frames, sky, motion="acceleration", mode="fast")
         assert [group.count for group in found.groups] == [2]
         assert found.count_probability[2] > 0.9
+
+
+def test_targets_that_cross_have_a_track_each():
+    """In the middle they are one blob, which had a joint posterior of its own with targets that are not there."""
+    rng = np.random.default_rng(3)
+    sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(48, 48), background=50.0, read_noise=3.0)
+    path = [[10.0 + 0.8 * t, 33.0 - 0.7 * t] for t in range(24)]
+    frames = [sky.observe(csist.Targets(place, [20.0, 21.0 + 0.1 * t], [400.0, 350.0]), rng)
+              for t, place in enumerate(path)]  # fmt: skip
+    found = csist.unmix_sequence(np.stack(frames), sky, mode="fast")
+    assert [(track.first, track.last) for track in found.tracks] == [(0, 23), (0, 23)]
+    assert sorted(group.count for group in found.groups) == [1, 1]
+    for t, (targets, place) in enumerate(zip(found.frames, path, strict=True)):
+        np.testing.assert_allclose(np.sort(targets.x), np.sort(place), atol=0.2, err_msg=f"frame {t}")
+
+
+def test_groups_of_which_one_is_not_seen_are_merged():
+    near = np.array([0, 1, 2, 3, 6, 7])
+    place = np.column_stack([near, np.zeros(6)]).astype(float)
+    there, nothing = np.arange(8), np.zeros(8, np.int64)
+    chains = [
+        Chain(near, place, 0.0, nothing[near], nothing[near]),
+        Chain(there, np.full((8, 2), 3.0), 0.0, nothing, nothing),
+        Chain(there[:3], np.full((3, 2), 30.0), 0.0, nothing[:3], nothing[:3]),
+    ]
+    merged = merged_frames(chains, 8, csist.GaussianPSF(0.9))
+    assert [np.flatnonzero(each).tolist() for each in merged] == [[4, 5], [4, 5], []]
 
 
 def test_widths_that_differ_are_an_error_of_the_common_psf():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._types import FloatArray, IntArray
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.result import WIDE, add_light
 from csist.physics.psf import PSF, spread_px
 from csist.sequences.result import Outline, outline_of
@@ -129,6 +129,29 @@ def chains_of(shots: Sequence[Shot]) -> list[Chain]:
             place = np.stack([x, y], axis=1)
             chains.append(Chain(frames, place, float(np.quantile(extents, 0.9)), groups, flagged))
     return chains
+
+
+def merged_frames(chains: Sequence[Chain], frames: int, psf: PSF) -> list[BoolArray]:
+    """Frames (T,) in which each group may be one blob with another: what is seen of one holds the light of both.
+
+    Two groups of which one is in the window of the other are apart only if both are seen.
+
+    Args:
+        chains: the groups.
+        frames: T.
+        psf: of the frames.
+    """
+    number = np.arange(frames)
+    place = np.array([[np.interp(number, each.frame, each.middle[:, axis]) for axis in (0, 1)] for each in chains])
+    there, seen = np.zeros((2, len(chains), frames), np.bool_)
+    for k, each in enumerate(chains):
+        there[k, each.part(frames)], seen[k, each.frame] = True, True
+    merged = []
+    for k, each in enumerate(chains):
+        near = np.abs(place - place[k]).max(axis=1) <= each.half_px(psf)
+        near[k] = False
+        merged.append((near & there & ~(seen & seen[k])).any(axis=0))
+    return merged
 
 
 def course_of(chain: Chain, since: FloatArray, motion: str) -> Course | None:

@@ -19,6 +19,8 @@ WALK_MODES = 4
 ACCELERATION_SHARE = 1.0
 """Largest acceleration: it changes the velocity over half the sequence by so much of the largest velocity. A group may
 start from rest or turn back."""
+LEAST_SPEED_PX = 1e-6
+"""Of a group that stays: a prior without width has no density."""
 
 
 def check_motion(motion: str) -> None:
@@ -52,12 +54,12 @@ def motion_law(
     functions, common, own, normal = [np.ones_like(time)], [0.0], [0.0], [0.0]
     if len(time) > 1 and prior.group_speed_px + prior.own_speed_px > 0.0:
         functions.append(time)
-        common.append(prior.group_speed_px)
+        common.append(max(prior.group_speed_px, LEAST_SPEED_PX))
         own.append(prior.own_speed_px)
         normal.append(0.0)
         if motion == "acceleration" and len(time) > 2:
             functions.append(0.5 * time**2)
-            common.append(ACCELERATION_SHARE * max(prior.group_speed_px, 1e-6) / (0.5 * span))
+            common.append(ACCELERATION_SHARE * max(prior.group_speed_px, LEAST_SPEED_PX) / (0.5 * span))
             normal.append(0.0)
     if motion == "free" and len(time) > 2:
         for mode in range(1, min(WALK_MODES, len(time) - 2) + 1):

@@ -25,7 +25,7 @@ from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.physics.psf import PSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
-from csist.sequences.chains import MOST_HALF, Chain, Course, Cutout, chains_of, course_of, cut_out
+from csist.sequences.chains import MOST_HALF, Chain, Course, Cutout, chains_of, course_of, cut_out, merged_frames
 from csist.sequences.lines import line_track
 from csist.sequences.motion import motion_law
 from csist.sequences.report import summarise_paths
@@ -152,8 +152,9 @@ def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> So
     psf, scatter = common_psf(shots)
     shots = [shot._replace(psf_error=math.hypot(shot.psf_error, scatter)) for shot in shots]
     found = Sorted([], [], 0)
-    for chain in chains_of(shots):
-        solved = None if chain.is_wide else _solve_chain(shots, times, chain, psf, options)
+    chains = chains_of(shots)
+    for chain, merged in zip(chains, merged_frames(chains, len(shots), psf), strict=True):
+        solved = None if chain.is_wide else _solve_chain(shots, times, (chain, merged), psf, options)
         scored = None if solved is None else _scored(solved, chain.score(shots))
         if scored is not None and Flag.POOR_FIT not in scored.flags and _is_resolved(scored):
             found.joint.append((chain, scored))
@@ -222,12 +223,20 @@ def _wide_frames(shots: Sequence[Shot], chains: Sequence[Chain], started: int) -
 
 
 def _solve_chain(
-    shots: Sequence[Shot], times: FloatArray, chain: Chain, psf: PSF, options: JointOptions
+    shots: Sequence[Shot], times: FloatArray, followed: tuple[Chain, BoolArray], psf: PSF, options: JointOptions
 ) -> SequenceResult | None:
     """The joint posterior of one group in the frames in which it may be; None where there is none.
 
     Its tracks count the frames of the whole sequence.
+
+    Args:
+        shots: the frames.
+        times: (T,) of them.
+        followed: the group, and the frames (T,) that are left out because it is one blob with another.
+        psf: of all frames.
+        options: how they are solved.
     """
+    chain, merged = followed
     part, half = chain.part(len(shots)), chain.half_px(psf)
     shots, times = shots[part], times[part]
     here = chain._replace(frame=chain.frame - part.start)
@@ -235,6 +244,8 @@ def _solve_chain(
     if course is None:
         return None
     cutout = cut_out(shots, here, course.place, half, psf)
+    for values in cutout.data, cutout.weight:
+        values[merged[part]] = 0.0
     if (cutout.weight > 0.0).any(axis=(1, 2)).sum() < 2:
         return None
     law, start = _law(cutout, course, times - times[0], psf, options)

@@ -26,6 +26,9 @@ MODE_SPREAD_PX = 0.3
 """Spread of the starts around a mode."""
 FLUX_SPREAD = 0.25
 """The same of the fluxes, as a share."""
+WIDENING, SHRINKAGE = 2.0, 1e-6
+"""Width of the starts around samples in units of theirs, and the share of their variances that is added to these."""
+LOG_TWO_PI = math.log(2.0 * math.pi)
 MARGIN = 12.0
 """Counts whose log evidence in the added frames is so far below the best are not sampled."""
 
@@ -57,7 +60,7 @@ def draw_around(
         step = rng.standard_normal((3, number))
         state[first : first + 2] = np.array([[x], [y]]) + MODE_SPREAD_PX * step[:2]
         state[first + 2 * law.own] = centre + spread * step[2]
-        density = -0.5 * (step**2).sum(axis=0) - 1.5 * math.log(2.0 * math.pi)
+        density = -0.5 * (step**2).sum(axis=0) - 1.5 * LOG_TWO_PI
         log_weight += log_prior - density + 2.0 * math.log(MODE_SPREAD_PX) + math.log(spread)
     # Every order of the targets is a mode of its own.
     return state, log_weight, -1.0, math.lgamma(len(mode) + 1.0)
@@ -77,6 +80,8 @@ class Cut(NamedTuple):
 
 class ModeStart:
     """Chains around the modes of the frames added along the best straight path.
+
+    In the added frames `counts` of targets are probable, `likely` ones most.
 
     Args:
         data: (T, H, W) in counts, background subtracted, 0 where there is no value.
@@ -131,7 +136,7 @@ class ModeStart:
         )
         evidence = self.modes.evidence[0]
         good = np.flatnonzero(evidence > evidence.max() - MARGIN)
-        self.counts = good[good > 0]
+        self.counts, self.likely = good[good > 0], int(evidence.argmax())
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains of so many targets, see `draw_around`."""
@@ -151,8 +156,45 @@ class KnownStart:
 
     def __init__(self, film: Film, law: MotionLaw, path: FloatArray, mode: FloatArray) -> None:
         self.film, self.law, self.path, self.mode = film, law, path, mode
-        self.counts = np.array([len(mode)])
+        self.counts, self.likely = np.array([len(mode)]), len(mode)
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains of the known targets, see `draw_around`."""
         return draw_around(self.law, self.path, self.mode[:count], number, rng)
+
+
+class SampledStart:
+    """Chains around samples of the same paths, with the density of a normal distribution wider than these.
+
+    Chains that start around a mode of the added frames draw each target's own motion from the prior. Few of them are
+    near the right paths, and the evidence that they find scatters by many units; around samples it does not.
+
+    Args:
+        film: the frames.
+        law: of the motion.
+        theta: (m, size) samples in the chains' parameters.
+    """
+
+    def __init__(self, film: Film, law: MotionLaw, theta: FloatArray) -> None:
+        self.film, self.law, self.middle = film, law, theta.mean(axis=0)
+        covariance = np.atleast_2d(np.cov(theta, rowvar=False))
+        spread = np.diag(covariance) * (1.0 + SHRINKAGE) + 1e-12
+        np.fill_diagonal(covariance, spread)
+        self.root = WIDENING * np.linalg.cholesky(covariance)
+
+    def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
+        """So many chains, see `draw_around`."""
+        law, size = self.law, len(self.middle)
+        step = rng.standard_normal((size, number))
+        state = self.middle[:, None] + self.root @ step
+        log_weight = 0.5 * (step**2).sum(axis=0) + np.log(np.diag(self.root)).sum() + 0.5 * size * LOG_TWO_PI
+        for m in range(1, law.common):
+            log_weight -= math.log(math.pi * law.width[0, m] ** 2)
+            if law.normal[m]:
+                square = (state[2 * (m - 1) : 2 * m] ** 2).sum(axis=0) / law.width[0, m] ** 2
+                log_weight -= 0.5 * square + math.log(2.0)
+        area, flux = law.area.astype(np.float64), law.flux.astype(np.float64)
+        room = (area[2] - area[0]) * (area[3] - area[1]) * (flux[1] - flux[0])
+        own = sum(math.log(math.pi * law.width[1, m] ** 2) for m in range(1, law.own))
+        log_weight -= count * (math.log(room) + own)
+        return state, log_weight, -1.0, math.lgamma(count + 1.0)

@@ -13,7 +13,7 @@ from csist.methods.continuous.cooling import Cloud, Outcome, Plan
 from csist.methods.continuous.optics import optics_of
 from csist.methods.continuous.sequence.annealing import PathStart, anneal_paths, path_kernels
 from csist.methods.continuous.sequence.model import LANES, Film, MotionLaw, PathPosterior, film_around
-from csist.methods.continuous.sequence.modes import Cut, KnownStart, ModeStart
+from csist.methods.continuous.sequence.modes import Cut, KnownStart, ModeStart, SampledStart
 from csist.methods.continuous.sequence.path import common_path
 from csist.methods.continuous.sequence.presence import presence_of
 from csist.methods.continuous.sequence.start import PixelStart
@@ -30,6 +30,10 @@ REACH_SPREADS = 3.5
 """Pixels on each side of the group, in spreads of the PSF."""
 PRESENCE_ROUNDS = 2
 """Times that the frames in which each target is there are found from its path."""
+LEFT_BEHIND = 7.0
+"""No more targets are tried once the log evidence of a count is so far below that of fewer targets."""
+LEFT_FAR_BEHIND = 30.0
+"""No fewer are tried once it is so far below that of more: that of several targets that are not there scatters."""
 NOTHING = Outcome(0.0, 0.0, math.nan, 0, 1.0)
 """Of a window without targets, which is not sampled."""
 
@@ -63,6 +67,18 @@ PATH_EFFORTS = {
     "accurate": PathEffort(templates=4096, blocks=1, free_blocks=4, moves=8, last_moves=48, records=8, widening=1.08),
     "fast": PathEffort(templates=1024, blocks=1, free_blocks=2, moves=3, last_moves=6, records=2, widening=1.3),
 }
+
+
+class Sampled(NamedTuple):
+    """Samples of the paths of one number of targets, and how they were sampled."""
+
+    cloud: Cloud
+    outcome: Outcome
+
+    @property
+    def log_evidence(self) -> float:
+        """Of that number of targets."""
+        return self.outcome.log_evidence
 
 
 class Paths(NamedTuple):
@@ -129,36 +145,80 @@ class PathSolver:
             np.ones((0, len(data)), np.bool_),
         )  # fmt: skip
         mode = np.zeros(0)
-        for count in start.counts:
-            present = np.ones((int(count), len(data)), np.bool_)
-            cloud, outcome = self._anneal(start, present)
-            log_evidence[count] = outcome.log_evidence
+        everywhere = np.ones((self.prior.count_range[1], len(data)), np.bool_)
+        for count, found in self._sampled(start, everywhere).items():
+            log_evidence[count] = found.log_evidence
             if log_evidence[count] > log_evidence[best.targets]:
-                best, mode = self._paths(cloud, outcome, (log_evidence, outside, present))
+                best, mode = self._paths(found, (log_evidence, outside, everywhere[:count]))
         for _ in range(PRESENCE_ROUNDS if best.targets else 0):
             seen = presence_of(start.film, self.basis, mode, self.law.scintillation, self.sensor.psf)
             if (seen.present == best.present).all():
                 break
             again = KnownStart(start.film, self._law_of(seen.present), *self._start_of(mode, seen.flux))
-            cloud, outcome = self._anneal(again, seen.present)
-            best, mode = self._paths(cloud, outcome, (log_evidence, outside, seen.present))
+            best, mode = self._paths(self._anneal(again, seen.present), (log_evidence, outside, seen.present))
         return best
 
-    def _paths(
-        self, cloud: Cloud, outcome: Outcome, known: tuple[FloatArray, float, BoolArray]
-    ) -> tuple[Paths, FloatArray]:
+    def _sampled(self, start: PixelStart | ModeStart, everywhere: BoolArray) -> dict[int, Sampled]:
+        """Samples of each number of targets that is tried.
+
+        Where targets may lie anywhere, these are the probable numbers up to the one that explains no more, and then
+        fewer, each time without the faintest target, down to the one that explains far less: the frames added along a
+        common path, by which numbers are probable, are blurred by each target's own motion.
+
+        Args:
+            start: of the chains.
+            everywhere: (Kmax, T) that each target is there in all frames.
+        """
+        if isinstance(start, PixelStart):
+            return {count: self._anneal(start, everywhere[:count]) for count in start.counts.tolist()}
+        found: dict[int, Sampled] = {}
+
+        def settle(count: int, first: PixelStart | ModeStart | SampledStart) -> float:
+            """Sample so many targets, and return their log evidence.
+
+            An estimate of an evidence is hardly ever much too high, and often too low: the highest is kept.
+            """
+            tried = self._anneal(first, everywhere[:count])
+            again = self._anneal(SampledStart(start.film, self.law, tried.cloud.theta), everywhere[:count])
+            kept = [tried, again, *([found[count]] if count in found else [])]
+            found[count] = max(kept, key=lambda each: each.log_evidence)
+            return found[count].log_evidence
+
+        best = -math.inf
+        for count in start.counts.tolist():
+            best = max(best, settle(count, start))
+            if count > start.likely and found[count].log_evidence < best - LEFT_BEHIND:
+                break
+        count = max(found, key=lambda tried: found[tried].log_evidence)
+        while count > max(self.prior.count_range[0], 1):
+            theta = self._without_faintest(found[count].cloud.theta, count)
+            count -= 1
+            best = max(best, settle(count, SampledStart(start.film, self.law, theta)))
+            if found[count].log_evidence < best - LEFT_FAR_BEHIND:
+                break
+        return found
+
+    def _without_faintest(self, theta: FloatArray, count: int) -> FloatArray:
+        """Samples without the parameters of the target with the lowest mean flux."""
+        size = 2 * self.law.own + 1
+        flux = theta[:, theta.shape[1] - count * size :].reshape(len(theta), count, size)[:, :, -1]
+        first = theta.shape[1] - (count - int(flux.mean(axis=0).argmin())) * size
+        return np.delete(theta, np.s_[first : first + size], axis=1)
+
+    def _paths(self, found: Sampled, known: tuple[FloatArray, float, BoolArray]) -> tuple[Paths, FloatArray]:
         """The posterior from its samples, and the best sample's coefficients (targets, 2 M + 1).
 
         Args:
-            cloud: samples.
-            outcome: how they were sampled.
+            found: samples.
             known: log evidence of each count, chi-squared outside the patches, and (targets, T) presence.
         """
         log_evidence, outside, present = known
+        cloud, outcome = found
         samples = self._coefficients(cloud.theta, len(present))
         misfit = outside - 2.0 * float(cloud.value.max())
-        found = Paths(len(present), log_evidence, samples, cloud.value, misfit, self.effort.widening, outcome, present)
-        return found, samples[int(cloud.value.argmax())]
+        widening = self.effort.widening
+        paths = Paths(len(present), log_evidence, samples, cloud.value, misfit, widening, outcome, present)
+        return paths, samples[int(cloud.value.argmax())]
 
     def _law_of(self, present: BoolArray) -> MotionLaw:
         """The law with room for the targets that are not there in the first frame: they come from outside."""
@@ -197,11 +257,11 @@ class PathSolver:
         missed = np.maximum(np.maximum(counts * self.flux[0] - light, light - counts * self.flux[1]) - reach, 0.0)
         return np.asarray(counts[missed <= missed.min()])
 
-    def _anneal(self, start: PixelStart | ModeStart | KnownStart, present: BoolArray) -> tuple[Cloud, Outcome]:
+    def _anneal(self, start: PixelStart | ModeStart | KnownStart | SampledStart, present: BoolArray) -> Sampled:
         """Samples of a group whose targets are there in some frames (targets, T)."""
         count = len(present)
         rng = np.random.default_rng((SEED, count))
-        blocks = self.effort.free_blocks if isinstance(start, ModeStart) else self.effort.blocks
+        blocks = self.effort.free_blocks if isinstance(start, ModeStart | SampledStart) else self.effort.blocks
         state, log_weight, inverse, log_evidence = start.draw(count, blocks * LANES, rng)
         lanes = state.reshape(len(state), blocks, LANES).transpose(1, 0, 2)
         first = PathStart(np.ascontiguousarray(lanes, np.float32), log_weight, inverse)
@@ -211,7 +271,7 @@ class PathSolver:
         cloud = Cloud(np.empty((number, len(state))), np.empty(number))
         plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, SEED)
         outcome = anneal_paths(path_kernels(), posterior, first, plan, cloud)
-        return cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence)
+        return Sampled(cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence))
 
     def _coefficients(self, theta: FloatArray, count: int) -> FloatArray:
         """Samples as `Paths` holds them, from the chains' parameters (m, size)."""
