@@ -51,7 +51,7 @@ def main() -> None:
     rng = np.random.default_rng(SEED)
     truth = csist.sample_scenes(prior, sensor, WINDOWS, rng)
     windows = np.stack([sensor.observe(scene, rng) for scene in truth])
-    console.print("Unmixing 100 benchmark windows and a frame; the first run compiles the solver, half a minute")
+    console.print("Unmixing 100 benchmark windows and a frame; the first run compiles the solver")
     with console.status("benchmark windows"):
         csist.unmix(windows[:2], sensor, prior, noise_std=0.0)  # exclude compilation from the timing
         start = time.perf_counter()

@@ -24,6 +24,7 @@ from numba.core.caching import _CacheLocator
 
 import csist
 from conftest import BUSY
+from csist._compiled import COMPILING_TIME
 from csist._types import FloatArray
 from csist.io import read_image
 from csist.methods.table import METHODS
@@ -142,6 +143,11 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/index.md", "docs/howto/install.md", "docs/faq.md"])
+def test_documents_state_the_waiting_time_of_the_first_call_as_the_program_does(document: str) -> None:
+    assert COMPILING_TIME in " ".join((ROOT / document).read_text().split())
 
 
 # --- set-up -----------------------------------------------------------------------------------------------

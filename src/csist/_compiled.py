@@ -264,5 +264,6 @@ class _Announcer(event.Listener):
         pass
 
 
-COMPILING = "compiling the solver for this machine (once; about half a minute)"
+COMPILING_TIME = "about half a minute, and up to a few minutes on a slow or busy machine"
+COMPILING = f"compiling the solver for this machine (once; {COMPILING_TIME})"
 _events.register("numba:compile", _Announcer())

@@ -244,15 +244,82 @@ def test_keys_are_enough(visit: Callable[..., sync_api.Page]) -> None:
                 return
         pytest.fail(f"{wanted} is out of reach of the Tab key")
 
-    for value, name in (("benchmark", "Benchmark windows"), ("build", "Build a group")):
-        tab_to(value)
-        page.keyboard.press("Space")
+    tab_to("example")
+    for name in ("Benchmark windows", "Build a group"):
+        page.keyboard.press("ArrowDown")
         sync_api.expect(page.get_by_label(name)).to_be_checked(timeout=PATIENCE_MS)
     page.get_by_text("Separation of neighbours").wait_for()
+    page.keyboard.press("Tab")  # a choice has one place in the order of Tab
+    assert page.evaluate("document.activeElement.type") == "number"
     tab_to("run")
     page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.id === 'cancel'")
     assert "simulated truth" in finished(page)
     tab_to("Link to these settings")
+
+
+def test_a_file_is_chosen_with_keys(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit()
+    path = frame_file(tmp_path)
+    page.on("filechooser", lambda chooser: chooser.set_files(path))
+    page.get_by_label("Build a group").check()
+    page.get_by_label("Build a group").focus()
+    page.keyboard.press("ArrowDown")
+    page.locator("#drop button").wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.get_by_text("sky.png: one image of 90 x 60 px").wait_for()
+
+
+def test_every_stop_of_the_tab_key_is_seen(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+    page = visit("/?mode=fast")
+    drop(page, frame_file(tmp_path))
+    page.get_by_text("sky.png: one image").wait_for()
+    unmixed(page)
+    page.locator("#asked input").wait_for()
+    outlines = {}
+    for _ in range(60):  # past the end of the page, on to its top
+        page.keyboard.press("Tab")
+        name, inside, style, width = page.evaluate(
+            """() => {
+              const {outerHTML} = document.activeElement;
+              const {outlineStyle, outlineWidth} = getComputedStyle(document.activeElement);
+              return [outerHTML.slice(0, 150), document.activeElement !== document.body, outlineStyle, outlineWidth];
+            }"""
+        )
+        if inside:
+            outlines[name] = (style, width)
+    assert any("upload" in name for name in outlines) and any("data-target" in name for name in outlines)
+    assert {name for name, (style, width) in outlines.items() if style != "solid" or float(width[:-2]) < 2} == set()
+
+
+def test_the_buttons_that_remove_a_choice_name_it(visit: Callable[..., sync_api.Page]) -> None:
+    page = visit("/?source=build&methods=ista%2Brefine continuous")
+    page.get_by_role("button", name="Remove ista+refine").click()
+    page.locator(".token", has_text="ista+refine").wait_for(state="detached")
+    assert page.locator(".token-remove[title]").evaluate_all("buttons => buttons.map(each => each.title)")[:1] == [
+        "Remove continuous"
+    ]
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE])
+def test_the_label_of_an_upload_area_is_apart_from_its_text(
+    visit: Callable[..., sync_api.Page], viewport: dict[str, int]
+) -> None:
+    page = visit("/?source=upload&gain=2", viewport=viewport)
+    for area in ("#drop", "#map-error", "#map-mask"):
+        label = page.locator(f"{area} [data-testid=block-label]").bounding_box()
+        icon = page.locator(f"{area} [data-testid=upload-icon]").bounding_box()
+        assert label and icon and label["y"] + label["height"] <= icon["y"], area
+        text, end = page.locator(f"{area} button").evaluate(
+            """button => {
+              const range = document.createRange();
+              range.selectNode(button.querySelector("[data-testid=upload-text]").lastChild);
+              range.setStart(button.querySelector(".or"), 0);
+              return [range, button].map((each) => each.getBoundingClientRect().bottom);
+            }"""
+        )
+        assert icon["y"] + icon["height"] < text <= end, area
 
 
 def test_two_users_at_once_see_their_own(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
@@ -627,6 +694,11 @@ def test_methods_stand_in_one_row_with_one_residual_scale_and_one_zoom(visit: Ca
     for number in range(3):
         script = "plot => (({zmin, zmax}) => [zmin, zmax])(plot._fullData[0])"
         assert plots.nth(number).evaluate(script) == [-5, 5]
+    for bar in picture.locator(".colorbar").all():
+        unit = bar.locator(".cbtitle text").bounding_box()
+        ticks = [tick.bounding_box() for tick in bar.locator(".cbaxis text").all()]
+        assert unit and len(ticks) > 1
+        assert all(tick and tick["y"] + tick["height"] <= unit["y"] for tick in ticks)
     page.mouse.move(*pixel_at(picture, 2, 2))
     page.mouse.down()
     page.mouse.move(*pixel_at(picture, 7, 7), steps=5)

@@ -51,6 +51,9 @@ def blocks(path: Path) -> list[Block]:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COLUMN = 112
+"""Number of characters that a code block of the site shows on a wide screen, left of the button that copies."""
+
 RUNNABLE = [page for page in PAGES if any(each.kind != "text" and each.reason is None for each in blocks(page))]
 
 
@@ -62,6 +65,13 @@ def test_blocks_have_a_known_kind_and_what_is_not_run_says_why(page: Path) -> No
         assert block.reason is None or len(block.reason.split()) >= 2, block
     assert text.count("<!-- not run") == sum(block.reason is not None for block in blocks(page))
     assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(blocks(page))
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_of_code_fit_the_column_of_the_site(page: Path) -> None:
+    """Commands wrap, but lines of Python would be cut."""
+    lines = [line for block in blocks(page) if block.kind == "python" for line in block.code.splitlines()]
+    assert [line for line in lines if len(line) > COLUMN] == []
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,7 +125,7 @@ def build_form() -> Form:
             form.number("read_noise", "Leave blank: unknown.")
         form.number("saturation", "Leave blank: found from the image.")
         for kind, label in MAPS.items():
-            form.maps[kind] = gr.File(label=label, file_types=list(IMAGE_SUFFIXES), height=130, elem_id=f"map-{kind}")
+            form.maps[kind] = _upload_area(label, IMAGE_SUFFIXES, f"map-{kind}")
     with form.section("detection"):
         form.slider("alarm_exponent", 0.5, "False alarms per pixel in frames: 10 to the power of this number.")
         form.slider("min_score", 0.01, "Targets with a lower score are left out.")
@@ -138,7 +138,7 @@ def _add_sources(form: Form) -> None:
     with gr.Group() as form.groups["example"]:
         form.radio("example", [(name.replace("_", " "), name) for name in example_names()])
     with gr.Group(visible=False) as form.groups["upload"]:
-        form.drop = gr.File(label="Image, stack or video", file_types=list(UPLOAD_SUFFIXES), height=130, elem_id="drop")
+        form.drop = _upload_area("Image, stack or video", UPLOAD_SUFFIXES, "drop")
         form.held = gr.HTML(NOTHING_HELD, elem_id="held")
     with gr.Group(visible=False) as form.groups["stack"]:
         form.slider("frame", 1, "First image to unmix, counted from 0.", high=1)
@@ -152,6 +152,11 @@ def _add_sources(form: Form) -> None:
     with gr.Group(visible=False) as form.groups["simulated"]:
         form.slider("scene_noise", 0.1)
         form.number("seed", "The same seed gives the same image.", whole=True)
+
+
+def _upload_area(label: str, suffixes: Iterable[str], name: str) -> gr.File:
+    # As high as the label and, below it, the text of the area.
+    return gr.File(label=label, file_types=list(suffixes), height=150, elem_id=name)
 
 
 def method_choices(frames: bool) -> list[tuple[str, str]]:

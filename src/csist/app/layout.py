@@ -154,7 +154,6 @@ def _connect_run(parts: dict[str, Any], unmix: Callable[..., Any], stop: Callabl
     """Connect the buttons that start and stop the work; return the event of the run."""
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     running = parts["run"].click(unmix, chosen, list(parts.values()), concurrency_limit=SIMULTANEOUS, **plain)
-    parts["run"].click(None, None, None, js="() => csist.begin()", api_visibility="private")
     # Set the address of the page to the link that restores the settings.
     running.then(None, None, None, js="() => csist.end()", api_visibility="private")
     parts["cancel"].click(stop, None, None, queue=False, **plain)

@@ -1,6 +1,6 @@
 // Pictures of the results: zoom, pan, value under the pointer, stretch and colour scale, drawn by Plotly.
 // A marker and its row in the table highlight each other. The panels of one picture share zoom, layer and scale.
-window.csist = (() => {
+(() => {
   "use strict";
 
   // With a <base>, Plotly refers to clips and colour bars by the address of the page, which a run changes. This one only
@@ -14,7 +14,6 @@ window.csist = (() => {
   const [HEATMAP, MARKERS, SELECTED] = [0, 1, 2]; // places of the traces
   const MOST_SORTED = 200000;
   const NARROW_PX = 800;
-  const UNFIT = '[role="option"][aria-label$="windows only"]:not([aria-selected="true"])'; // methods that frames do not have
   const panels = new Map();
   let wanted = null; // target whose picture is not drawn yet
 
@@ -45,24 +44,24 @@ window.csist = (() => {
     return low < high ? [low, high] : [low - 1, low + 1];
   }
 
-  /** Return the values as drawn, the ends of the colour scale, and the labels of a logarithmic one. */
+  /** Return the values as drawn, the ends of the colour scale, its unit, and the labels of a logarithmic one. */
   function stretched(panel, layer, stretch) {
     const rows = panel.layers[layer];
     if (layer === "residual") {
       const order = sorted(rows);
       const largest = Math.max(Math.abs(order[0] ?? 1), Math.abs(order[order.length - 1] ?? 1)) || 1;
       const limit = panel.data.residual.limit ?? largest;
-      return { z: rows, zmin: -limit, zmax: limit, bar: { title: { text: panel.data.residual.unit } } };
+      return { z: rows, zmin: -limit, zmax: limit, unit: panel.data.residual.unit };
     }
     // Image and model share the scale of the image.
     const [low, high] = extremes(panel.layers.image);
-    const bar = { title: { text: "counts" } };
-    if (stretch === "full") return { z: rows, zmin: low, zmax: high, bar };
+    const unit = "counts";
+    if (stretch === "full") return { z: rows, zmin: low, zmax: high, unit };
     const order = sorted(panel.layers.image);
     const at = (share) => order[Math.round(share * (order.length - 1))];
     if (stretch === "percentile") {
       const [from, to] = [at(0.01), at(0.998)];
-      return { z: rows, zmin: from < to ? from : low, zmax: from < to ? to : high, bar };
+      return { z: rows, zmin: from < to ? from : low, zmax: from < to ? to : high, unit };
     }
     const floor = at(0.01);
     const scale = Math.max((high - floor) / 1000, 1e-30);
@@ -72,7 +71,7 @@ window.csist = (() => {
       z: rows.map((row) => row.map((value) => (isFinite(value) ? curve(value) : NaN))),
       zmin: 0,
       zmax: curve(high),
-      bar: { title: { text: "counts" }, tickvals: steps.map(curve), ticktext: steps.map((value) => value.toPrecision(3)) },
+      unit, ticks: { tickvals: steps.map(curve), ticktext: steps.map((value) => value.toPrecision(3)) },
     };
   }
 
@@ -170,10 +169,11 @@ window.csist = (() => {
   }
 
   /** The colour bar stands beside a single panel, and below panels that stand side by side. */
-  function colourBar(panel) {
-    const plain = { thickness: 12, outlinewidth: 0, tickvals: null, ticktext: null };
+  function colourBar(panel, unit) {
+    const plain = { thickness: 12, outlinewidth: 0, tickvals: null, ticktext: null, title: { text: unit } };
     if (panel.shared.panels.length === 1) return plain;
-    return { ...plain, orientation: "h", thickness: 8, y: 0, ypad: 54, yanchor: "top", len: 0.9, nticks: 5 };
+    const below = { orientation: "h", thickness: 8, y: 0, ypad: 54, yanchor: "top", len: 0.9, nticks: 5 };
+    return { ...plain, ...below, title: { text: unit, side: "bottom" } };
   }
 
   function styleOf(panel, { layer, stretch, colour }) {
@@ -181,7 +181,7 @@ window.csist = (() => {
     return {
       z: [drawn.z], zmin: [drawn.zmin], zmax: [drawn.zmax],
       colorscale: [layer.value === "residual" ? "RdBu" : colour.value],
-      colorbar: [{ ...colourBar(panel), ...drawn.bar }],
+      colorbar: [{ ...colourBar(panel, drawn.unit), ...drawn.ticks }],
     };
   }
 
@@ -320,7 +320,6 @@ window.csist = (() => {
       select(target, "picture");
     }
     document.querySelectorAll(".csist-scroll").forEach(hint);
-    for (const option of document.querySelectorAll(`${UNFIT}:not([aria-disabled])`)) option.setAttribute("aria-disabled", "true");
   }
 
   /** Say that a table is wider than its place, until it is scrolled to its end. */
@@ -329,15 +328,6 @@ window.csist = (() => {
     scroll.parentElement.classList.toggle("csist-wide", rest > 4);
     scroll.parentElement.classList.toggle("csist-at-end", rest - scroll.scrollLeft < 4);
   }
-
-  // The Enter key chooses no method that cannot unmix the image, as the pointer does not (style sheet).
-  window.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !event.target.closest?.("#methods")) return;
-    const option = document.getElementById(event.target.getAttribute("aria-activedescendant"));
-    if (!option?.matches(UNFIT)) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-  }, true);
 
   const rowOf = (event) => event.target.closest?.("tr[data-target]");
   document.addEventListener("click", (event) => {
@@ -361,22 +351,4 @@ window.csist = (() => {
   document.addEventListener("scroll", (event) => event.target.classList?.contains("csist-scroll") && hint(event.target), true);
   window.addEventListener("resize", drawNew);
   new MutationObserver(drawNew).observe(document.documentElement, { childList: true, subtree: true });
-
-  return {
-    /** A run begins: the focus moves to the button that can end it, and a phone shows the progress. */
-    begin() {
-      const cancel = document.querySelector("#cancel");
-      const focused = document.activeElement?.id === "run";
-      const given = () => !cancel.disabled && (cancel.focus(), true);
-      if (focused && !given()) new MutationObserver((_, self) => given() && self.disconnect()).observe(cancel, { attributes: true });
-      if (window.innerWidth < NARROW_PX) document.querySelector("#action").scrollIntoView({ behavior: "smooth" });
-    },
-    /** A run has ended: the focus returns, and the address is the link that restores the settings. */
-    end() {
-      const lost = [document.body, document.querySelector("#cancel")].includes(document.activeElement);
-      if (lost) document.querySelector("#run").focus({ preventScroll: true });
-      const link = document.querySelector("#results nav a:last-of-type");
-      if (link) history.replaceState(null, "", link.getAttribute("href"));
-    },
-  };
 })();

@@ -85,13 +85,15 @@ def _extras() -> dict[str, list[str]]:
 
 
 def _report(found: dict[str, Any]) -> None:
+    from csist._compiled import COMPILING_TIME
+
     machine, compiled = found["machine"], found["compiled"]
     if compiled["folder"] is None:
         solver = "no folder for compiled code can be written: set CSIST_CACHE_DIR to one"
     elif compiled["kernels"]:
         solver = f"{compiled['kernels']} kernels in {compiled['folder']}"
     else:
-        solver = f"nothing yet in {compiled['folder']}; the first use compiles for about half a minute"
+        solver = f"nothing yet in {compiled['folder']}; the first use compiles it: {COMPILING_TIME}"
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
