@@ -125,8 +125,8 @@ def drop(page: sync_api.Page, path: Path) -> None:
     page.locator("#drop input[type=file]").set_input_files(path)
 
 
-def frame_file(folder: Path) -> Path:
-    path = folder / "sky.png"
+def frame_file(folder: Path, name: str = "sky.png") -> Path:
+    path = folder / name
     Image.fromarray(SKY.observe(SPOTS, 3).astype(np.uint8)).save(path)
     return path
 
@@ -172,10 +172,11 @@ def test_a_link_that_is_wrong_is_answered_in_a_sentence(visit: Callable[..., syn
     assert "Targets must be a number from 1 to 6, got 99." in page.get_by_role("alert").inner_text()
 
 
-def test_a_png_that_is_dropped(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sky.png", "sky.jpg"])
+def test_a_picture_that_is_dropped(visit: Callable[..., sync_api.Page], tmp_path: Path, name: str) -> None:
     page = visit()
-    drop(page, frame_file(tmp_path))
-    page.get_by_text("sky.png: one image of 90 x 60 px").wait_for()
+    drop(page, frame_file(tmp_path, name))
+    page.get_by_text(f"{name}: one image of 90 x 60 px").wait_for()
     page.locator("#run").click()
     assert "2 targets in 2 groups." in finished(page)
 
