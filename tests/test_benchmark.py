@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,17 @@ def test_rows_of_an_earlier_result_stay() -> None:
     assert [(each["name"], each["CSO-mAP"]) for each in joined["rows"]] == [
         ("a", 1.0), ("b", 3.0), ("c", 4.0), ("oracle", 9.0), ("limit", 9.0),
     ]  # fmt: skip
-    assert methods.with_earlier_rows(result, earlier | {"ratio": 5}) == result
     assert methods.with_earlier_rows(result, {}) == result
+
+
+def test_rows_stay_where_the_data_were_moved_and_other_data_are_refused(tmp_path: Path) -> None:
+    """A result was overwritten by one on the same images read from another folder."""
+    data = labelled(2)
+    earlier = {"data": data.describe() | {"path": "elsewhere/csist-100k.h5"}, "ratio": 3, "rows": []}
+    methods.check_earlier(json.loads(json.dumps(earlier)), data, tmp_path)
+    methods.check_earlier({}, data, tmp_path)
+    with pytest.raises(InputError, match=r"rows on other data \(its images differs\): measure all"):
+        methods.check_earlier(earlier, labelled(3), tmp_path)
 
 
 def test_earlier_differences_to_a_network_measured_anew_are_dropped() -> None:

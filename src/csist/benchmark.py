@@ -153,16 +153,33 @@ def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[s
 
     Args:
         result: result of `benchmark`.
-        earlier: earlier result of `benchmark`; ignored if its data or ratio differ.
+        earlier: earlier result of `benchmark`; empty if there is none.
     """
-    if (earlier.get("data"), earlier.get("ratio")) != (result["data"], result["ratio"]):
-        return result
-    known = earlier["rows"]
+    known = earlier.get("rows", [])
     if any(row["name"] == COMPARED_WITH for row in result["rows"]):
         known = [{key: value for key, value in row.items() if key != "difference"} for row in known]
     rows = {row["name"]: row for row in [*known, *result["rows"]]}
     add_error_ratios(list(rows.values()))
     return result | {"rows": sorted(rows.values(), key=lambda row: bool(row["reference"]))}
+
+
+def check_earlier(earlier: dict[str, Any], data: LabelledImages, path: Path) -> None:
+    """Check that the rows of an earlier result can stay beside those on some data, wherever these lie now.
+
+    Args:
+        earlier: earlier result of `benchmark`; empty if there is none.
+        data: images of the new rows.
+        path: file of the earlier result, for the message.
+
+    Raises:
+        InputError: if the earlier result is of other data.
+    """
+    before = earlier.get("data", {})
+    for name, value in data.describe().items() if before else ():
+        if name != "path" and before.get(name) != value:
+            raise InputError(
+                f"{path} has rows on other data (its {name} differs): measure all methods, or give another --output"
+            )
 
 
 def _method(name: str) -> str:

@@ -39,7 +39,7 @@ def benchmark(
     are cached, so that running the command again is fast, also after Ctrl-C. With --method, the other rows in the
     results folder are kept.
     """
-    from csist.benchmark import FAST, with_earlier_rows
+    from csist.benchmark import FAST, check_earlier, with_earlier_rows
     from csist.benchmark import benchmark as run
     from csist.checks import check_ratio
     from csist.evaluation import EXACT_MAP, read_labelled
@@ -58,6 +58,8 @@ def benchmark(
     earlier = {each: {} if names is None else _earlier(target) for each, target in targets.items()}
     with progress() as report:
         images = read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
+    for each, target in targets.items():
+        check_earlier(earlier[each], images, target)
     for each, target in targets.items():
         with progress() as report:
             # The limit does not depend on the grid: compute it for one ratio only.
