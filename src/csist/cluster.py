@@ -148,7 +148,9 @@ def local_cluster(workers: int) -> LocalCluster:
     from distributed import LocalCluster
 
     # The thread that starts and restarts the workers is created here and inherits the signal mask.
-    with _without_interrupts():
+    with _without_interrupts(), warnings.catch_warnings():
+        # A busy disk is no news to a user.
+        warnings.filterwarnings("ignore", message="Creating scratch directories")
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,16 @@ def test_tasks_in_flight_are_few_and_keep_their_order() -> None:
 
 
 @pytest.mark.usefixtures("ctrl_c")
+def test_a_busy_disk_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warning of Dask stood before the one line of an interrupted run."""
+
+    def slow(**_: Any) -> None:
+        warnings.warn("Creating scratch directories is taking a surprisingly long time.", stacklevel=2)
+
+    monkeypatch.setattr("distributed.LocalCluster", slow)
+    cluster.local_cluster(1)
+
+
 def test_ctrl_c_of_the_whole_process_group(tmp_path: Path) -> None:
     np.save(tmp_path / "long.npy", np.concatenate([STACK] * 6_000))
     command = [sys.executable, "-m", "csist", "unmix", "long.npy", *QUICK, "--engine", "dask", "--workers", "1"]
