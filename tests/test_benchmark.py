@@ -93,6 +93,8 @@ def test_rows_of_an_earlier_result_stay() -> None:
     assert [(each["name"], each["CSO-mAP"]) for each in joined["rows"]] == [
         ("a", 1.0), ("b", 3.0), ("c", 4.0), ("oracle", 9.0), ("limit", 9.0),
     ]  # fmt: skip
+    assert methods.with_earlier_rows(result, earlier | {"ratio": 5}) == result
+    assert methods.with_earlier_rows(result, earlier | {"data": {"images": 4}}) == result
     assert methods.with_earlier_rows(result, {}) == result
 
 

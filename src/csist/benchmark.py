@@ -153,9 +153,11 @@ def with_earlier_rows(result: dict[str, Any], earlier: dict[str, Any]) -> dict[s
 
     Args:
         result: result of `benchmark`.
-        earlier: earlier result of `benchmark`; empty if there is none.
+        earlier: earlier result of `benchmark`; ignored if its data or ratio differ, empty if there is none.
     """
-    known = earlier.get("rows", [])
+    if earlier.get("ratio") != result["ratio"] or _differing(earlier, result["data"]):
+        return result
+    known = earlier["rows"]
     if any(row["name"] == COMPARED_WITH for row in result["rows"]):
         known = [{key: value for key, value in row.items() if key != "difference"} for row in known]
     rows = {row["name"]: row for row in [*known, *result["rows"]]}
@@ -174,12 +176,17 @@ def check_earlier(earlier: dict[str, Any], data: LabelledImages, path: Path) -> 
     Raises:
         InputError: if the earlier result is of other data.
     """
+    others = _differing(earlier, data.describe()) if earlier else []
+    if others:
+        raise InputError(
+            f"{path} has rows on other data (its {others[0]} differs): measure all methods, or give another --output"
+        )
+
+
+def _differing(earlier: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """Names of what an earlier result says otherwise of its data, but for their path."""
     before = earlier.get("data", {})
-    for name, value in data.describe().items() if before else ():
-        if name != "path" and before.get(name) != value:
-            raise InputError(
-                f"{path} has rows on other data (its {name} differs): measure all methods, or give another --output"
-            )
+    return [name for name, value in data.items() if name != "path" and before.get(name) != value]
 
 
 def _method(name: str) -> str:

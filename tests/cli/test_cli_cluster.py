@@ -318,7 +318,6 @@ def test_tasks_in_flight_are_few_and_keep_their_order() -> None:
     assert list(cluster.submit_ahead(client, [])) == []
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_a_busy_disk_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     """The warning of Dask stood before the one line of an interrupted run."""
 
@@ -329,6 +328,7 @@ def test_a_busy_disk_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.local_cluster(1)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_of_the_whole_process_group(tmp_path: Path) -> None:
     np.save(tmp_path / "long.npy", np.concatenate([STACK] * 6_000))
     command = [sys.executable, "-m", "csist", "unmix", "long.npy", *QUICK, "--engine", "dask", "--workers", "1"]

@@ -11,11 +11,11 @@ from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 
 FOLDER = "csist-scripts"
-OWN = ("pictures.js", "form.js", "style.css")
+OWN_SCRIPTS = ("pictures.js", "form.js")
 
 # A link and not Gradio's own `css`, which takes selectors apart at every comma.
 HEAD = f'<link rel="stylesheet" href="{FOLDER}/style.css">' + "".join(
-    f'<script defer src="{FOLDER}/{name}"></script>' for name in ("plotly.min.js", "pictures.js", "form.js")
+    f'<script defer src="{FOLDER}/{name}"></script>' for name in ("plotly.min.js", *OWN_SCRIPTS)
 )
 """Elements of the page's head that load the style sheet and the scripts."""
 
@@ -25,7 +25,7 @@ MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 def script_routes() -> list[Mount]:
     """Return the routes of the scripts and the style sheet."""
     own = resources.files("csist") / "app"
-    paths = {name: Path(str(own / name)) for name in OWN}
+    paths = {name: Path(str(own / name)) for name in (*OWN_SCRIPTS, "style.css")}
     paths["plotly.min.js"] = Path(str(resources.files(plotly) / "package_data" / "plotly.min.js"))
 
     def route(name: str) -> Route:

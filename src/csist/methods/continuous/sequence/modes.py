@@ -33,6 +33,12 @@ MARGIN = 12.0
 """Counts whose log evidence in the added frames is so far below the best are not sampled."""
 
 
+def log_density_of_start(law: MotionLaw) -> float:
+    """Log of the prior density of a target's place in the first frame and its flux, in the chains' parameters."""
+    area, flux = law.area.astype(np.float64), law.flux.astype(np.float64)
+    return -math.log((area[2] - area[0]) * (area[3] - area[1]) * (flux[1] - flux[0]))
+
+
 def draw_around(
     law: MotionLaw, path: FloatArray, mode: FloatArray, number: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, float, float]:
@@ -51,8 +57,7 @@ def draw_around(
     """
     state = np.empty((2 * (law.common - 1) + len(mode) * (2 * law.own + 1), number))
     log_weight = fill_motion(law, path, state, rng)
-    area, flux = law.area.astype(np.float64), law.flux.astype(np.float64)
-    log_prior = -math.log((area[2] - area[0]) * (area[3] - area[1]) * (flux[1] - flux[0]))
+    flux, log_prior = law.flux.astype(np.float64), log_density_of_start(law)
     for k, (x, y, intensity) in enumerate(mode):
         first = 2 * (law.common - 1) + k * (2 * law.own + 1)
         centre = math.log(intensity) if law.log_flux else intensity
@@ -156,7 +161,6 @@ class KnownStart:
 
     def __init__(self, film: Film, law: MotionLaw, path: FloatArray, mode: FloatArray) -> None:
         self.film, self.law, self.path, self.mode = film, law, path, mode
-        self.counts, self.likely = np.array([len(mode)]), len(mode)
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains of the known targets, see `draw_around`."""
@@ -193,8 +197,6 @@ class SampledStart:
             if law.normal[m]:
                 square = (state[2 * (m - 1) : 2 * m] ** 2).sum(axis=0) / law.width[0, m] ** 2
                 log_weight -= 0.5 * square + math.log(2.0)
-        area, flux = law.area.astype(np.float64), law.flux.astype(np.float64)
-        room = (area[2] - area[0]) * (area[3] - area[1]) * (flux[1] - flux[0])
         own = sum(math.log(math.pi * law.width[1, m] ** 2) for m in range(1, law.own))
-        log_weight -= count * (math.log(room) + own)
+        log_weight += count * (log_density_of_start(law) - own)
         return state, log_weight, -1.0, math.lgamma(count + 1.0)

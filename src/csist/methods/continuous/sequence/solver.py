@@ -173,7 +173,7 @@ class PathSolver:
             return {count: self._anneal(start, everywhere[:count]) for count in start.counts.tolist()}
         found: dict[int, Sampled] = {}
 
-        def settle(count: int, first: PixelStart | ModeStart | SampledStart) -> float:
+        def settle(count: int, first: ModeStart | SampledStart) -> float:
             """Sample so many targets, and return their log evidence.
 
             An estimate of an evidence is hardly ever much too high, and often too low: the highest is kept.
