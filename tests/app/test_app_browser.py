@@ -260,6 +260,25 @@ def test_keys_are_enough(visit: Callable[..., sync_api.Page]) -> None:
     tab_to("Link to these settings")
 
 
+def test_arrow_keys_move_where_the_form_is_there_before_its_script(server: Server, browser: sync_api.Browser) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    held: list[sync_api.Route] = []
+    page.route("**/form.js", lambda route: held.append(route))
+    page.goto(server.address, wait_until="commit")
+    page.locator("#run:enabled").wait_for()
+    page.get_by_text("not unmixed yet").first.wait_for()
+    held[0].continue_()
+    joined = """[...document.querySelectorAll("fieldset")].every((choice) =>
+      new Set([...choice.querySelectorAll("input[type=radio]")].map((input) => input.name)).size === 1)"""
+    page.wait_for_function(joined)
+    # Gradio names what has changed anew; the next key may come at once.
+    choose = "document.querySelector('input[value=fast]').click(); await new Promise((done) => setTimeout(done))"
+    assert page.evaluate(f"async () => {{ {choose}; return {joined} }}")
+    context.close()
+
+
 def test_a_file_is_chosen_with_keys(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
     page = visit()
     path = frame_file(tmp_path)

@@ -4,7 +4,7 @@ window.csist = (() => {
 
   const UNFIT = '[role="option"][aria-label$="windows only"]:not([aria-selected="true"])'; // methods that frames do not have
 
-  /** Give the radio buttons of each choice one name: with a name of its own each, arrow keys do not move between them. */
+  /** Give the radio buttons of each choice one name: Gradio gives each its own, anew at every choice, and arrow keys move only within a name. */
   function joinRadios() {
     for (const choice of document.querySelectorAll("fieldset")) {
       const [first, ...others] = choice.querySelectorAll('input[type="radio"]');
@@ -50,11 +50,14 @@ window.csist = (() => {
   /** Whether the focus is on a button that is being disabled, or was and is nowhere now. */
   const isLost = (id) => [document.body, document.querySelector(`#${id}`)].includes(document.activeElement);
 
-  new MutationObserver(() => {
+  function mend() {
     joinRadios();
     nameRemovals();
     disableUnfit();
-  }).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["title"] });
+  }
+
+  mend(); // the form may have been built before this script ran
+  new MutationObserver(mend).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["title", "name"] });
 
   return {
     /** A run has ended: the focus returns, and the address is the link that restores the settings. */

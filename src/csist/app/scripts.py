@@ -11,13 +11,13 @@ from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 
 FOLDER = "csist-scripts"
-OWN_SCRIPTS = ("pictures.js", "form.js")
+OWN_SCRIPTS = ("form.js", "pictures.js")
 
 # A link and not Gradio's own `css`, which takes selectors apart at every comma.
 HEAD = f'<link rel="stylesheet" href="{FOLDER}/style.css">' + "".join(
-    f'<script defer src="{FOLDER}/{name}"></script>' for name in ("plotly.min.js", *OWN_SCRIPTS)
+    f'<script defer src="{FOLDER}/{name}"></script>' for name in ("form.js", "plotly.min.js", "pictures.js")
 )
-"""Elements of the page's head that load the style sheet and the scripts."""
+"""Elements of the page's head that load the style sheet and the scripts, the large one after the form's."""
 
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
