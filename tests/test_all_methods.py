@@ -174,7 +174,7 @@ def test_predicts_one_targets_an_image_and_keeps_its_mode(name: str, pairs: tupl
 
 
 @over_all
-@pytest.mark.parametrize("suffix", [name for name, suffix in SUFFIXES.items() if not suffix.trained])
+@pytest.mark.parametrize("suffix", [name for name in SUFFIXES if name not in ("ensemble", "yolo")])
 def test_every_suffix_follows_and_leaves_the_number_of_cells_or_less(
     name: str, suffix: str, pairs: tuple[Tensor, Tensor]
 ) -> None:

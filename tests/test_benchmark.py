@@ -121,6 +121,7 @@ def test_earlier_differences_to_a_network_measured_anew_are_dropped() -> None:
 def test_every_method_has_the_read_outs_of_its_grid() -> None:
     names = methods.every_method(3, labelled(1))
     assert {"continuous", "continuous, fast", "ista", "ista+refine", "dista-net+centroid"} <= set(names)
+    assert [name for name in names if name.endswith("+ensemble")] == ["dista-net+ensemble"]
     assert not any(name.startswith("continuous+") for name in names)
     assert not any(name.startswith("ista-net") for name in methods.every_method(4, labelled(1)))
     with pytest.raises(InputError, match="did you mean"):
@@ -148,3 +149,4 @@ def test_cost_is_counted_at_the_literature_s_batch() -> None:
 
     counted = methods.facts("ista-net", labelled(1), 3)["multiply_adds_per_image"]
     assert counted == multiply_adds(create_method("ista-net"), torch.zeros(64, 1, 11, 11))
+    assert methods.facts("ista-net+ensemble", labelled(1), 3)["multiply_adds_per_image"] == 8 * counted

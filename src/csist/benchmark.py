@@ -42,6 +42,9 @@ Row = tuple[list[Targets], dict[str, Any]]
 READ_OUTS = ("", "+centroid", "+refine")
 """Suffixes of a grid method, one per read-out of its map."""
 
+ENSEMBLE = "+ensemble"
+"""Suffix of a further row of one method only, since it takes eight times as long."""
+
 FAST = "continuous, fast"
 """Name of the row of the continuous method in its fast mode."""
 
@@ -72,6 +75,8 @@ def every_method(ratio: int, data: LabelledImages) -> list[str]:
             except InputError:
                 continue
         names += [name + read_out for read_out in READ_OUTS]
+        if name == COMPARED_WITH:
+            names.append(name + ENSEMBLE)
     return names
 
 
@@ -295,10 +300,14 @@ def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
     if path is None:
         return {}
     from csist.methods.cost import costs
+    from csist.methods.readout.ensemble import symmetries_of
 
     card = read_card(path)
+    spent = costs(create_method(split_name(_method(name))[0], data.sensor, ratio, path), data.sensor.shape)
+    if name.endswith(ENSEMBLE):
+        spent["multiply_adds_per_image"] *= len(symmetries_of(data.sensor))
     return {
-        **costs(create_method(split_name(_method(name))[0], data.sensor, ratio, path), data.sensor.shape),
+        **spent,
         "training": {k: card["training"].get(k) for k in ("seed", "machine")} | training_budget(card),
     }
 

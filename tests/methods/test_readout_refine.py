@@ -280,7 +280,7 @@ def test_suffixes_in_the_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ista+peak", {}, "unknown suffix 'peak' of method 'ista[+]peak': use centroid or refine or yolo"),
+        ("ista+peak", {}, "unknown suffix 'peak' of method 'ista[+]peak': use centroid or ensemble or refine or yolo"),
         ("ista+", {}, "unknown suffix ''"),
         ("ista+refine+refine", {}, "unknown suffix 'refine[+]refine'"),
         ("istaa+refine", {}, "did you mean 'ista[+]refine'"),

@@ -118,13 +118,14 @@ METHODS: dict[str, Entry] = {
 
 SUFFIXES: dict[str, Suffix] = {
     "centroid": Suffix("methods.readout.centroid:CentroidReadOut", score="flux in counts"),
+    "ensemble": Suffix("methods.readout.ensemble:EnsembleReadOut", score="cell value in counts"),
     "refine": Suffix("methods.readout.refine:Refined", options=("prior", "workers")),
     "yolo": Suffix(
         "pipelines.yolo:YoloReadOut", options=("detector",), trained=True, score="confidence of the detector"
     ),
 }
-"""`centroid` merges the cells of one target, `refine` optimises their positions in continuous coordinates, `yolo`
-passes the map to an object detector (extra `yolo`, AGPL-3.0)."""
+"""`centroid` merges the cells of one target, `ensemble` averages the maps of the image turned and mirrored, `refine`
+optimises positions in continuous coordinates, `yolo` passes the map to an object detector (extra `yolo`, AGPL-3.0)."""
 
 
 RUNTIMES = ("torch", "onnx")
