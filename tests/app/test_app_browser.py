@@ -266,7 +266,8 @@ def test_arrow_keys_move_where_the_form_is_there_before_its_script(server: Serve
     page = context.new_page()
     held: list[sync_api.Route] = []
     page.route("**/form.js", lambda route: held.append(route))
-    page.goto(server.address, wait_until="commit")
+    with page.expect_request("**/form.js"):
+        page.goto(server.address, wait_until="commit")
     page.locator("#run:enabled").wait_for()
     page.get_by_text("not unmixed yet").first.wait_for()
     held[0].continue_()
