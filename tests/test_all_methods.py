@@ -174,7 +174,7 @@ def test_predicts_one_targets_an_image_and_keeps_its_mode(name: str, pairs: tupl
 
 
 @over_all
-@pytest.mark.parametrize("suffix", [name for name in SUFFIXES if name not in ("ensemble", "yolo")])
+@pytest.mark.parametrize("suffix", [name for name, suffix in SUFFIXES.items() if not suffix.trained])
 def test_every_suffix_follows_and_leaves_the_number_of_cells_or_less(
     name: str, suffix: str, pairs: tuple[Tensor, Tensor]
 ) -> None:
@@ -186,7 +186,8 @@ def test_every_suffix_follows_and_leaves_the_number_of_cells_or_less(
     cells = build(name).predict(images, threshold=20.0)
     assert method.sensor == SENSOR and len(found) == 3
     for targets, each in zip(found, cells, strict=True):
-        assert isinstance(targets, Targets) and len(targets) <= len(each)
+        assert isinstance(targets, Targets)
+        assert suffix == "ensemble" or len(targets) <= len(each)  # another map may have more cells
         assert np.isfinite(targets.score).all() and (targets.intensity >= 20.0).all()
     assert method.predict(images[:0]) == []
 

@@ -31,6 +31,7 @@ from csist.files import write_text
 from csist.grid import SubPixelGrid
 from csist.io import targets_table, write_table
 from csist.methods.table import METHODS, canonical_name, split_name
+from csist.physics.symmetry import symmetries_of
 from csist.targets import Targets
 from csist.weights.cards import read_card, training_budget
 from csist.weights.pretrained import find_pretrained
@@ -300,7 +301,6 @@ def facts(name: str, data: LabelledImages, ratio: int) -> dict[str, Any]:
     if path is None:
         return {}
     from csist.methods.cost import costs
-    from csist.methods.readout.ensemble import symmetries_of
 
     card = read_card(path)
     spent = costs(create_method(split_name(_method(name))[0], data.sensor, ratio, path), data.sensor.shape)

@@ -10,9 +10,10 @@ from torch import Tensor
 from csist.create import create_method
 from csist.evaluation import LabelledImages, evaluate
 from csist.methods.base import GridMethod
-from csist.methods.readout.ensemble import SYMMETRIES, EnsembleReadOut, symmetries_of
+from csist.methods.readout.ensemble import EnsembleReadOut
 from csist.physics.psf import AiryPSF, EllipticalGaussianPSF
 from csist.physics.sensor import Sensor
+from csist.physics.symmetry import SYMMETRIES, Symmetry, symmetries_of
 from csist.scenes import ScenePrior, sample_scenes
 from csist.targets import Targets
 
@@ -32,7 +33,7 @@ class Slanted(GridMethod):
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_a_symmetry_is_undone(symmetry: tuple[int, bool]) -> None:
+def test_a_symmetry_is_undone(symmetry: Symmetry) -> None:
     assert (symmetry.undo(symmetry.turn(IMAGE)) == IMAGE).all()
     assert (symmetry.turn(symmetry.undo(IMAGE)) == IMAGE).all()
 

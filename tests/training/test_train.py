@@ -25,6 +25,7 @@ from csist.methods.crop import Cropper
 from csist.methods.exact_map import exact_maps
 from csist.physics.psf import SampledPSF
 from csist.physics.sensor import Sensor
+from csist.physics.symmetry import symmetries_of
 from csist.scenes import ScenePrior
 from csist.weights.cards import read_card
 from csist.weights.files import load_state
@@ -36,7 +37,7 @@ from csist.training import train as run
 from csist.training.average import AveragedWeights
 from csist.training.datamodule import Labelled, SimulatedSource, StoredSource, open_data
 from csist.training.logs import read_log
-from csist.training.posterior import BLOCK_BATCHES, PosteriorMaps, laid, orientations
+from csist.training.posterior import BLOCK_BATCHES, PosteriorMaps
 from csist.training.schedule import learning_rate_share
 
 SENSOR = Sensor(shape=(5, 5))
@@ -401,14 +402,15 @@ def test_exact_maps_can_be_learned_and_are_the_line_to_reach(tmp_path: Path, und
 def test_exact_maps_come_with_every_image_in_every_orientation() -> None:
     config = TrainingConfig(max_samples=1, sensor=SENSOR, val_limit=2)
     data, grid = open_data(config), SubPixelGrid(SENSOR.shape, 3)
-    assert len(orientations(SENSOR)) == len(set(orientations(SENSOR))) == 8
+    orientations = symmetries_of(SENSOR)
+    assert len(orientations) == len(set(orientations)) == 8
     posterior = PosteriorMaps(data, grid)
     every = 8 * BLOCK_BATCHES
     for step in (0, 1, 2 * BLOCK_BATCHES + 1, 4 * BLOCK_BATCHES, every + 2, 3):
         images, exact = posterior.batch(step, 3, 0, 1)
         block, turn = step // every, step % every // BLOCK_BATCHES
         source = data.source.batch(block * BLOCK_BATCHES + step % BLOCK_BATCHES, 3, 0, 1)[0]
-        assert np.array_equal(images, laid(source, orientations(SENSOR)[turn]))
+        assert np.array_equal(images, orientations[turn].turn(source))
         # The maps are those of the images as they lie, but for the chance of the samples.
         direct = exact_maps(images, grid, SENSOR, data.prior)
         assert np.abs(exact - direct).mean() < 0.25 * np.abs(direct).mean()
@@ -423,10 +425,10 @@ def test_orientations_agree_with_the_sensor(shape: tuple[int, int], count: int) 
     matrix = grid.steering_matrix(sensor.psf)
     cells = np.random.default_rng(0).random((1, *grid.map_shape))
     image = (matrix @ cells.ravel()).reshape(1, *shape)
-    assert len(orientations(sensor)) == count
-    for orientation in orientations(sensor):
+    assert len(symmetries_of(sensor)) == count
+    for orientation in symmetries_of(sensor):
         np.testing.assert_allclose(
-            (matrix @ laid(cells, orientation).ravel()).reshape(1, *shape), laid(image, orientation)
+            (matrix @ orientation.turn(cells).ravel()).reshape(1, *shape), orientation.turn(image)
         )
     uneven = SampledPSF(np.outer(np.arange(1.0, 10.0), np.ones(9)), 3)
-    assert orientations(Sensor(psf=uneven)) == ((False, False, False),)
+    assert symmetries_of(Sensor(psf=uneven)) == ((False, False, False),)

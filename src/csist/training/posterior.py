@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from csist.files import write_text
 from csist.grid import SubPixelGrid
 from csist.methods.exact_map import exact_maps
 from csist.metrics import cso_map
-from csist.physics.psf import SampledPSF
-from csist.physics.sensor import Sensor
+from csist.physics.symmetry import symmetries_of
 from csist.training.callback import Reference
 from csist.training.datamodule import OpenData
 
@@ -28,24 +26,6 @@ BLOCK_BATCHES = 8
 """Batches whose exact maps are computed together, ahead of the training; each is seen in all its orientations."""
 
 Pair = tuple[FloatArray, NDArray[Any]]
-
-
-def orientations(sensor: Sensor) -> tuple[tuple[bool, bool, bool], ...]:
-    """Ways to lay an image, (transposed, rows reversed, columns reversed), in which its sensor and its map stay true.
-
-    Eight for a round PSF and a square image, four where it is not square; a sampled PSF may have no symmetry.
-    """
-    if isinstance(sensor.psf, SampledPSF):
-        return ((False, False, False),)
-    square = sensor.shape[0] == sensor.shape[1]
-    return tuple(product((False, True) if square else (False,), (False, True), (False, True)))
-
-
-def laid(stack: NDArray[Any], orientation: tuple[bool, bool, bool]) -> NDArray[Any]:
-    """A stack (N, rows, columns) in another orientation."""
-    transposed, rows, columns = orientation
-    turned = stack.swapaxes(1, 2) if transposed else stack
-    return np.ascontiguousarray(turned[:, :: -1 if rows else 1, :: -1 if columns else 1])
 
 
 class PosteriorMaps:
@@ -61,7 +41,7 @@ class PosteriorMaps:
 
     def __init__(self, data: OpenData, grid: SubPixelGrid) -> None:
         self.data, self.grid = data, grid
-        self.orientations = orientations(data.sensor)
+        self.symmetries = symmetries_of(data.sensor)
         self._pool = ThreadPoolExecutor(1)
         self._batches: dict[tuple[int, int, int, int], Future[Pair]] = {}
 
@@ -71,7 +51,7 @@ class PosteriorMaps:
 
     def batch(self, step: int, size: int, rank: int, world: int) -> Pair:
         """Images (size, H, W) and exact maps (size, cH, cW) of one step of one process."""
-        block, place = divmod(step, BLOCK_BATCHES * len(self.orientations))
+        block, place = divmod(step, BLOCK_BATCHES * len(self.symmetries))
         turn, number = divmod(place, BLOCK_BATCHES)
         first = block * BLOCK_BATCHES
         needed = [(each, size, rank, world) for each in range(first, first + 2 * BLOCK_BATCHES)]
@@ -81,7 +61,8 @@ class PosteriorMaps:
         for key in [key for key in self._batches if key not in needed]:
             self._batches.pop(key).cancel()
         images, maps = self._batches[needed[number]].result()
-        return laid(images, self.orientations[turn]), laid(maps, self.orientations[turn])
+        symmetry = self.symmetries[turn]
+        return np.ascontiguousarray(symmetry.turn(images)), np.ascontiguousarray(symmetry.turn(maps))
 
 
 def measure_exact_map(data: OpenData, grid: SubPixelGrid, folder: Path) -> Reference:

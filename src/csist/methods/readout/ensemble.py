@@ -8,8 +8,6 @@ mean has the smaller squared error at up to eight times the cost (*Timofte et al
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,47 +15,8 @@ from csist._types import FloatArray
 from csist.grid import READ_OUT_THRESHOLD
 from csist.methods.base import GridMethod
 from csist.methods.readout.base import ReadOut
-from csist.physics.sensor import Sensor
+from csist.physics.symmetry import symmetries_of
 from csist.targets import Targets
-
-SAME_SHARE = 1e-9
-"""Largest difference in a pixel, as a fraction of the flux, of PSFs that count as equal."""
-
-
-class Symmetry(NamedTuple):
-    """A symmetry of the square: quarter turns, then a mirror along x."""
-
-    quarters: int
-    mirrored: bool
-
-    def turn(self, images: FloatArray) -> FloatArray:
-        """Apply the symmetry to images or maps (..., H, W)."""
-        turned = np.rot90(images, self.quarters, axes=(-2, -1))
-        return turned[..., ::-1] if self.mirrored else turned
-
-    def undo(self, images: FloatArray) -> FloatArray:
-        """Apply the inverse of the symmetry to images or maps (..., H, W)."""
-        return np.rot90(images[..., ::-1] if self.mirrored else images, -self.quarters, axes=(-2, -1))
-
-
-SYMMETRIES = tuple(Symmetry(quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
-"""The eight symmetries of the square; the first is the identity."""
-
-
-def symmetries_of(sensor: Sensor) -> list[Symmetry]:
-    """Return the symmetries under which the images of a sensor remain images of that sensor, the identity first.
-
-    Those that leave its shape and its PSF unchanged: eight for a round PSF and a square image.
-    """
-    height, width = sensor.shape
-    centre = Targets(x=[(width - 1) / 2], y=[(height - 1) / 2], intensity=[1.0])
-    spot = replace(sensor, background=0.0).render(centre)
-
-    def holds(symmetry: Symmetry) -> bool:
-        turned = symmetry.turn(spot)
-        return turned.shape == spot.shape and bool(np.abs(turned - spot).max() <= SAME_SHARE)
-
-    return [symmetry for symmetry in SYMMETRIES if holds(symmetry)]
 
 
 class EnsembleReadOut(ReadOut):
