@@ -116,7 +116,7 @@ def working_methods() -> list[str]:
     """Return the names of the methods without training or with trained weights, each followed by its variants.
 
     >>> working_methods()[:4]
-    ['continuous', 'ista', 'ista+centroid', 'ista+refine']
+    ['continuous', 'ista', 'ista+centroid', 'ista+ensemble']
     """
     # Imported here, because the settings themselves do not need them.
     from csist.methods.table import METHODS, SUFFIXES
