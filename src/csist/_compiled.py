@@ -35,7 +35,7 @@ _cgutils: Any = cgutils
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PACKAGE = Path(__file__).parent
-MARKS = (b"@compiled", b"@linked", b"@inner", b"@fused", b"@inlined")
+MARKS = (b"@compiled", b"@linked", b"@inner", b"@fused", b"@inlined", b"@intrinsic")
 """What a file with kernels contains."""
 PREFIX = "csist-kernels-"
 KEPT_FOLDERS = 4

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import int64, types
 
-from csist._compiled import calling, fused, inner, linked, tuple_type
+from csist._compiled import calling, fused, linked, tuple_type
+from csist._vectors import WIDTH, Row, floor_of, largest_of, least_of, put, spread, take, where_equal
 from csist.methods.continuous.likelihood import log_likelihood
 from csist.methods.continuous.model import SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch
@@ -27,78 +28,64 @@ class Kernels(NamedTuple):
 KERNELS = tuple_type(Kernels, *(int64,) * 5)
 
 
-@inner
-def _evaluate(c: SingleArray, t: SingleArray, out: SingleArray) -> None:
-    """The polynomial with coefficients c (12,) at every t."""
-    c0, c1, c2, c3, c4, c5 = c[0], c[1], c[2], c[3], c[4], c[5]
-    c6, c7, c8, c9, c10, c11 = c[6], c[7], c[8], c[9], c[10], c[11]
-    for j in range(t.shape[0]):
-        x = t[j]
-        high = c6 + x * (c7 + x * (c8 + x * (c9 + x * (c10 + x * c11))))
-        out[j] = c0 + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * high)))))
+@fused
+def _evaluate(c: SingleArray, x: Row, square: Row) -> Row:
+    """The polynomial of odd degree with coefficients c at x: even and odd powers side by side."""
+    last = c.shape[0] - 1
+    even, odd = spread(c[last - 1]), spread(c[last])
+    for power in range(last - 3, -1, -2):
+        even, odd = even * square + c[power], odd * square + c[power + 1]
+    return even + x * odd
 
 
 @fused
-def fill_profile(polynomial: SingleArray, position: SingleArray, pixel: int, scratch: Any, out: SingleArray) -> None:
-    """Profile, or its derivative, of every target of every chain along one axis.
+def fill_profile(
+    polynomial: SingleArray, place: Row, span: tuple[int, int], k: int, scattered: SingleArray, out: SingleArray
+) -> None:
+    """Profile, or its derivative, of target k of every chain along one axis.
 
     Args:
-        polynomial: (offsets, powers).
-        position: (targets * chains,) in px from the window's first pixel.
-        pixel: in which all positions lie, or -1.
-        scratch: its arrays `phase` and `scattered` are used.
-        out: filled, (pixels, targets * chains).
+        polynomial: (offsets, powers), lowest power first.
+        place: in px from the window's first pixel.
+        span: first pixel that is filled, and the one after the last.
+        k: target.
+        scattered: (offsets, chains) to work in.
+        out: (pixels, targets, chains), filled at the target.
     """
-    phase, scattered = scratch.phase, scratch.scattered
-    offsets, size, number = polynomial.shape[0], out.shape[0], position.shape[0]
-    for j in range(number):
-        nearest = np.float32(pixel) if pixel >= 0 else np.floor(position[j] + np.float32(0.5))
-        phase[j] = position[j] - nearest
-    for o in range(offsets):
-        i = o + pixel - offsets // 2
-        if pixel < 0 or 0 <= i < size:
-            _evaluate(polynomial[o], phase, scattered[o] if pixel < 0 else out[i])
-    if pixel >= 0:
-        for i in range(size):
-            if not 0 <= i - pixel + offsets // 2 < offsets:
-                out[i] = np.float32(0.0)
-        return
-    out[:] = np.float32(0.0)
-    half = offsets // 2
-    low, high = size - 1 + half, half - offsets + 1  # of nearest pixels whose profiles reach the window
-    first, last = low, high
-    for j in range(number):
-        nearest = np.int64(position[j] - phase[j])
-        first, last = min(first, nearest), max(last, nearest)
-    for nearest in range(max(first, high), min(last, low) + 1):
-        for o in range(max(0, half - nearest), min(offsets, size + half - nearest)):
-            row, values = out[o + nearest - half], scattered[o]
-            for j in range(number):  # both values are read and one is kept, which serves many chains at once
-                before, value = row[j], values[j]
-                row[j] = value if position[j] - phase[j] == np.float32(nearest) else before
+    offsets, half, (begin, end) = polynomial.shape[0], polynomial.shape[0] // 2, span
+    nearest = floor_of(place + np.float32(0.5))
+    phase = place - nearest
+    square = phase * phase
+    # Only profiles that reach these pixels count.
+    low, high = max(np.int64(least_of(nearest)), begin - half), min(np.int64(largest_of(nearest)), end - 1 + half)
+    for o in range(max(0, begin + half - high), min(offsets, end + half - low)):
+        put(scattered, (o, 0), _evaluate(polynomial[o], phase, square))
+    for i in range(begin, end):
+        value = spread(0.0)
+        for pixel in range(max(low, i - half), min(high, i + half) + 1):
+            value = where_equal(nearest, pixel, take(scattered, (i - pixel + half, 0)), value)
+        put(out, (i, k, 0), value)
 
 
 @fused
-def fill_profiles(posterior: Posterior, state: SingleArray, rank: int, kinds: Any, scratch: Scratch) -> None:
-    """Fill `scratch.profiles` with the profiles of every target of every chain along y and x.
+def fill_profiles(posterior: Posterior, state: SingleArray, part: int, rank: int, kinds: Any, scratch: Scratch) -> None:
+    """Fill `scratch.profiles` with the profiles of every target of `WIDTH` chains along y and x.
 
     Args:
         posterior: what is sampled.
         state: (size, chains).
+        part: first of these chains.
         rank: of the PSF's products.
         kinds: number of profiles as int64: 2 for values along y and x, 4 for their slopes too.
         scratch: `profiles` (4, side, targets, chains) gets values along y, along x, slopes along y, along x.
     """
-    h, w, chains = scratch.image.shape
-    count, number = posterior.targets, posterior.targets * chains
+    count = posterior.targets
     for n in range(kinds):
         axis = n % 2
-        position = state[(1 - axis) * count : (2 - axis) * count].reshape(number)
-        length = h if axis == 0 else w
-        fill_profile(
-            posterior.polynomials[n // 2, axis, rank], position, posterior.pixel[axis], scratch,
-            scratch.profiles[n, :length].reshape(length, number),
-        )  # fmt: skip
+        polynomial, size = posterior.polynomials[n // 2, axis, rank], scratch.image.shape[axis]
+        for k in range(count):
+            place = take(state, ((1 - axis) * count + k, part))
+            fill_profile(polynomial, place, (0, size), k, scratch.scattered, scratch.profiles[n])
 
 
 @fused
@@ -111,73 +98,53 @@ def _fill_fluxes(posterior: Posterior, state: SingleArray, flux: SingleArray) ->
 
 
 @fused
-def _add_products(along_y: SingleArray, along_x: SingleArray, first: bool, image: SingleArray) -> None:
-    """Add sum_k along_y[i, k] along_x[j, k] to image (h, w, chains); set it where `first`."""
-    h, w, chains = image.shape
-    for i in range(h):
-        for j in range(w):
-            out = image[i, j]
-            begin = 0
-            if first:
-                a, b = along_y[i, 0], along_x[j, 0]
-                for chain in range(chains):
-                    out[chain] = a[chain] * b[chain]
-                begin = 1
-            for k in range(begin, along_y.shape[1]):
-                a, b = along_y[i, k], along_x[j, k]
-                for chain in range(chains):
-                    out[chain] += a[chain] * b[chain]
+def _render_part(posterior: Posterior, state: SingleArray, part: int, is_kept: bool, scratch: Scratch) -> Row:
+    """Squared residuals of `WIDTH` chains, times the pixels' weights; `scratch.image` gets their light if `is_kept`."""
+    count, image, profiles, lit = posterior.targets, scratch.image, scratch.profiles, scratch.lit
+    data, weight, ranks = posterior.window.data, posterior.window.weight, posterior.polynomials.shape[2]
+    total = spread(0.0)
+    for rank in range(ranks):
+        fill_profiles(posterior, state, part, rank, int64(2), scratch)
+        for i in range(image.shape[0]):
+            for k in range(count):
+                put(lit, (k, 0), take(profiles, (0, i, k, 0)) * take(scratch.flux, (k, part)))
+            for j in range(image.shape[1]):
+                light = spread(0.0) if rank == 0 else take(image, (i, j, part))
+                if rank == 0:
+                    for term in range(posterior.basis.shape[0]):
+                        light += posterior.basis[term, i, j] * take(state, (3 * count + term, part))
+                for k in range(count):
+                    light += take(lit, (k, 0)) * take(profiles, (1, j, k, 0))
+                if is_kept or rank < ranks - 1:
+                    put(image, (i, j, part), light)
+                else:
+                    rest = np.float32(data[i, j]) - light
+                    total += np.float32(weight[i, j]) * rest * rest
+    return total
 
 
 @fused
 def _fill_image(posterior: Posterior, state: SingleArray, scratch: Scratch) -> None:
     """Fill `scratch.image` (h, w, chains) with what the parameters `state` (size, chains) of each chain expect."""
-    image, flux, basis = scratch.image, scratch.flux, posterior.basis
-    h, w, chains = image.shape
-    count = posterior.targets
-    _fill_fluxes(posterior, state, flux)
-    if basis.shape[0] > 0 or count == 0:
-        image[:] = np.float32(0.0)
-        for term in range(basis.shape[0]):
-            coefficient = state[3 * count + term]
-            for i in range(h):
-                for j in range(w):
-                    out = image[i, j]
-                    for chain in range(chains):
-                        out[chain] += coefficient[chain] * basis[term, i, j]
-    for rank in range(posterior.polynomials.shape[2]):
-        fill_profiles(posterior, state, rank, int64(2), scratch)
-        along_y = scratch.profiles[0, :h]
-        for i in range(h):
-            for k in range(count):
-                a, f = along_y[i, k], flux[k]
-                for chain in range(chains):
-                    a[chain] *= f[chain]
-        _add_products(along_y, scratch.profiles[1, :w], rank == 0 and basis.shape[0] == 0, image)
+    _fill_fluxes(posterior, state, scratch.flux)
+    for part in range(0, state.shape[1], WIDTH):
+        _render_part(posterior, state, part, True, scratch)
 
 
 @fused
 def fill_log_likelihoods(posterior: Posterior, state: SingleArray, scratch: Scratch, value: SingleArray) -> None:
     """Fill `value` (chains,) with the log likelihood of the parameters `state` (size, chains) of each chain."""
-    _fill_image(posterior, state, scratch)
-    image, data, noise = scratch.image, posterior.window.data, posterior.noise
-    weight = posterior.window.weight
-    rows, columns, chains = image.shape
+    image, noise = scratch.image, posterior.noise
     if posterior.is_plain:
-        value[:] = np.float32(0.0)
-        for i in range(rows):
-            for j in range(columns):
-                z, w, model = np.float32(data[i, j]), np.float32(weight[i, j]), image[i, j]
-                for chain in range(chains):
-                    residual = z - model[chain]
-                    value[chain] += w * residual * residual
         factor = np.float32(-0.5 / noise.variance)
-        for chain in range(chains):
-            value[chain] *= factor
+        _fill_fluxes(posterior, state, scratch.flux)
+        for part in range(0, state.shape[1], WIDTH):
+            put(value, (part,), factor * _render_part(posterior, state, part, False, scratch))
         return
-    for chain in range(chains):
-        for i in range(rows):
-            for j in range(columns):
+    _fill_image(posterior, state, scratch)
+    for chain in range(image.shape[2]):
+        for i in range(image.shape[0]):
+            for j in range(image.shape[1]):
                 scratch.one[i, j] = image[i, j, chain]
         value[chain] = log_likelihood(scratch.one, posterior.window, noise)
 

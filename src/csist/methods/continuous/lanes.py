@@ -1,6 +1,6 @@
 """Linear algebra and proposals of chains that step together; all arrays end with the chain.
 
-Groups in one frame (`metropolis`) and in many (`sequence.proposals`) share them.
+Groups in one frame (`metropolis`) and in many (`sequence.proposals`) share them. Chains are a multiple of `WIDTH`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from csist._compiled import inlined, inner
+from csist._vectors import WIDTH, larger_of, put, root_of, spread, take
 from csist.methods.continuous.model import SingleArray
 from csist.methods.continuous.population import uniform
 
@@ -30,35 +31,29 @@ def factorise(matrix: SingleArray, least: SingleArray) -> None:
         least: (n, chains) lower bounds of the pivots' squares: single precision can lose a weak direction.
     """
     size, _, chains = matrix.shape
-    for i in range(size):
-        for j in range(i + 1):
-            total, pivot = matrix[i, j], matrix[j, j]
-            for k in range(j):
-                one, other = matrix[i, k], matrix[j, k]
-                for chain in range(chains):
-                    total[chain] -= one[chain] * other[chain]
-            if i == j:
-                for chain in range(chains):
-                    total[chain] = math.sqrt(max(total[chain], least[i, chain]))
-            else:
-                for chain in range(chains):
-                    total[chain] /= pivot[chain]
+    for part in range(0, chains, WIDTH):
+        for i in range(size):
+            for j in range(i + 1):
+                total = take(matrix, (i, j, part))
+                for k in range(j):
+                    total -= take(matrix, (i, k, part)) * take(matrix, (j, k, part))
+                if i == j:
+                    put(matrix, (i, i, part), root_of(larger_of(total, take(least, (i, part)))))
+                else:
+                    put(matrix, (i, j, part), total / take(matrix, (j, j, part)))
 
 
 @inlined
 def invert(factor: SingleArray, root: SingleArray) -> None:
     """Fill `root` (n, n, chains) with the inverse of the lower triangle of `factor`."""
     size, _, chains = factor.shape
-    for c in range(size):
-        for i in range(c, size):
-            out, pivot = root[i, c], factor[i, i]
-            out[:] = np.float32(1.0) if i == c else np.float32(0.0)
-            for j in range(c, i):
-                one, other = factor[i, j], root[j, c]
-                for chain in range(chains):
-                    out[chain] -= one[chain] * other[chain]
-            for chain in range(chains):
-                out[chain] /= pivot[chain]
+    for part in range(0, chains, WIDTH):
+        for c in range(size):
+            for i in range(c, size):
+                total = spread(1.0 if i == c else 0.0)
+                for j in range(c, i):
+                    total -= take(factor, (i, j, part)) * take(root, (j, c, part))
+                put(root, (i, c, part), total / take(factor, (i, i, part)))
 
 
 @inlined
@@ -76,17 +71,13 @@ def propose(
         trial: filled, (size, chains).
     """
     size, chains = state.shape
-    for p in range(size):
-        for chain in range(chains):
-            trial[p, chain] = state[p, chain]
+    trial[:] = state
     for i in range(size):
         uniform(random, draw)
-        for chain in range(chains):
-            draw[chain] = (draw[chain] - np.float32(0.5)) * np.float32(3.4641016151377544) * scale[chain]
-        for c in range(i + 1):
-            out, shape = trial[c], root[i, c]
-            for chain in range(chains):
-                out[chain] += draw[chain] * shape[chain]
+        for part in range(0, chains, WIDTH):
+            step = (take(draw, (part,)) - np.float32(0.5)) * np.float32(3.4641016151377544) * take(scale, (part,))
+            for c in range(i + 1):
+                put(trial, (c, part), take(trial, (c, part)) + step * take(root, (i, c, part)))
 
 
 @inner

@@ -8,6 +8,7 @@ import numpy as np
 from numba import int64, types
 
 from csist._compiled import calling, fused, inlined, linked
+from csist._vectors import WIDTH, put, spread, take
 from csist.methods.continuous.chain_likelihood import (
     KERNELS,
     Kernels,
@@ -49,19 +50,19 @@ def _fill_curvatures(posterior: Posterior, scratch: Scratch) -> None:
 
 
 @inlined
-def _add_derivatives(posterior: Posterior, k: int, scratch: Scratch) -> None:
+def _add_derivatives(posterior: Posterior, part: int, k: int, scratch: Scratch) -> None:
     """Add the derivatives of one product of profiles of target k to `scratch.jacobian`."""
-    jacobian, profiles, f, count = scratch.jacobian, scratch.profiles, scratch.flux[k], posterior.targets
-    _, h, w, chains = jacobian.shape
-    for i in range(h):
-        vy, sy = profiles[0, i, k], profiles[2, i, k]
-        for j in range(w):
-            vx, sx = profiles[1, j, k], profiles[3, j, k]
-            by_x, by_y, by_f = jacobian[k, i, j], jacobian[count + k, i, j], jacobian[2 * count + k, i, j]
-            for chain in range(chains):
-                by_x[chain] += f[chain] * vy[chain] * sx[chain]
-                by_y[chain] += f[chain] * sy[chain] * vx[chain]
-                by_f[chain] += vy[chain] * vx[chain] * (f[chain] if posterior.log_flux else np.float32(1.0))
+    jacobian, profiles, count = scratch.jacobian, scratch.profiles, posterior.targets
+    f = take(scratch.flux, (k, part))
+    for i in range(jacobian.shape[1]):
+        along_y, slope_y = take(profiles, (0, i, k, 0)), take(profiles, (2, i, k, 0))
+        for j in range(jacobian.shape[2]):
+            along_x, slope_x = take(profiles, (1, j, k, 0)), take(profiles, (3, j, k, 0))
+            by_x, by_y, by_f = (k, i, j, part), (count + k, i, j, part), (2 * count + k, i, j, part)
+            light = along_y * along_x
+            put(jacobian, by_x, take(jacobian, by_x) + f * along_y * slope_x)
+            put(jacobian, by_y, take(jacobian, by_y) + f * slope_y * along_x)
+            put(jacobian, by_f, take(jacobian, by_f) + (f * light if posterior.log_flux else light))
 
 
 @inlined
@@ -71,13 +72,14 @@ def _fill_jacobian(posterior: Posterior, state: SingleArray, scratch: Scratch) -
     `scratch.flux` holds the fluxes, from `render_chains`.
     """
     jacobian = scratch.jacobian
-    size, h, w, _ = jacobian.shape
+    size, h, w, chains = jacobian.shape
     count = posterior.targets
     jacobian[:] = np.float32(0.0)
-    for rank in range(posterior.polynomials.shape[2]):
-        fill_profiles(posterior, state, rank, int64(4), scratch)
-        for k in range(count):
-            _add_derivatives(posterior, k, scratch)
+    for part in range(0, chains, WIDTH):
+        for rank in range(posterior.polynomials.shape[2]):
+            fill_profiles(posterior, state, part, rank, int64(4), scratch)
+            for k in range(count):
+                _add_derivatives(posterior, part, k, scratch)
     for term in range(size - 3 * count):
         for i in range(h):
             for j in range(w):
@@ -90,27 +92,23 @@ def _fill_information(posterior: Posterior, power: SingleArray, floor: SingleArr
 
     The last term is kept in `scratch.trial`.
     """
-    information = scratch.information
+    information, weighted = scratch.information, scratch.weighted
     size, h, w, chains = scratch.jacobian.shape
     flat = scratch.jacobian.reshape(size, h * w, chains)
     bend = scratch.curvature.reshape(h * w, chains)
-    for a in range(size):
-        for p in range(h * w):
-            out, j, c = scratch.weighted[p], flat[a, p], bend[p]
-            for chain in range(chains):
-                out[chain] = j[chain] * c[chain] * power[chain]
-        for b in range(a + 1):
-            total = information[a, b]
-            total[:] = np.float32(0.0)
+    for part in range(0, chains, WIDTH):
+        for a in range(size):
             for p in range(h * w):
-                one, other = scratch.weighted[p], flat[b, p]
-                for chain in range(chains):
-                    total[chain] += one[chain] * other[chain]
-        width = posterior.high[a] - posterior.low[a]
-        diagonal, least = information[a, a], scratch.trial[a]
-        for chain in range(chains):
-            least[chain] = floor[chain] / (width * width)
-            diagonal[chain] += least[chain]
+                put(weighted, (p, 0), take(flat, (a, p, part)) * take(bend, (p, part)))
+            for b in range(a + 1):
+                total = spread(0.0)
+                for p in range(h * w):
+                    total += take(weighted, (p, 0)) * take(flat, (b, p, part))
+                put(information, (a, b, part), total * take(power, (part,)))
+            width = posterior.high[a] - posterior.low[a]
+            least = take(floor, (part,)) / (width * width)
+            put(scratch.trial, (a, part), least)
+            put(information, (a, a, part), take(information, (a, a, part)) + least)
 
 
 @linked(types.none(KERNELS, POSTERIOR, CHAINS, SINGLE_VECTOR, SCRATCH))

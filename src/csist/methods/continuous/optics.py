@@ -22,8 +22,10 @@ from csist.physics.psf import PSF, GaussianPSF
 PHASES = 64
 """Tabulated sub-pixel phases a pixel."""
 
-DEGREE = 11
-"""Degree of the polynomials in the sub-pixel phase."""
+DEGREES = (5, 7, 9, 11)
+"""Degrees of the polynomials in the sub-pixel phase, of which the lowest that is right to `TOLERANCE` is taken."""
+TOLERANCE = 2e-6
+"""Error of the polynomials as a share of the flux, but for a PSF that even the highest degree does not follow."""
 
 
 @lru_cache(maxsize=32)
@@ -70,22 +72,25 @@ def _decomposed_tables(psf: PSF, tolerance: float = 1e-5) -> FloatArray:
 
 
 def profile_polynomials(tables: FloatArray) -> SingleArray:
-    """The tables as polynomials (value and slope, 2 axes, ranks, offsets, DEGREE + 1), lowest power first.
+    """The tables as polynomials (value and slope, 2 axes, ranks, offsets, degree + 1), lowest power first.
 
-    The variable is the distance in px from the nearest pixel's centre, -0.5 to 0.5. For a Gaussian of
-    sigma >= 0.3 px they are right to 2e-6 of the flux.
+    The variable is the distance in px from the nearest pixel's centre, -0.5 to 0.5.
     """
     axes, ranks, _, _, offsets = tables.shape
-    nodes = 0.5 * np.polynomial.chebyshev.chebpts1(4 * DEGREE)
+    nodes = 0.5 * np.polynomial.chebyshev.chebpts1(4 * DEGREES[-1])
     values = np.empty((len(nodes), axes, ranks, offsets))
     for axis in range(axes):
         for rank in range(ranks):
             for value, node in zip(values[:, axis, rank], nodes, strict=True):
                 profile(tables[axis, rank], node, -(offsets // 2), value)
-    # At Chebyshev's nodes and this degree a fit of plain powers is well conditioned.
-    powers = np.polynomial.polynomial.polyfit(2.0 * nodes, values.reshape(len(nodes), -1), DEGREE)
-    polynomials = powers.T * 2.0 ** np.arange(DEGREE + 1)
-    result = np.zeros((2, axes, ranks, offsets, DEGREE + 1), np.float32)
-    result[0] = polynomials.reshape(axes, ranks, offsets, DEGREE + 1)
-    result[1, ..., :-1] = np.arange(1, DEGREE + 1, dtype=np.float32) * result[0, ..., 1:]
+    wanted = values.reshape(len(nodes), -1)
+    for degree in DEGREES:
+        # At Chebyshev's nodes and these degrees a fit of plain powers is well conditioned.
+        powers = np.polynomial.polynomial.polyfit(2.0 * nodes, wanted, degree)
+        if np.abs(np.polynomial.polynomial.polyval(2.0 * nodes, powers).T - wanted).max() < TOLERANCE:
+            break
+    polynomials = powers.T * 2.0 ** np.arange(degree + 1)
+    result = np.zeros((2, axes, ranks, offsets, degree + 1), np.float32)
+    result[0] = polynomials.reshape(axes, ranks, offsets, degree + 1)
+    result[1, ..., :-1] = np.arange(1, degree + 1, dtype=np.float32) * result[0, ..., 1:]
     return result

@@ -15,6 +15,7 @@ from numba import boolean, float32, float64, int64, uint64
 
 from csist._compiled import inner, tuple_of, tuple_type
 from csist._types import FloatArray, IntArray
+from csist._vectors import WIDTH, aligned
 from csist.methods.continuous.model import (
     MATRIX,
     MEASURED,
@@ -81,11 +82,15 @@ class Chains(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Arrays that chains work in; `accepted` (chains,) is 1 after a step where it was accepted, else 0."""
+    """Arrays that chains work in.
 
-    phase: SingleArray
+    `scattered`, `lit`, `profiles` and `weighted` have room for `WIDTH` chains, the others for all. `accepted` (chains,)
+    is 1 after a step where it was accepted, else 0.
+    """
+
     scattered: SingleArray
     flux: SingleArray
+    lit: SingleArray
     profiles: SingleArray
     image: SingleArray
     curvature: SingleArray
@@ -108,7 +113,7 @@ POSTERIOR = tuple_type(
 )  # fmt: skip
 CHAINS = tuple_type(Chains, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_VECTOR, SINGLE_VECTOR, uint64[::1])
 SCRATCH = tuple_type(
-    Scratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_4D, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_MATRIX,
+    Scratch, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_4D, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_MATRIX,
     SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR, MATRIX, MATRIX, MATRIX,
 )  # fmt: skip
 
@@ -138,16 +143,15 @@ def pose(bounds: Bounds, least_square: float, polynomials: SingleArray, window: 
 
 @inner
 def make_scratch(posterior: Posterior, chains: int) -> Scratch:
-    """Scratch for so many chains."""
+    """Scratch for so many chains, a multiple of `WIDTH`."""
     h, w = posterior.window.data.shape
-    size, count, f32 = posterior.low.shape[0], posterior.targets, np.float32
-    number = count * chains
+    size, count, offsets = posterior.low.shape[0], posterior.targets, posterior.polynomials.shape[3]
     return Scratch(
-        np.empty(number, f32), np.empty((posterior.polynomials.shape[3], number), f32), np.empty((count, chains), f32),
-        np.empty((4, max(h, w), count, chains), f32), np.empty((h, w, chains), f32), np.empty((h, w, chains), f32),
-        np.empty((size, h, w, chains), f32), np.empty((h * w, chains), f32), np.empty((size, size, chains), f32),
-        np.empty((size, chains), f32), np.empty(chains, f32), np.empty(chains, f32), np.empty(chains, f32),
-        np.empty((h, w)), np.empty((h, w)), np.empty((h, w)),
+        aligned((offsets, WIDTH)), aligned((count, chains)), aligned((count, WIDTH)),
+        aligned((4, max(h, w), count, WIDTH)), aligned((h, w, chains)), aligned((h, w, chains)),
+        aligned((size, h, w, chains)), aligned((h * w, WIDTH)), aligned((size, size, chains)), aligned((size, chains)),
+        aligned((chains,)), aligned((chains,)), aligned((chains,)), np.empty((h, w)), np.empty((h, w)),
+        np.empty((h, w)),
     )  # fmt: skip
 
 

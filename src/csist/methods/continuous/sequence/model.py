@@ -17,6 +17,7 @@ from numba import boolean, float32, float64, int64
 
 from csist._compiled import inner, tuple_type
 from csist._types import FloatArray, IntArray
+from csist._vectors import WIDTH, aligned
 from csist.methods.continuous.model import (
     PAIRS,
     SINGLE_CUBE,
@@ -102,21 +103,16 @@ class PathPosterior(NamedTuple):
 
 
 class PathScratch(NamedTuple):
-    """Arrays that chains work in."""
+    """Arrays that chains work in: `WIDTH` at a time up to `moments`, `LANES` from there on."""
 
-    phase: SingleArray
     scattered: SingleArray
-    position: SingleArray
     flux: SingleArray
     profiles: SingleArray
     response: SingleArray
     overlaps: SingleArray
     lit: SingleArray
     along: SingleArray
-    rest: SingleArray
-    square: SingleArray
     volume: FloatArray
-    weighted: SingleArray
     gram: SingleArray
     ones: SingleArray
     slope: SingleArray
@@ -138,10 +134,9 @@ MOTION_LAW = tuple_type(
 )  # fmt: skip
 PATH_POSTERIOR = tuple_type(PathPosterior, int64, FILM, MOTION_LAW, SINGLE_5D, SINGLE_MATRIX)
 PATH_SCRATCH = tuple_type(
-    PathScratch, SINGLE_VECTOR, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_4D, SINGLE_4D,
-    SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, VECTOR, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_MATRIX,
-    SINGLE_MATRIX, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR,
-    SINGLE_VECTOR, SINGLE_VECTOR,
+    PathScratch, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_4D, SINGLE_4D, SINGLE_4D, SINGLE_MATRIX, SINGLE_MATRIX, VECTOR,
+    SINGLE_CUBE, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_CUBE, SINGLE_MATRIX,
+    *(SINGLE_VECTOR,) * 4,
 )  # fmt: skip
 
 
@@ -160,18 +155,17 @@ def first_of(law: MotionLaw, k: int) -> int:
 @inner
 def make_path_scratch(posterior: PathPosterior) -> PathScratch:
     """Scratch for `LANES` chains."""
-    count, side, law, f32 = posterior.targets, posterior.film.data.shape[1], posterior.law, np.float32
-    number, size, pairs = count * LANES, size_of(law, count), law.basis.shape[0] ** 2
+    count, side, law = posterior.targets, posterior.film.data.shape[1], posterior.law
+    size, pairs = size_of(law, count), law.basis.shape[0] ** 2
+    ones = aligned((count, WIDTH))
+    ones[:] = np.float32(1.0)
     return PathScratch(
-        np.empty(number, f32), np.empty((posterior.polynomials.shape[3], number), f32), np.empty((2, number), f32),
-        np.empty((count, LANES), f32), np.empty((4, side, number), f32), np.empty((3 * count, side, side, LANES), f32),
-        np.empty((2, 2 * count, 2 * count, LANES), f32), np.empty((count, LANES), f32), np.empty((count, LANES), f32),
-        np.empty(LANES, f32), np.empty(LANES, f32), np.empty(LANES), np.empty(LANES, f32),
-        np.empty((count, count, LANES), f32), np.ones((count, LANES), f32), np.empty((count, LANES), f32),
-        np.empty((count, 3 * count, LANES), f32), np.empty((3 * count, 3 * count, LANES), f32),
-        np.empty((pairs, 3 * count, 3 * count, LANES), f32), np.empty((size, size, LANES), f32),
-        np.empty((size, LANES), f32), np.empty(LANES, f32), np.empty(LANES, f32), np.empty(LANES, f32),
-        np.empty(LANES, f32),
+        aligned((posterior.polynomials.shape[3], WIDTH)), aligned((count, WIDTH)), aligned((4, side, count, WIDTH)),
+        aligned((3 * count, side, side, WIDTH)), aligned((2, 2 * count, 2 * count, WIDTH)), aligned((count, WIDTH)),
+        aligned((count, WIDTH)), np.empty(WIDTH), aligned((count, count, WIDTH)), ones, aligned((count, WIDTH)),
+        aligned((count, 3 * count, WIDTH)), aligned((3 * count, 3 * count, WIDTH)),
+        aligned((pairs, 3 * count, 3 * count, WIDTH)), aligned((size, size, LANES)), aligned((size, LANES)),
+        aligned((LANES,)), aligned((LANES,)), aligned((LANES,)), aligned((LANES,)),
     )  # fmt: skip
 
 
@@ -186,13 +180,27 @@ def film_around(data: FloatArray, weight: FloatArray, middle: FloatArray, side: 
     """
     frames, rows, columns = data.shape
     origin = np.rint(middle[:, ::-1]).astype(np.int64) - side // 2
-    patches, weights = (np.zeros((frames, side, side), np.float32) for _ in range(2))
-    for t, (top, left) in enumerate(origin):
-        row, column = np.arange(max(top, 0), min(top + side, rows)), np.arange(max(left, 0), min(left + side, columns))
-        if len(row) and len(column):
-            inside = np.ix_(row - top, column - left)
-            patches[t][inside], weights[t][inside] = data[t][np.ix_(row, column)], weight[t][np.ix_(row, column)]
-    return film_of(patches, weights, origin)
+    row, column = (origin[:, axis, None] + np.arange(side) for axis in range(2))
+    inside = ((row >= 0) & (row < rows))[:, :, None] & ((column >= 0) & (column < columns))[:, None, :]
+    place = (
+        np.arange(frames)[:, None, None],
+        np.clip(row, 0, rows - 1)[:, :, None],
+        np.clip(column, 0, columns - 1)[:, None, :],
+    )
+    return film_of(data[place], np.where(inside, weight[place], 0.0), origin)
+
+
+def near(film: Film, middle: FloatArray, reach: FloatArray) -> Film:
+    """A film without the pixels that lie farther along x or y from a place in each frame.
+
+    Args:
+        film: square patches.
+        middle: (T, 2) x and y.
+        reach: (T,) largest distance in px.
+    """
+    pixel = film.origin[:, :, None] + np.arange(film.data.shape[1])
+    inside = np.abs(pixel - middle[:, ::-1, None]) <= reach[:, None, None]
+    return film_of(film.data, np.where(inside[:, 0, :, None] & inside[:, 1, None, :], film.weight, 0.0), film.origin)
 
 
 def film_of(data: FloatArray | SingleArray, weight: FloatArray | SingleArray, origin: IntArray) -> Film:

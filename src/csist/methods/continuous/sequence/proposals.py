@@ -8,6 +8,7 @@ import numpy as np
 from numba import float64, int64, types
 
 from csist._compiled import calling, fused, inner, linked
+from csist._vectors import WIDTH, put, spread, take
 from csist.methods.continuous.lanes import PRIOR_INFORMATION, accepts, factorise, invert
 from csist.methods.continuous.model import SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import uniform
@@ -15,8 +16,7 @@ from csist.methods.continuous.sequence.likelihood import (
     factorise_flicker,
     fill_fluxes,
     fill_overlaps,
-    fill_places,
-    fill_profiles_at,
+    fill_profiles,
     fill_responses,
     is_separable,
 )
@@ -82,117 +82,93 @@ def _log_prior(law: MotionLaw, count: int, state: SingleArray, chain: int) -> fl
 def _fill_frame_information(posterior: PathPosterior, t: int, scratch: PathScratch) -> None:
     """Fill the lower triangle of `scratch.frame` with the information of x, y and flux of all targets in frame t.
 
-    Rows are flux_1, ..., x_1, ..., y_1, ...; `scratch.response` holds responses and slopes, already times the flux
-    where the derivative is by a position or by the logarithm of the flux.
+    Rows are flux_1, ..., x_1, ..., y_1, ...; `scratch.response` holds responses and slopes.
     """
     film, response, frame = posterior.film, scratch.response, scratch.frame
-    side, rows, weighted = film.data.shape[1], 3 * posterior.targets, scratch.weighted
-    frame[:] = np.float32(0.0)
-    for i in range(side):
-        for j in range(side):
-            w = film.weight[t, i, j]
-            if w == np.float32(0.0):
-                continue
-            for a in range(rows):
-                one = response[a, i, j]
-                for chain in range(LANES):
-                    weighted[chain] = w * one[chain]
-                for b in range(a + 1):
-                    out, two = frame[a, b], response[b, i, j]
-                    for chain in range(LANES):
-                        out[chain] += weighted[chain] * two[chain]
+    inside = film.inside[t]
+    for a in range(3 * posterior.targets):
+        for b in range(a + 1):
+            total = spread(0.0)
+            for i in range(inside[0], inside[1]):
+                for j in range(inside[2], inside[3]):
+                    w = film.weight[t, i, j]
+                    total += w * take(response, (a, i, j, 0)) * take(response, (b, i, j, 0))
+            put(frame, (a, b, 0), total)
 
 
 @fused
 def _fill_separable_information(posterior: PathPosterior, t: int, scratch: PathScratch) -> None:
-    """As `_fill_frame_information` with `_scale_slopes`, where `is_separable`."""
-    count, frame, flux, log_flux = posterior.targets, scratch.frame, scratch.flux, posterior.law.log_flux
-    w = posterior.film.even[t]
+    """As `_fill_frame_information`, from profiles and their slopes, where `is_separable`."""
+    count, w, overlaps = posterior.targets, posterior.film.even[t], scratch.overlaps
     fill_overlaps(posterior, t, int64(2), scratch)
     for a in range(3 * count):
         row_y, row_x = a % count + count * (a // count == 2), a % count + count * (a // count == 1)
         for b in range(a + 1):
             column_y, column_x = b % count + count * (b // count == 2), b % count + count * (b // count == 1)
-            one = scratch.overlaps[0, max(row_y, column_y), min(row_y, column_y)]
-            two = scratch.overlaps[1, max(row_x, column_x), min(row_x, column_x)]
-            out = frame[a, b]
-            for chain in range(LANES):
-                out[chain] = w * one[chain] * two[chain]
-            if a >= count or log_flux:
-                f = flux[a % count]
-                for chain in range(LANES):
-                    out[chain] *= f[chain]
-            if b >= count or log_flux:
-                f = flux[b % count]
-                for chain in range(LANES):
-                    out[chain] *= f[chain]
+            along_y = take(overlaps, (0, max(row_y, column_y), min(row_y, column_y), 0))
+            along_x = take(overlaps, (1, max(row_x, column_x), min(row_x, column_x), 0))
+            put(scratch.frame, (a, b, 0), w * along_y * along_x)
+
+
+@fused
+def _scale_frame(posterior: PathPosterior, scratch: PathScratch) -> None:
+    """Turn `scratch.frame` into the information of the chains' parameters: derivatives times the flux."""
+    count, frame, flux = posterior.targets, scratch.frame, scratch.flux
+    for a in range(3 * count):
+        for b in range(a + 1):
+            one = take(frame, (a, b, 0))
+            if a >= count or posterior.law.log_flux:
+                one *= take(flux, (a % count, 0))
+            if b >= count or posterior.law.log_flux:
+                one *= take(flux, (b % count, 0))
+            put(frame, (a, b, 0), one)
 
 
 @fused
 def _fill_half(posterior: PathPosterior, scratch: PathScratch) -> None:
     """Fill `scratch.half` (targets, rows, chains) with S^-1/2 D^1/2 A_F^T, S factorised in `scratch.gram`."""
-    count, gram, frame, flux, half = posterior.targets, scratch.gram, scratch.frame, scratch.flux, scratch.half
-    share, log_flux = np.float32(posterior.law.scintillation), posterior.law.log_flux
-    for a in range(3 * count):
-        for k in range(count):
-            one, out, pivot = frame[max(a, k), min(a, k)], half[k, a], gram[k, k]
-            for chain in range(LANES):
-                out[chain] = one[chain] * (share if log_flux else share * flux[k, chain])
+    gram, half, share = scratch.gram, scratch.half, np.float32(posterior.law.scintillation)
+    for a in range(3 * posterior.targets):
+        for k in range(posterior.targets):
+            one = share * take(scratch.frame, (max(a, k), min(a, k), 0))
+            if not posterior.law.log_flux:
+                one *= take(scratch.flux, (k, 0))
             for other in range(k):
-                mixed, two = gram[k, other], half[other, a]
-                for chain in range(LANES):
-                    out[chain] -= mixed[chain] * two[chain]
-            for chain in range(LANES):
-                out[chain] /= pivot[chain]
+                one -= take(gram, (k, other, 0)) * take(half, (other, a, 0))
+            put(half, (k, a, 0), one / take(gram, (k, k, 0)))
 
 
 @fused
 def _subtract_flicker(posterior: PathPosterior, scratch: PathScratch) -> None:
     """Take from `scratch.frame` what scintillation hides: A -= A_F D^1/2 S^-1 D^1/2 A_F^T."""
-    count, gram, frame, flux, half = posterior.targets, scratch.gram, scratch.frame, scratch.flux, scratch.half
+    count, frame, flux, half = posterior.targets, scratch.frame, scratch.flux, scratch.half
     for k in range(count):
         for other in range(k + 1):
-            out, one = gram[k, other], frame[k, other]
-            for chain in range(LANES):
-                scale = flux[k, chain] * flux[other, chain] if posterior.law.log_flux else np.float32(1.0)
-                out[chain] = one[chain] / scale
+            one = take(frame, (k, other, 0))
+            if posterior.law.log_flux:
+                one /= take(flux, (k, 0)) * take(flux, (other, 0))
+            put(scratch.gram, (k, other, 0), one)
     factorise_flicker(count, posterior.law.scintillation, scratch)
     _fill_half(posterior, scratch)
     for a in range(3 * count):
         for b in range(a + 1):
-            out = frame[a, b]
+            one = take(frame, (a, b, 0))
             for k in range(count):
-                one, two = half[k, a], half[k, b]
-                for chain in range(LANES):
-                    out[chain] -= one[chain] * two[chain]
-
-
-@fused
-def _scale_slopes(posterior: PathPosterior, scratch: PathScratch) -> None:
-    """Turn `scratch.response` into derivatives by the chains' parameters in this frame: times the flux."""
-    count, response, flux = posterior.targets, scratch.response, scratch.flux
-    side = response.shape[1]
-    for a in range(0 if posterior.law.log_flux else count, 3 * count):
-        f = flux[a % count]
-        for i in range(side):
-            for j in range(side):
-                out = response[a, i, j]
-                for chain in range(LANES):
-                    out[chain] *= f[chain]
+                one -= take(half, (k, a, 0)) * take(half, (k, b, 0))
+            put(frame, (a, b, 0), one)
 
 
 @fused
 def _add_moments(law: MotionLaw, t: int, scratch: PathScratch) -> None:
     """Add the information of frame t to its sums over time, weighted by each pair of the functions of time."""
-    functions, rows = law.basis.shape[0], scratch.frame.shape[0]
-    for m in range(functions):
-        for n in range(m + 1):
-            factor, total = law.basis[m, t] * law.basis[n, t], scratch.moments[m * functions + n]
-            for a in range(rows):
-                for b in range(a + 1):
-                    out, one = total[a, b], scratch.frame[a, b]
-                    for chain in range(LANES):
-                        out[chain] += factor * one[chain]
+    functions, rows, moments = law.basis.shape[0], scratch.frame.shape[0], scratch.moments
+    for a in range(rows):
+        for b in range(a + 1):
+            one = take(scratch.frame, (a, b, 0))
+            for m in range(functions):
+                for n in range(m + 1):
+                    place = (m * functions + n, a, b, 0)
+                    put(moments, place, take(moments, place) + law.basis[m, t] * law.basis[n, t] * one)
 
 
 @inner
@@ -219,30 +195,25 @@ def _describe(law: MotionLaw, count: int, p: int) -> tuple[int, int, int, float]
 
 
 @fused
-def _assemble(posterior: PathPosterior, power: float, floor: SingleArray, scratch: PathScratch) -> None:
+def _assemble(posterior: PathPosterior, power: float, floor: SingleArray, part: int, scratch: PathScratch) -> None:
     """Fill the lower triangle of `scratch.information` from the sums over time, and add the prior's times `floor`.
 
     The prior's part is kept in `scratch.trial`, as the lower bound of what single precision leaves of a weak direction.
     """
-    least, law, count, information = scratch.trial, posterior.law, posterior.targets, scratch.information
+    law, count, information = posterior.law, posterior.targets, scratch.information
     functions = law.basis.shape[0]
     for p in range(information.shape[0]):
         p_first, p_last, m, prior = _describe(law, count, p)
         for q in range(p + 1):
             q_first, q_last, n, _ = _describe(law, count, q)
-            out, place = information[p, q], max(m, n) * functions + min(m, n)
-            out[:] = np.float32(0.0)
+            place, total = max(m, n) * functions + min(m, n), spread(0.0)
             for a in range(p_first, p_last):
                 for b in range(q_first, q_last):
-                    one = scratch.moments[place, max(a, b), min(a, b)]
-                    for chain in range(LANES):
-                        out[chain] += one[chain]
-            for chain in range(LANES):
-                out[chain] *= np.float32(power)
-        diagonal = information[p, p]
-        for chain in range(LANES):
-            least[p, chain] = floor[chain] * np.float32(prior)
-            diagonal[chain] = diagonal[chain] * np.float32(1.00001) + least[p, chain]
+                    total += take(scratch.moments, (place, max(a, b), min(a, b), 0))
+            put(information, (p, q, part), np.float32(power) * total)
+        least = np.float32(prior) * take(floor, (part,))
+        put(scratch.trial, (p, part), least)
+        put(information, (p, p, part), take(information, (p, p, part)) * np.float32(1.00001) + least)
 
 
 @linked(types.none(PATH_POSTERIOR, SINGLE_MATRIX, float64, SINGLE_VECTOR, SINGLE_CUBE, PATH_SCRATCH))
@@ -264,21 +235,21 @@ def shape_path_proposals(
         root: filled.
         scratch: arrays to work in.
     """
-    scratch.moments[:] = np.float32(0.0)
-    fill_fluxes(posterior, state, scratch)
-    for t in range(posterior.film.data.shape[0]):
-        fill_places(posterior, state, t, scratch)
-        if is_separable(posterior, t):
-            fill_profiles_at(posterior, 0, int64(4), scratch)
-            _fill_separable_information(posterior, t, scratch)
-        else:
-            fill_responses(posterior, int64(1), scratch)
-            _scale_slopes(posterior, scratch)
-            _fill_frame_information(posterior, t, scratch)
-        if posterior.law.scintillation > 0.0:
-            _subtract_flicker(posterior, scratch)
-        _add_moments(posterior.law, t, scratch)
-    _assemble(posterior, power, floor, scratch)
+    for part in range(0, LANES, WIDTH):
+        scratch.moments[:] = np.float32(0.0)
+        fill_fluxes(posterior, state, part, scratch)
+        for t in range(posterior.film.data.shape[0]):
+            if is_separable(posterior, t):
+                fill_profiles(posterior, state, (part, t), 0, int64(4), scratch)
+                _fill_separable_information(posterior, t, scratch)
+            else:
+                fill_responses(posterior, state, part, t, int64(1), scratch)
+                _fill_frame_information(posterior, t, scratch)
+            _scale_frame(posterior, scratch)
+            if posterior.law.scintillation > 0.0:
+                _subtract_flicker(posterior, scratch)
+            _add_moments(posterior.law, t, scratch)
+        _assemble(posterior, power, floor, part, scratch)
     factorise(scratch.information, scratch.trial)
     invert(scratch.information, root)
 

@@ -12,7 +12,7 @@ from csist._types import BoolArray, FloatArray, IntArray
 from csist.methods.continuous.cooling import Cloud, Outcome, Plan
 from csist.methods.continuous.optics import optics_of
 from csist.methods.continuous.sequence.annealing import PathStart, anneal_paths, path_kernels
-from csist.methods.continuous.sequence.model import LANES, Film, MotionLaw, PathPosterior, film_around
+from csist.methods.continuous.sequence.model import LANES, Film, MotionLaw, PathPosterior, film_around, near
 from csist.methods.continuous.sequence.modes import Cut, KnownStart, ModeStart, SampledStart
 from csist.methods.continuous.sequence.path import common_path
 from csist.methods.continuous.sequence.presence import presence_of
@@ -27,7 +27,7 @@ SEED = 1
 LIGHT_SIGMAS = 6.0
 """Counts whose fluxes cannot add up to the light seen, by so many standard errors, are left out."""
 REACH_SPREADS = 3.5
-"""Pixels on each side of the group, in spreads of the PSF."""
+"""Pixels on each side of the group that are looked at, in spreads of the PSF."""
 PRESENCE_ROUNDS = 2
 """Times that the frames in which each target is there are found from its path."""
 LEFT_BEHIND = 7.0
@@ -120,8 +120,8 @@ class PathSolver:
         self.optics = optics_of(sensor.psf)
         self.basis = law.basis.astype(np.float64)
         self.flux = np.exp(law.flux.astype(np.float64)) if law.log_flux else law.flux.astype(np.float64)
-        drift = float(law.width[1, 1] * np.ptp(self.basis[1])) if law.own > 1 else 0.0
-        self.side = 2 * math.ceil(REACH_SPREADS * spread_px(sensor.psf) + 0.5 + drift) + 1
+        drift = law.width[1, 1] * np.abs(self.basis[1]) if law.own > 1 else np.zeros(law.basis.shape[1])
+        self.reach = REACH_SPREADS * spread_px(sensor.psf) + 0.5 + drift
 
     def solve(self, data: FloatArray, weight: FloatArray, cut: Cut | None = None) -> Paths:
         """The posterior of the group in a stack.
@@ -239,9 +239,11 @@ class PathSolver:
         path = np.zeros((len(self.basis), 2))
         steady = self.law.normal == 0.0  # a random walk is too much like a velocity to be fitted beside one
         path[steady] = common_path(data, self.basis[steady], speed)
-        film = film_around(data, weight, self.basis.T @ path, self.side)
+        middle = self.basis.T @ path
+        film = film_around(data, weight, middle, 2 * math.ceil(self.reach.max()) + 1)
         counts = self._counts(film)
         templates = draw_templates(self.sensor.psf, self.prior, 1, self.effort.templates)
+        film = near(film, middle, self.reach)
         return PixelStart(film, path, counts, templates.positions, self.sensor, self.law)
 
     def _counts(self, film: Film) -> IntArray:

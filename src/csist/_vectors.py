@@ -1,0 +1,189 @@
+"""Rows of numbers that the compiler keeps in registers: values of Numba kernels for chains that step together.
+
+A loop over an array's last axis loads and stores every intermediate result, because the compiler cannot know that no
+two arrays overlap. A `Row` is a value: what is computed from rows stays in registers until `put` stores it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.ir
+import numba
+import numpy as np
+from numba import extending
+from numba.core import cgutils
+from numba.core.typing import templates
+
+from csist._compiled import inner
+
+_numba: Any = numba
+_extending: Any = extending
+_cgutils: Any = cgutils
+_templates: Any = templates
+_ir: Any = llvmlite.ir
+"""Numba and LLVM, whose type hints leave out what is used here."""
+
+WIDTH = 32
+"""Numbers in a row, in single precision: two to eight registers. Fewer would leave the processor waiting."""
+
+Row = Any
+"""A row, for type hints."""
+
+ALIGNMENT = 64
+"""Bytes of a cache line."""
+
+MAY_REORDER = ("contract", "reassoc", "arcp", "nsz")
+_SINGLE, _INDEX = _ir.FloatType(), _ir.IntType(32)
+_VECTOR = _ir.VectorType(_SINGLE, WIDTH)
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Make a function that kernels call, from one that says of which types it is and how it becomes LLVM's code."""
+    return _extending.intrinsic(function)
+
+
+class RowType(_numba.types.Type):  # type: ignore[misc]
+    """Numba's type of a row."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"Row{WIDTH}")
+
+
+ROW = RowType()
+
+
+@_extending.register_model(RowType)
+class _RowModel(_extending.models.PrimitiveModel):  # type: ignore[misc]
+    """A row as LLVM's vector."""
+
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+def _spread(builder: Any, number: Any) -> Any:
+    """LLVM's vector of equal numbers."""
+    first = builder.insert_element(_ir.Constant(_VECTOR, _ir.Undefined), number, _ir.Constant(_INDEX, 0))
+    return builder.shuffle_vector(
+        first, _ir.Constant(_VECTOR, _ir.Undefined), _ir.Constant(_ir.VectorType(_INDEX, WIDTH), [0] * WIDTH)
+    )
+
+
+def _define(instruction: str, *symbols: Callable[..., Any]) -> None:
+    """Let operators work on two rows, and on a row and a number in single precision."""
+    single = _numba.types.float32
+
+    class Cases(_templates.ConcreteTemplate):  # type: ignore[misc]
+        cases = [_templates.signature(ROW, *pair) for pair in ((ROW, ROW), (ROW, single), (single, ROW))]  # noqa: RUF012
+
+    def lower(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
+        pairs = zip(values, signature.args, strict=True)
+        rows = [value if kind == ROW else _spread(builder, value) for value, kind in pairs]
+        return getattr(builder, instruction)(*rows, flags=MAY_REORDER)
+
+    for symbol in symbols:
+        _templates.infer_global(symbol)(Cases)
+        for case in Cases.cases:
+            _extending.lower_builtin(symbol, *case.args)(lower)
+
+
+_define("fadd", operator.add, operator.iadd)
+_define("fsub", operator.sub, operator.isub)
+_define("fmul", operator.mul, operator.imul)
+_define("fdiv", operator.truediv, operator.itruediv)
+
+
+def _address(context: Any, builder: Any, kinds: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Address of a row in an array, from the types and values of the array and the place."""
+    kind, place = kinds
+    array = context.make_array(kind)(context, builder, values[0])
+    places = _cgutils.unpack_tuple(builder, values[1])
+    whole = [context.cast(builder, one, old, _numba.types.intp) for one, old in zip(places, place.types, strict=True)]
+    address = _cgutils.get_item_pointer(context, builder, kind, array, whole, wraparound=False)
+    return builder.bitcast(address, _VECTOR.as_pointer())
+
+
+@intrinsic
+def take(_: Any, array: Any, place: Any) -> Any:
+    """The row of a C-contiguous array in single precision whose first number is at a place (a tuple)."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(_address(context, builder, signature.args, values), align=4)
+
+    return ROW(array, place), generate
+
+
+@intrinsic
+def put(_: Any, array: Any, place: Any, row: Any) -> Any:
+    """Store a row from a place of an array on."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        builder.store(values[2], _address(context, builder, signature.args[:2], values[:2]), align=4)
+        return context.get_dummy_value()
+
+    return _numba.types.void(array, place, row), generate
+
+
+@intrinsic
+def spread(_: Any, number: Any) -> Any:
+    """A row of equal numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _spread(builder, context.cast(builder, values[0], signature.args[0], _numba.types.float32))
+
+    return ROW(number), generate
+
+
+def _calling_llvm(name: str, rows: int, result: Any) -> Any:
+    """A function of rows that LLVM has for vectors."""
+
+    def function(_: Any, *arguments: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            returns = _VECTOR if result == ROW else _SINGLE
+            kind = _ir.FunctionType(returns, [_VECTOR] * rows)
+            called = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{WIDTH}f32")
+            return builder.call(called, values, fastmath=("nnan", *MAY_REORDER))
+
+        return result(*arguments), generate
+
+    by_number: dict[int, Callable[..., Any]] = {
+        1: lambda _, row: function(_, row),
+        2: lambda _, row, other: function(_, row, other),
+    }
+    return intrinsic(by_number[rows])
+
+
+floor_of = _calling_llvm("floor", 1, ROW)
+"""The largest whole numbers that are not above those of a row."""
+root_of = _calling_llvm("sqrt", 1, ROW)
+"""Square roots of a row."""
+larger_of = _calling_llvm("maxnum", 2, ROW)
+"""The larger numbers of two rows."""
+least_of = _calling_llvm("vector.reduce.fmin", 1, _numba.types.float32)
+"""The least number of a row."""
+largest_of = _calling_llvm("vector.reduce.fmax", 1, _numba.types.float32)
+"""The largest number of a row."""
+
+
+@intrinsic
+def where_equal(_: Any, row: Any, number: Any, chosen: Any, other: Any) -> Any:
+    """A row with the numbers of `chosen` where `row` is equal to a number, and those of `other` elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        level = _spread(builder, context.cast(builder, values[1], signature.args[1], _numba.types.float32))
+        return builder.select(builder.fcmp_ordered("==", values[0], level), values[2], values[3])
+
+    return ROW(row, number, chosen, other), generate
+
+
+@inner
+def aligned(shape: Any) -> Any:
+    """An array in single precision, not filled, that begins where a cache line does: then no row lies in one more."""
+    number = 1
+    for length in shape:
+        number *= length
+    room = np.empty(number + ALIGNMENT // 4, np.float32)
+    first = (-room.ctypes.data % ALIGNMENT) // 4
+    return room[first : first + number].reshape(shape)
