@@ -187,12 +187,21 @@ def test_the_error_of_the_psf_does_not_average_out():
     target = csist.Targets([10.0], [10.0], [1e6], group=[0])
     shots = [empty_shot((20, 20))._replace(data=image, weight=np.ones((20, 20)), targets=target)] * frames
     chain = Chain(np.arange(frames), np.full((frames, 2), 10.0), 0.0, np.zeros(frames, np.int64), np.zeros(frames))
-    exact = cut_out(shots, chain, chain.middle, 4, psf)
-    cutout = cut_out([shot._replace(psf_error=error) for shot in shots], chain, chain.middle, 4, psf)
+    wrong, all_seen = [shot._replace(psf_error=error) for shot in shots], np.zeros(frames, np.bool_)
+    exact = cut_out(shots, chain, chain.middle, 4, psf, all_seen)
+    cutout = cut_out(wrong, chain, chain.middle, 4, psf, all_seen)
     assert (exact.weight == 1.0).all()
     assert cutout.corner.tolist() == [[6, 6]] * frames
     assert (cutout.data == image[6:15, 6:15]).all()
     of_the_peak = np.sqrt((cutout.weight * cutout.data**2)[:, 4, 4].sum())
+    assert of_the_peak == pytest.approx(1.0 / error, rel=1e-6)
+    # The light of frames that are left out, here twice as bright, does not enter that of the others.
+    left_out = np.arange(frames) % 2 == 1
+    mixed = [one._replace(data=2.0 * one.data) if out else one for one, out in zip(wrong, left_out, strict=True)]
+    part = cut_out(mixed, chain, chain.middle, 4, psf, left_out)
+    assert (part.weight[left_out] == 0.0).all()
+    assert (part.data[left_out] == 0.0).all()
+    of_the_peak = np.sqrt((part.weight * part.data**2)[:, 4, 4].sum())
     assert of_the_peak == pytest.approx(1.0 / error, rel=1e-6)
 
 

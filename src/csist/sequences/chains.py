@@ -177,7 +177,7 @@ def course_of(chain: Chain, since: FloatArray, motion: str) -> Course | None:
     return Course(powers @ fitted, float(speed.max()))
 
 
-def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, psf: PSF) -> Cutout:
+def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, psf: PSF, left_out: BoolArray) -> Cutout:
     """The windows that follow a group.
 
     Args:
@@ -186,6 +186,7 @@ def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, p
         place: (T, 2) x, y of its middle.
         half: pixels on each side of it.
         psf: of the other groups.
+        left_out: (T,) frames whose windows stay empty.
     """
     side, corner = 2 * half + 1, np.rint(place[:, ::-1]).astype(np.int64) - half
     numbers = dict(zip(chain.frame.tolist(), chain.group.tolist(), strict=True))
@@ -195,7 +196,7 @@ def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, p
             slice(max(first, 0), max(min(first + side, size), 0))
             for first, size in zip((top, left), shot.data.shape, strict=True)
         )
-        if rows.start >= rows.stop or columns.start >= columns.stop:
+        if left_out[t] or rows.start >= rows.stop or columns.start >= columns.stop:
             continue
         own = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
         data[t][own], weight[t][own] = shot.data[rows, columns], shot.weight[rows, columns]
@@ -229,5 +230,5 @@ def _weight_of_wrong_psf(data: FloatArray, weight: FloatArray, error: FloatArray
     seen = weight > 0.0
     frames = seen.sum(axis=0)
     light = np.maximum(np.where(seen, data, 0.0).sum(axis=0) / np.maximum(frames, 1), 0.0)
-    variance = (error**2 * len(data))[:, None, None] * light.max() * light
+    variance = (error**2 * seen.any(axis=(1, 2)).sum())[:, None, None] * light.max() * light
     return np.where(seen, weight / (1.0 + weight * variance), 0.0)

@@ -243,9 +243,7 @@ def _solve_chain(
     course = None if half > MOST_HALF else course_of(here, times - times[0], options.motion)
     if course is None:
         return None
-    cutout = cut_out(shots, here, course.place, half, psf)
-    for values in cutout.data, cutout.weight:
-        values[merged[part]] = 0.0
+    cutout = cut_out(shots, here, course.place, half, psf, merged[part])
     if (cutout.weight > 0.0).any(axis=(1, 2)).sum() < 2:
         return None
     law, start = _law(cutout, course, times - times[0], psf, options)
