@@ -180,8 +180,27 @@ def _record(paths: Population, cloud: Cloud, first: int) -> None:
             cloud.theta[first + n, p] = paths.state[n // LANES, p, n % LANES]
 
 
+@inlined
+def _fill_covariance(
+    call: PathKernels, posterior: PathPosterior, paths: Population, covariance: FloatArray, scratch: PathScratch
+) -> None:
+    """Fill `covariance` (size, size) with the inverse information of the most probable chain."""
+    best = int(np.argmax(paths.value))
+    block, chain = best // LANES, best % LANES
+    ones = np.ones(LANES, np.float32)
+    root = paths.root[block]
+    call_shape_path_proposals(call.shape_proposals, posterior, paths.state[block], 1.0, ones, root, scratch)
+    for p in range(covariance.shape[0]):
+        for q in range(covariance.shape[0]):
+            covariance[p, q] = 0.0
+            for i in range(max(p, q), covariance.shape[0]):
+                covariance[p, q] += root[i, p, chain] * root[i, q, chain]
+
+
 @compiled
-def anneal_paths(call: PathKernels, posterior: PathPosterior, start: PathStart, plan: Plan, cloud: Cloud) -> Outcome:
+def anneal_paths(
+    call: PathKernels, posterior: PathPosterior, start: PathStart, plan: Plan, cloud: Cloud, covariance: FloatArray
+) -> Outcome:
     """Sample the posterior of a group that moves.
 
     Args:
@@ -190,6 +209,7 @@ def anneal_paths(call: PathKernels, posterior: PathPosterior, start: PathStart, 
         start: where the population starts.
         plan: how long to anneal; its blocks are of `LANES` chains.
         cloud: filled with records * blocks * LANES samples in the chains' parameters.
+        covariance: (size, size) filled with that of the normal approximation at the most probable chain.
     """
     blocks, size, chains = start.state.shape
     number = blocks * chains
@@ -225,4 +245,5 @@ def anneal_paths(call: PathKernels, posterior: PathPosterior, start: PathStart, 
         inverse = next_inverse_temperature(paths.chains.value, inverse, weight)
         stage += 1
     effective, reduction = compare_chains(cloud.theta, cloud.value, 0, number)
+    _fill_covariance(call, posterior, paths.chains, covariance, scratch)
     return Outcome(log_evidence, effective, accepted / max(plan.last_moves * number, 1), stage + 1, reduction)

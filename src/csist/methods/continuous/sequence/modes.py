@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from csist._types import FloatArray, IntArray
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.search import climbers, empty_modes, search_stack
 from csist.methods.continuous.sequence.model import Film, MotionLaw, film_around, film_of
@@ -28,6 +28,8 @@ FLUX_SPREAD = 0.25
 """The same of the fluxes, as a share."""
 WIDENING, SHRINKAGE = 2.0, 1e-6
 """Width of the starts around samples in units of theirs, and the share of their variances that is added to these."""
+CANDIDATES = 32
+"""Starts around samples that are drawn for each chain, because the prior may be zero at most of them."""
 LOG_TWO_PI = math.log(2.0 * math.pi)
 MARGIN = 12.0
 """Counts whose log evidence in the added frames is so far below the best are not sampled."""
@@ -172,26 +174,38 @@ class SampledStart:
 
     Chains that start around a mode of the added frames draw each target's own motion from the prior. Few of them are
     near the right paths, and the evidence that they find scatters by many units; around samples it does not.
+    The covariance is the mean of the samples' own and of the normal approximation's: short chains leave directions
+    out, and the approximation other modes. Where the prior leaves out nearly all of it, it is the samples' own.
 
     Args:
         film: the frames.
         law: of the motion.
         theta: (m, size) samples in the chains' parameters.
+        covariance: (size, size) of the normal approximation.
     """
 
-    def __init__(self, film: Film, law: MotionLaw, theta: FloatArray) -> None:
+    def __init__(self, film: Film, law: MotionLaw, theta: FloatArray, covariance: FloatArray) -> None:
         self.film, self.law, self.middle = film, law, theta.mean(axis=0)
-        covariance = np.atleast_2d(np.cov(theta, rowvar=False))
-        spread = np.diag(covariance) * (1.0 + SHRINKAGE) + 1e-12
-        np.fill_diagonal(covariance, spread)
-        self.root = WIDENING * np.linalg.cholesky(covariance)
+        sampled = np.atleast_2d(np.cov(theta, rowvar=False))
+        self.roots = []
+        for total in (0.5 * (sampled + covariance), sampled):
+            np.fill_diagonal(total, np.diag(total) * (1.0 + SHRINKAGE) + 1e-12)
+            self.roots.append(WIDENING * np.linalg.cholesky(total))
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains, see `draw_around`."""
         law, size = self.law, len(self.middle)
-        step = rng.standard_normal((size, number))
-        state = self.middle[:, None] + self.root @ step
-        log_weight = 0.5 * (step**2).sum(axis=0) + np.log(np.diag(self.root)).sum() + 0.5 * size * LOG_TWO_PI
+        step = rng.standard_normal((size, CANDIDATES * number))
+        for root in self.roots:
+            state = self.middle[:, None] + root @ step
+            inside = np.flatnonzero(self._is_possible(state, count))
+            if len(inside) >= number:
+                break
+        # The density is cut off where the prior is zero, if anything is left.
+        share, kept = (len(inside) / step.shape[1], inside) if len(inside) >= number else (1.0, np.arange(number))
+        state, step = state[:, kept[:number]], step[:, kept[:number]]
+        log_weight = 0.5 * (step**2).sum(axis=0) + np.log(np.diag(root)).sum() + 0.5 * size * LOG_TWO_PI
+        log_weight += math.log(share)
         for m in range(1, law.common):
             log_weight -= math.log(math.pi * law.width[0, m] ** 2)
             if law.normal[m]:
@@ -200,3 +214,18 @@ class SampledStart:
         own = sum(math.log(math.pi * law.width[1, m] ** 2) for m in range(1, law.own))
         log_weight += count * (log_density_of_start(law) - own)
         return state, log_weight, -1.0, math.lgamma(count + 1.0)
+
+    def _is_possible(self, state: FloatArray, count: int) -> BoolArray:
+        """Which of some states (size, n) of so many targets are within the bounds of the prior."""
+        law, shared = self.law, 2 * (self.law.common - 1)
+        inside = np.ones(state.shape[1], np.bool_)
+        for m in range(1, law.common):
+            if not law.normal[m]:
+                inside &= np.hypot(*state[2 * (m - 1) : 2 * m]) <= law.width[0, m]
+        own = state[shared:].reshape(count, 2 * law.own + 1, -1)
+        for axis in range(2):
+            inside &= ((own[:, axis] >= law.area[axis]) & (own[:, axis] <= law.area[2 + axis])).all(axis=0)
+        inside &= ((own[:, -1] >= law.flux[0]) & (own[:, -1] <= law.flux[1])).all(axis=0)
+        for m in range(1, law.own):
+            inside &= (np.hypot(own[:, 2 * m], own[:, 2 * m + 1]) <= law.width[1, m]).all(axis=0)
+        return inside

@@ -70,10 +70,17 @@ PATH_EFFORTS = {
 
 
 class Sampled(NamedTuple):
-    """Samples of the paths of one number of targets, and how they were sampled."""
+    """Samples of the paths of one number of targets.
+
+    Args:
+        cloud: the samples, in the chains' parameters.
+        outcome: how they were sampled.
+        covariance: (size, size) of the normal approximation at the most probable of them.
+    """
 
     cloud: Cloud
     outcome: Outcome
+    covariance: FloatArray
 
     @property
     def log_evidence(self) -> float:
@@ -179,7 +186,9 @@ class PathSolver:
             An estimate of an evidence is hardly ever much too high, and often too low: the highest is kept.
             """
             tried = self._anneal(first, everywhere[:count])
-            again = self._anneal(SampledStart(start.film, self.law, tried.cloud.theta), everywhere[:count])
+            again = self._anneal(
+                SampledStart(start.film, self.law, tried.cloud.theta, tried.covariance), everywhere[:count]
+            )
             kept = [tried, again, *([found[count]] if count in found else [])]
             found[count] = max(kept, key=lambda each: each.log_evidence)
             return found[count].log_evidence
@@ -191,19 +200,20 @@ class PathSolver:
                 break
         count = max(found, key=lambda tried: found[tried].log_evidence)
         while count > max(self.prior.count_range[0], 1):
-            theta = self._without_faintest(found[count].cloud.theta, count)
+            theta, covariance = self._without_faintest(found[count], count)
             count -= 1
-            best = max(best, settle(count, SampledStart(start.film, self.law, theta)))
+            best = max(best, settle(count, SampledStart(start.film, self.law, theta, covariance)))
             if found[count].log_evidence < best - LEFT_FAR_BEHIND:
                 break
         return found
 
-    def _without_faintest(self, theta: FloatArray, count: int) -> FloatArray:
-        """Samples without the parameters of the target with the lowest mean flux."""
-        size = 2 * self.law.own + 1
+    def _without_faintest(self, found: Sampled, count: int) -> tuple[FloatArray, FloatArray]:
+        """Samples and covariance without the parameters of the target with the lowest mean flux."""
+        theta, size = found.cloud.theta, 2 * self.law.own + 1
         flux = theta[:, theta.shape[1] - count * size :].reshape(len(theta), count, size)[:, :, -1]
         first = theta.shape[1] - (count - int(flux.mean(axis=0).argmin())) * size
-        return np.delete(theta, np.s_[first : first + size], axis=1)
+        gone = np.s_[first : first + size]
+        return np.delete(theta, gone, axis=1), np.delete(np.delete(found.covariance, gone, axis=0), gone, axis=1)
 
     def _paths(self, found: Sampled, known: tuple[FloatArray, float, BoolArray]) -> tuple[Paths, FloatArray]:
         """The posterior from its samples, and the best sample's coefficients (targets, 2 M + 1).
@@ -213,7 +223,7 @@ class PathSolver:
             known: log evidence of each count, chi-squared outside the patches, and (targets, T) presence.
         """
         log_evidence, outside, present = known
-        cloud, outcome = found
+        cloud, outcome = found.cloud, found.outcome
         samples = self._coefficients(cloud.theta, len(present))
         misfit = outside - 2.0 * float(cloud.value.max())
         widening = self.effort.widening
@@ -272,8 +282,9 @@ class PathSolver:
         number = self.effort.records * blocks * LANES
         cloud = Cloud(np.empty((number, len(state))), np.empty(number))
         plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, SEED)
-        outcome = anneal_paths(path_kernels(), posterior, first, plan, cloud)
-        return Sampled(cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence))
+        covariance = np.empty((len(state), len(state)))
+        outcome = anneal_paths(path_kernels(), posterior, first, plan, cloud, covariance)
+        return Sampled(cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence), covariance)
 
     def _coefficients(self, theta: FloatArray, count: int) -> FloatArray:
         """Samples as `Paths` holds them, from the chains' parameters (m, size)."""
