@@ -31,7 +31,7 @@ def apply_all(one, two, out):
         put(out, (1, part), floor_of(x) - np.float32(2.0) * y)
         put(out, (2, part), root_of(larger_of(x, y) * larger_of(x, y)))
         put(out, (3, part), where_equal(floor_of(x), 0, x, x / y))
-        put(out, (4, part), spread(least_of(x)) + largest_of(y))
+        put(out, (4, part), spread(least_of(floor_of(x))) + np.float32(largest_of(floor_of(y))))
         x -= y
         x *= np.float32(3.0)
         x /= y
@@ -58,7 +58,7 @@ def test_operations_are_those_of_numpy(numbers):
     np.testing.assert_allclose(out[1], np.floor(x) - 2.0 * two, atol=1e-5)
     np.testing.assert_allclose(out[2], np.abs(np.maximum(x, two)), rtol=1e-6)
     np.testing.assert_allclose(out[3], np.where(np.floor(x) == 0.0, x, x / two), rtol=1e-5)
-    extremes = x.reshape(3, WIDTH).min(axis=1) + two.reshape(3, WIDTH).max(axis=1)
+    extremes = np.floor(x).reshape(3, WIDTH).min(axis=1) + np.floor(two).reshape(3, WIDTH).max(axis=1)
     np.testing.assert_allclose(out[4], np.repeat(extremes, WIDTH), atol=1e-5)
     np.testing.assert_allclose(out[5], 3.0 * (x - two) / two, rtol=1e-4, atol=1e-5)
 
@@ -80,3 +80,18 @@ def test_arrays_begin_where_a_cache_line_does():
         for array in (cube, line):
             assert array.dtype == np.float32
             assert array.ctypes.data % ALIGNMENT == 0
+
+
+@compiled
+def extremes_of(numbers):
+    return least_of(take(numbers, (0,))), largest_of(take(numbers, (0,)))
+
+
+@pytest.mark.parametrize(
+    ("number", "whole"), [(np.nan, 0), (np.inf, 2**31 - 1), (-np.inf, -(2**31)), (1e30, 2**31 - 1), (-3.0, -3)]
+)
+def test_no_number_makes_an_endless_loop(number, whole):
+    """A NaN among the positions of chains once made the bounds of a loop anything."""
+    row = np.zeros(WIDTH, np.float32)
+    row[7] = number
+    assert extremes_of(row) == (min(whole, 0), max(whole, 0))

@@ -136,17 +136,17 @@ def spread(_: Any, number: Any) -> Any:
     return ROW(number), generate
 
 
-def _calling_llvm(name: str, rows: int, result: Any) -> Any:
+def _calling_llvm(name: str, rows: int) -> Any:
     """A function of rows that LLVM has for vectors."""
 
     def function(_: Any, *arguments: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            returns = _VECTOR if result == ROW else _SINGLE
-            kind = _ir.FunctionType(returns, [_VECTOR] * rows)
-            called = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{WIDTH}f32")
-            return builder.call(called, values, fastmath=("nnan", *MAY_REORDER))
+            kind = _ir.FunctionType(_VECTOR, [_VECTOR] * rows)
+            return builder.call(
+                _cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{WIDTH}f32"), values
+            )
 
-        return result(*arguments), generate
+        return ROW(*arguments), generate
 
     by_number: dict[int, Callable[..., Any]] = {
         1: lambda _, row: function(_, row),
@@ -155,16 +155,35 @@ def _calling_llvm(name: str, rows: int, result: Any) -> Any:
     return intrinsic(by_number[rows])
 
 
-floor_of = _calling_llvm("floor", 1, ROW)
+def _reducing(name: str) -> Any:
+    """A function of a row that gives a whole number; NaN counts as 0, so that what is made of it is finite."""
+
+    def function(_: Any, row: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            integers = _ir.VectorType(_INDEX, WIDTH)
+            for result, argument, called in (
+                (integers, _VECTOR, f"llvm.fptosi.sat.v{WIDTH}i32.v{WIDTH}f32"),
+                (_INDEX, integers, f"llvm.vector.reduce.{name}.v{WIDTH}i32"),
+            ):
+                kind = _ir.FunctionType(result, [argument])
+                values = [builder.call(_cgutils.get_or_insert_function(builder.module, kind, called), values)]
+            return builder.sext(values[0], _ir.IntType(64))
+
+        return _numba.types.int64(row), generate
+
+    return intrinsic(function)
+
+
+floor_of = _calling_llvm("floor", 1)
 """The largest whole numbers that are not above those of a row."""
-root_of = _calling_llvm("sqrt", 1, ROW)
+root_of = _calling_llvm("sqrt", 1)
 """Square roots of a row."""
-larger_of = _calling_llvm("maxnum", 2, ROW)
+larger_of = _calling_llvm("maxnum", 2)
 """The larger numbers of two rows."""
-least_of = _calling_llvm("vector.reduce.fmin", 1, _numba.types.float32)
-"""The least number of a row."""
-largest_of = _calling_llvm("vector.reduce.fmax", 1, _numba.types.float32)
-"""The largest number of a row."""
+least_of = _reducing("smin")
+"""The least of a row of whole numbers."""
+largest_of = _reducing("smax")
+"""The largest of a row of whole numbers."""
 
 
 @intrinsic

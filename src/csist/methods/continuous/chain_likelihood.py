@@ -57,7 +57,7 @@ def fill_profile(
     phase = place - nearest
     square = phase * phase
     # Only profiles that reach these pixels count.
-    low, high = max(np.int64(least_of(nearest)), begin - half), min(np.int64(largest_of(nearest)), end - 1 + half)
+    low, high = max(least_of(nearest), begin - half), min(largest_of(nearest), end - 1 + half)
     for o in range(max(0, begin + half - high), min(offsets, end + half - low)):
         put(scattered, (o, 0), _evaluate(polynomial[o], phase, square))
     for i in range(begin, end):
