@@ -17,7 +17,7 @@ from numba import extending
 from numba.core import cgutils
 from numba.core.typing import templates
 
-from csist._compiled import inner
+from csist._compiled import FAST_MATH, inner
 
 _numba: Any = numba
 _extending: Any = extending
@@ -35,7 +35,6 @@ Row = Any
 ALIGNMENT = 64
 """Bytes of a cache line."""
 
-MAY_REORDER = ("contract", "reassoc", "arcp", "nsz")
 _SINGLE, _INDEX = _ir.FloatType(), _ir.IntType(32)
 _VECTOR = _ir.VectorType(_SINGLE, WIDTH)
 
@@ -81,7 +80,7 @@ def _define(instruction: str, *symbols: Callable[..., Any]) -> None:
     def lower(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
         pairs = zip(values, signature.args, strict=True)
         rows = [value if kind == ROW else _spread(builder, value) for value, kind in pairs]
-        return getattr(builder, instruction)(*rows, flags=MAY_REORDER)
+        return getattr(builder, instruction)(*rows, flags=sorted(FAST_MATH))
 
     for symbol in symbols:
         _templates.infer_global(symbol)(Cases)

@@ -209,7 +209,8 @@ def anneal_paths(
         start: where the population starts.
         plan: how long to anneal; its blocks are of `LANES` chains.
         cloud: filled with records * blocks * LANES samples in the chains' parameters.
-        covariance: (size, size) filled with that of the normal approximation at the most probable chain.
+        covariance: (size, size) filled with that of the normal approximation at the most probable chain; of size 0 it
+            is not wanted.
     """
     blocks, size, chains = start.state.shape
     number = blocks * chains
@@ -245,5 +246,6 @@ def anneal_paths(
         inverse = next_inverse_temperature(paths.chains.value, inverse, weight)
         stage += 1
     effective, reduction = compare_chains(cloud.theta, cloud.value, 0, number)
-    _fill_covariance(call, posterior, paths.chains, covariance, scratch)
+    if covariance.size > 0:
+        _fill_covariance(call, posterior, paths.chains, covariance, scratch)
     return Outcome(log_evidence, effective, accepted / max(plan.last_moves * number, 1), stage + 1, reduction)

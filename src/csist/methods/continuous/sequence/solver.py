@@ -75,7 +75,8 @@ class Sampled(NamedTuple):
     Args:
         cloud: the samples, in the chains' parameters.
         outcome: how they were sampled.
-        covariance: (size, size) of the normal approximation at the most probable of them.
+        covariance: (size, size) of the normal approximation at the most probable of them, for a further start; empty
+            where targets do not lie anywhere.
     """
 
     cloud: Cloud
@@ -273,7 +274,8 @@ class PathSolver:
         """Samples of a group whose targets are there in some frames (targets, T)."""
         count = len(present)
         rng = np.random.default_rng((SEED, count))
-        blocks = self.effort.free_blocks if isinstance(start, ModeStart | SampledStart) else self.effort.blocks
+        is_anywhere = isinstance(start, ModeStart | SampledStart)
+        blocks = self.effort.free_blocks if is_anywhere else self.effort.blocks
         state, log_weight, inverse, log_evidence = start.draw(count, blocks * LANES, rng)
         lanes = state.reshape(len(state), blocks, LANES).transpose(1, 0, 2)
         first = PathStart(np.ascontiguousarray(lanes, np.float32), log_weight, inverse)
@@ -282,7 +284,7 @@ class PathSolver:
         number = self.effort.records * blocks * LANES
         cloud = Cloud(np.empty((number, len(state))), np.empty(number))
         plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, SEED)
-        covariance = np.empty((len(state), len(state)))
+        covariance = np.empty((len(state), len(state)) if is_anywhere else (0, 0))
         outcome = anneal_paths(path_kernels(), posterior, first, plan, cloud, covariance)
         return Sampled(cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence), covariance)
 
