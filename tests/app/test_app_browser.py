@@ -606,12 +606,13 @@ def test_a_drag_zooms_and_a_double_click_shows_the_whole_picture_again(visit: Ca
     page.mouse.up()
     left, right = ranges(picture)[0]
     assert whole[0][0] < left < right < whole[0][1] and right - left < 0.5 * (whole[0][1] - whole[0][0])
-    page.mouse.dblclick(*pixel_at(picture, 0.5 * (left + right), 125))
-    page.wait_for_function(
-        "width => {const [a, b] = document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range;"
-        "return b - a >= width}",
-        arg=0.9 * (whole[0][1] - whole[0][0]),
-    )
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while right - left < 0.9 * (whole[0][1] - whole[0][0]) and time.monotonic() < deadline:
+        # Two clicks that a busy machine takes apart by more than 0.3 s are no double click: a user clicks again.
+        page.mouse.dblclick(*pixel_at(picture, 0.5 * (left + right), 125))
+        page.wait_for_timeout(1000)
+        left, right = ranges(picture)[0]
+    assert right - left >= 0.9 * (whole[0][1] - whole[0][0])
 
 
 def test_the_value_under_the_pointer_is_that_of_the_file(visit: Callable[..., sync_api.Page], tmp_path: Path) -> None:
