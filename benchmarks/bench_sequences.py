@@ -45,6 +45,7 @@ SEEDS = {"val": 20_262, "test": 1_120_264, "calibration": 3_120_264}
 FRAMES = (1, 2, 5, 10, 20)
 """Numbers of frames for the bound and the limit."""
 RESAMPLES = 400
+TIMED_PASSES = 3
 GRID_RATIO = 3
 """Of the network."""
 NETWORK_TRAJECTORIES = 10
@@ -68,15 +69,23 @@ def videos(split: str, number: int, noise: float) -> list[Video]:
     return [Video(np.stack([sensor.observe(each, rng) for each in path]), path) for path in paths]
 
 
-def solve(films: list[Video], frames: int, noise: float, mode: str) -> tuple[list[SequenceResult], list[float]]:
-    """Results of the first frames of each video, and the seconds of processor time that each took."""
+def solve(
+    films: list[Video], frames: int, noise: float, mode: str, passes: int = 1
+) -> tuple[list[SequenceResult], list[float]]:
+    """Results of the first frames of each video, and the seconds of processor time that each took.
+
+    Of several passes over the videos the fastest counts for each, since other processes and a changing clock only
+    ever add time.
+    """
     sensor, motion = Sensor(read_noise=noise), MotionPrior()
-    results, seconds = [], []
-    for film in films:
-        started = time.process_time()
-        results.append(unmix_sequence(film.stack[:frames], sensor, motion, noise_std=noise, mode=mode))
-        seconds.append(time.process_time() - started)
-    return results, seconds
+    seconds = np.empty((passes, len(films)))
+    for taken in seconds:
+        results = []
+        for number, film in enumerate(films):
+            started = time.process_time()
+            results.append(unmix_sequence(film.stack[:frames], sensor, motion, noise_std=noise, mode=mode))
+            taken[number] = time.process_time() - started
+    return results, seconds.min(0).tolist()
 
 
 def deviations(results: list[SequenceResult], films: list[Video]) -> list[dict[str, np.ndarray]]:
@@ -167,7 +176,7 @@ def network(films: list[Video], noise: float) -> dict[str, Any]:
 
 def joint(frames: int, mode: str, films: list[Video], noise: float) -> dict[str, Any]:
     """The joint posterior of the first frames."""
-    results, seconds = solve(films, frames, noise, mode)
+    results, seconds = solve(films, frames, noise, mode, TIMED_PASSES)
     truths = [film.truth[:frames] for film in films]
     return {
         "first_frame": score([result.frames[:1] for result in results], [truth[:1] for truth in truths]),

@@ -27,6 +27,9 @@ MOST_SPLITS = 4
 GIVE_UP, GIVE_UP_EXPLAINED = 10.0, 6.0
 """Log evidence below the best from which larger counts are not tried, and the same where the best explains the window:
 then further targets can only fit the noise, and each costs more evidence than the last."""
+FRUITLESS, FRUITLESS_COUNTS = 3.0, 2
+"""Log evidence below the best, where that explains the window, of so many counts in a row from which larger ones are
+not tried: the faintest targets cost no more evidence, so that all further counts would follow."""
 NAMED_PX = 0.5
 """A named position closer than this to a target is taken."""
 EXPLAINED_SIGMAS = 2.0
@@ -353,7 +356,7 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
     scratch = _make_scratch(window)
     named = space.named[place]
     evidence, terms = modes.evidence[place], window.basis.shape[0]
-    best, is_explained = -np.inf, False
+    best, is_explained, fruitless = -np.inf, False, 0
     for count in range(evidence.shape[0]):
         bounds = bounds_within(count, space)
         theta = np.zeros(terms)
@@ -369,7 +372,9 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
         if evidence[count] > best:
             best = evidence[count]
             is_explained = count > 0 and _is_explained(theta, window, noise, tables, scratch)
+        fruitless = fruitless + 1 if is_explained and evidence[count] < best - FRUITLESS else 0
         hopeless = evidence[count] < best - (GIVE_UP_EXPLAINED if is_explained else GIVE_UP)
+        hopeless |= fruitless == FRUITLESS_COUNTS
         if hopeless and count >= _count_named(named):
             break
 
