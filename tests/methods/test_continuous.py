@@ -389,6 +389,17 @@ def test_flat_prior_resolves_a_pair_and_its_errors_are_honest() -> None:
     assert all(g.count_probability.sum() == pytest.approx(1.0) for g in groups)
 
 
+def test_flat_prior_gives_up_after_two_counts_that_explain_nothing_more() -> None:
+    sensor, rng = Sensor(GaussianPSF(1.1), shape=(13, 13), background=50.0, read_noise=2.0), np.random.default_rng(3)
+    pair = Targets(x=[5.2, 6.9], y=[6.1, 6.4], intensity=[2000.0, 2500.0])
+    images = np.stack([sensor.observe(pair, rng) for _ in range(60)])
+    _, groups = Continuous(sensor=sensor, noise_std=2.0, mode="fast").solve(images)
+    chances = np.stack([group.count_probability for group in groups])
+    assert (chances.argmax(axis=1) == 2).mean() > 0.95
+    fruitless = (chances[:, 3:5] < np.exp(-3.0) * chances[:, 2:3]).all(axis=1)
+    assert fruitless.sum() > 20 and not chances[fruitless, 5:].any()
+
+
 def test_flat_prior_takes_faint_and_bright() -> None:
     sensor = Sensor(read_noise=1.0, shape=(14, 14), background=100.0)
     scene = Targets(x=[3.0, 9.6], y=[4.0, 10.3], intensity=[25.0, 40_000.0])

@@ -22,8 +22,8 @@ from csist.methods.continuous.optimise import Stop, maximise
 QUICK, FULL = Stop(iterations=12, tolerance=1e-2), Stop(iterations=60, tolerance=1e-3)
 ADDITIONS = 2
 """Largest residuals at which a target is proposed."""
-MOST_SPLITS = 4
-"""Targets, worst explained first, that are tried as two."""
+MOST_SPLITS, EXPLAINED_SPLITS = 4, 1
+"""Targets, worst explained first, that are tried as two, and the same where the best explains the window."""
 GIVE_UP, GIVE_UP_EXPLAINED = 10.0, 6.0
 """Log evidence below the best from which larger counts are not tried, and the same where the best explains the window:
 then further targets can only fit the noise, and each costs more evidence than the last."""
@@ -211,9 +211,12 @@ def _residual_around(x: float, y: float, window: Window, radius: float, scratch:
 
 @inlined
 def _propose_splits(
-    previous: FloatArray, window: Window, split_px: float, scratch: Scratch, proposals: FloatArray
+    previous: FloatArray, window: Window, split_px: float, most: int, scratch: Scratch, proposals: FloatArray
 ) -> int:
-    """Fill rows of `proposals` with the worst explained targets split along two axes; returns how many."""
+    """Fill rows of `proposals` with the worst explained targets, at most so many, split along two axes.
+
+    Returns how many rows.
+    """
     terms = window.basis.shape[0]
     count = (previous.shape[0] - terms) // 3
     misfit, axis = np.empty(count), np.empty(count)
@@ -222,7 +225,7 @@ def _propose_splits(
             previous[3 * k], previous[3 * k + 1], window, 2.0 * split_px + 1.0, scratch
         )
     number = 0
-    for _ in range(min(MOST_SPLITS, count)):
+    for _ in range(min(most, count)):
         k = int(np.argmax(misfit))
         misfit[k] = -np.inf
         for turn in range(2):
@@ -299,14 +302,17 @@ def _propose_named(
 
 @inlined
 def _propose(
-    previous: FloatArray, window: Window, camera: Camera, split_px: float, named: FloatArray, scratch: Scratch
+    previous: FloatArray, window: Window, camera: Camera, splits: tuple[float, int], named: FloatArray, scratch: Scratch
 ) -> FloatArray:
-    """Starts (n, parameters) with one target more than the mode `previous`."""
+    """Starts (n, parameters) with one target more than the mode `previous`.
+
+    `splits` is the distance in px at which targets are split, and the most that are.
+    """
     render(previous, window, camera.tables, scratch.profiles, scratch.image)
     pixel_terms(scratch.image, window, camera.noise, scratch.slope, scratch.curvature)
     proposals = np.empty((ADDITIONS + 2 * MOST_SPLITS + named.shape[0] + 1, previous.shape[0] + 3))
     number = _propose_additions(previous, window, camera.tables, scratch, proposals)
-    number += _propose_splits(previous, window, split_px, scratch, proposals[number:])
+    number += _propose_splits(previous, window, splits[0], splits[1], scratch, proposals[number:])
     number += _propose_named(previous, window, camera.tables, named, scratch, proposals[number:])
     return proposals[:number]
 
@@ -362,7 +368,8 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
         theta = np.zeros(terms)
         if count > 0:
             previous = modes.theta[place, count - 1, : 3 * (count - 1) + terms]
-            proposals = _propose(previous, window, camera, space.split_px, named, scratch)
+            splits = space.split_px, EXPLAINED_SPLITS if is_explained else MOST_SPLITS
+            proposals = _propose(previous, window, camera, splits, named, scratch)
             if proposals.shape[0] == 0:
                 break
             theta = _best_start(climb, proposals, bounds, window, noise, tables)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from csist._types import BoolArray, FloatArray, IntArray
+from csist._types import FloatArray, IntArray
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.search import climbers, empty_modes, search_stack
 from csist.methods.continuous.sequence.model import Film, MotionLaw, film_around, film_of
 from csist.methods.continuous.sequence.path import add_along, brightest_line
+from csist.methods.continuous.sequence.proposals import mark_possible
 from csist.methods.continuous.sequence.start import fill_motion
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver
 from csist.physics.psf import GaussianPSF, spread_px
@@ -195,10 +196,11 @@ class SampledStart:
     def draw(self, count: int, number: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float, float]:
         """So many chains, see `draw_around`."""
         law, size = self.law, len(self.middle)
-        step = rng.standard_normal((size, CANDIDATES * number))
+        step, possible = rng.standard_normal((size, CANDIDATES * number)), np.empty(CANDIDATES * number, np.bool_)
         for root in self.roots:
             state = self.middle[:, None] + root @ step
-            inside = np.flatnonzero(self._is_possible(state, count))
+            mark_possible(law, count, state.astype(np.float32), possible)
+            inside = np.flatnonzero(possible)
             if len(inside) >= number:
                 break
         # The density is cut off where the prior is zero, if anything is left.
@@ -214,18 +216,3 @@ class SampledStart:
         own = sum(math.log(math.pi * law.width[1, m] ** 2) for m in range(1, law.own))
         log_weight += count * (log_density_of_start(law) - own)
         return state, log_weight, -1.0, math.lgamma(count + 1.0)
-
-    def _is_possible(self, state: FloatArray, count: int) -> BoolArray:
-        """Which of some states (size, n) of so many targets are within the bounds of the prior."""
-        law, shared = self.law, 2 * (self.law.common - 1)
-        inside = np.ones(state.shape[1], np.bool_)
-        for m in range(1, law.common):
-            if not law.normal[m]:
-                inside &= np.hypot(*state[2 * (m - 1) : 2 * m]) <= law.width[0, m]
-        own = state[shared:].reshape(count, 2 * law.own + 1, -1)
-        for axis in range(2):
-            inside &= ((own[:, axis] >= law.area[axis]) & (own[:, axis] <= law.area[2 + axis])).all(axis=0)
-        inside &= ((own[:, -1] >= law.flux[0]) & (own[:, -1] <= law.flux[1])).all(axis=0)
-        for m in range(1, law.own):
-            inside &= (np.hypot(own[:, 2 * m], own[:, 2 * m + 1]) <= law.width[1, m]).all(axis=0)
-        return inside

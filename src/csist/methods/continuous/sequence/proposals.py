@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numba import float64, int64, types
 
-from csist._compiled import calling, fused, inner, linked
+from csist._compiled import calling, compiled, fused, inner, linked
+from csist._types import BoolArray
 from csist._vectors import WIDTH, put, spread, take
 from csist.methods.continuous.lanes import PRIOR_INFORMATION, accepts, factorise, invert
 from csist.methods.continuous.model import SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
@@ -31,16 +32,25 @@ from csist.methods.continuous.sequence.model import (
     first_of,
 )
 
+IMPOSSIBLE = -1e30
+"""Log prior where the prior is zero; finite, so that arithmetic stays fast."""
 DISC_INFORMATION = 4.0
 """Of one coordinate of a point uniform in a disc of radius 1: one over its variance."""
 
 
 @fused
 def fill_log_priors(posterior: PathPosterior, state: SingleArray, prior: SingleArray) -> None:
-    """Fill `prior` (chains,) with the log prior of each chain up to a constant, -1e30 where it is zero."""
+    """Fill `prior` (chains,) with the log prior of each chain up to a constant, `IMPOSSIBLE` where it is zero."""
     law, count = posterior.law, posterior.targets
     for chain in range(LANES):
         prior[chain] = np.float32(_log_prior(law, count, state, chain))
+
+
+@compiled
+def mark_possible(law: MotionLaw, count: int, state: SingleArray, possible: BoolArray) -> None:
+    """Mark in `possible` (chains,) where the prior of the state (size, chains) of so many targets is not zero."""
+    for chain in range(possible.shape[0]):
+        possible[chain] = _log_prior(law, count, state, chain) > IMPOSSIBLE
 
 
 @inner
@@ -53,28 +63,28 @@ def _log_prior(law: MotionLaw, count: int, state: SingleArray, chain: int) -> fl
         if law.normal[m] > 0.0:
             total -= 0.5 * square
         elif square > 1.0:
-            return -1e30
+            return IMPOSSIBLE
     for k in range(count):
         first = first_of(law, k)
         x, y, flux = state[first, chain], state[first + 1, chain], state[first + 2 * law.own, chain]
         if x < law.area[0] or y < law.area[1] or x > law.area[2] or y > law.area[3]:
-            return -1e30
+            return IMPOSSIBLE
         if flux < law.flux[0] or flux > law.flux[1]:
-            return -1e30
+            return IMPOSSIBLE
         for m in range(1, law.own):
             u, v = state[first + 2 * m, chain], state[first + 2 * m + 1, chain]
             if u * u + v * v > law.width[1, m] * law.width[1, m]:
-                return -1e30
+                return IMPOSSIBLE
         for other in range(k):
             o = first_of(law, other)
             dx, dy = state[o, chain] - x, state[o + 1, chain] - y
             if dx * dx + dy * dy < law.least_square:
-                return -1e30
+                return IMPOSSIBLE
             if law.one_pixel and (
                 math.floor(state[o, chain] + 0.5) != math.floor(x + 0.5)
                 or math.floor(state[o + 1, chain] + 0.5) != math.floor(y + 0.5)
             ):
-                return -1e30
+                return IMPOSSIBLE
     return total
 
 
