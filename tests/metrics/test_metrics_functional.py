@@ -207,6 +207,16 @@ def test_map_fidelity_equals_scikit_image():
     assert metrics.ssim(*tensors) == pytest.approx(np.mean(similar), rel=1e-9)
 
 
+def test_ssim_of_many_maps_is_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    true = rng.random((5, 20, 20)) * 250
+    predicted = true + rng.normal(0, np.arange(5)[:, None, None], true.shape)
+    alone = [metrics.ssim(p, t) for p, t in zip(predicted, true, strict=True)]
+    for cells in (1, 2 * 400, 10**6):  # the last block is smaller than the others
+        monkeypatch.setattr(metrics.functional, "SSIM_BLOCK_CELLS", cells)
+        assert metrics.ssim(predicted, true) == pytest.approx(np.mean(alone), rel=1e-12)
+
+
 def test_equal_maps():
     cells = np.random.default_rng(0).random((2, 33, 33))
     cells.flags.writeable = False

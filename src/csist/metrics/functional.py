@@ -35,6 +35,9 @@ PAIRS_AT_ONCE = 1 << 21
 SSIM_WINDOW_PX = 11
 """Side of the Gaussian window (sigma 1.5) of SSIM; smaller maps have no SSIM."""
 
+SSIM_BLOCK_CELLS = 1 << 14
+"""Cells of the maps whose SSIM is computed at a time, one map at least: the library takes up to 5 kB for each."""
+
 
 def average_precision_name(distance_px: float) -> str:
     """Return the name of the average precision at a distance: hundredths of a pixel, two digits.
@@ -395,10 +398,13 @@ def ssim(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor, data_range: fl
     pair = _map_stacks(predicted, true)
     if min(pair[0].shape[2:]) < SSIM_WINDOW_PX:
         raise InputError(f"SSIM needs maps of at least 11 x 11, got {tuple(pair[0].shape[2:])}")
-    result: Any = structural_similarity_index_measure(*pair, data_range=data_range, return_full_image=True)
     # The library's mean includes the border, where the window covers mirrored cells; the definition excludes it.
-    border = SSIM_WINDOW_PX // 2
-    return float(result[1][..., border:-border, border:-border].mean())
+    border, total = SSIM_WINDOW_PX // 2, 0.0
+    block = max(1, SSIM_BLOCK_CELLS // pair[0][0].numel())
+    for parts in zip(*(each.split(block) for each in pair), strict=True):
+        result: Any = structural_similarity_index_measure(*parts, data_range=data_range, return_full_image=True)
+        total += float(result[1][..., border:-border, border:-border].mean()) * len(parts[0])
+    return total / len(pair[0])
 
 
 def _map_stacks(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
