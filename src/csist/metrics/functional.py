@@ -401,9 +401,10 @@ def ssim(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor, data_range: fl
     # The library's mean includes the border, where the window covers mirrored cells; the definition excludes it.
     border, total = SSIM_WINDOW_PX // 2, 0.0
     block = max(1, SSIM_BLOCK_CELLS // pair[0][0].numel())
-    for parts in zip(*(each.split(block) for each in pair), strict=True):
-        result: Any = structural_similarity_index_measure(*parts, data_range=data_range, return_full_image=True)
-        total += float(result[1][..., border:-border, border:-border].mean()) * len(parts[0])
+    for start in range(0, len(pair[0]), block):
+        first, second = (each[start : start + block] for each in pair)
+        result: Any = structural_similarity_index_measure(first, second, data_range=data_range, return_full_image=True)
+        total += float(result[1][..., border:-border, border:-border].mean()) * len(first)
     return total / len(pair[0])
 
 
