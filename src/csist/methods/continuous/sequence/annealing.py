@@ -33,6 +33,7 @@ from csist.methods.continuous.population import uniform
 from csist.methods.continuous.sequence.likelihood import call_path_log_likelihoods, path_log_likelihoods
 from csist.methods.continuous.sequence.model import LANES, PathPosterior, PathScratch, make_path_scratch
 from csist.methods.continuous.sequence.proposals import (
+    IMPOSSIBLE,
     accept,
     call_shape_path_proposals,
     fill_log_priors,
@@ -88,7 +89,7 @@ def _first_inverse(weight: FloatArray, value: FloatArray) -> float:
     """The highest inverse temperature, a power of two, at which a third of the allowed chains count."""
     number, power, allowed = weight.shape[0], 0, 0
     for n in range(number):
-        allowed += weight[n] > -1e29
+        allowed += weight[n] > IMPOSSIBLE
     while power > -40:
         highest, total, squares = -np.inf, 0.0, 0.0
         for n in range(number):
@@ -148,8 +149,8 @@ def _begin(
         fill_log_priors(posterior, state[block], paths.prior[block])
         call_path_log_likelihoods(call.log_likelihoods, posterior, state[block], scratch, value[block])
     for n in range(number):
-        if paths.prior[n // LANES, n % LANES] < -1e29:
-            weight[n] = -1e30
+        if paths.prior[n // LANES, n % LANES] <= np.float32(IMPOSSIBLE):
+            weight[n] = IMPOSSIBLE
     if inverse < 0.0:
         inverse = _first_inverse(weight, value.reshape(number).astype(np.float64))
     for n in range(number):

@@ -272,7 +272,7 @@ def accept(
     uniform(random, scratch.draw)
     for chain in range(LANES):
         scratch.accepted[chain] = np.float32(0.0)
-        if scratch.trial_prior[chain] > -1e29:
+        if scratch.trial_prior[chain] > np.float32(IMPOSSIBLE):
             gain = (
                 (scratch.trial_value[chain] - value[chain]) * power[chain] + scratch.trial_prior[chain] - prior[chain]
             )
