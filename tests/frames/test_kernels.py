@@ -7,21 +7,20 @@ from scipy.stats import sigmaclip
 
 from csist.frames.detection.contrast import contrast_response, tail_significance
 from csist.frames.detection.peaks import find_peaks
-from csist.frames.kernels import (
+from csist.frames.detection.tails import (
+    LocalTail,
     Tail,
     box_values,
-    clip_sorted,
-    local_maxima,
     mark_tail,
+    outdone_by_ring,
     quantiles_of_sorted,
     raise_to_tail,
     ring_values,
-    spread_lines,
-    steep_pixels,
     tail_map,
     tail_of,
     tail_values,
 )
+from csist.frames.kernels import clip_sorted, in_noise, local_maxima, raise_to_noise, spread_lines, steep_pixels
 from csist.frames.masks.mask import LONE_SHARE, LONE_SIGMAS, PixelKind, mask_pixels
 
 
@@ -40,7 +39,7 @@ def test_the_laplacian_of_gaussian_is_that_of_scipy(shape, scale):
 def test_local_maxima_are_those_of_a_maximum_filter(reach):
     image = np.random.default_rng(2).integers(0, 9, (40, 30)).astype(float)
     expected = (image == ndimage.maximum_filter(image, size=2 * reach + 1, mode="nearest")) & (image >= 6)
-    np.testing.assert_array_equal(local_maxima(image, 6.0, reach), expected)
+    np.testing.assert_array_equal(local_maxima(image, 6.0, reach), np.argwhere(expected))
     labels, number = ndimage.label(expected, structure=np.ones((3, 3)))
     peaks = find_peaks(image, 6.0, reach)
     assert len(peaks) == number
@@ -86,10 +85,53 @@ def test_the_tail_is_worked_out_wherever_it_may_reach_the_least(least):
     raise_to_tail(response, meshes, tail, marks, best)
     near = ndimage.binary_dilation(whole >= least, np.ones((3, 3)))
     assert marks[near].all()
-    np.testing.assert_array_equal(best[marks], np.maximum(whole, 0.0)[marks].astype(np.float32))
+    np.testing.assert_allclose(best[marks], np.maximum(whole, 0.0)[marks], rtol=1e-6)
     assert not best[~marks].any()
     places = np.argwhere(whole >= least)
     np.testing.assert_array_equal(tail_values(response, meshes, tail, places), whole[tuple(places.T)])
+
+
+@pytest.mark.parametrize("threshold", [2.5, 3.5, 5.0])
+def test_a_ring_that_outdoes_a_peak_would_have_kept_it_below_the_threshold(threshold):
+    """Never a peak that the sorted ring would let pass, and most of the others."""
+    rng = np.random.default_rng(3)
+    light = rng.standard_t(4.0, (90, 120))
+    light[25:70:20, 25:100:20] += 25.0
+    response = ndimage.gaussian_filter(light, 1.0).astype(np.float32)
+    beside = rng.random(response.shape) < 0.9
+    scale = np.quantile(response, [0.5, 0.9, 0.98])
+    local = LocalTail(response, scale[:, None, None] * rng.uniform(0.7, 1.3, (1, 4, 5)), Tail(1.28, 2.05, 1e-9, 0.4))
+    ring = np.argwhere(np.hypot(*np.indices((33, 33)) - 16.0) <= 16.0) - 16
+    ring = ring[np.hypot(*ring.T) > 6.0]
+    places = local_maxima(response, float(scale[1]), 1)
+    inside = ((places >= 16) & (places < np.array(response.shape) - 16)).all(axis=1)
+    outdone = outdone_by_ring(local, beside, places, ring, 0.98, threshold)
+    assert not outdone[~inside].any()
+
+    values, counts = ring_values(response, beside, places, ring)
+    top = np.array([response[i - 1 : i + 2, j - 1 : j + 2].max() for i, j in places[inside]])
+    near = []
+    for number, value, most in zip(counts[inside], values[inside], top, strict=True):
+        middle, low, high = np.quantile(value[:number], [0.5, 0.9, 0.98])
+        near.append(tail_of(*(np.array([each - middle]) for each in (most, low, high)), local.tail)[0])
+    far = tail_values(response, local.meshes, local.tail, places[inside])
+    passes = np.sqrt(np.array(near) * far) >= threshold
+    assert passes.any()
+    assert not outdone[inside][passes].any()
+    assert outdone[inside][~passes].mean() > 0.5
+
+
+def test_responses_are_compared_in_units_of_their_noise():
+    rng = np.random.default_rng(4)
+    first, second = rng.normal(size=(2, 30, 41)).astype(np.float32)
+    noise, counted = rng.uniform(0.5, 2.0, (30, 41)), rng.random((30, 41)) < 0.8
+    best = np.full((30, 41), -np.inf, dtype=np.float32)
+    raise_to_noise(best, first, 0.3, noise)
+    raise_to_noise(best, second, 0.7, noise)
+    np.testing.assert_allclose(best, np.maximum(first / 0.3, second / 0.7) / noise, rtol=1e-6)
+    part = np.s_[::3, ::3]
+    expected = (first / (0.3 * noise))[part][counted[part]]
+    np.testing.assert_allclose(in_noise(first, 0.3, noise, counted, 3), expected, rtol=1e-6)
 
 
 def test_steep_pixels_differ_from_all_neighbours_one_way():

@@ -114,6 +114,25 @@ def test_the_evidence_is_the_integral_of_the_posterior():
     assert np.exp(mode.theta[-1]) == pytest.approx(500.0, rel=0.05)
 
 
+def test_a_climb_is_given_up_only_below_what_is_needed():
+    """Two points far apart are no ellipse: its climb ends early, but not where its mode could be needed."""
+    rng = np.random.default_rng(2)
+    rows, columns = np.indices(SHAPE)
+    light = sum(GaussianPSF(1.0).response(columns - x, rows - CENTRE[1]) for x in (CENTRE[0] - 2.5, CENTRE[0] + 2.5))
+    window = window_of(500.0 * light + rng.normal(0.0, 1.0, SHAPE))._replace(basis=np.zeros((0, *SHAPE)))
+    bounds = np.array([[0.0, 29.0], [0.0, 29.0], [-0.1, 2.0], [-0.8, 0.8], [-0.8, 0.8], [3.0, 9.0]])
+    start = np.array([*CENTRE, 0.0, 0.0, 0.0, 6.0])
+    search = ellipse(GaussianPSF(1.0)), start, Range.uniform(*bounds.T), window, Noise(1.0, 0.0, -1.0)
+    mode = climb(*search)
+    assert not mode.given_up
+    needed = climb(*search, mode.log_evidence - 1.0)
+    assert not needed.given_up
+    assert needed.log_evidence == mode.log_evidence
+    hopeless = climb(*search, 0.5 * mode.log_evidence)
+    assert hopeless.given_up
+    assert hopeless.log_evidence <= mode.log_evidence
+
+
 def test_the_climb_of_points_reaches_the_flux_and_its_error():
     """Far from bounds the mode of one point in white noise is the linear estimate of its flux."""
     rng = np.random.default_rng(1)

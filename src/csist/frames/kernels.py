@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,24 +12,8 @@ FEWEST_ON_PLANE = 60
 """Fewest pixels for the scatter about a plane."""
 
 
-class Tail(NamedTuple):
-    """How the tail of a filter's responses is mapped onto Gaussian standard deviations.
-
-    Args:
-        z_low: value of a standard normal variable at the lower quantile of the tail.
-        z_high: the same at the upper quantile.
-        floor: smallest standard deviation of the response.
-        least_exponent: lower bound of the tail's exponent.
-    """
-
-    z_low: float
-    z_high: float
-    floor: float
-    least_exponent: float
-
-
 @compiled
-def _quantile(values: NDArray[np.floating], first: int, last: int, share: float) -> float:
+def quantile_of_sorted(values: NDArray[np.floating], first: int, last: int, share: float) -> float:
     """Quantile of values[first:last], sorted, with linear interpolation."""
     place = first + share * (last - 1 - first)
     low = int(np.floor(place))
@@ -57,9 +39,9 @@ def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: f
         values = rows[k, : counts[k]]
         first, last = 0, values.shape[0]
         for _ in range(rounds):
-            median = _quantile(values, first, last, 0.5)
+            median = quantile_of_sorted(values, first, last, 0.5)
             # The small term keeps a constant box from being clipped away by rounding errors.
-            spread = _quantile(values, first, last, 0.8413) - _quantile(values, first, last, 0.1587)
+            spread = quantile_of_sorted(values, first, last, 0.8413) - quantile_of_sorted(values, first, last, 0.1587)
             scatter = 0.5 * spread + 1e-12 * abs(median)
             lowest = int(np.searchsorted(values, median - sigmas * scatter))
             highest = int(np.searchsorted(values, median + sigmas * scatter, side="right"))
@@ -147,6 +129,38 @@ def is_whole(frame: FloatArray) -> bool:
     return True
 
 
+@compiled
+def raise_to_noise(
+    best: NDArray[np.float32], response: NDArray[np.floating], gain: float, noise: NDArray[np.floating]
+) -> None:
+    """Raise `best` (H, W) to the responses (H, W) of a filter in units of their standard deviation.
+
+    Args:
+        best: changed.
+        response: of the filter.
+        gain: its standard deviation in unit white noise.
+        noise: (H, W) standard deviation of a pixel.
+    """
+    for i in range(best.shape[0]):
+        for j in range(best.shape[1]):
+            best[i, j] = max(best[i, j], response[i, j] / (gain * noise[i, j]))
+
+
+@compiled
+def in_noise(
+    response: NDArray[np.floating], gain: float, noise: NDArray[np.floating], counted: BoolArray, step: int
+) -> NDArray[np.float32]:
+    """The responses (n,) as in `raise_to_noise`, of every `step`-th row and column where a pixel counts, (H, W)."""
+    found = np.empty(response.size, np.float32)
+    number = 0
+    for i in range(0, response.shape[0], step):
+        for j in range(0, response.shape[1], step):
+            if counted[i, j]:
+                found[number] = response[i, j] / (gain * noise[i, j])
+                number += 1
+    return found[:number].copy()
+
+
 @inner
 def _mirrored(place: int, length: int) -> int:
     """Index of the pixel that stands for one at `place` along an axis, beyond the ends mirrored about the last ones."""
@@ -200,21 +214,29 @@ def sum_of_products(
 
 
 @compiled
-def local_maxima(values: NDArray[np.floating], threshold: float, reach: int) -> BoolArray:
-    """Pixels (H, W) at or above a threshold that no other within `reach` rows and columns exceeds."""
+def local_maxima(values: NDArray[np.floating], threshold: float, reach: int) -> NDArray[np.int64]:
+    """Rows and columns (n, 2) of the pixels at or above a threshold that no other within `reach` of both exceeds."""
     height, width = values.shape
-    result = np.zeros((height, width), dtype=np.bool_)
+    found = np.empty((height * width, 2), np.int64)  # memory that is not written costs nothing
+    number = 0
     for i in range(height):
+        line, some = values[i], False
         for j in range(width):
-            here = values[i, j]
+            some |= line[j] >= threshold
+        if not some:
+            continue
+        for j in range(width):
+            here = line[j]
             if here < threshold:
                 continue
             highest = here
             for k in range(max(i - reach, 0), min(i + reach + 1, height)):
                 for m in range(max(j - reach, 0), min(j + reach + 1, width)):
                     highest = max(highest, values[k, m])
-            result[i, j] = here == highest
-    return result
+            if here == highest:
+                found[number, 0], found[number, 1] = i, j
+                number += 1
+    return found[:number].copy()
 
 
 @compiled
@@ -241,102 +263,6 @@ def steep_pixels(values: FloatArray, least: float) -> NDArray[np.int64]:
 
 
 @compiled
-def _tail_z(excess: float, low: float, high: float, tail: Tail) -> float:
-    """Significance of a response above its median, by two upper quantiles above the same median."""
-    if excess <= 0.0:
-        return 0.0
-    low, high = max(low, tail.floor * tail.z_low), max(high, tail.floor * tail.z_high)
-    # Below the tail any continuous function serves.
-    if excess <= low:
-        return tail.z_low * excess / low
-    if excess <= high:
-        return tail.z_low + (tail.z_high - tail.z_low) * (excess - low) / (high - low)
-    exponent = np.log(tail.z_high / tail.z_low) / np.log(max(high / low, 1.001))
-    return float(tail.z_high * (excess / high) ** min(max(exponent, tail.least_exponent), 1.0))
-
-
-@compiled
-def ring_values(
-    response: NDArray[np.floating], beside: BoolArray, places: NDArray[np.int64], ring: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Values in a ring around each position, (n, m) padded with infinity, and how many each ring has, (n,).
-
-    Args:
-        response: (H, W).
-        beside: (H, W) pixels that a ring may hold.
-        places: (n, 2) rows and columns.
-        ring: (m, 2) offsets along rows and columns.
-    """
-    height, width = response.shape
-    values = np.full((places.shape[0], ring.shape[0]), np.inf, np.float32)
-    counts = np.zeros(places.shape[0], np.int64)
-    for n in range(places.shape[0]):
-        for m in range(ring.shape[0]):
-            i, j = places[n, 0] + ring[m, 0], places[n, 1] + ring[m, 1]
-            if 0 <= i < height and 0 <= j < width and beside[i, j]:
-                values[n, counts[n]] = response[i, j]
-                counts[n] += 1
-    return values, counts
-
-
-@compiled
-def box_values(
-    response: NDArray[np.floating],
-    beside: BoolArray,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    reach: tuple[int, int],
-    step: int,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """As `ring_values`, for boxes around each pair of a row and a column, in row order, sampled every `step` px.
-
-    Args:
-        response: (H, W).
-        beside: (H, W) pixels that a box may hold.
-        rows: (r,) of the middles.
-        columns: (c,) likewise.
-        reach: pixels that a box goes on from its middle, along rows and columns.
-        step: in px.
-    """
-    height, width = response.shape
-    side_i, side_j = (min(2 * reach[0] + 1, height) - 1) // step + 1, (min(2 * reach[1] + 1, width) - 1) // step + 1
-    values = np.full((rows.shape[0] * columns.shape[0], side_i * side_j), np.inf, np.float32)
-    counts = np.zeros(values.shape[0], np.int64)
-    for a in range(rows.shape[0]):
-        for b in range(columns.shape[0]):
-            n, m = a * columns.shape[0] + b, 0
-            for i in range(max(rows[a] - reach[0], 0), min(rows[a] + reach[0] + 1, height), step):
-                for j in range(max(columns[b] - reach[1], 0), min(columns[b] + reach[1] + 1, width), step):
-                    if beside[i, j]:
-                        values[n, m] = response[i, j]
-                        m += 1
-            counts[n] = m
-    return values, counts
-
-
-@compiled
-def quantiles_of_sorted(
-    rows: NDArray[np.float32], counts: NDArray[np.int64], shares: tuple[float, ...], fewest: int
-) -> FloatArray:
-    """Quantiles (shares, n) of the first `counts` values of each sorted row (n, m), NaN where they are too few."""
-    result = np.full((len(shares), rows.shape[0]), np.nan)
-    for n in range(rows.shape[0]):
-        if counts[n] >= fewest:
-            for k in range(len(shares)):
-                result[k, n] = _quantile(rows[n], 0, counts[n], shares[k])
-    return result
-
-
-@compiled
-def tail_of(excess: FloatArray, low: FloatArray, high: FloatArray, tail: Tail) -> FloatArray:
-    """Significance (n,) of responses above their median, by two upper quantiles above the same median, all (n,)."""
-    result = np.empty(excess.shape[0])
-    for n in range(excess.shape[0]):
-        result[n] = _tail_z(excess[n], low[n], high[n], tail)
-    return result
-
-
-@compiled
 def spread_lines(lines: FloatArray, left: NDArray[np.int64], right: FloatArray) -> FloatArray:
     """Values (H, W) between the columns of lines (H, c): the column before each pixel (W,), the share of the next."""
     result = np.empty((lines.shape[0], left.shape[0]))
@@ -347,101 +273,3 @@ def spread_lines(lines: FloatArray, left: NDArray[np.int64], right: FloatArray) 
             first = line[left[j]]
             out[j] = first + right[j] * (line[min(left[j] + 1, last)] - first)
     return result
-
-
-@inner
-def _between_nodes(place: int, length: int, nodes: int) -> tuple[int, float]:
-    """The node before a pixel, of nodes spread evenly over an axis, and the share of the way to the next one."""
-    at = place * (nodes - 1) / (length - 1)
-    before = min(int(at), nodes - 2)
-    return before, at - before
-
-
-@inner
-def _tail_at(response: NDArray[np.floating], meshes: FloatArray, i: int, j: int, tail: Tail) -> float:
-    """Significance of the response at a pixel by the tail around it; see `tail_map`."""
-    above, down = _between_nodes(i, response.shape[0], meshes.shape[1])
-    left, right = _between_nodes(j, response.shape[1], meshes.shape[2])
-    middle = _interpolated(meshes[0], above, down, left, right)
-    low = _interpolated(meshes[1], above, down, left, right) - middle
-    high = _interpolated(meshes[2], above, down, left, right) - middle
-    return _tail_z(response[i, j] - middle, low, high, tail)
-
-
-@inner
-def _interpolated(mesh: FloatArray, above: int, down: float, left: int, right: float) -> float:
-    """Value of a mesh between four nodes."""
-    first = mesh[above, left] + right * (mesh[above, left + 1] - mesh[above, left])
-    second = mesh[above + 1, left] + right * (mesh[above + 1, left + 1] - mesh[above + 1, left])
-    return float(first + down * (second - first))
-
-
-@compiled
-def tail_map(response: NDArray[np.floating], meshes: FloatArray, tail: Tail) -> FloatArray:
-    """Significance (H, W) of a filter's responses, see `csist.frames.detection.contrast.tail_significance`.
-
-    Args:
-        response: (H, W).
-        meshes: (3, rows, columns) median, lower and upper quantile at nodes spread evenly over the frame.
-        tail: the mapping.
-    """
-    result = np.empty(response.shape)
-    for i in range(response.shape[0]):
-        for j in range(response.shape[1]):
-            result[i, j] = _tail_at(response, meshes, i, j, tail)
-    return result
-
-
-@compiled
-def tail_values(
-    response: NDArray[np.floating], meshes: FloatArray, tail: Tail, places: NDArray[np.int64]
-) -> FloatArray:
-    """The values (n,) of `tail_map` at some rows and columns (n, 2)."""
-    result = np.empty(places.shape[0])
-    for n in range(places.shape[0]):
-        result[n] = _tail_at(response, meshes, places[n, 0], places[n, 1], tail)
-    return result
-
-
-@compiled
-def mark_tail(response: NDArray[np.floating], meshes: FloatArray, tail: Tail, least: float, marks: BoolArray) -> None:
-    """Set the marks (H, W) of the pixels where `tail_map` may reach `least`, and of their neighbours.
-
-    Above the upper quantile the significance grows at most in proportion to the response, which gives a bound that is
-    linear between the nodes.
-    """
-    height, width = response.shape
-    rows, columns = meshes.shape[1], meshes.shape[2]
-    factor = least / tail.z_high
-    if factor < 1.0:
-        marks[:] = True
-        return
-    bounds = meshes[0] + factor * (meshes[2] - meshes[0])
-    line = np.empty(columns)
-    for i in range(height):
-        above, down = _between_nodes(i, height, rows)
-        for m in range(columns):
-            line[m] = bounds[above, m] + down * (bounds[above + 1, m] - bounds[above, m])
-        values, first = response[i], 0
-        for m in range(columns - 1):
-            # Pixels up to the next node, the last one included at the end of the line.
-            last = width if m == columns - 2 else min(int(np.ceil((m + 1) * (width - 1) / (columns - 1))), width)
-            slope = (line[m + 1] - line[m]) * (columns - 1) / (width - 1)
-            start = line[m] - slope * m * (width - 1) / (columns - 1)
-            for j in range(first, last):
-                if values[j] >= start + slope * j:
-                    for k in range(max(i - 1, 0), min(i + 2, height)):
-                        for n in range(max(j - 1, 0), min(j + 2, width)):
-                            marks[k, n] = True
-            first = last
-
-
-@compiled
-def raise_to_tail(
-    response: NDArray[np.floating], meshes: FloatArray, tail: Tail, marks: BoolArray, best: NDArray[np.float32]
-) -> None:
-    """Raise `best` (H, W) at the marked pixels (H, W) to the value of `tail_map`."""
-    for i in range(response.shape[0]):
-        for j in range(response.shape[1]):
-            if marks[i, j]:
-                best[i, j] = max(best[i, j], _tail_at(response, meshes, i, j, tail))

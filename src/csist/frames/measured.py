@@ -120,7 +120,8 @@ class MeasuredFrame:
     @cached_property
     def noise_floor(self) -> float:
         """Smallest noise of a pixel in counts that the frame can have."""
-        return noise_floor(self.image)
+        mesh = self.background.mesh
+        return noise_floor(self.image) if mesh is None else mesh.noise_floor
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,23 +182,42 @@ class SourceSolver:
 
     def _body(self, part: IntArray) -> tuple[slice, slice] | None:
         """(rows, columns) of the window of a source with all its light; None if that is too large."""
-        rows, columns = self._around(part, LARGEST_PX // 2)
+        shape, margin = self.windows.frame.image.shape, self.windows.psf.least_margin_px
+        around = self._around(part, margin)
+        body = self._bright(part, around)
+        # Most sources are small. The outermost pixels that are looked at are smoothed with less than there is.
+        if any(
+            each.start - margin < seen.start > 0 or each.stop + margin > seen.stop < length
+            for each, seen, length in zip(body, around, shape, strict=True)
+        ):
+            body = self._bright(part, self._around(part, LARGEST_PX // 2))
+        rows, columns = (
+            slice(max(each.start - margin, 0), min(each.stop + margin, length))
+            for each, length in zip(body, shape, strict=True)
+        )
+        if max(rows.stop - rows.start, columns.stop - columns.start) > LARGEST_PX:
+            return None
+        return rows, columns
+
+    def _bright(self, part: IntArray, around: tuple[slice, slice]) -> tuple[slice, slice]:
+        """(rows, columns) of the bright pixels next to some peaks, of those in a part of the frame."""
+        rows, columns = around
         light = self._smooth(rows, columns)
         x, y = np.rint(self.windows.peaks.positions[part] - [columns.start, rows.start]).astype(int).T
         sigma = self.windows.psf.sigma_px
         noise = float(np.median(self.windows.frame.background.noise[rows, columns]))
         noise /= max(2.0 * np.pi**0.5 * sigma, 1.0)
-        labels, _ = ndimage.label(light > max(BODY_SHARE * float(light[y, x].max()), BODY_SIGMAS * noise))
-        body = np.isin(labels, np.unique(labels[y, x])) & (labels > 0)
+        labels, number = ndimage.label(light > max(BODY_SHARE * float(light[y, x].max()), BODY_SIGMAS * noise))
+        own = np.zeros(number + 1, dtype=bool)
+        own[labels[y, x]] = True
+        own[0] = False
+        body = own[labels]
         body[y, x] = True
         i, j = np.nonzero(body)
-        margin = self.windows.psf.least_margin_px
-        top, bottom = max(rows.start + int(i.min()) - margin, 0), rows.start + int(i.max()) + margin + 1
-        left, right = max(columns.start + int(j.min()) - margin, 0), columns.start + int(j.max()) + margin + 1
-        bottom, right = (min(*each) for each in zip((bottom, right), self.windows.frame.image.shape, strict=True))
-        if max(bottom - top, right - left) > LARGEST_PX:
-            return None
-        return slice(top, bottom), slice(left, right)
+        return (
+            slice(rows.start + int(i.min()), rows.start + int(i.max()) + 1),
+            slice(columns.start + int(j.min()), columns.start + int(j.max()) + 1),
+        )
 
     def _weigh(self, members: IntArray, part: IntArray, settled: Settled, own: Sequence[BoolArray]) -> Verdict | None:
         """The hypotheses of some peaks of a blob; None if they cannot be weighed."""

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +43,12 @@ from csist.frames.detection.point_sources import (
     strong_spots,
 )
 from csist.frames.detection.responses import Response, contrast_response
-from csist.frames.kernels import (
+from csist.frames.detection.tails import (
+    LocalTail,
     Tail,
     box_values,
     mark_tail,
+    outdone_by_ring,
     quantiles_of_sorted,
     raise_to_tail,
     ring_values,
@@ -55,6 +56,7 @@ from csist.frames.kernels import (
     tail_of,
     tail_values,
 )
+from csist.frames.kernels import in_noise
 from csist.frames.options import FALSE_ALARM_RATE
 from csist.physics.psf import PSF, equivalent_sigma
 
@@ -156,14 +158,12 @@ class ContrastFrame:
         Clutter scatters more in the wider filters, compression less in the narrower ones.
         """
         step = max(1, round((self.flattened.size / MOST_TEXTURE_PIXELS) ** 0.5))
-        part = np.s_[::step, ::step]
-        beside = self.beside[part]
         for values, gain in self.responses[:WHITE_FILTERS]:
-            unit = values[part][beside] / (gain * self.noise[part][beside])
+            unit = in_noise(values, gain, self.noise, self.beside, step)
             scatter = 1.4826 * float(np.median(np.abs(unit)))
             if not WHITE_SCATTER[0] <= scatter <= WHITE_SCATTER[1]:
                 return False
-            if float(np.quantile(unit, WHITE_QUANTILE)) > WHITE_TAIL * float(ndtri(WHITE_QUANTILE)) * scatter:
+            if (unit > WHITE_TAIL * float(ndtri(WHITE_QUANTILE)) * scatter).mean() > 1.0 - WHITE_QUANTILE:
                 return False
         return True
 
@@ -262,18 +262,10 @@ def tail_significance(
     return tail_map(response, _local_quantiles(response, valid, box_px), tail)
 
 
-class _LocalTail(NamedTuple):
-    """Responses (H, W) of a filter, their local quantiles (3, r, c), and how both become standard deviations."""
-
-    values: NDArray[np.floating]
-    mesh: FloatArray
-    tail: Tail
-
-
-def _tails(responses: Sequence[Response], beside: BoolArray, floor: float) -> list[_LocalTail]:
+def _tails(responses: Sequence[Response], beside: BoolArray, floor: float) -> list[LocalTail]:
     """The local tails of the responses on some pixels (H, W); the floor is the smallest noise of a pixel in counts."""
     return [
-        _LocalTail(
+        LocalTail(
             values,
             _local_quantiles(values, beside, TAIL_BOX_PX),
             Tail(*_TAIL_SIGMAS, floor * gain, SMALLEST_TAIL_EXPONENT),
@@ -283,7 +275,7 @@ def _tails(responses: Sequence[Response], beside: BoolArray, floor: float) -> li
 
 
 def _significant_peaks(
-    every: Sequence[_LocalTail], valid: BoolArray, beside: BoolArray, threshold: float, spots: Peaks
+    every: Sequence[LocalTail], valid: BoolArray, beside: BoolArray, threshold: float, spots: Peaks
 ) -> Peaks:
     """Peaks at or above a threshold by the contrast measure (see the module's text), and spots, most significant first.
 
@@ -301,14 +293,29 @@ def _significant_peaks(
     for values, mesh, tail in every:
         raise_to_tail(values, mesh, tail, marks, best)
     beside = beside & (best < threshold)  # other sources are not clutter
-    peaks = _judged(every, find_peaks(best, LEAST_WIDE_SHARE * threshold), beside, threshold)
+    peaks = find_peaks(best, LEAST_WIDE_SHARE * threshold)
+    peaks = _judged(every, peaks[_may_reach(every, peaks, beside, threshold)], beside, threshold)
     peaks = peaks[peaks.significance >= threshold]
     if len(spots) and len(peaks):
         spots = spots[np.asarray(KDTree(peaks.positions).query(spots.positions)[0]) > SPOTS_APART_PX]
     return peaks.merged(_judged(every, spots, beside, threshold))
 
 
-def _judged(every: Sequence[_LocalTail], peaks: Peaks, beside: BoolArray, threshold: float) -> Peaks:
+def _may_reach(every: Sequence[LocalTail], peaks: Peaks, beside: BoolArray, threshold: float) -> BoolArray:
+    """Which peaks (n,) may be as significant as a threshold: most are not, which takes less than to judge them."""
+    places, ring = _places(peaks), _ring(*RING_PX)
+    below = np.ones(len(peaks), dtype=bool)
+    for local in every:
+        below &= outdone_by_ring(local, beside, places, ring, TAIL_QUANTILES[1], threshold)
+    return ~below
+
+
+def _places(peaks: Peaks) -> IntArray:
+    """Rows and columns (n, 2) of the pixels of peaks."""
+    return np.rint(peaks.positions[:, ::-1]).astype(np.int64)
+
+
+def _judged(every: Sequence[LocalTail], peaks: Peaks, beside: BoolArray, threshold: float) -> Peaks:
     """Peaks with their significance by the contrast measure, most significant first.
 
     Args:
@@ -319,7 +326,7 @@ def _judged(every: Sequence[_LocalTail], peaks: Peaks, beside: BoolArray, thresh
     """
     if not len(peaks):
         return peaks
-    places = np.rint(peaks.positions[:, ::-1]).astype(np.int64)
+    places = _places(peaks)
     significance = np.full(len(peaks), 1e-3)
     for values, mesh, tail in every:
         near = _ring_significance(values, places, beside, tail)

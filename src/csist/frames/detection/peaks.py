@@ -77,16 +77,15 @@ def find_peaks(significance: NDArray[np.floating], threshold: float, reach_px: i
     """
     check_positive("threshold", threshold)
     significance = significance.astype(np.float32, copy=False)
-    maxima = local_maxima(significance, threshold, reach_px)
-    tops = np.nonzero(maxima)
-    if not tops[0].size:
+    tops = local_maxima(significance, threshold, reach_px)
+    if not len(tops):
         return Peaks(*np.empty((4, 0)))
-    plateau = _plateaus(maxima, tops[0], tops[1])
+    plateau = _plateaus(tops, significance.shape[1])
     size = np.bincount(plateau)
-    centres = np.stack([np.bincount(plateau, weights=place) / size for place in tops], axis=1)
+    centres = np.stack([np.bincount(plateau, weights=place) / size for place in tops.T], axis=1)
     rows, columns = np.rint(centres).astype(np.int64).T
     values = np.zeros(len(size))
-    np.maximum.at(values, plateau, significance[tops])
+    np.maximum.at(values, plateau, significance[tops[:, 0], tops[:, 1]])
     x, y = centres[:, 1].copy(), centres[:, 0].copy()
     for position, index, other, axis in ((x, columns, rows, 1), (y, rows, columns, 0)):
         # Vertex of the parabola through the maximum and its two neighbours along this axis.
@@ -100,15 +99,19 @@ def find_peaks(significance: NDArray[np.floating], threshold: float, reach_px: i
     return Peaks.beyond(threshold, x[order], y[order], np.asarray(values, dtype=np.float64)[order])
 
 
-def _plateaus(maxima: BoolArray, rows: IntArray, columns: IntArray) -> IntArray:
-    """Label of the plateau, 0, 1, ..., of each maximum: neighbours, diagonal ones too, are one."""
-    last = np.array(maxima.shape) - 1
-    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        i, j = rows + down, columns + right
-        inside = (i <= last[0]) & (j >= 0) & (j <= last[1])
-        if maxima[i[inside], j[inside]].any():
-            return link(np.stack([rows, columns], axis=1).astype(np.float64), 1.5)
-    return np.arange(len(rows))
+def _plateaus(tops: IntArray, width: int) -> IntArray:
+    """Label of the plateau, 0, 1, ..., of each maximum: neighbours, diagonal ones too, are one.
+
+    Args:
+        tops: (n, 2) rows and columns, in row order.
+        width: of the map.
+    """
+    place = tops[:, 0] * (width + 2) + tops[:, 1]
+    for step in (1, width + 1, width + 2, width + 3):
+        following = np.searchsorted(place, place + step)
+        if (place[np.minimum(following, len(place) - 1)] == place + step).any():
+            return link(tops.astype(np.float64), 1.5)
+    return np.arange(len(tops))
 
 
 def keep_strongest(peaks: Peaks, distance_px: float) -> Peaks:

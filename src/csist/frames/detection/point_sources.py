@@ -13,6 +13,7 @@ from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.detection.peaks import Peaks, find_peaks, keep_strongest
 from csist.frames.detection.responses import Response
 from csist.frames.detection.spots import typical_sigma
+from csist.frames.kernels import raise_to_noise
 from csist.frames.medians import surroundings
 from csist.physics.psf import GaussianPSF
 
@@ -81,12 +82,9 @@ def strong_spots(noise: FloatArray, responses: Sequence[Response]) -> Peaks:
         noise: (H, W) standard deviation of a pixel in counts.
         responses: of the Laplacians of Gaussian to the background-subtracted frame.
     """
-    # Scalars keep the responses' precision.
-    significance = responses[0].values * (1.0 / responses[0].gain)
-    other = np.empty_like(significance)
-    for values, gain in responses[1:]:
-        np.maximum(significance, np.multiply(values, 1.0 / gain, out=other), out=significance)
-    significance /= noise.astype(significance.dtype)
+    significance = np.full(noise.shape, -np.inf, dtype=np.float32)
+    for values, gain in responses:
+        raise_to_noise(significance, values, gain, noise)
     return keep_strongest(find_peaks(significance, SPOT_SIGMAS), SPOTS_APART_PX)
 
 

@@ -62,7 +62,7 @@ def _bad_columns(frame: FloatArray) -> BoolArray:
     scatter = 1.4826 * float(np.median(np.abs(excess)))
     if not (np.abs(excess) > OUTLYING * scatter).any():
         return none
-    texture = float(np.nanmedian(np.abs(np.diff(part, axis=1))))
+    texture = float(np.nanmedian(row_medians(np.abs(np.diff(part, axis=1)))))
     odd = np.abs(excess) > OUTLYING * max(scatter, 1.2 * texture / len(part) ** 0.5)
     if not odd.any():
         return none

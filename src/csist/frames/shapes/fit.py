@@ -26,6 +26,9 @@ TOLERANCE = 0.05
 """Gain in log likelihood at which a climb has converged."""
 STEPS = 25
 """Most steps of a climb."""
+MOST_GAIN = 3.0
+"""Most that is still to be gained in a climb, in units of what the gradient promises for the next step: half of it near
+a mode; the rest is room for a likelihood that is no parabola."""
 
 
 class Range(NamedTuple):
@@ -63,6 +66,7 @@ class Mode:
         log_evidence: Laplace's, prior included.
         information: (n, n) Fisher information of the parameters, with their priors.
         at_bound: (n,) parameters that are at a bound.
+        given_up: whether the climb ended before the mode, which is of no interest.
     """
 
     theta: FloatArray
@@ -70,6 +74,7 @@ class Mode:
     log_evidence: float
     information: FloatArray
     at_bound: BoolArray
+    given_up: bool = False
 
     @cached_property
     def covariance(self) -> FloatArray:
@@ -133,19 +138,45 @@ def _step(theta: FloatArray, within: Range, here: _Place, damping: float, trial:
     return gain
 
 
+@inner
+def _spread(information: FloatArray, within: Range) -> float:
+    """Add the uniform priors to the Fisher information; log share of the prior that the posterior takes up.
+
+    Minus infinity if the information is not positive definite.
+    """
+    size, share = information.shape[0], 0.0
+    for a in range(size):
+        if within.pull[a] == 0.0:
+            information[a, a] += 2.0 * math.pi / within.width[a] ** 2
+        share += 0.5 * LOG_2PI - math.log(within.width[a])
+    factor = information.copy()
+    if not cholesky(factor, size):
+        return -np.inf
+    for a in range(size):
+        share -= math.log(factor[a, a])
+    return share
+
+
 @compiled
 def _climb(
-    outline: Outline, theta: FloatArray, within: Range, window: Window, noise: Noise
-) -> tuple[float, FloatArray, FloatArray]:
-    """Climb from `theta`, which is changed in place; log posterior, expected image and Fisher information there."""
+    outline: Outline, theta: FloatArray, within: Range, window: Window, noise: Noise, needed: float
+) -> tuple[float, FloatArray, FloatArray, bool]:
+    """Climb from `theta`, which is changed in place; log evidence, expected image and Fisher information there.
+
+    The last value is whether the climb was given up, as no mode above `needed` can be expected.
+    """
     size, shape = theta.shape[0], window.data.shape
     here = _Place(np.empty(shape), np.empty(size), np.empty((size, size)))
     there = _Place(np.empty(shape), np.empty(size), np.empty((size, size)))
     trial, damping = np.empty(size), FIRST_DAMPING
-    value = _look(outline, theta, within.pull, window, noise, here)
+    value, given_up = _look(outline, theta, within.pull, window, noise, here), False
     for _ in range(STEPS):
         gain = _step(theta, within, here, damping, trial)
         if gain < TOLERANCE:
+            break
+        # The evidence of a mode is less than its posterior: no prior is wider than its range.
+        given_up = value + MOST_GAIN * gain < needed
+        if given_up:
             break
         reached = -np.inf
         if gain < np.inf:
@@ -158,10 +189,12 @@ def _climb(
             damping *= 8.0
             if damping > MOST_DAMPING:
                 break
-    return value, here.image, here.information
+    return value + _spread(here.information, within), here.image, here.information, given_up
 
 
-def climb(outline: Outline, start: FloatArray, within: Range, window: Window, noise: Noise) -> Mode:
+def climb(
+    outline: Outline, start: FloatArray, within: Range, window: Window, noise: Noise, needed: float = -np.inf
+) -> Mode:
     """Climb from a start to a mode, and take its evidence.
 
     Laplace's evidence: a direction that the image does not measure counts with exactly the prior's width.
@@ -172,11 +205,9 @@ def climb(outline: Outline, start: FloatArray, within: Range, window: Window, no
         within: their bounds and priors.
         window: the data.
         noise: of a pixel.
+        needed: log evidence below which the mode is of no interest; the climb may then be given up before it.
     """
     theta = np.clip(start, within.low, within.high)
-    value, image, information = _climb(outline, theta, within, window, noise)
-    information += np.diag(np.where(within.pull > 0.0, 0.0, 2.0 * np.pi / within.width**2))
-    sign, determinant = np.linalg.slogdet(information)
-    evidence = value + float((0.5 * LOG_2PI - np.log(within.width)).sum()) - 0.5 * float(determinant)
+    evidence, image, information, given_up = _climb(outline, theta, within, window, noise, needed)
     at_bound = (theta <= within.low) | (theta >= within.high)
-    return Mode(theta, image, evidence if sign > 0 else -np.inf, information, at_bound)
+    return Mode(theta, image, evidence, information, at_bound, given_up)

@@ -10,6 +10,7 @@ pair.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -47,6 +48,8 @@ FLUX_ROOM = 7.0
 """Room, in the logarithm, for the flux of one source beyond the bounds of a point's."""
 HOPELESS = 15.0
 """Log evidence below that of one or two points from which no other outline is tried."""
+OUT_OF_REACH = 30.0
+"""Log evidence below that of one or two points that no outline needs to reach: its probability is 0."""
 FALLING = 5.0
 """Log evidence below that of another model error from which no further ones are tried."""
 PARAMETERS = {"ellipse": 5, "disc": 5, "streak": 4, "point": 3}
@@ -86,11 +89,12 @@ class Scene:
         """The PSF."""
         return self.sensor.psf
 
-    @property
+    @cached_property
     def top(self) -> float:
         """Brightest pixel in counts."""
         return max(float(np.nanmax(self.data)), self.noise)
 
+    @cached_property
     def window(self) -> Window:
         """The pixels as the solver takes them, with a surface of second degree as background."""
         data, code = pixel_codes(self.data, self.sensor)
@@ -195,7 +199,7 @@ def weigh_points(scene: Scene, points: FloatArray, fitted: bool = False) -> floa
         points: (n, 3) x, y in px and flux in counts to start from.
         fitted: whether they are a fit with a small error of the model, which is then tried first.
     """
-    window, count = scene.window(), len(points)
+    window, count = scene.window, len(points)
     terms = len(window.basis)
     fluxes = np.arange(2, 3 * count, 3)
     one = scene.place().joined(scene.log_flux(3.0))
@@ -230,7 +234,7 @@ def weigh_sources(scene: Scene, points: float, count: int, start: FloatArray) ->
         count: number of these.
         start: (6,) x, y in px, logarithm of a size in px, two of shear, and flux in counts, to start from.
     """
-    trial = _Trial(scene, scene.window())
+    trial = _Trial(scene, scene.window, points - OUT_OF_REACH if count <= 2 else -np.inf)
     ellipses = trial.ellipses(start)
     best = max(ellipses, key=lambda each: each.log_weight)
     found = []
@@ -240,7 +244,7 @@ def weigh_sources(scene: Scene, points: float, count: int, start: FloatArray) ->
     elongated = shear > ROUND_SHEAR
     if elongated and np.exp(best.theta[2] + shear) > STREAK_SHARE * LEAST_LENGTH * scene.width_px / np.sqrt(12.0):
         found += _mixed("streak", trial.streaks(best), scene.log_odds("streak"))
-    if bool(best.mode.at_bound[2]) and not elongated:
+    if (best.mode.given_up or bool(best.mode.at_bound[2])) and not elongated:
         found += _mixed("blurred", trial.blurred(best), scene.log_odds("blurred"))
     return [*_mixed("extended", ellipses, scene.log_odds("extended")), *found]
 
@@ -259,10 +263,12 @@ class _Trial:
     Args:
         scene: the blob.
         window: its pixels.
+        needed: log evidence below which an outline is of no interest.
     """
 
     scene: Scene
     window: Window
+    needed: float
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -316,10 +322,10 @@ class _Trial:
         )
         found: list[Hypothesis] = []
         for error in errors or self.scene.errors:
-            mode = climb(drawn, start, within, self.window, self.scene.noise_with(error))
+            mode = climb(drawn, start, within, self.window, self.scene.noise_with(error), self.needed)
             start = mode.theta
             misfit = float(chi_squared(mode.image, self.window, self.scene.noise_with(error)))
             found.append(Hypothesis(outline, mode.log_evidence, mode, outline, error, misfit))
-            if mode.log_evidence < max(each.log_weight for each in found) - FALLING:
+            if not mode.given_up and mode.log_evidence < max(each.log_weight for each in found) - FALLING:
                 break
         return found

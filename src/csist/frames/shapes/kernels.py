@@ -81,35 +81,49 @@ def _mixture(
     width = math.sqrt(determinant / (0.5 * (xx + yy) + math.hypot(0.5 * (xx - yy), xy)))
     order = 3 if width < NARROW_PX else 2 if width < WIDE_PX else 1
     nodes = NODES[order - 1]
-    by_centre = np.zeros(number)
+    # Along a row a Gaussian is a product of ratios that change by a constant factor from pixel to pixel.
+    bend = math.exp(-a)
+    sums, by_centre = np.empty((6, w)), np.empty((number, w))
     for i in range(h):
-        for j in range(w):
-            total, by_x, by_y, by_xx, by_xy, by_yy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            by_centre[:] = 0.0
-            for k in range(weights.shape[0]):
-                for row in range(order):
-                    dy = i + nodes[row, 0] - centres[k, 1]
-                    if 0.5 * (c - b * b / a) * dy * dy > FARTHEST:
+        sums[:] = 0.0
+        by_centre[:] = 0.0
+        for k in range(weights.shape[0]):
+            for row in range(order):
+                dy = i + nodes[row, 0] - centres[k, 1]
+                least = 0.5 * dy * dy / yy
+                if least > FARTHEST:
+                    continue
+                middle = centres[k, 0] + dy * xy / yy
+                reach = math.sqrt(2.0 * (FARTHEST - least) / a)
+                for column in range(order):
+                    first = max(math.ceil(middle - nodes[column, 0] - reach), 0)
+                    last = min(math.floor(middle - nodes[column, 0] + reach), w - 1)
+                    if last < first:
                         continue
-                    for column in range(order):
+                    away = first + nodes[column, 0] - middle
+                    share = weights[k] * scale * nodes[row, 1] * nodes[column, 1]
+                    density = share * math.exp(-0.5 * a * away * away - least)
+                    ratio = math.exp(-a * (away + 0.5))
+                    for j in range(first, last + 1):
                         dx = j + nodes[column, 0] - centres[k, 0]
                         gx, gy = a * dx + b * dy, b * dx + c * dy
-                        exponent = 0.5 * (gx * dx + gy * dy)
-                        if exponent < FARTHEST:
-                            density = weights[k] * scale * nodes[row, 1] * nodes[column, 1] * math.exp(-exponent)
-                            total += density
-                            by_x += density * gx
-                            by_y += density * gy
-                            by_xx += density * (gx * gx - a)
-                            by_xy += density * (gx * gy - b)
-                            by_yy += density * (gy * gy - c)
-                            if weights.shape[0] > 1:
-                                for p in range(number):
-                                    by_centre[p] += density * (gx * moves[p, k, 0] + gy * moves[p, k, 1])
-            light[i, j], slopes[0, i, j], slopes[1, i, j] = total, by_x, by_y
+                        by_x, by_y = density * gx, density * gy
+                        sums[0, j] += density
+                        sums[1, j] += by_x
+                        sums[2, j] += by_y
+                        sums[3, j] += by_x * gx - a * density
+                        sums[4, j] += by_x * gy - b * density
+                        sums[5, j] += by_y * gy - c * density
+                        if weights.shape[0] > 1:
+                            for p in range(number):
+                                by_centre[p, j] += by_x * moves[p, k, 0] + by_y * moves[p, k, 1]
+                        density *= ratio
+                        ratio *= bend
+        for j in range(w):
+            light[i, j], slopes[0, i, j], slopes[1, i, j] = sums[0, j], sums[1, j], sums[2, j]
             for p in range(number):
-                wider = 0.5 * (covariance[1 + p, 0] * by_xx + covariance[1 + p, 2] * by_yy)
-                slopes[2 + p, i, j] = wider + covariance[1 + p, 1] * by_xy + by_centre[p]
+                wider = 0.5 * (covariance[1 + p, 0] * sums[3, j] + covariance[1 + p, 2] * sums[5, j])
+                slopes[2 + p, i, j] = wider + covariance[1 + p, 1] * sums[4, j] + by_centre[p, j]
 
 
 @compiled
