@@ -195,3 +195,48 @@ def test_a_grid_method_refuses_nan_and_frames() -> None:
         csist.unmix(holed, method="ista", mask_nan=True)
     with pytest.raises(csist.InputError, match="'ista' unmixes windows of at most 16 px"):
         csist.unmix(np.zeros((20, 30)), method="ista")
+
+
+@pytest.mark.parametrize(
+    ("image", "given", "said"),
+    [
+        (STACK, {"sensor": 0.5}, "sensor must be a Sensor, got 0.5"),
+        (np.ones((40, 40)), {"sensor": csist.GaussianPSF(1.0)}, "sensor must be a Sensor"),
+        (STACK, {"prior": 3}, "prior must be a ScenePrior, got 3"),
+        (np.ones((40, 40)), {"psf": [1.0]}, "psf must be a PSF"),
+        (np.ones((40, 40)), {"psf": True}, "psf must be a PSF"),
+        (STACK, {"psf": "auto"}, "psf of a window"),
+        (STACK, {"workers": "2"}, "workers must be a whole number >= 1, got '2'"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused_in_one_line(image: np.ndarray, given: dict, said: str) -> None:
+    with pytest.raises(csist.InputError, match=said):
+        csist.unmix(image, **given)
+
+
+def test_a_psf_is_also_a_number_of_numpy_and_a_prior_its_name() -> None:
+    rng = np.random.default_rng(0)
+    frame = csist.Sensor(csist.GaussianPSF(1.0), shape=(40, 40), read_noise=2.0).observe(
+        csist.Targets(x=[20.2], y=[19.1], intensity=[800.0]), rng
+    )
+    for psf in (np.float32(1.0), np.int64(1)):
+        assert len(csist.unmix(frame, psf=psf, mode="fast")) == 1
+    plain = csist.unmix(STACK[0], SENSOR, **FAST)
+    named = csist.unmix(
+        STACK[0], csist.Sensor(csist.GaussianPSF(2.0), read_noise=1.0), "csist-100k", mode="fast", psf=0.5
+    )
+    np.testing.assert_array_equal(named.x, plain.x)
+
+
+@pytest.mark.parametrize("mode", ["fast", "accurate"])
+@pytest.mark.parametrize("counts", [(0, 0), (2, 2), (2, 3), (4, 5)])
+def test_a_group_has_a_number_of_targets_within_the_prior(mode: str, counts: tuple[int, int]) -> None:
+    """The smallest number was ignored, and a largest one of 0 crashed."""
+    sensor = csist.Sensor(read_noise=2.0)
+    image = sensor.observe(csist.Targets(x=[5.2], y=[4.8], intensity=[400.0]), 0)
+    found = csist.unmix(image, sensor, csist.ScenePrior(count_range=counts), mode=mode)
+    assert counts[0] <= len(found) <= counts[1]
+    nothing = csist.unmix(
+        sensor.observe(csist.Targets.empty(), 1), sensor, csist.ScenePrior(count_range=counts), mode=mode
+    )
+    assert len(nothing) in (0, *range(counts[0], counts[1] + 1))

@@ -176,7 +176,7 @@ for kernel in gc.get_objects():
         print(kernel.py_func.__module__, kernel.py_func.__name__, len(kernel.signatures))
 """
 
-SEVERAL_TYPES = {"_quantile": "rows of both precisions", "clip_sorted": "rows of both precisions"}
+SEVERAL_TYPES = {"quantile_of_sorted": "rows of both precisions", "clip_sorted": "rows of both precisions"}
 """Kernels that take more than one type of array, and of what."""
 
 

@@ -25,6 +25,21 @@ def field(seed: int, stars: int, sensor: Sensor = SKY) -> Targets:
     )
 
 
+@pytest.mark.parametrize("flux", [2000.0, 20000.0, 200000.0])
+@pytest.mark.parametrize("distance", [3.0, 4.5, 6.0, 7.5, 12.0])
+def test_the_light_of_a_neighbour_without_a_position_is_left_out_or_flagged(flux: float, distance: float) -> None:
+    """It raised the constant that is fitted beside the target: 15 standard errors too little, without a flag."""
+    truth = Targets(x=[100.2, 100.2 + distance], y=[100.1, 100.3], intensity=[600.0, flux])
+    for seed in range(5):
+        found = forced_photometry(SKY.observe(truth, seed), [100.2], [100.1], psf=PSF)
+        off = abs(found.intensity[0] - 600.0) / found.intensity_std[0]
+        assert off < 4.0 or found.flags[0] & int(Flag.POOR_FIT), (distance, off)
+        if distance >= 12.0:
+            assert found.flags[0] == 0
+    # With its position it is fitted, too.
+    assert (np.abs(pulls(forced_photometry(SKY.observe(truth, 9), truth.x, truth.y, psf=PSF), truth)) < 4.0).all()
+
+
 def pulls(found: Targets, truth: Targets) -> np.ndarray:
     return (found.intensity - truth.intensity) / found.intensity_std
 

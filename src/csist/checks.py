@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import reprlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -34,6 +35,26 @@ def check_not_negative(name: str, value: float) -> float:
     if not (np.isfinite(value) and value >= 0):
         raise InputError(f"{name} must be a finite number >= 0, got {value}")
     return float(value)
+
+
+def check_kind(name: str, value: object, kind: type, way_out: str) -> None:
+    """Check that an object, if one is given, is of a class.
+
+    Raises:
+        InputError: if it is not; the message ends in the way out.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise InputError(f"{name} must be a {kind.__name__}, got {reprlib.repr(value)}: {way_out}")
+
+
+def check_workers(workers: int | None) -> None:
+    """Check a number of threads or processes; None is as many as there are processors.
+
+    Raises:
+        InputError: if it is not a whole number >= 1.
+    """
+    if workers is not None and not (isinstance(workers, int | np.integer) and workers >= 1):
+        raise InputError(f"workers must be a whole number >= 1, got {workers!r}")
 
 
 def check_packages(what: str, names: Sequence[str], extra: str) -> None:
@@ -69,7 +90,7 @@ def check_shape(shape: tuple[int, int]) -> tuple[int, int]:
     Raises:
         InputError: if it is not a pair of whole numbers >= 1.
     """
-    pair = tuple(shape)
+    pair = tuple(shape) if isinstance(shape, Iterable) else ()
     if len(pair) != 2 or any(int(n) != n or n < 1 for n in pair):
         raise InputError(f"shape must be (rows, columns), two whole numbers >= 1, got {shape}")
     return int(pair[0]), int(pair[1])

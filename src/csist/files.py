@@ -23,6 +23,9 @@ def one_line(error: BaseException) -> str:
     return " ".join(message.split()) or type(error).__name__
 
 
+STANDARD_OUTPUT = Path("/dev/stdout")
+
+
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
     """Turn any exception raised by a parser inside the block into an `InputError` that names the file.
@@ -46,7 +49,12 @@ def reading(path: str | Path) -> Iterator[None]:
 
 
 def is_special(path: Path) -> bool:
-    """Return whether the path is a device or pipe (/dev/null, /dev/stdout), to be written in place."""
+    """Return whether the path is a device or pipe (/dev/null, /dev/stdout), to be written in place.
+
+    The standard output is one wherever it leads to.
+    """
+    if path == STANDARD_OUTPUT:
+        return True
     try:
         mode = path.stat().st_mode
     except OSError:

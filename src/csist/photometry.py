@@ -38,6 +38,17 @@ UPPER_LIMIT_SIGMAS = 3.0
 """Fluxes below so many standard errors are flagged as upper limits."""
 SHOT_NOISE_PASSES = 3
 """Fits in which the shot noise of the targets follows from the fluxes of the last one."""
+UNNAMED_SIGMAS, UNNAMED_SHARE = 5.0, 0.1
+"""Light of a pixel beyond that of the targets, in standard deviations, by which another source is noticed; a share of
+the targets' own light, by which their PSF may be wrong, counts as noise."""
+CORE_SHARE = 0.2
+"""Light of a target, as a share of its brightest pixel, from which a pixel is always used."""
+UNNAMED_REACH = 2.5
+"""Distance from such pixels, in the PSF's sigma, up to which others are left out with them."""
+MOST_UNNAMED, SPOILED_SIGMAS = 50, 2.0
+"""Brightest such pixels whose light is followed to the targets, and the flux, in standard errors, that it may add."""
+UNNAMED_ROUNDS, FEWEST_BESIDE = 4, 8
+"""Most fits for this, and the pixels beside the targets that a constant needs."""
 DENSE_SIZE = 600
 """Unknowns up to which the normal matrix is inverted whole; above, its factors are solved in blocks."""
 BLOCK = 256
@@ -66,8 +77,9 @@ def forced_photometry(
 
     Returns:
         One target per position, in their order: `intensity` and `intensity_std` in counts. The flag UPPER_LIMIT marks a
-        flux below three standard errors (the true one is below intensity + 3 intensity_std at 99.9 %), MASKED and
-        SATURATED mark such pixels of the target. Where no pixel of a target is valid, flux and error are NaN.
+        flux below three standard errors (the true one is below intensity + 3 intensity_std at 99.9 %), POOR_FIT one
+        that a neighbour without a position has a part in, MASKED and SATURATED such pixels of the target. Where no
+        pixel of a target is valid, flux and error are NaN.
 
     Raises:
         InputError: if the positions are not finite or of different lengths, if the frame cannot be used, if the PSF
@@ -169,7 +181,7 @@ def measure_fluxes(
         gain: electrons per count; None for no shot noise of the targets.
         level_known: whether the background is exact, so that no constant is fitted with the fluxes.
     """
-    flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    flux, error, spoiled = np.full(len(x), np.nan), np.full(len(x), np.nan), np.zeros(len(x), dtype=bool)
     valid = ~(frame.pixels.masked | frame.pixels.saturated)
     gain = gain if frame.error is None else None
     reach = _reach(frame, x, y, psf)
@@ -177,8 +189,10 @@ def measure_fluxes(
         patch = _light(x[members], y[members], reach[members], psf, valid)
         seen = patch.seen
         if seen.any():
-            flux[members[seen]], error[members[seen]] = _fit(patch, frame, gain, level_known)
+            own = members[seen]
+            flux[own], error[own], spoiled[own] = _fit_alone(patch, frame, psf, gain, level_known)
     flags = np.where(flux < UPPER_LIMIT_SIGMAS * error, int(Flag.UPPER_LIMIT), 0)
+    flags |= np.where(spoiled, int(Flag.POOR_FIT), 0)
     flags |= _pixel_flags(frame, x, y, psf)
     return Targets(x=x, y=y, intensity=flux, intensity_std=error, flags=flags)
 
@@ -241,6 +255,47 @@ def _light(x: FloatArray, y: FloatArray, reach: IntArray, psf: PSF, valid: BoolA
     light = csc_array((response, (place, target)), shape=(len(pixels), len(x)))
     seen = np.asarray(light.sum(axis=0)).ravel() > 0.5 * float(psf.response(0.0, 0.0))
     return _Patch(pixels, csr_array(light[:, np.flatnonzero(seen)]), seen)
+
+
+def _fit_alone(
+    patch: _Patch, frame: MeasuredFrame, psf: PSF, gain: float | None, level_known: bool
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Fluxes and standard errors of the targets of a patch, without the pixels that others, which nobody named, light.
+
+    The light of an unnamed neighbour would raise the constant that is fitted with the fluxes. Where it falls on a
+    target itself, nothing tells it from the target's own: the last array says which fluxes it raises.
+    """
+    flux, error = _fit(patch, frame, gain, level_known)
+    share = patch.light.max(axis=1).toarray().ravel() / float(psf.response(0.0, 0.0))
+    noise = frame.background.noise.ravel()[patch.pixels]
+    above = (frame.image - frame.background.level).ravel()[patch.pixels]
+    places = np.stack(np.divmod(patch.pixels, frame.image.shape[1]), axis=1)
+    used, foreign = np.ones(len(noise), dtype=bool), np.zeros(len(noise), dtype=bool)
+    own = patch.light @ np.maximum(flux, 0.0)
+    for _ in range(UNNAMED_ROUNDS):
+        own = patch.light @ np.maximum(flux, 0.0)
+        variance = noise**2 + (UNNAMED_SHARE * own) ** 2 + (0.0 if gain is None else own / gain)
+        foreign = (share < CORE_SHARE) & (above - own > UNNAMED_SIGMAS * np.sqrt(variance))
+        near = np.ones(len(noise), dtype=bool)
+        if foreign.any():
+            distance = KDTree(places[foreign]).query(places)[0]
+            near = (distance > UNNAMED_REACH * equivalent_sigma(psf) + 0.5) | (share >= CORE_SHARE)
+        if (near == used).all():
+            break
+        used = near
+        left = _Patch(patch.pixels[used], patch.light[np.flatnonzero(used)], patch.seen)
+        # Without pixels beside the targets the constant would be a part of their light.
+        lonely = int((used & (share < CORE_SHARE)).sum()) < FEWEST_BESIDE
+        flux, error = _fit(left, frame, gain, level_known or lonely)
+    raised, reach = np.zeros(len(noise)), UNNAMED_REACH * equivalent_sigma(psf)
+    brightest = np.flatnonzero(foreign)[np.argsort(own[foreign] - above[foreign])][:MOST_UNNAMED]
+    while brightest.size:
+        place = brightest[0]
+        spread = np.asarray(psf.response(*(places - places[place]).T[::-1])) / float(psf.response(0.0, 0.0))
+        raised = np.maximum(raised, (above - own)[place] * spread)
+        brightest = brightest[np.hypot(*(places[brightest] - places[place]).T) > reach]
+    power = np.asarray(patch.light.power(2).sum(axis=0)).ravel()
+    return flux, error, patch.light.T @ raised > SPOILED_SIGMAS * error * power
 
 
 def _fit(patch: _Patch, frame: MeasuredFrame, gain: float | None, level_known: bool) -> tuple[FloatArray, FloatArray]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from csist._compiled import compiled_exactly
 from csist._types import FloatArray
-from csist.checks import InputError, check_fields, check_not_negative, check_range
+from csist.checks import InputError, check_fields, check_kind, check_not_negative, check_range
 from csist.physics.psf import RAYLEIGH_PER_SIGMA, pixel_kernel
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -103,6 +103,18 @@ class ScenePrior:
         check_fields("prior", card, cls.__dataclass_fields__)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.items()}
         return cls(**fields)
+
+
+def as_prior(prior: ScenePrior | str | None) -> ScenePrior | None:
+    """The prior, also by its name; None for none.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if isinstance(prior, str):
+        return ScenePrior.named(prior)
+    check_kind("prior", prior, ScenePrior, "ScenePrior.flat() and ScenePrior.csist_100k() are some")
+    return prior
 
 
 MOST_ATTEMPTS = 50_000_000

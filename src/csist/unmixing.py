@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from csist._types import FloatArray
-from csist.checks import InputError, check_not_negative, check_stack
+from csist.checks import InputError, check_kind, check_not_negative, check_stack
+from csist.physics.psf import PSF, as_psf
 from csist.physics.sensor import Sensor
-from csist.scenes import ScenePrior
+from csist.scenes import ScenePrior, as_prior
 from csist.targets import Targets
 from csist.windows import (
     WINDOW_SIDE_PX,
@@ -27,7 +29,7 @@ from csist.windows import (
 def unmix(
     image: ArrayLike,
     sensor: Sensor | None = None,
-    prior: ScenePrior | None = None,
+    prior: ScenePrior | str | None = None,
     method: str = "continuous",
     **options: Any,
 ) -> Targets | list[Targets]:
@@ -37,12 +39,13 @@ def unmix(
         image: counts, (H, W), or a stack (N, H, W). The masked pixels of a masked array count as NaN.
         sensor: sensor of the image; its shape is ignored. None for a Gaussian PSF of 0.5 px without background
             in windows, and for a PSF and background measured by `csist.frames` in frames.
-        prior: prior of a group of targets; None for `ScenePrior.flat()`.
+        prior: prior of a group of targets, or the name of one, "flat" or "csist-100k"; None for `ScenePrior.flat()`.
         method: a name of `csist.list_methods`; frames need "continuous".
         **options: `error` (standard deviation of each pixel in counts, (H, W) or (N, H, W), with all that adds to
              it) and `mask` (of the same shape, true where a pixel is left out), for methods that can use them; for
              windows, `mask_nan` (leave NaN pixels out instead of refusing them), `noise_std` (noise in counts; None:
-             the sensor's, or if that is 0 estimated from the stack), `start` (positions at which the continuous method
+             the sensor's, or if that is 0 estimated from the stack), `psf` (a PSF or its sigma in px, in place of the
+             sensor's), `start` (positions at which the continuous method
              tries targets, `Targets` or (n, 2), for a stack one each per image), `ratio`, `pretrained` and those of
              the method; for frames, those of `csist.unmix_frame`.
 
@@ -61,6 +64,8 @@ def unmix(
     """
     from csist.create import create_method
 
+    check_kind("sensor", sensor, Sensor, "Sensor(GaussianPSF(0.5)) is one")
+    prior = as_prior(prior)
     array = as_array(image)
     stack = check_stack(array)
     error = check_error(options.pop("error", None), array.shape)
@@ -70,6 +75,9 @@ def unmix(
         known = _named_in_windows(options, array.ndim, method)
         options["mask_nan"] = options.get("mask_nan", False) or mask is not None
         stack = leave_out(stack, error, mask)
+        if options.get("psf") is not None:
+            sensor = replace(sensor or default_sensor(stack, array.dtype), psf=_psf_of_window(options["psf"]))
+        options.pop("psf", None)
         ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
         known |= {} if error is None else {"error": error}
         found: list[Targets] = list(ready.solve(stack, **known).targets) if len(stack) else []
@@ -85,6 +93,20 @@ def unmix(
             for n, frame in enumerate(stack)
         ]
     return found[0] if array.ndim == 2 else found
+
+
+def _psf_of_window(given: Any) -> PSF:
+    """The PSF of windows.
+
+    Raises:
+        InputError: if it is neither a PSF nor a sigma.
+    """
+    psf = as_psf(given)
+    if psf is None:
+        raise InputError(
+            f"the psf of a window must be a PSF or a sigma in px, it cannot be measured there, got {given!r}"
+        )
+    return psf
 
 
 def _named_in_windows(options: dict[str, Any], dimensions: int, method: str) -> dict[str, Any]:

@@ -116,6 +116,11 @@ def test_standard_output_holds_the_table_alone(tmp_path: Path) -> None:
     assert said.stdout.splitlines()[0] == HEADER
     assert all(line.startswith("stack.npy,0,") for line in said.stdout.splitlines()[1:])
     assert "/dev/stdout" in said.stderr
+    (tmp_path / "kept.csv").write_text("before\n")
+    with (tmp_path / "kept.csv").open("a") as file:  # as `>> kept.csv` does
+        again = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "kept.csv").read_text() == "before\n" + said.stdout
+    assert "/dev/stdout" in again.stderr
 
 
 def test_json_on_standard_output_is_json_alone(run: Run, tmp_path: Path) -> None:
@@ -123,6 +128,7 @@ def test_json_on_standard_output_is_json_alone(run: Run, tmp_path: Path) -> None
     code, out, _ = run("unmix", "stack.npy", *QUICK, "--json", "-")
     assert code == 0
     assert json.loads(out)["images"] == 1
+    refused(run("unmix", "stack.npy", *QUICK, "--json", "-", "-o", "-"), "two outputs are -")
 
 
 def test_masked_pixels_are_counted(run: Run, tmp_path: Path) -> None:

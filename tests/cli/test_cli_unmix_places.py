@@ -46,6 +46,15 @@ def test_rows_of_several_frames_keep_their_order_and_regions_their_coordinates(r
     assert np.allclose([float(row["intensity"]) for row in rows], truth, rtol=0.05)
 
 
+def test_rows_for_frames_that_the_file_does_not_have_are_told(run: Run, tmp_path: Path) -> None:
+    """A table that counts frames from 1 lost its last one without a word."""
+    np.save(tmp_path / "f.npy", np.stack([frame(0), frame(1)]))
+    table = places(tmp_path / "p.csv", x=[60.7, 60.7], y=[15.4, 15.4], frame=[1, 2])
+    code, *said = run("unmix", tmp_path / "f.npy", "-o", tmp_path / "t.csv", "--at", table, *PSF)
+    assert code == 0
+    assert "1 of 2 rows are for frames that f.npy does not have; its frames are 0 to 1" in "".join(said)
+
+
 def test_images_are_told_apart_by_name(run: Run, tmp_path: Path) -> None:
     for name, seed in (("a.npy", 0), ("b.npy", 1)):
         np.save(tmp_path / name, frame(seed))

@@ -87,9 +87,25 @@ def test_clipped_statistics_ignores_sources():
     rows = rng.normal(5.0, 1.0, (3, 1000))
     rows[0, :80] += 100.0
     rows[2, 3:] = np.nan
-    level, scatter = clipped_statistics(rows)
+    level, scatter = clipped_statistics(rows, 0.0)
     assert level[0] == pytest.approx(5.0, abs=0.2) and scatter[0] == pytest.approx(1.0, rel=0.1)
     assert np.isnan(level[2]) and np.isnan(scatter[2])
+
+
+@pytest.mark.parametrize("level", [37.0, 37.25, 37.5])
+@pytest.mark.parametrize("read_noise", [0.4, 0.5, 0.6, 1.0, 2.0])
+def test_whole_numbers_with_little_noise_show_their_level_and_noise(level, read_noise):
+    """Their quantiles lock to whole numbers: the noise was 0.29 or 0.99 in place of 0.5 to 0.7, the level half off."""
+    rng = np.random.default_rng(1)
+    frame = np.rint(gradient((120, 150), 0.002, level) + rng.normal(0.0, read_noise, (120, 150)))
+    frame[40:44, 50:54] += 300.0
+    found = estimate_background(frame)
+    true = (read_noise**2 + 1.0 / 12.0) ** 0.5
+    assert np.median(found.noise) == pytest.approx(true, rel=0.13)
+    assert np.abs(found.level - gradient((120, 150), 0.002, level)).mean() < 0.1 + 0.1 * true
+    part = frame[:30, :30].copy()
+    part[2:5, 3:6] += 40.0
+    assert scatter_about_plane(part, 1.0) == pytest.approx(true, rel=0.2)
 
 
 def test_noise_floor_is_that_of_rounding():

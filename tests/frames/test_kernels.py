@@ -51,12 +51,14 @@ def test_local_maxima_are_those_of_a_maximum_filter(reach):
 def test_clipping_of_sorted_rows():
     values = np.random.default_rng(3).normal(size=500)
     values[:20] += 50.0
-    median, scatter, mean = clip_sorted(np.sort(values)[None], np.array([500]), 3.0, 8)[0]
+    median, scatter, mean = clip_sorted(np.sort(values)[None], np.array([500]), 3.0, 8, 0.0)[0]
     usual = sigmaclip(values, 3.0, 3.0).clipped
     assert median == pytest.approx(np.median(usual), abs=0.02)
     assert scatter == pytest.approx(usual.std(), rel=0.1)
     assert mean == pytest.approx(usual.mean(), abs=0.02)
-    np.testing.assert_array_equal(clip_sorted(np.array([[4.0, 9.0]]), np.array([1]), 3.0, 8)[0, [0, 2]], [4.0, 4.0])
+    np.testing.assert_array_equal(
+        clip_sorted(np.array([[4.0, 9.0]]), np.array([1]), 3.0, 8, 0.0)[0, [0, 2]], [4.0, 4.0]
+    )
 
 
 def test_the_tail_is_interpolated_between_the_nodes():

@@ -55,6 +55,7 @@ def test_a_psf_smaller_than_a_pixel_is_no_hot_pixel():
 def test_saturation_is_given_or_guessed():
     image = np.random.default_rng(9).integers(0, 50, (20, 20)).astype(float)
     assert find_ceiling(image) == np.inf
+    assert find_ceiling(np.minimum(np.rint(image) * 2000.0, 32767.0)) == 32767.0  # of signed 16-bit integers
     image[4:6, 4:6] = 255.0
     assert mask_pixels(image).saturated.sum() == 4
     assert mask_pixels(image, ceiling=40.0).saturated.sum() == (image >= 40.0).sum()

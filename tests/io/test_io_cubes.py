@@ -69,3 +69,20 @@ def test_model_and_residual_of_frames(suffix: str, tmp_path: Path, monkeypatch: 
     np.save("b.npy", stack[0])
     assert main([*given, "b.npy", "--model", f"n{suffix}"]) == 2
     assert not Path(f"n{suffix}").exists()
+
+
+def test_the_model_of_a_part_has_the_sky_coordinates_of_that_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = pytest.importorskip("astropy.io.fits", reason="needs the extra `astro`")
+    wcs = pytest.importorskip("astropy.wcs")
+    monkeypatch.chdir(tmp_path)
+    sky = wcs.WCS(naxis=2)
+    sky.wcs.ctype, sky.wcs.crval, sky.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [10.0, 20.0], [-1e-3, 1e-3]
+    sky.wcs.crpix = [25.0, 20.0]
+    fits.PrimaryHDU(SKY.observe(STAR, 0), sky.to_header()).writeto("a.fits")
+    given = ["unmix", "a.fits", "--psf-sigma", "1.1", "--mode", "fast", "--roi", "5:45,3:38"]
+    assert main([*given, "--model", "m.fits", "--residual", "r.fits"]) == 0
+    for name in ("m.fits", "r.fits"):
+        found = wcs.WCS(fits.getheader(name))
+        np.testing.assert_allclose(found.wcs_pix2world(15.3, 12.1, 0), sky.wcs_pix2world(20.3, 15.1, 0), rtol=1e-9)

@@ -16,9 +16,11 @@ def convert(
     source: Annotated[
         Path, typer.Argument(metavar="IN", help="Store, folder of a GrokCSO dataset, or table of targets.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, store (.h5), or table (.csv, .parquet).")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder, store (.h5), or table (.csv, .parquet, .fits, .ecsv).")
+    ],
 ) -> None:
-    """Convert a dataset (store <-> GrokCSO folder) or a table of targets (CSV <-> Parquet)."""
+    """Convert a dataset (store <-> GrokCSO folder) or a table of targets (CSV, Parquet, FITS, ECSV)."""
     from csist.files import check_writable
     from csist.io import TABLE_SUFFIXES, read_targets_table, targets_table, write_table
 

@@ -137,10 +137,12 @@ def check_outputs(inputs: Sequence[Path], json_target: str | None, *others: Path
     Raises:
         InputError: if this is not the case.
     """
-    from csist.files import check_writable
+    from csist.files import STANDARD_OUTPUT, check_writable
 
     given = [Path(json_target)] if json_target not in (None, "-") else []
     given += [path for path in others if path is not None]
+    if json_target == "-" and STANDARD_OUTPUT in given:
+        raise InputError("two outputs are -, the standard output: give one of them a file")
     for place, path in enumerate(given):
         check_writable(path)
         if any(same_file(path, source) for source in inputs):

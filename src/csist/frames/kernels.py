@@ -10,6 +10,8 @@ from csist._types import BoolArray, FloatArray
 
 FEWEST_ON_PLANE = 60
 """Fewest pixels for the scatter about a plane."""
+FEW_STEPS = 4.0
+"""Scatter of whole numbers, in units of the step between them, up to which their quantiles are too coarse."""
 
 
 @compiled
@@ -22,17 +24,21 @@ def quantile_of_sorted(values: NDArray[np.floating], first: int, last: int, shar
 
 
 @compiled
-def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: float, rounds: int) -> FloatArray:
+def clip_sorted(
+    rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: float, rounds: int, step: float
+) -> FloatArray:
     """Median, scatter and mean (n, 3) of each row after clipping at `sigmas` times the scatter.
 
     Sorted once, a clipped set is a range of places; its scatter is half the range between the 16 % and 84 %
-    quantiles, which needs no second sort.
+    quantiles, which needs no second sort. Quantiles of whole numbers are whole numbers, too: where the scatter is but a
+    few steps, mean and standard deviation of what is kept stand for median and scatter, unless sources skew them.
 
     Args:
         rows: (n, m), each sorted.
         counts: (n,) values of a row that count, at least 1; the others lie at its end.
         sigmas: reach of the values that stay.
         rounds: most rounds of clipping.
+        step: from a value that a pixel can have to the next one; 0 if they are no whole numbers.
     """
     result = np.empty((rows.shape[0], 3))
     for k in range(rows.shape[0]):
@@ -42,9 +48,10 @@ def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: f
             median = quantile_of_sorted(values, first, last, 0.5)
             # The small term keeps a constant box from being clipped away by rounding errors.
             spread = quantile_of_sorted(values, first, last, 0.8413) - quantile_of_sorted(values, first, last, 0.1587)
-            scatter = 0.5 * spread + 1e-12 * abs(median)
-            lowest = int(np.searchsorted(values, median - sigmas * scatter))
-            highest = int(np.searchsorted(values, median + sigmas * scatter, side="right"))
+            scatter = max(0.5 * spread + 1e-12 * abs(median), 0.5 * step)
+            reach = sigmas * scatter + 0.5 * step
+            lowest = int(np.searchsorted(values, median - reach))
+            highest = int(np.searchsorted(values, median + reach, side="right"))
             result[k, 0], result[k, 1] = median, scatter
             if highest <= lowest or (lowest == first and highest == last):
                 break
@@ -52,7 +59,13 @@ def clip_sorted(rows: NDArray[np.floating], counts: NDArray[np.int64], sigmas: f
         total = 0.0
         for place in range(first, last):
             total += values[place]
-        result[k, 2] = total / (last - first)
+        mean = total / (last - first)
+        result[k, 2] = mean
+        if result[k, 1] <= FEW_STEPS * step and abs(mean - result[k, 0]) <= 0.5 * step:
+            total = 0.0
+            for place in range(first, last):
+                total += (values[place] - mean) ** 2
+            result[k, 0], result[k, 1] = mean, np.sqrt(total / (last - first))
     return result
 
 
@@ -92,8 +105,12 @@ def _differences_from_plane(
 
 
 @compiled
-def plane_scatter(rows: FloatArray, columns: FloatArray, values: FloatArray, rounds: int, clip: float) -> float:
+def plane_scatter(
+    rows: FloatArray, columns: FloatArray, values: FloatArray, rounds: int, clip: float, step: float
+) -> float:
     """Robust standard deviation of values (n,) about the plane that fits them best.
+
+    Of whole numbers that scatter by a few steps, the root mean square of those that are kept, as in `clip_sorted`.
 
     Args:
         rows: (n,) places of the values.
@@ -101,18 +118,23 @@ def plane_scatter(rows: FloatArray, columns: FloatArray, values: FloatArray, rou
         values: at least `FEWEST_ON_PLANE`.
         rounds: most fits.
         clip: values farther from the plane than so many standard deviations are left out of the next fit.
+        step: from a value that a pixel can have to the next one; 0 if they are no whole numbers.
     """
     kept, rest, scatter = np.ones(values.shape[0], np.bool_), np.empty(values.shape[0]), 0.0
     for _ in range(rounds):
         _differences_from_plane(rows, columns, values, kept, rest)
-        scatter = 1.4826 * np.median(rest)
+        scatter = max(1.4826 * np.median(rest), 0.5 * step)
         # The wings of a bright source beside the window would tilt the plane.
-        number, changed = 0, False
+        number, changed, power = 0, False, 0.0
         for n in range(values.shape[0]):
-            keep = rest[n] <= clip * scatter
+            keep = rest[n] <= clip * scatter + 0.5 * step
             changed |= keep != kept[n]
             kept[n] = keep
             number += keep
+            if keep:
+                power += rest[n] ** 2
+        if scatter <= FEW_STEPS * step:
+            scatter = np.sqrt(power / max(number, 1))
         if number < FEWEST_ON_PLANE or not changed:
             break
     return scatter

@@ -113,6 +113,11 @@ class MeasuredFrame:
         return PHOTON_NOISE[0] * level <= variance <= PHOTON_NOISE[1] * max(level, 1.0)
 
     @cached_property
+    def step(self) -> float:
+        """Counts between the values that a pixel can have; 0 if they are no whole numbers."""
+        return float(is_whole_numbered(self.image))
+
+    @cached_property
     def filled(self) -> FloatArray:
         """(H, W) background-subtracted counts, 0 where masked."""
         return np.where(self.pixels.masked, 0.0, self.flattened) if self.pixels.masked.any() else self.flattened

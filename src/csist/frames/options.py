@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from csist.checks import InputError, check_names, check_not_negative
+from csist.checks import InputError, check_kind, check_names, check_not_negative, check_workers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -121,9 +121,14 @@ class FrameOptions:
 
     def __post_init__(self) -> None:
         # Imported here: the names, defaults and help texts of the options are needed before any solver is.
+        from csist.frames.psf_estimate import PSFEstimate
         from csist.methods.table import abilities
-        from csist.physics.psf import GaussianPSF
+        from csist.physics.psf import as_psf
+        from csist.physics.sensor import Sensor
+        from csist.scenes import as_prior
 
+        check_kind("sensor", self.sensor, Sensor, "Sensor(GaussianPSF(0.5)) is one")
+        object.__setattr__(self, "prior", as_prior(self.prior))
         for name, allowed in (("mode", abilities("continuous").modes), ("detector", DETECTORS)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -131,8 +136,11 @@ class FrameOptions:
             raise InputError("a frame needs a prior with targets anywhere: use flat, or cut windows and unmix them")
         if isinstance(self.psf, str) and self.psf not in MEASURED_PSFS:
             raise InputError(f"psf must be a PSF, a sigma in px, {' or '.join(MEASURED_PSFS)}, got {self.psf!r}")
-        if isinstance(self.psf, int | float):
-            object.__setattr__(self, "psf", GaussianPSF(self.psf))
+        if not (self.psf is None or isinstance(self.psf, str | PSFEstimate)):
+            known = as_psf(self.psf)
+            if known is None:
+                raise InputError(f"psf must be a PSF, a sigma in px, {' or '.join(MEASURED_PSFS)}, got {self.psf!r}")
+            object.__setattr__(self, "psf", known)
         for name in ("noise_std", "psf_error"):
             if getattr(self, name) is not None:
                 check_not_negative(name, getattr(self, name))
@@ -140,8 +148,7 @@ class FrameOptions:
         check_false_alarm_rate(self.false_alarm_rate)
         if self.box_sides_px is not None and (not self.box_sides_px or min(self.box_sides_px) < 3):
             raise InputError(f"box_sides_px must hold sides of at least 3 px, got {self.box_sides_px}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers must be a whole number >= 1, got {self.workers}")
+        check_workers(self.workers)
 
     @classmethod
     def of(cls, **options: Any) -> FrameOptions:

@@ -37,6 +37,8 @@ class ImageWriter:
         self._metadata = json.dumps({"csist_version": package_version(), **metadata})
         self._shape: tuple[int, int] | None = None
         self._number = 0
+        self.wcs: Any = None
+        """Sky coordinates of the images, an `astropy.wcs.WCS`, which a .fits file gets; None for none."""
         self._stack = ExitStack()
         self._raw: BinaryIO | None = None
 
@@ -77,6 +79,8 @@ class ImageWriter:
 
                 header = fits.Header()
                 header["CREATOR"] = f"csist {package_version()}"
+                if self.wcs is not None:
+                    header.update(self.wcs.to_header(relax=True))
                 header.add_comment(self._metadata)
                 fits.PrimaryHDU(images, header).writeto(partial, overwrite=True)
             else:

@@ -304,7 +304,8 @@ def _beside(
             error = deviation(name, str(unit.header.get("UTYPE", "")), values.astype(np.float64))
             used.append(name)
     if used:
-        notes.append(f"{' and '.join(used)} beside the image: not used unless asked for (--error {used[0]}, --mask DQ)")
+        ways = [f"--mask {name}" if name in QUALITIES else f"--error {name}" for name in used]
+        notes.append(f"{' and '.join(used)} beside the image: used where asked for ({', '.join(ways)})")
     return error, mask, quality
 
 

@@ -61,13 +61,15 @@ class Positions:
             name: of the image.
             frame: index in its stack or sequence.
         """
-        mine = np.ones(len(self), dtype=bool)
-        if self.frame is not None:
-            mine &= self.frame == frame
-        if self.image is not None:
-            known = {each: _same_image(each, name) for each in set(self.image)}
-            mine &= np.array([known[each] for each in self.image], dtype=bool)
-        return np.flatnonzero(mine)
+        mine = self.rows_of(name)
+        return mine if self.frame is None else mine[self.frame[mine] == frame]
+
+    def rows_of(self, name: str) -> IntArray:
+        """As `rows`, for all frames."""
+        if self.image is None:
+            return np.arange(len(self))
+        known = {each: _same_image(each, name) for each in set(self.image)}
+        return np.flatnonzero([known[each] for each in self.image])
 
     def belongs(self, name: str) -> bool:
         """Whether some row is for the image of this name."""

@@ -186,7 +186,8 @@ class TableWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._file = self.partial_path.open("wb")
+            # What a shell appends the standard output to keeps what it has.
+            self._file = self.partial_path.open("ab" if is_special(self.path) else "wb")
         except OSError as error:
             raise InputError(f"cannot write {self.partial_path}: {error.strerror}") from error
         self._write([(*TABLE_COLUMNS, *(("track",) if self._tracked else ()), *self._columns)])

@@ -76,7 +76,7 @@ def unmix(
         typer.Argument(metavar="INPUT", help="Images (PNG, JPEG, TIFF, FITS, NPY, NPZ, store), videos or folders."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Table of targets (.csv, .parquet, .fits or .ecsv).")
+        Path, typer.Option("--output", "-o", help="Table of targets (.csv, .parquet, .fits, .ecsv; - prints CSV).")
     ] = Path("targets.csv"),
     form: Annotated[
         str | None,

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, above_score, in_file
 from csist.cli.unmix.joint import joint_sequence, joint_windows
+from csist.cli.unmix.places import place_notes
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import solve_windows
 
@@ -38,6 +39,8 @@ class OpenFile:
     """Times in s of the images that are read, where they are asked for; more may be added while blocks are read."""
     origin: int = 0
     """Number in the file of the first image that is read."""
+    sky: Callable[[], Any] | None = None
+    """Sky coordinates of the part of an image that is read, an `astropy.wcs.WCS`; None where there are none."""
 
     def time(self, number: int) -> float | None:
         """Time in s of an image by its number in the file; None where times are not asked for."""
@@ -82,6 +85,18 @@ def further_columns(
     return find
 
 
+def sky_of(stack: ImageStack | FrameSequence, settings: Settings) -> Any:
+    """Sky coordinates of the part of a file's images that is read, an `astropy.wcs.WCS`; None where it has none.
+
+    Raises:
+        InputError: if its header is damaged.
+    """
+    wcs = None if stack.path.is_dir() else stack.header.wcs()
+    if wcs is not None:
+        wcs.wcs.crpix = wcs.wcs.crpix - settings.reading.origin[1:]
+    return wcs
+
+
 def asked_times(sequence: FrameSequence, settings: Settings) -> Sequence[float]:
     """Times of the images of a file, if they are asked for; more may be added while it is read.
 
@@ -111,16 +126,17 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
     else:
         is_video = image_kind(path) == "video"
         stack = (sequence_of_video if is_video else read_image)(path, name, settings.reading)
+    sky = partial(sky_of, stack, settings)
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
-        stack.notes.extend(settings.instrument.notes(stack))
+        stack.notes.extend([*settings.instrument.notes(stack), *place_notes(stack, name, settings)])
         blocks = _placed(_solve_sequence(stack, settings), settings)
         further, times = further_columns(stack, settings), asked_times(stack, settings)
-        return OpenFile(stack.shape, stack.notes, blocks, further, stack.rate, times, settings.reading.frames[0])
+        return OpenFile(stack.shape, stack.notes, blocks, further, stack.rate, times, settings.reading.frames[0], sky)
     sequence = sequence_of_stack(stack)
-    sequence.notes.extend(settings.instrument.notes(stack))
+    sequence.notes.extend([*settings.instrument.notes(stack), *place_notes(sequence, name, settings)])
     blocks = _placed(_solve_stack(stack, sequence, settings), settings)
     further, times = further_columns(stack, settings), asked_times(sequence, settings)
-    return OpenFile(stack.shape, sequence.notes, blocks, further, None, times, settings.reading.frames[0])
+    return OpenFile(stack.shape, sequence.notes, blocks, further, None, times, settings.reading.frames[0], sky)
 
 
 def _placed(blocks: Iterator[Block], settings: Settings) -> Iterator[Block]:

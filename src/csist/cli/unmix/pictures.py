@@ -278,6 +278,8 @@ class ImageFile(Picture):
         del image
         import numpy as np
 
+        if self._writer.wcs is None and opened.sky is not None:
+            self._writer.wcs = opened.sky()
         for index in range(len(block.targets)):
             view = block.view(index)
             if view is None:

@@ -70,6 +70,28 @@ def check_images(settings: Settings, names: Sequence[str], paths: Sequence[Path]
             )
 
 
+def place_notes(images: Any, name: str, settings: Settings) -> list[str]:
+    """What the user should know of rows for frames that a file does not have.
+
+    Args:
+        images: file or sequence, all of whose images are read if no part of it is asked for.
+        name: of the file.
+        settings: of the command.
+    """
+    notes: list[str] = []
+    for option, table in (("at", settings.at), ("start", settings.start)):
+        if table is None or table.frame is None or settings.reading.frames != (0, None) or not len(images):
+            continue
+        mine = table.rows_of(name)
+        lost = int(((table.frame[mine] < 0) | (table.frame[mine] >= len(images))).sum())
+        if lost:
+            notes.append(
+                f"--{option} {table}: {lost} of {len(mine)} rows are for frames that {name} does not have; its frames "
+                f"are 0 to {len(images) - 1}"
+            )
+    return notes
+
+
 def places_in(table: Positions | None, images: Any, name: str, index: int, settings: Settings) -> FloatArray | None:
     """Positions (n, 2), x and y in px, for an image of a file, in the coordinates of the part that is read.
 

@@ -128,21 +128,29 @@ def _boxes(values: NDArray[np.floating], side: int) -> tuple[NDArray[np.floating
     return rows.reshape(shape[0] * shape[1], -1), (shape[0], shape[1])
 
 
-def clipped_statistics(rows: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
-    """Background level and scatter of each row, NaN where a row has fewer than 5 valid values."""
+def clipped_statistics(rows: NDArray[np.floating], step: float) -> tuple[FloatArray, FloatArray]:
+    """Background level and scatter of each row, NaN where a row has fewer than 5 valid values.
+
+    Args:
+        rows: (n, m), NaN is left out.
+        step: between the values of whole numbers; 0 for others.
+    """
     values = np.sort(rows, axis=1)  # NaN goes to the end
     counts = np.isfinite(values).sum(axis=1)
     enough = counts >= 5
-    median, scatter, mean = clip_sorted(values, np.maximum(counts, 1), CLIP_SIGMAS, CLIP_ROUNDS).T
+    median, scatter, mean = clip_sorted(values, np.maximum(counts, 1), CLIP_SIGMAS, CLIP_ROUNDS, step).T
     skewed = np.abs(mean - median) > SKEW_LIMIT * scatter
     level = np.where(skewed, median, 2.5 * median - 1.5 * mean)
     return np.where(enough, level, np.nan), np.where(enough, scatter, np.nan)
 
 
-def scatter_mesh(values: NDArray[np.floating], side: int, otherwise: float) -> FloatArray:
-    """Clipped scatter (r, c) of the values (H, W) in boxes of about `side` px; `otherwise` where nothing is valid."""
+def scatter_mesh(values: NDArray[np.floating], side: int, otherwise: float, step: float = 0.0) -> FloatArray:
+    """Clipped scatter (r, c) of the values (H, W) in boxes of about `side` px; `otherwise` where nothing is valid.
+
+    Of whole numbers, `step` is what they differ by.
+    """
     rows, shape = _boxes(values.astype(np.float32, copy=False), side)  # sorted twice as fast
-    scatter = clipped_statistics(rows)[1].reshape(shape)
+    scatter = clipped_statistics(rows, step)[1].reshape(shape)
     return np.asarray(ndimage.median_filter(fill_mesh(scatter, otherwise), size=3, mode="nearest"))
 
 
@@ -187,7 +195,9 @@ def estimate_background(
     frame = check_frame(frame)
     shape = (frame.shape[0], frame.shape[1])
     masked = None if masked is None or not masked.any() else masked
-    usual, unit, lowest = _usual_level(frame, masked)
+    whole_numbered = is_whole_numbered(frame)
+    usual, unit, lowest = _usual_level(frame, masked, whole_numbered)
+    step = float(whole_numbered) / unit
     with np.errstate(over="ignore"):
         residual = np.divide(frame - usual, unit, out=np.empty(shape, np.float32), casting="same_kind")
     if masked is not None:
@@ -199,18 +209,18 @@ def estimate_background(
         residual -= offsets[1].astype(np.float32)
         offsets = unit * offsets[0], unit * offsets[1]
     for side in box_sides_px:
-        mesh = _level_mesh(residual, side)
+        mesh = _level_mesh(residual, side, step)
         down, across = (part.astype(np.float32) for part in mesh.factors(shape))
         residual -= down @ across
         levels.append(mesh.in_counts(unit, 0.0 if levels else usual))
     if noise_std is not None:
         noise = np.full((1, 1), max(noise_std, lowest))
     else:
-        noise = unit * scatter_mesh(residual, box_sides_px[-1], lowest / unit)
+        noise = unit * scatter_mesh(residual, box_sides_px[-1], lowest / unit, step)
     return BackgroundMesh(shape, tuple(levels), noise, lowest, offsets).spread()
 
 
-def _usual_level(frame: FloatArray, masked: BoolArray | None) -> tuple[float, float, float]:
+def _usual_level(frame: FloatArray, masked: BoolArray | None, whole_numbered: bool) -> tuple[float, float, float]:
     """Median of a frame (H, W) in counts, the usual difference from it, and the noise floor.
 
     In these units single precision holds a frame of any level and scale. For whole numbers the unit is a power of two,
@@ -222,32 +232,32 @@ def _usual_level(frame: FloatArray, masked: BoolArray | None) -> tuple[float, fl
     level, usual = _level_and_difference(frame, masked)
     if np.isnan(level):
         raise InputError(f"frame has no valid pixel: all {frame.size} are masked")
-    whole_numbered = is_whole_numbered(frame)
     floor = _floor(whole_numbered, level, usual)
     if usual > 0.0 and whole_numbered:
         usual = float(2.0 ** np.round(np.log2(usual)))
     return level, usual or 1.0, floor
 
 
-def _level_mesh(residual: NDArray[np.floating], side: int) -> SmoothMesh:
+def _level_mesh(residual: NDArray[np.floating], side: int, step: float) -> SmoothMesh:
     """Level of the boxes of about `side` px of a frame (H, W), NaN where masked."""
     rows, shape = _boxes(residual, side)
-    values, scatter = (part.reshape(shape) for part in clipped_statistics(rows))
+    values, scatter = (part.reshape(shape) for part in clipped_statistics(rows, step))
     mesh = fill_mesh(values, 0.0 if np.isfinite(values).any() else float(np.nanmedian(residual)))
     return smooth_mesh(mesh, (residual.shape[0], residual.shape[1]), fill_mesh(scatter, 0.0))
 
 
-def scatter_about_plane(values: FloatArray) -> float:
+def scatter_about_plane(values: FloatArray, step: float = 0.0) -> float:
     """Robust standard deviation in counts about the best-fitting plane; NaN pixels are left out, too few give NaN.
 
     Args:
         values: (h, w) in counts.
+        step: between the values that a pixel can have, in counts; 0 if they are no whole numbers.
     """
     rows, columns = np.nonzero(np.isfinite(values))
     if len(rows) < FEWEST_ON_PLANE:
         return float("nan")
     places = rows.astype(np.float64), columns.astype(np.float64)
-    return plane_scatter(*places, values[rows, columns], PLANE_ROUNDS, PLANE_CLIP)
+    return plane_scatter(*places, values[rows, columns], PLANE_ROUNDS, PLANE_CLIP, step)
 
 
 def noise_floor(frame: FloatArray) -> float:

@@ -310,7 +310,7 @@ class WindowSolver:
         middle = 0.5 * np.array([around.shape[1] - 1.0, around.shape[0] - 1.0]) + [left, top]
         near = self.tree.query_ball_point(middle, float(np.hypot(*around.shape)) / 2.0 + reach)
         blank_discs(around, np.ascontiguousarray(self.peaks.positions[near][:, ::-1] - [top, left]), reach)
-        beside = scatter_about_plane(around)
+        beside = scatter_about_plane(around, self.frame.step)
         if not np.isfinite(beside):
             return mapped, mapped
         beside = max(beside, self.frame.noise_floor)

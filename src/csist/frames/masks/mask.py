@@ -26,8 +26,9 @@ LONE_SIDE_PX = 5
 """Side of the surroundings whose median a lone pixel is compared with."""
 MOST_SCATTER_PIXELS = 1_500
 """Pixels, spread evenly over a frame, on which the scatter about that median is measured."""
-FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
-"""Levels at which converters clip; a whole-numbered frame whose maximum is one of these is taken as clipped there."""
+FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 15, 16, 31))
+"""Levels at which converters and signed integers clip; a whole-numbered frame whose maximum is one of these is taken as
+clipped there."""
 
 
 class PixelKind(IntEnum):

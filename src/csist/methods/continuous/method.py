@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from csist._types import FloatArray
-from csist.checks import InputError, check_not_negative, check_stack
+from csist.checks import InputError, check_kind, check_not_negative, check_stack, check_workers
 from csist.methods.continuous.bound import LEAST_WIDENING, widened
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver
 from csist.methods.continuous.units import from_units, in_units, typical_variance, unit_of, weights_of
 from csist.methods.unmixer import Answers
 from csist.physics.sensor import Sensor
-from csist.scenes import ScenePrior
+from csist.scenes import ScenePrior, as_prior
 from csist.targets import Targets
 from csist.windows import check_error, leave_out, window_noise
 
@@ -92,8 +92,10 @@ class Continuous:
             raise InputError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if background not in BACKGROUND_TERMS:
             raise InputError(f"background must be one of {', '.join(BACKGROUND_TERMS)}, got {background!r}")
+        check_kind("sensor", sensor, Sensor, "Sensor(GaussianPSF(0.5)) is one")
+        check_workers(workers)
         self.sensor = sensor or Sensor()
-        self.prior = prior or ScenePrior.flat()
+        self.prior = as_prior(prior) or ScenePrior.flat()
         self.effort = EFFORTS[mode]
         self.least_widening = LEAST_WIDENING[mode]
         self.noise_std = None if noise_std is None else check_not_negative("noise_std", noise_std)

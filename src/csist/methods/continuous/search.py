@@ -61,6 +61,7 @@ class Space(NamedTuple):
         min_separation: smallest distance in px of two targets.
         split_px: distance at which a target is split in two.
         named: (N, most, 2) positions x, y in px at which targets are tried, for each window; NaN where there are fewer.
+        fewest: smallest number of targets of a group; smaller counts are only looked at on the way.
     """
 
     low: FloatArray
@@ -70,6 +71,7 @@ class Space(NamedTuple):
     min_separation: float
     split_px: float
     named: FloatArray
+    fewest: int
 
 
 class Modes(NamedTuple):
@@ -382,7 +384,7 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
         fruitless = fruitless + 1 if is_explained and evidence[count] < best - FRUITLESS else 0
         hopeless = evidence[count] < best - (GIVE_UP_EXPLAINED if is_explained else GIVE_UP)
         hopeless |= fruitless == FRUITLESS_COUNTS
-        if hopeless and count >= _count_named(named):
+        if hopeless and count >= max(_count_named(named), space.fewest):
             break
 
 

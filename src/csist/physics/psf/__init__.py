@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from csist.checks import InputError
 from csist.physics.psf.base import (
     PSF,
@@ -35,6 +37,7 @@ __all__ = [
     "GaussianPSF",
     "MoffatPSF",
     "SampledPSF",
+    "as_psf",
     "by_place",
     "equivalent_sigma",
     "lone_significance",
@@ -48,6 +51,17 @@ KINDS: dict[str, Any] = {
     each.kind: each for each in (GaussianPSF, EllipticalGaussianPSF, AiryPSF, MoffatPSF, SampledPSF, FieldPSF)
 }
 """PSF classes by the kind in their card."""
+
+
+def as_psf(given: Any) -> PSF | None:
+    """A PSF from one, or from the sigma in px of a Gaussian one; None for anything else.
+
+    >>> as_psf(1), as_psf("auto")
+    (GaussianPSF(sigma_px=1.0), None)
+    """
+    if isinstance(given, int | float | np.integer | np.floating) and given is not True and given is not False:
+        return GaussianPSF(float(given))
+    return given if hasattr(given, "response") else None
 
 
 def psf_from_card(card: dict[str, Any]) -> PSF:
