@@ -54,7 +54,7 @@ def _injected_row(row: dict[str, Any]) -> list[str]:
         label, str(row["groups"]),
         *(f"{100 * each['count_right']['value']:.1f} %" for each in (real, flat)),
         *(f"{each['CSO-mAP']['value']:.1f}" for each in (real, flat)),
-        " / ".join(f"{100 * value:.0f}" for value in real["within_68"].values()),
+        " / ".join("-" if value is None else f"{100 * value:.0f}" for value in real["within_68"].values()),
     ]  # fmt: skip
 
 
