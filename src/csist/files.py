@@ -15,15 +15,15 @@ from pathlib import Path
 
 from csist.checks import InputError
 
+STANDARD_OUTPUT = Path("/dev/stdout")
+"""What `-` stands for as an output."""
+
 
 def one_line(error: BaseException) -> str:
     """Return the message of an exception as a single line."""
     # str() of a KeyError puts the message in quotes.
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(message.split()) or type(error).__name__
-
-
-STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 @contextmanager

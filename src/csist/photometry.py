@@ -257,6 +257,11 @@ def _light(x: FloatArray, y: FloatArray, reach: IntArray, psf: PSF, valid: BoolA
     return _Patch(pixels, csr_array(light[:, np.flatnonzero(seen)]), seen)
 
 
+def _above(frame: MeasuredFrame, pixels: IntArray) -> FloatArray:
+    """Counts (m,) above the background of some pixels, flat indices into the frame."""
+    return np.asarray(frame.image.ravel()[pixels] - frame.background.level.ravel()[pixels])
+
+
 def _fit_alone(
     patch: _Patch, frame: MeasuredFrame, psf: PSF, gain: float | None, level_known: bool
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
@@ -268,10 +273,9 @@ def _fit_alone(
     flux, error = _fit(patch, frame, gain, level_known)
     share = patch.light.max(axis=1).toarray().ravel() / float(psf.response(0.0, 0.0))
     noise = frame.background.noise.ravel()[patch.pixels]
-    above = (frame.image - frame.background.level).ravel()[patch.pixels]
+    above = _above(frame, patch.pixels)
     places = np.stack(np.divmod(patch.pixels, frame.image.shape[1]), axis=1)
-    used, foreign = np.ones(len(noise), dtype=bool), np.zeros(len(noise), dtype=bool)
-    own = patch.light @ np.maximum(flux, 0.0)
+    used, reach = np.ones(len(noise), dtype=bool), UNNAMED_REACH * equivalent_sigma(psf)
     for _ in range(UNNAMED_ROUNDS):
         own = patch.light @ np.maximum(flux, 0.0)
         variance = noise**2 + (UNNAMED_SHARE * own) ** 2 + (0.0 if gain is None else own / gain)
@@ -279,7 +283,7 @@ def _fit_alone(
         near = np.ones(len(noise), dtype=bool)
         if foreign.any():
             distance = KDTree(places[foreign]).query(places)[0]
-            near = (distance > UNNAMED_REACH * equivalent_sigma(psf) + 0.5) | (share >= CORE_SHARE)
+            near = (distance > reach + 0.5) | (share >= CORE_SHARE)
         if (near == used).all():
             break
         used = near
@@ -287,7 +291,7 @@ def _fit_alone(
         # Without pixels beside the targets the constant would be a part of their light.
         lonely = int((used & (share < CORE_SHARE)).sum()) < FEWEST_BESIDE
         flux, error = _fit(left, frame, gain, level_known or lonely)
-    raised, reach = np.zeros(len(noise)), UNNAMED_REACH * equivalent_sigma(psf)
+    raised = np.zeros(len(noise))
     brightest = np.flatnonzero(foreign)[np.argsort(own[foreign] - above[foreign])][:MOST_UNNAMED]
     while brightest.size:
         place = brightest[0]
@@ -300,7 +304,7 @@ def _fit_alone(
 
 def _fit(patch: _Patch, frame: MeasuredFrame, gain: float | None, level_known: bool) -> tuple[FloatArray, FloatArray]:
     """Fluxes and standard errors of the targets of a patch."""
-    data = (frame.image - frame.background.level).ravel()[patch.pixels]
+    data = _above(frame, patch.pixels)
     variance = frame.background.noise.ravel()[patch.pixels] ** 2
     number = patch.light.shape[1]
     design = patch.light if level_known else csr_array(hstack([patch.light, csr_array(np.ones((len(data), 1)))]))

@@ -75,9 +75,9 @@ def unmix(
         known = _named_in_windows(options, array.ndim, method)
         options["mask_nan"] = options.get("mask_nan", False) or mask is not None
         stack = leave_out(stack, error, mask)
-        if options.get("psf") is not None:
-            sensor = replace(sensor or default_sensor(stack, array.dtype), psf=_psf_of_window(options["psf"]))
-        options.pop("psf", None)
+        psf = options.pop("psf", None)
+        if psf is not None:
+            sensor = replace(sensor or default_sensor(stack, array.dtype), psf=_psf_of_window(psf))
         ready = create_method(**window_recipe(stack, array.dtype, sensor, prior, method, **options))
         known |= {} if error is None else {"error": error}
         found: list[Targets] = list(ready.solve(stack, **known).targets) if len(stack) else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from csist.checks import InputError
+from csist.checks import InputError, check_workers
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -37,8 +37,7 @@ def cluster_client(engine: str, scheduler: str | None, workers: int | None) -> I
     """
     if engine not in ENGINES:
         raise InputError(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be a whole number >= 1, got {workers}")
+    check_workers(workers)
     if engine == "local":
         if scheduler is not None:
             raise InputError(f"--scheduler {scheduler} is for a cluster: add --engine dask, or leave it out")

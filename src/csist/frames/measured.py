@@ -11,7 +11,7 @@ import numpy as np
 
 from csist._types import FloatArray
 from csist.checks import InputError
-from csist.frames.background.estimate import Background, box_sides, estimate_background, noise_floor
+from csist.frames.background.estimate import Background, box_sides, estimate_background
 from csist.frames.masks.mask import PixelKind, PixelMask, is_whole_numbered, lone_share, mask_pixels
 from csist.frames.masks.streaks import streaks
 from csist.frames.options import FrameOptions
@@ -125,8 +125,7 @@ class MeasuredFrame:
     @cached_property
     def noise_floor(self) -> float:
         """Smallest noise of a pixel in counts that the frame can have."""
-        mesh = self.background.mesh
-        return noise_floor(self.image) if mesh is None else mesh.noise_floor
+        return self.background.floor_of(self.image)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,7 @@ from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summar
 from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
 from csist.cli.unmix.settings import Options, make_reading, make_settings
 from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker, with_times
+from csist.files import STANDARD_OUTPUT
 from csist.frames.options import FrameOptions
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def unmix(
     from csist.io import Quantities, parse_pixel_scales, split_selector
 
     if str(output) == "-":
-        output = Path("/dev/stdout")
+        output = STANDARD_OUTPUT
     if engine == "dask":
         _check_independent(sequence, temporal, tracks, joint)
     settings = make_settings(
@@ -296,7 +297,7 @@ def unmix(
     if json_target is not None:
         write_json({**figures, "csist_version": package_version(), **metadata}, json_target)
     if json_target != "-":
-        print_summary(tally, figures, stderr=str(output) == "/dev/stdout")
+        print_summary(tally, figures, stderr=output == STANDARD_OUTPUT)
     if tally.failed:
         raise typer.Exit(FAILURE)
 

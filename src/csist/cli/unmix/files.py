@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
     else:
         is_video = image_kind(path) == "video"
         stack = (sequence_of_video if is_video else read_image)(path, name, settings.reading)
-    sky = partial(sky_of, stack, settings)
+    sky = cache(partial(sky_of, stack, settings))
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
         stack.notes.extend([*settings.instrument.notes(stack), *place_notes(stack, name, settings)])
         blocks = _placed(_solve_sequence(stack, settings), settings)

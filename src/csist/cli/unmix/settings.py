@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csist.checks import InputError
+from csist.checks import InputError, check_workers
 from csist.cli.options import check_mode, check_runtime, read_sensor
 from csist.frames.options import FrameOptions
 
@@ -219,8 +219,7 @@ def make_settings(given: Options) -> Settings:
         raise InputError(f"--motion {given.motion} is for --joint: give the number of frames")
     if given.joint is not None and key != "continuous":
         raise InputError(f"--joint is for the method 'continuous', got {key!r}: leave one out")
-    if given.workers is not None and given.workers < 1:
-        raise InputError(f"workers must be a whole number >= 1, got {given.workers}")
+    check_workers(given.workers)
     return Settings(
         method=key,
         ratio=check_ratio(given.ratio),

@@ -105,6 +105,10 @@ class Background:
     noise: FloatArray
     mesh: BackgroundMesh | None = field(default=None, repr=False)
 
+    def floor_of(self, frame: FloatArray) -> float:
+        """Smallest possible noise of a pixel of the frame (H, W), in counts."""
+        return noise_floor(frame) if self.mesh is None else self.mesh.noise_floor
+
     def spread(self) -> Background:
         """The background itself, as `BackgroundMesh.spread`."""
         return self

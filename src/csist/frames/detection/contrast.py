@@ -29,7 +29,7 @@ from scipy.spatial import KDTree
 from scipy.special import ndtri
 
 from csist._types import BoolArray, FloatArray, IntArray
-from csist.frames.background.estimate import Background, noise_floor
+from csist.frames.background.estimate import Background
 from csist.frames.detection.clutter import clutter_features, least_probability, target_probability
 from csist.frames.detection.likeness import likeness_to_sources, transformed
 from csist.frames.detection.peaks import Peaks, find_peaks, threshold_sigmas
@@ -113,8 +113,7 @@ class ContrastFrame:
         np.subtract(frame, background.level, out=flattened, casting="same_kind")
         if not valid.all():
             flattened[~valid] = 0.0
-        floor = noise_floor(frame) if background.mesh is None else background.mesh.noise_floor
-        return cls(flattened, background.noise, valid, floor, psf)
+        return cls(flattened, background.noise, valid, background.floor_of(frame), psf)
 
     @property
     def sigma_px(self) -> float | None:

@@ -386,6 +386,8 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
         hopeless |= fruitless == FRUITLESS_COUNTS
         if hopeless and count >= max(_count_named(named), space.fewest):
             break
+    # A window without any target is possible whatever the size of a group.
+    evidence[1 : space.fewest] = -np.inf
 
 
 @compiled

@@ -349,7 +349,7 @@ class FreeSolver:
     def __init__(
         self, sensor: Sensor, prior: ScenePrior, effort: Effort, variance: float, background_terms: int
     ) -> None:
-        self.effort, (self.fewest, self.most) = effort, prior.count_range
+        self.effort, self.most = effort, prior.count_range[1]
         self.noise = noise_of(sensor, variance)
         self.optics = optics_of(sensor.psf)
         rows, columns = sensor.shape
@@ -365,7 +365,7 @@ class FreeSolver:
             prior.min_separation_px,
             spread_px(sensor.psf),
             np.empty((0, 0, 2)),
-            self.fewest,
+            prior.count_range[0],
         )
         self.laws = Laws(
             self.optics.polynomials, self.space.log_flux, self.space.min_separation, self.noise.before_rounding
@@ -392,8 +392,6 @@ class FreeSolver:
         modes = empty_modes(len(stack.data), self.most, len(self.space.terms))
         space = self.space._replace(named=np.empty((len(stack.data), 0, 2)) if named is None else named)
         search_stack(climbers(), stack, self.noise, self.optics.tables, space, modes)
-        # A window without any target is possible whatever the size of a group.
-        modes.evidence[:, 1 : self.fewest] = -np.inf
         counts = modes.evidence.argmax(axis=1)
         own = np.arange(len(counts)), counts
         theta, bounds = modes.theta[own], self.bounds(counts)

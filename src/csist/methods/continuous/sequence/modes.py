@@ -143,7 +143,6 @@ class ModeStart:
             climbers(), stack_of(image[None], plain), solver.noise, solver.optics.tables, solver.space, self.modes
         )
         evidence = self.modes.evidence[0]
-        evidence[1 : solver.fewest] = -np.inf
         good = np.flatnonzero(evidence > evidence.max() - MARGIN)
         self.counts, self.likely = good[good > 0], int(evidence.argmax())
 
