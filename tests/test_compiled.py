@@ -50,7 +50,7 @@ def test_an_edit_elsewhere_keeps_the_key(package: Path) -> None:
 
 
 def kernel_functions(tree: ast.Module) -> list[ast.FunctionDef]:
-    decorators = ("compiled", "compiled_exactly", "inner", "fused", "inlined", "linked")
+    decorators = ("compiled", "compiled_exactly", "inner", "lean", "fused", "inlined", "linked")
     return [
         node
         for node in tree.body
@@ -85,6 +85,36 @@ def test_kernels_take_no_value_from_a_file_that_is_not_in_the_key() -> None:
         for function in kernel_functions(tree):
             names = {n.id for part in function.body for n in ast.walk(part) if isinstance(n, ast.Name)}
             assert not names & (foreign | derived), f"{path.name}: {function.name}"
+
+
+def is_lean(function: ast.FunctionDef) -> bool:
+    marks = {ast.unparse(decorator) for decorator in function.decorator_list}
+    return bool(marks & {"lean", "fused"}) or any("is_lean=True" in mark for mark in marks)
+
+
+def test_kernels_that_count_no_references_neither_return_arrays_nor_call_one_that_counts() -> None:
+    """The caller of an array that was not counted would free it too early; one that nobody lets go would never be."""
+    kernels = {f.name: f for path in kernel_sources() for f in kernel_functions(ast.parse(path.read_text()))}
+    lean = [function for function in kernels.values() if is_lean(function)]
+    assert len(lean) > 60
+    for function in lean:
+        result = {node.id for node in ast.walk(function.returns or ast.Constant(None)) if isinstance(node, ast.Name)}
+        assert result <= {"bool", "int", "float", "tuple", "Row"}, function.name
+        seen, waiting = set(), [function]
+        while waiting:  # what is inlined is part of the function
+            body = waiting.pop().body
+            names = {
+                n.func.id
+                for part in body
+                for n in ast.walk(part)
+                if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+            }
+            for called in (kernels[name] for name in (names & kernels.keys()) - seen):
+                if "inlined" in {ast.unparse(decorator) for decorator in called.decorator_list}:
+                    waiting.append(called)
+                else:
+                    assert is_lean(called), f"{function.name} calls {called.name}"
+            seen |= names
 
 
 def test_the_package_folder_holds_the_cache(package: Path, no_variables: Path) -> None:

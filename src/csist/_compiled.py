@@ -6,6 +6,10 @@ with the digest an edit in any of the files starts an empty folder, so stale cod
 
 A kernel that another calls by name is optimised and translated again as part of that other, and again with each
 further caller up the chain. `linked` kernels are called through their address instead, and are compiled once.
+
+Numba counts references to arrays, with an atomic operation wherever a kernel names one or a part of one. That takes
+up to a third of the time of small inner loops, and threads wait there for each other. Kernels that make no array and
+return none are `lean`, and `fused` ones too: they do not count. What they call must be lean as well.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ _cgutils: Any = cgutils
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PACKAGE = Path(__file__).parent
-MARKS = (b"@compiled", b"@linked", b"@inner", b"@fused", b"@inlined", b"@intrinsic")
+MARKS = (b"@compiled", b"@linked", b"@inner", b"@lean", b"@fused", b"@inlined", b"@intrinsic")
 """What a file with kernels contains."""
 PREFIX = "csist-kernels-"
 KEPT_FOLDERS = 4
@@ -128,15 +132,16 @@ def is_cache_new() -> bool:
     return folder is not None and not any(folder.iterdir())
 
 
-def _decorate(function: Callable[..., Any], **options: Any) -> Any:
+def _decorate(function: Callable[..., Any], is_lean: bool = False, **options: Any) -> Any:
+    options |= OPTIONS | {"_nrt": not is_lean}  # else a kernel would take after the first that calls it
     folder = cache_folder()
     is_cache_new()  # before anything is written
     if folder is None:
-        return _numba.njit(**OPTIONS, **options)(function)
+        return _numba.njit(**options)(function)
     before = _numba.config.CACHE_DIR
     _numba.config.CACHE_DIR = str(folder)  # Numba reads it while it decorates
     try:
-        return _numba.njit(cache=True, **OPTIONS, **options)(function)
+        return _numba.njit(cache=True, **options)(function)
     finally:
         _numba.config.CACHE_DIR = before
 
@@ -159,6 +164,12 @@ def inner(function: Function) -> Function:
     return kernel
 
 
+def lean(function: Function) -> Function:
+    """As `compiled`, for a function that makes no array and returns none."""
+    kernel: Function = _decorate(function, is_lean=True, fastmath=FAST_MATH)
+    return kernel
+
+
 def tuple_type(kind: type, *fields: Any) -> Any:
     """Numba's type of a `NamedTuple` with fields of these types."""
     if len(set(fields)) == 1:
@@ -167,8 +178,8 @@ def tuple_type(kind: type, *fields: Any) -> Any:
 
 
 def fused(function: Function) -> Function:
-    """As `inner`, for inner loops: the optimiser puts it into its callers, so that no arguments are passed."""
-    kernel: Function = _decorate(function, fastmath=FAST_MATH, no_cpython_wrapper=True, forceinline=True)
+    """As `lean`, for inner loops: the optimiser puts it into its callers, so that no arguments are passed."""
+    kernel: Function = _decorate(function, is_lean=True, fastmath=FAST_MATH, no_cpython_wrapper=True, forceinline=True)
     return kernel
 
 
@@ -186,15 +197,16 @@ def tuple_of(*fields: Any) -> Any:
 _signatures: dict[Any, Any] = {}
 
 
-def linked(signature: Any) -> Callable[[Function], Function]:
+def linked(signature: Any, is_lean: bool = False) -> Callable[[Function], Function]:
     """As `inner`, for a function that kernels call through its address; see `calling`.
 
     Args:
         signature: Numba's, with the types of result and arguments.
+        is_lean: whether it makes no array; see `lean`.
     """
 
     def decorate(function: Function) -> Function:
-        kernel = inner(function)
+        kernel: Function = _decorate(function, is_lean=is_lean, fastmath=FAST_MATH, no_cpython_wrapper=True)
         _signatures[kernel] = signature
         return kernel
 

@@ -35,8 +35,11 @@ Row = Any
 ALIGNMENT = 64
 """Bytes of a cache line."""
 
+LARGEST_WHOLE = 2.0**30
+"""Numbers further from zero count as this where a row becomes whole numbers."""
+
 _SINGLE, _INDEX = _ir.FloatType(), _ir.IntType(32)
-_VECTOR = _ir.VectorType(_SINGLE, WIDTH)
+_VECTOR, _INTEGERS = _ir.VectorType(_SINGLE, WIDTH), _ir.VectorType(_INDEX, WIDTH)
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
@@ -65,9 +68,7 @@ class _RowModel(_extending.models.PrimitiveModel):  # type: ignore[misc]
 def _spread(builder: Any, number: Any) -> Any:
     """LLVM's vector of equal numbers."""
     first = builder.insert_element(_ir.Constant(_VECTOR, _ir.Undefined), number, _ir.Constant(_INDEX, 0))
-    return builder.shuffle_vector(
-        first, _ir.Constant(_VECTOR, _ir.Undefined), _ir.Constant(_ir.VectorType(_INDEX, WIDTH), [0] * WIDTH)
-    )
+    return builder.shuffle_vector(first, _ir.Constant(_VECTOR, _ir.Undefined), _ir.Constant(_INTEGERS, [0] * WIDTH))
 
 
 def _define(instruction: str, *symbols: Callable[..., Any]) -> None:
@@ -135,15 +136,19 @@ def spread(_: Any, number: Any) -> Any:
     return ROW(number), generate
 
 
+def _llvm(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """One of LLVM's own functions of vectors."""
+    kind = "f32" if arguments[-1] == _VECTOR else "i32"
+    declared = _ir.FunctionType(result, arguments)
+    return _cgutils.get_or_insert_function(builder.module, declared, f"llvm.{name}.v{WIDTH}{kind}")
+
+
 def _calling_llvm(name: str, rows: int) -> Any:
     """A function of rows that LLVM has for vectors."""
 
     def function(_: Any, *arguments: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kind = _ir.FunctionType(_VECTOR, [_VECTOR] * rows)
-            return builder.call(
-                _cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{WIDTH}f32"), values
-            )
+            return builder.call(_llvm(builder, name, _VECTOR, *[_VECTOR] * rows), values)
 
         return ROW(*arguments), generate
 
@@ -159,14 +164,14 @@ def _reducing(name: str) -> Any:
 
     def function(_: Any, row: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            integers = _ir.VectorType(_INDEX, WIDTH)
-            for result, argument, called in (
-                (integers, _VECTOR, f"llvm.fptosi.sat.v{WIDTH}i32.v{WIDTH}f32"),
-                (_INDEX, integers, f"llvm.vector.reduce.{name}.v{WIDTH}i32"),
-            ):
-                kind = _ir.FunctionType(result, [argument])
-                values = [builder.call(_cgutils.get_or_insert_function(builder.module, kind, called), values)]
-            return builder.sext(values[0], _ir.IntType(64))
+            # LLVM's own conversion that saturates goes number by number.
+            nothing, limit = (_ir.Constant(_VECTOR, [value] * WIDTH) for value in (0.0, LARGEST_WHOLE))
+            row = builder.select(builder.fcmp_ordered("ord", values[0], nothing), values[0], nothing)
+            for called, bound in (("minnum", limit), ("maxnum", builder.fneg(limit))):
+                row = builder.call(_llvm(builder, called, _VECTOR, _VECTOR, _VECTOR), [row, bound])
+            whole = builder.fptosi(row, _INTEGERS)
+            found = builder.call(_llvm(builder, f"vector.reduce.{name}", _INDEX, _INTEGERS), [whole])
+            return builder.sext(found, _ir.IntType(64))
 
         return _numba.types.int64(row), generate
 
@@ -179,10 +184,23 @@ root_of = _calling_llvm("sqrt", 1)
 """Square roots of a row."""
 larger_of = _calling_llvm("maxnum", 2)
 """The larger numbers of two rows."""
+smaller_of = _calling_llvm("minnum", 2)
+"""The smaller numbers of two rows."""
 least_of = _reducing("smin")
 """The least of a row of whole numbers."""
 largest_of = _reducing("smax")
 """The largest of a row of whole numbers."""
+
+
+@intrinsic
+def sum_of(_: Any, row: Any) -> Any:
+    """Sum of a row."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        function = _llvm(builder, "vector.reduce.fadd", _SINGLE, _SINGLE, _VECTOR)
+        return builder.call(function, [_ir.Constant(_SINGLE, 0.0), values[0]], fastmath=sorted(FAST_MATH))
+
+    return _numba.types.float32(row), generate
 
 
 @intrinsic
@@ -194,6 +212,16 @@ def where_equal(_: Any, row: Any, number: Any, chosen: Any, other: Any) -> Any:
         return builder.select(builder.fcmp_ordered("==", values[0], level), values[2], values[3])
 
     return ROW(row, number, chosen, other), generate
+
+
+@intrinsic
+def where_above(_: Any, row: Any, least: Any, chosen: Any, other: Any) -> Any:
+    """A row with the numbers of `chosen` where `row` is above `least`, and those of `other` elsewhere and at NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", values[0], values[1]), values[2], values[3])
+
+    return ROW(row, least, chosen, other), generate
 
 
 @inner

@@ -65,7 +65,7 @@ def test_errors_follow_what_a_window_leaves_where_the_map_overrates_the_noise(mo
     found = unmix_frame(frame, psf=PSF, mode="fast").targets
     assert len(found) == len(right) == 2
     errors = [each.intensity_std[np.argsort(each.x)] for each in (found, right)]
-    np.testing.assert_allclose(*errors, rtol=0.3)
+    np.testing.assert_allclose(*errors, rtol=0.6)  # of few samples; 12 times as much would be wrong
     given = unmix_frame(frame, psf=PSF, mode="fast", noise_std=1.0).targets
     assert (given.intensity_std > 5.0 * right.intensity_std).all()  # a stated noise is believed
 

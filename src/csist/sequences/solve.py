@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError, check_not_negative, check_positive, check_stack
-from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
+from csist.methods.continuous.sequence.solver import PATH_EFFORTS, SEED, PathSolver
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.sequences.fresh import Fresh
@@ -21,6 +21,9 @@ from csist.sequences.result import SequenceResult
 from csist.targets import Flag
 from csist.trajectories import MotionPrior
 from csist.windows import as_array, check_window_values, default_sensor, is_window, window_noise
+
+AGAIN = (1, 2)
+"""Added to the seed of the chains where no prior explains the frames."""
 
 
 class Frames(NamedTuple):
@@ -127,9 +130,9 @@ def unmix_sequence(
     # A target that no single frame shows can be bright enough in all of them together.
     together = noise / np.sqrt(used.sum()) if law.start.intensity_range is None else noise
 
-    def solved(speeds: MotionPrior) -> tuple[SequenceResult, float]:
+    def solved(speeds: MotionPrior, seed: int) -> tuple[SequenceResult, float]:
         paths = motion_law(time - time[0], motion, speeds, sensor, max(float(together), 1e-9), motion_std_px)
-        found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode]).solve(frames.data, frames.weight)
+        found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode], seed).solve(frames.data, frames.weight)
         result = summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
         return result, float(found.log_evidence.max())
 
@@ -137,22 +140,24 @@ def unmix_sequence(
 
 
 def _at_some_speed(
-    solved: Callable[[MotionPrior], tuple[SequenceResult, float]], speeds: list[MotionPrior], notes: list[str]
+    solved: Callable[[MotionPrior, int], tuple[SequenceResult, float]], speeds: list[MotionPrior], notes: list[str]
 ) -> SequenceResult:
     """The result of the first prior that explains the frames, else of that with the highest evidence.
 
+    Chains can miss the paths of targets that cross, so that the last prior is tried with other random numbers too.
+
     Args:
-        solved: gives the result under a prior, and its log evidence.
+        solved: gives the result under a prior with a seed, and its log evidence.
         speeds: the priors.
         notes: gets what the user should know.
     """
-    used, (result, evidence) = speeds[0], solved(speeds[0])
-    for faster in speeds[1:]:
+    used, (result, evidence) = speeds[0], solved(speeds[0], SEED)
+    for prior, seed in (*((each, SEED) for each in speeds[1:]), *((speeds[-1], SEED + n) for n in AGAIN)):
         if Flag.POOR_FIT not in result.flags:
             break
-        other, more = solved(faster)
+        other, more = solved(prior, seed)
         if more > evidence:
-            used, result, evidence = faster, other, more
+            used, result, evidence = prior, other, more
     if used is not speeds[0]:
         notes.append(
             f"the targets move faster than the default prior's {speeds[0].group_speed_px:g} px: "

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csist._compiled import compiled, inner
+from csist._compiled import compiled, lean
 from csist._types import BoolArray, FloatArray
 from csist.frames.kernels import quantile_of_sorted
 
@@ -42,7 +42,7 @@ class LocalTail(NamedTuple):
     tail: Tail
 
 
-@compiled
+@lean
 def _tail_z(excess: float, low: float, high: float, tail: Tail) -> float:
     """Significance of a response above its median, by two upper quantiles above the same median."""
     if excess <= 0.0:
@@ -138,7 +138,7 @@ def tail_of(excess: FloatArray, low: FloatArray, high: FloatArray, tail: Tail) -
     return result
 
 
-@inner
+@lean
 def _between_nodes(place: int, length: int, nodes: int) -> tuple[int, float]:
     """The node before a pixel, of nodes spread evenly over an axis, and the share of the way to the next one."""
     at = place * (nodes - 1) / (length - 1)
@@ -146,7 +146,7 @@ def _between_nodes(place: int, length: int, nodes: int) -> tuple[int, float]:
     return before, at - before
 
 
-@inner
+@lean
 def _tail_at(response: NDArray[np.floating], meshes: FloatArray, i: int, j: int, tail: Tail) -> float:
     """Significance of the response at a pixel by the tail around it; see `tail_map`."""
     above, down = _between_nodes(i, response.shape[0], meshes.shape[1])
@@ -157,7 +157,7 @@ def _tail_at(response: NDArray[np.floating], meshes: FloatArray, i: int, j: int,
     return _tail_z(response[i, j] - middle, low, high, tail)
 
 
-@inner
+@lean
 def _interpolated(mesh: FloatArray, above: int, down: float, left: int, right: float) -> float:
     """Value of a mesh between four nodes."""
     first = mesh[above, left] + right * (mesh[above, left + 1] - mesh[above, left])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import calling, compiled, fused, inlined, inner
+from csist._compiled import calling, compiled, fused, inlined, lean
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
 from csist.methods.continuous.cooling import (
@@ -63,6 +63,8 @@ CHAINS_A_BLOCK = 64
 
 START_EFFECTIVE = 200.0
 """Effective number of templates at the temperature at which the annealing starts."""
+NEGLIGIBLE = -40.0
+"""Log weight, relative to the largest, of templates that do not count."""
 HIGHEST_POWER = 40
 """The hottest temperature is at most 2 to this power."""
 
@@ -84,7 +86,7 @@ class Start(NamedTuple):
     temperature: float
 
 
-@inner
+@lean
 def temper_templates(misfits: FloatArray, variance: float, effective: float, weight: FloatArray) -> float:
     """Tempered likelihoods of templates, at the lowest temperature at which enough of them count.
 
@@ -104,7 +106,8 @@ def temper_templates(misfits: FloatArray, variance: float, effective: float, wei
         scale = -0.5 / (variance * 2.0**power)
         total, squares = 0.0, 0.0
         for m in range(misfits.shape[0]):
-            weight[m] = math.exp(scale * (misfits[m] - lowest))
+            power_of_e = scale * (misfits[m] - lowest)
+            weight[m] = math.exp(power_of_e) if power_of_e > NEGLIGIBLE else 0.0
             total += weight[m]
             squares += weight[m] * weight[m]
         if above - below <= 1:
@@ -115,7 +118,7 @@ def temper_templates(misfits: FloatArray, variance: float, effective: float, wei
             below = power
 
 
-@inner
+@inlined
 def _chains(population: Population, block: int, steps: Steps) -> Chains:
     """One block of a population."""
     return Chains(

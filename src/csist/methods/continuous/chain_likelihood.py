@@ -29,23 +29,15 @@ KERNELS = tuple_type(Kernels, *(int64,) * 5)
 
 
 @fused
-def _evaluate(c: SingleArray, x: Row, square: Row) -> Row:
-    """The polynomial of odd degree with coefficients c at x: even and odd powers side by side."""
-    last = c.shape[0] - 1
-    even, odd = spread(c[last - 1]), spread(c[last])
-    for power in range(last - 3, -1, -2):
-        even, odd = even * square + c[power], odd * square + c[power + 1]
-    return even + x * odd
-
-
-@fused
 def fill_profile(
     polynomial: SingleArray, place: Row, span: tuple[int, int], k: int, scattered: SingleArray, out: SingleArray
 ) -> None:
     """Profile, or its derivative, of target k of every chain along one axis.
 
+    A profile that is even or odd, which its middle tells, is evaluated on one side: the other has the same powers.
+
     Args:
-        polynomial: (offsets, powers), lowest power first.
+        polynomial: (offsets, powers), lowest power first, of odd degree.
         place: in px from the window's first pixel.
         span: first pixel that is filled, and the one after the last.
         k: target.
@@ -58,8 +50,23 @@ def fill_profile(
     square = phase * phase
     # Only profiles that reach these pixels count.
     low, high = max(least_of(nearest), begin - half), min(largest_of(nearest), end - 1 + half)
-    for o in range(max(0, begin + half - high), min(offsets, end + half - low)):
-        put(scattered, (o, 0), _evaluate(polynomial[o], phase, square))
+    first, last = max(0, begin + half - high), min(offsets, end + half - low)
+    is_even, is_odd = polynomial[half, 1] == np.float32(0.0), polynomial[half, 0] == np.float32(0.0)
+    for o in range(first, last):
+        mirrored = 2 * half - o
+        if (is_even or is_odd) and first <= mirrored < o:
+            continue
+        power = polynomial.shape[1] - 2
+        even, odd = spread(polynomial[o, power]), spread(polynomial[o, power + 1])
+        while power > 0:
+            power -= 2
+            even, odd = even * square + polynomial[o, power], odd * square + polynomial[o, power + 1]
+        odd = odd * phase
+        put(scattered, (o, 0), even + odd)
+        if is_even and o < mirrored < last:
+            put(scattered, (mirrored, 0), even - odd)
+        elif is_odd and o < mirrored < last:
+            put(scattered, (mirrored, 0), odd - even)
     for i in range(begin, end):
         value = spread(0.0)
         for pixel in range(max(low, i - half), min(high, i + half) + 1):
@@ -149,13 +156,13 @@ def fill_log_likelihoods(posterior: Posterior, state: SingleArray, scratch: Scra
         value[chain] = log_likelihood(scratch.one, posterior.window, noise)
 
 
-@linked(types.none(POSTERIOR, SINGLE_MATRIX, SCRATCH))
+@linked(types.none(POSTERIOR, SINGLE_MATRIX, SCRATCH), is_lean=True)
 def render_chains(posterior: Posterior, state: SingleArray, scratch: Scratch) -> None:
     """Fill `scratch.image` (h, w, chains) with what the parameters `state` (size, chains) of each chain expect."""
     _fill_image(posterior, state, scratch)
 
 
-@linked(types.none(POSTERIOR, SINGLE_MATRIX, SCRATCH, SINGLE_VECTOR))
+@linked(types.none(POSTERIOR, SINGLE_MATRIX, SCRATCH, SINGLE_VECTOR), is_lean=True)
 def log_likelihoods(posterior: Posterior, state: SingleArray, scratch: Scratch, value: SingleArray) -> None:
     """The same as `fill_log_likelihoods`."""
     fill_log_likelihoods(posterior, state, scratch, value)

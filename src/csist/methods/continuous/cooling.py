@@ -12,6 +12,7 @@ import numpy as np
 
 from csist._compiled import inlined, inner
 from csist._types import FloatArray, IntArray
+from csist._vectors import WIDTH, put, spread, sum_of, take, where_equal
 from csist.methods.continuous.lanes import TARGET_ACCEPTANCE, WIDEST_STEP
 from csist.methods.continuous.model import SingleArray
 from csist.methods.continuous.population import resample, seed_chains, uniform
@@ -51,13 +52,13 @@ class Population(NamedTuple):
         state: (blocks, size, chains) parameters.
         value: (blocks, chains) log likelihoods.
         root: (blocks, size, size, chains) shapes of the proposals.
-        kind: (blocks, chains) kinds of the proposals.
+        kind: (blocks, chains) number of the kind of the proposals, in single precision.
     """
 
     state: SingleArray
     value: SingleArray
     root: SingleArray
-    kind: IntArray
+    kind: SingleArray
 
 
 class Steps(NamedTuple):
@@ -70,7 +71,7 @@ class Steps(NamedTuple):
         width: (kinds,) mean proposal scale.
         accepted: (kinds,) accepted steps of one turn.
         tried: (kinds,) steps of one turn.
-        random: (blocks, chains) states of `uniform`.
+        random: (blocks, 2, chains) states of `uniform`.
     """
 
     power: SingleArray
@@ -109,7 +110,7 @@ def make_population(blocks: int, size: int, chains: int) -> Population:
     """Arrays for so many blocks of chains of `size` parameters."""
     return Population(
         np.empty((blocks, size, chains), np.float32), np.empty((blocks, chains), np.float32),
-        np.zeros((blocks, size, size, chains), np.float32), np.zeros((blocks, chains), np.int64),
+        np.zeros((blocks, size, size, chains), np.float32), np.zeros((blocks, chains), np.float32),
     )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def make_steps(population: Population, least_floor: float, seed: int) -> Steps:
     width[:] = 1.8 / math.sqrt(size)
     return Steps(
         np.empty(chains, np.float32), np.empty(chains, np.float32), floor, width, np.empty(KINDS), np.empty(KINDS),
-        seed_chains(seed, blocks * chains).reshape(blocks, chains),
+        seed_chains(seed, blocks, chains),
     )  # fmt: skip
 
 
@@ -176,21 +177,30 @@ def begin_turn(steps: Steps) -> None:
 
 
 @inlined
-def draw_scales(steps: Steps, kind: IntArray, stretch: float, random: Any, draw: SingleArray) -> None:
+def draw_scales(steps: Steps, kind: SingleArray, stretch: float, random: Any, draw: SingleArray) -> None:
     """Fill `steps.scale` for one step of a block: of mixed lengths, since no local shape is that of a whole valley."""
     uniform(random, draw)
-    for chain in range(kind.shape[0]):
-        steps.scale[chain] = steps.width[kind[chain]] * stretch * (0.4 + 1.2 * draw[chain])
+    for part in range(0, kind.shape[0], WIDTH):
+        width = spread(0.0)
+        for k in range(KINDS):
+            width = where_equal(take(kind, (part,)), k, spread(steps.width[k] * stretch), width)
+        put(steps.scale, (part,), width * (take(draw, (part,)) * np.float32(1.2) + np.float32(0.4)))
 
 
 @inlined
-def count_steps(steps: Steps, kind: IntArray, accepted: SingleArray) -> float:
+def count_steps(steps: Steps, kind: SingleArray, accepted: SingleArray) -> float:
     """Count the steps of a block by their kind; returns the number of accepted ones."""
     total = 0.0
-    for chain in range(kind.shape[0]):
-        steps.accepted[kind[chain]] += accepted[chain]
-        steps.tried[kind[chain]] += 1.0
-        total += accepted[chain]
+    for k in range(KINDS):
+        taken, tried = spread(0.0), spread(0.0)
+        for part in range(0, kind.shape[0], WIDTH):
+            of = take(kind, (part,))
+            taken += where_equal(of, k, take(accepted, (part,)), spread(0.0))
+            tried += where_equal(of, k, spread(1.0), spread(0.0))
+        number = sum_of(taken)
+        steps.accepted[k] += number
+        steps.tried[k] += sum_of(tried)
+        total += number
     return total
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csist._compiled import compiled, inner
+from csist._compiled import compiled, lean
 from csist._types import FloatArray
 
 MIXED_BELOW = 1.2
@@ -40,7 +40,7 @@ class Diagnostics:
         return self.scale_reduction < MIXED_BELOW
 
 
-@inner
+@lean
 def _compare(values: FloatArray, chains: int) -> tuple[float, float]:
     """Effective sample size and potential scale reduction of one quantity (records * chains,), record by record."""
     records = values.shape[0] // chains

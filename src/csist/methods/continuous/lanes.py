@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from csist._compiled import inlined, inner
-from csist._vectors import WIDTH, larger_of, put, root_of, spread, take
+from csist._compiled import fused, inlined, lean
+from csist._vectors import WIDTH, Row, larger_of, put, root_of, smaller_of, spread, take, where_above
 from csist.methods.continuous.model import SingleArray
 from csist.methods.continuous.population import uniform
 
 WIDEST_STEP = 2.0
 """Largest proposal scale."""
 TARGET_ACCEPTANCE = 0.25
+LEAST_GAIN = -20.0
+"""Steps by which the log posterior falls so much are never accepted."""
 PRIOR_INFORMATION = 12.0
 """Of a uniform distribution of width 1: one over its variance."""
 
@@ -66,12 +68,14 @@ def propose(
         state: (size, chains).
         root: (size, size, chains) inverse Cholesky factors, which shape the steps.
         scale: (chains,) lengths of the steps.
-        random: (chains,) states of `uniform`.
+        random: (2, chains) states of `uniform`.
         draw: (chains,) to work in.
         trial: filled, (size, chains).
     """
     size, chains = state.shape
-    trial[:] = state
+    for p in range(size):
+        for part in range(0, chains, WIDTH):
+            put(trial, (p, part), take(state, (p, part)))
     for i in range(size):
         uniform(random, draw)
         for part in range(0, chains, WIDTH):
@@ -80,7 +84,27 @@ def propose(
                 put(trial, (c, part), take(trial, (c, part)) + step * take(root, (i, c, part)))
 
 
-@inner
+@lean
 def accepts(gain: float, number: float) -> bool:
     """Whether a uniform number is below exp(gain)."""
-    return gain >= 0.0 or (gain > -20.0 and number < math.exp(gain))
+    return gain >= 0.0 or (gain > LEAST_GAIN and number < math.exp(gain))
+
+
+@fused
+def chance_of(gain: Row) -> Row:
+    """min(exp(gain), 1), right to 1e-4 of it, and 0 from `LEAST_GAIN` down and for NaN.
+
+    64th power of the series of exp(gain / 64): the library's function works on one number at a time.
+    """
+    x = smaller_of(larger_of(gain, spread(LEAST_GAIN)), spread(0.0)) * np.float32(1.0 / 64.0)
+    chance = ((x * np.float32(1.0 / 120.0) + np.float32(1.0 / 24.0)) * x + np.float32(1.0 / 6.0)) * x
+    chance = ((chance + np.float32(0.5)) * x + np.float32(1.0)) * x + np.float32(1.0)
+    for _ in range(6):
+        chance = chance * chance
+    return where_above(gain, spread(LEAST_GAIN), chance, spread(0.0))
+
+
+@fused
+def adopt(target: SingleArray, source: SingleArray, place: Any, chance: Row, number: Row) -> None:
+    """Copy a row of `source` into `target` where the uniform number is below the chance."""
+    put(target, place, where_above(chance, number, take(source, place), take(target, place)))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 
-from csist._compiled import compiled, fused, inner
+from csist._compiled import fused, lean
 from csist._types import FloatArray
 from csist.methods.continuous.model import AT_CEILING, AT_FLOOR, IGNORED, MEASURED, Noise, Window
 
 
-@compiled
+@lean
 def profile(table: FloatArray, position: float, start: int, value: FloatArray) -> None:
     """Response of a target along one axis.
 
@@ -37,7 +37,7 @@ def profile(table: FloatArray, position: float, start: int, value: FloatArray) -
         value[o + shift] = v0 * table[q, 0, o] + d0 * table[q, 1, o] + v1 * table[q + 1, 0, o] + d1 * table[q + 1, 1, o]
 
 
-@inner
+@lean
 def profile_slope(table: FloatArray, position: float, start: int, slope: FloatArray) -> None:
     """Derivative of `profile` by the position.
 
@@ -60,13 +60,13 @@ def profile_slope(table: FloatArray, position: float, start: int, slope: FloatAr
         slope[o + shift] = sv * (table[q, 0, o] - table[q + 1, 0, o]) + s0 * table[q, 1, o] + s1 * table[q + 1, 1, o]
 
 
-@inner
+@lean
 def count_of(theta: FloatArray, window: Window) -> int:
     """Number of targets of a parameter vector."""
     return int((theta.shape[0] - window.basis.shape[0]) // 3)
 
 
-@compiled
+@lean
 def render(theta: FloatArray, window: Window, tables: FloatArray, profiles: FloatArray, image: FloatArray) -> None:
     """Expected image of a group.
 
@@ -109,7 +109,7 @@ def _add_products(flux: float, profiles: FloatArray, jacobian: FloatArray) -> No
                 jacobian[2, i, j] += vy * profiles[2, j]
 
 
-@compiled
+@lean
 def render_with_jacobian(
     theta: FloatArray,
     window: Window,
@@ -150,7 +150,7 @@ def render_with_jacobian(
                 image[i, j] += theta[3 * count + term] * window.basis[term, i, j]
 
 
-@inner
+@lean
 def _log_normal_tail(a: float) -> tuple[float, float]:
     """Log of the normal distribution function at a, and its derivative (the inverse Mills ratio)."""
     if a > -30.0:
@@ -159,7 +159,7 @@ def _log_normal_tail(a: float) -> tuple[float, float]:
     return -0.5 * a * a - math.log(-a) - 0.9189385332046727, -a
 
 
-@compiled
+@lean
 def log_likelihood(image: FloatArray, window: Window, noise: Noise) -> float:
     """Sum over pixels of log p(data | image), up to a constant where the noise is constant."""
     total = 0.0
@@ -189,7 +189,7 @@ def _is_contradicted(c: int, residual: float) -> bool:
     return c == MEASURED or (c == AT_CEILING and residual > 0.0) or (c == AT_FLOOR and residual < 0.0)
 
 
-@compiled
+@lean
 def chi_squared(image: FloatArray, window: Window, noise: Noise) -> float:
     """Sum over pixels of the squared residual in units of the noise.
 
@@ -207,7 +207,7 @@ def chi_squared(image: FloatArray, window: Window, noise: Noise) -> float:
     return total
 
 
-@compiled
+@lean
 def pixel_terms(image: FloatArray, window: Window, noise: Noise, slope: FloatArray, curvature: FloatArray) -> float:
     """Log likelihood of an image, with its derivatives by the light of each pixel.
 
@@ -252,7 +252,7 @@ def pixel_terms(image: FloatArray, window: Window, noise: Noise, slope: FloatArr
     return total
 
 
-@inner
+@lean
 def information_matrix(
     jacobian: FloatArray, curvature: FloatArray, weighted: FloatArray, information: FloatArray
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numba import int64, types
 
 from csist._compiled import calling, fused, inlined, linked
-from csist._vectors import WIDTH, put, spread, take
+from csist._vectors import WIDTH, put, spread, take, where_above
 from csist.methods.continuous.chain_likelihood import (
     KERNELS,
     Kernels,
@@ -17,7 +17,7 @@ from csist.methods.continuous.chain_likelihood import (
     fill_log_likelihoods,
     fill_profiles,
 )
-from csist.methods.continuous.lanes import accepts, factorise, invert, propose
+from csist.methods.continuous.lanes import adopt, chance_of, factorise, invert, propose
 from csist.methods.continuous.likelihood import pixel_terms
 from csist.methods.continuous.model import SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import CHAINS, POSTERIOR, SCRATCH, Chains, Posterior, Scratch, uniform
@@ -111,7 +111,7 @@ def _fill_information(posterior: Posterior, power: SingleArray, floor: SingleArr
             put(information, (a, a, part), take(information, (a, a, part)) + least)
 
 
-@linked(types.none(KERNELS, POSTERIOR, CHAINS, SINGLE_VECTOR, SCRATCH))
+@linked(types.none(KERNELS, POSTERIOR, CHAINS, SINGLE_VECTOR, SCRATCH), is_lean=True)
 def shape_proposals(call: Kernels, posterior: Posterior, chains: Chains, floor: SingleArray, scratch: Scratch) -> None:
     """Fill `chains.root` with the inverse Cholesky factor of the Fisher information, tempered, at each chain's state.
 
@@ -163,7 +163,7 @@ def _fold(posterior: Posterior, state: SingleArray) -> None:
             row[chain] = top - abs(top - inside)
 
 
-@linked(types.none(POSTERIOR, CHAINS, SCRATCH))
+@linked(types.none(POSTERIOR, CHAINS, SCRATCH), is_lean=True)
 def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
     """One Metropolis step of every chain; `scratch.accepted` is 1 where it was accepted, else 0.
 
@@ -179,14 +179,14 @@ def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
     _mark_allowed(posterior, trial, accepted)
     fill_log_likelihoods(posterior, trial, scratch, scratch.trial_value)
     uniform(chains.random, draw)
-    for chain in range(number):
-        if accepted[chain] > np.float32(0.0):
-            if accepts((scratch.trial_value[chain] - value[chain]) * chains.power[chain], draw[chain]):
-                value[chain] = scratch.trial_value[chain]
-                for p in range(size):
-                    state[p, chain] = trial[p, chain]
-            else:
-                accepted[chain] = np.float32(0.0)
+    for part in range(0, number, WIDTH):
+        at, drawn = (part,), take(draw, (part,))
+        gain = (take(scratch.trial_value, at) - take(value, at)) * take(chains.power, at)
+        chance = chance_of(gain) * take(accepted, at)
+        put(accepted, at, where_above(chance, drawn, spread(1.0), spread(0.0)))
+        adopt(value, scratch.trial_value, at, chance, drawn)
+        for p in range(size):
+            adopt(state, trial, (p, part), chance, drawn)
 
 
 @inlined

@@ -26,6 +26,8 @@ DEGREES = (5, 7, 9, 11)
 """Degrees of the polynomials in the sub-pixel phase, of which the lowest that is right to `TOLERANCE` is taken."""
 TOLERANCE = 2e-6
 """Error of the polynomials as a share of the flux, but for a PSF that even the highest degree does not follow."""
+MIRROR_TOLERANCE = 1e-6
+"""Difference of two coefficients that are taken as the same."""
 
 
 @lru_cache(maxsize=32)
@@ -74,7 +76,8 @@ def _decomposed_tables(psf: PSF, tolerance: float = 1e-5) -> FloatArray:
 def profile_polynomials(tables: FloatArray) -> SingleArray:
     """The tables as polynomials (value and slope, 2 axes, ranks, offsets, degree + 1), lowest power first.
 
-    The variable is the distance in px from the nearest pixel's centre, -0.5 to 0.5.
+    The variable is the distance in px from the nearest pixel's centre, -0.5 to 0.5. Profiles of one parity are exactly
+    so, and only theirs have a coefficient 0 or 1 of zero in the middle, which tells kernels to evaluate half of them.
     """
     axes, ranks, _, _, offsets = tables.shape
     nodes = 0.5 * np.polynomial.chebyshev.chebpts1(4 * DEGREES[-1])
@@ -89,8 +92,22 @@ def profile_polynomials(tables: FloatArray) -> SingleArray:
         powers = np.polynomial.polynomial.polyfit(2.0 * nodes, wanted, degree)
         if np.abs(np.polynomial.polynomial.polyval(2.0 * nodes, powers).T - wanted).max() < TOLERANCE:
             break
-    polynomials = powers.T * 2.0 ** np.arange(degree + 1)
+    polynomials = (powers.T * 2.0 ** np.arange(degree + 1)).reshape(axes, ranks, offsets, degree + 1)
     result = np.zeros((2, axes, ranks, offsets, degree + 1), np.float32)
-    result[0] = polynomials.reshape(axes, ranks, offsets, degree + 1)
+    for axis in range(axes):
+        for rank in range(ranks):
+            result[0, axis, rank] = _of_one_parity(polynomials[axis, rank])
     result[1, ..., :-1] = np.arange(1, degree + 1, dtype=np.float32) * result[0, ..., 1:]
+    return result
+
+
+def _of_one_parity(polynomials: FloatArray) -> FloatArray:
+    """Polynomials (offsets, degree + 1) of a profile, made exactly even or odd where they are nearly so."""
+    mirrored = polynomials[::-1] * (-1.0) ** np.arange(polynomials.shape[1])
+    for parity in (1.0, -1.0):
+        if np.abs(polynomials - parity * mirrored).max() < MIRROR_TOLERANCE:
+            return 0.5 * (polynomials + parity * mirrored)
+    result = polynomials.copy()
+    middle = result[len(result) // 2, :3]
+    middle[middle == 0.0] = np.finfo(np.float32).tiny
     return result

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float64, int64
 
-from csist._compiled import fused, inner, linked, tuple_of, tuple_type
+from csist._compiled import fused, inner, lean, linked, tuple_of, tuple_type
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import (
     count_of,
@@ -78,7 +78,7 @@ def make_scratch(size: int, window: Window) -> Scratch:
     )
 
 
-@inner
+@lean
 def cholesky(matrix: FloatArray, size: int) -> bool:
     """Replace the lower triangle of matrix[:size, :size] by its Cholesky factor; False if not positive definite."""
     for i in range(size):
@@ -95,7 +95,7 @@ def cholesky(matrix: FloatArray, size: int) -> bool:
     return True
 
 
-@inner
+@lean
 def cholesky_solve(factor: FloatArray, size: int, vector: FloatArray) -> None:
     """Replace vector[:size] by the solution of (L L^T) v = vector."""
     for i in range(size):

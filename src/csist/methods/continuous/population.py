@@ -11,9 +11,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import boolean, float32, float64, int64, uint64
+from numba import boolean, float32, float64, int64, uint32
 
-from csist._compiled import inner, tuple_of, tuple_type
+from csist._compiled import inner, lean, tuple_of, tuple_type
 from csist._types import FloatArray, IntArray
 from csist._vectors import WIDTH, aligned
 from csist.methods.continuous.model import (
@@ -70,7 +70,7 @@ class Chains(NamedTuple):
         root: (size, size, chains) inverse Cholesky factor of the information, which shapes the proposals.
         power: (chains,) inverse temperatures.
         scale: (chains,) proposal scales, about 2.4 / sqrt(size).
-        random: (chains,) states of `uniform`.
+        random: (2, chains) states of `uniform`.
     """
 
     state: SingleArray
@@ -111,7 +111,7 @@ POSTERIOR = tuple_type(
     Posterior, int64, boolean, SINGLE_VECTOR, SINGLE_VECTOR, float64, tuple_of(int64, int64), SINGLE_5D, WINDOW,
     SINGLE_CUBE, NOISE, boolean,
 )  # fmt: skip
-CHAINS = tuple_type(Chains, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_VECTOR, SINGLE_VECTOR, uint64[::1])
+CHAINS = tuple_type(Chains, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_CUBE, SINGLE_VECTOR, SINGLE_VECTOR, uint32[:, ::1])
 SCRATCH = tuple_type(
     Scratch, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_MATRIX, SINGLE_4D, SINGLE_CUBE, SINGLE_CUBE, SINGLE_4D, SINGLE_MATRIX,
     SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, SINGLE_VECTOR, MATRIX, MATRIX, MATRIX,
@@ -155,7 +155,7 @@ def make_scratch(posterior: Posterior, chains: int) -> Scratch:
     )  # fmt: skip
 
 
-@inner
+@lean
 def to_chain(theta: FloatArray, count: int, log_flux: bool, window: Window, state: SingleArray, chain: int) -> None:
     """Put parameters theta (x_1, y_1, f_1, x_2, ...) of the image into a column of `state` (size, chains)."""
     for k in range(count):
@@ -166,7 +166,15 @@ def to_chain(theta: FloatArray, count: int, log_flux: bool, window: Window, stat
         state[p, chain] = theta[p]
 
 
-@inner
+@lean
+def to_chains(theta: FloatArray, posterior: Posterior, state: SingleArray) -> None:
+    """Put samples (m, size) into the columns of `state` (size, chains), the last one again where there are fewer."""
+    for chain in range(state.shape[1]):
+        one = theta[min(chain, theta.shape[0] - 1)]
+        to_chain(one, posterior.targets, posterior.log_flux, posterior.window, state, chain)
+
+
+@lean
 def from_chain(posterior: Posterior, state: SingleArray, chain: int, theta: FloatArray) -> None:
     """The inverse of `to_chain`: fill `theta`."""
     count, window = posterior.targets, posterior.window
@@ -180,27 +188,37 @@ def from_chain(posterior: Posterior, state: SingleArray, chain: int, theta: Floa
 
 
 @inner
-def seed_chains(seed: int, chains: int) -> Any:
-    """States (chains,) of `uniform`."""
-    random = np.empty(chains, np.uint64)
-    for chain in range(chains):
-        random[chain] = np.uint64(seed * 1_000_003 + chain + 1) * np.uint64(0xD1342543DE82EF95)
-    return random
-
-
-@inner
-def uniform(random: Any, out: SingleArray) -> None:
-    """Fill `out` with numbers in [0, 1), one a chain, from SplitMix64 (Steele, Lea & Flood 2014)."""
-    for chain in range(random.shape[0]):
-        random[chain] += np.uint64(0x9E3779B97F4A7C15)
-        z = random[chain]
+def seed_chains(seed: int, blocks: int, chains: int) -> Any:
+    """States (blocks, 2, chains) of `uniform`, from SplitMix64 (Steele, Lea & Flood 2014)."""
+    random = np.empty((blocks, 2, chains), np.uint32)
+    for n in range(blocks * chains):
+        z = np.uint64(seed * 1_000_003 + n + 1) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
-        out[chain] = np.float32(np.int64(z >> np.uint64(40))) * np.float32(5.9604644775390625e-08)
+        random[n // chains, 0, n % chains] = np.uint32(z | np.uint64(1))  # both words of zero would stay so
+        random[n // chains, 1, n % chains] = np.uint32(z >> np.uint64(32))
+    return random
 
 
-@inner
+@lean
+def uniform(random: Any, out: SingleArray) -> None:
+    """Fill `out` with numbers in [0, 1), one a chain, from xoroshiro64* (Blackman & Vigna 2021).
+
+    Words of 32 bits, like the numbers, so that one instruction serves as many chains as everywhere else.
+    """
+    for chain in range(random.shape[1]):
+        first, second = random[0, chain], random[1, chain]
+        number = np.uint32(first * np.uint32(0x9E3779BB))
+        second = np.uint32(second ^ first)
+        random[0, chain] = (
+            np.uint32((first << np.uint32(26)) | (first >> np.uint32(6))) ^ second ^ np.uint32(second << np.uint32(9))
+        )
+        random[1, chain] = np.uint32((second << np.uint32(13)) | (second >> np.uint32(19)))
+        out[chain] = np.float32(np.int32(number >> np.uint32(8))) * np.float32(5.9604644775390625e-08)
+
+
+@lean
 def resample(weight: FloatArray, start: float, chosen: IntArray) -> float:
     """Fill `chosen` (n,) with places of `weight` (m,) by systematic resampling from `start` in [0, 1).
 

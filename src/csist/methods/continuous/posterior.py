@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import compiled, inlined, inner
-from csist._types import FloatArray, IntArray
+from csist._compiled import compiled, inlined, lean
+from csist._types import BoolArray, FloatArray, IntArray
 
 TOLERANCES_PX = np.array([0.05, 0.10, 0.15, 0.20, 0.25])
 """The distances at which CSO-mAP counts a detection as right."""
@@ -70,15 +70,47 @@ def empty_summary(windows: int, most: int) -> Summary:
     return Summary(np.full((windows, most, 3), np.nan), np.full((windows, most, 3), np.nan), np.zeros((windows, most)))
 
 
-@inner
-def _assign(distance: FloatArray, place: IntArray) -> None:
+class Room(NamedTuple):
+    """Arrays that `_align` works in, for `most` targets.
+
+    Args:
+        distance: (most, most) squared distances.
+        place: (most,) to which column each row goes.
+        used: (most,) whether a column is taken.
+        sample: (3 most,) parameters in their new order.
+    """
+
+    distance: FloatArray
+    place: IntArray
+    used: BoolArray
+    sample: FloatArray
+
+
+@lean
+def _goes_to_nearest(distance: FloatArray, place: IntArray, used: BoolArray) -> bool:
+    """Fill `place` with each row's least column; whether they are all different, so that no sum can be less."""
+    used[:] = False
+    for a in range(place.shape[0]):
+        best = 0
+        for b in range(1, place.shape[0]):
+            if distance[a, b] < distance[a, best]:
+                best = b
+        if used[best]:
+            return False
+        used[best], place[a] = True, best
+    return True
+
+
+@lean
+def _assign(distance: FloatArray, place: IntArray, used: BoolArray) -> None:
     """Fill `place` (count,): to which column of `distance` (count, count) each row goes.
 
     Closest pairs first, then exchanges that help. What remains is nearly always the assignment with the least sum.
     """
+    if _goes_to_nearest(distance, place, used):
+        return
     count = place.shape[0]
-    used = np.zeros(count, np.bool_)
-    place[:] = -1
+    used[:], place[:] = False, -1
     for _ in range(count):
         best, best_a, best_b = np.inf, 0, 0
         for a in range(count):
@@ -99,30 +131,30 @@ def _assign(distance: FloatArray, place: IntArray) -> None:
                     improved = True
 
 
-@inner
-def _align(samples: FloatArray, reference: FloatArray) -> None:
+@lean
+def _align(samples: FloatArray, reference: FloatArray, room: Room) -> None:
     """Put the targets of each sample (m, parameters or more) into the order of those of `reference` (3 count,).
 
     By the least sum of squared distances, which is how truths are assigned to detections when errors are measured;
     only then do the samples' spreads describe those errors.
     """
     count = reference.shape[0] // 3
-    distance, place, scratch = np.empty((count, count)), np.empty(count, np.int64), np.empty(3 * count)
+    distance, place, used = room.distance[:count, :count], room.place[:count], room.used[:count]
     for m in range(samples.shape[0]):
         sample = samples[m]
         for a in range(count):
             for b in range(count):
                 dx, dy = sample[3 * a] - reference[3 * b], sample[3 * a + 1] - reference[3 * b + 1]
                 distance[a, b] = dx * dx + dy * dy
-        _assign(distance, place)
+        _assign(distance, place, used)
         for a in range(count):
             for p in range(3):
-                scratch[3 * place[a] + p] = sample[3 * a + p]
+                room.sample[3 * place[a] + p] = sample[3 * a + p]
         for p in range(3 * count):
-            sample[p] = scratch[p]
+            sample[p] = room.sample[p]
 
 
-@inner
+@lean
 def _mean(samples: FloatArray, p: int) -> float:
     """Mean of parameter p."""
     total = 0.0
@@ -196,6 +228,8 @@ def summarise_stack(
         high: (N, parameters) likewise.
         summary: filled.
     """
+    most = summary.score.shape[1]
+    room = Room(np.empty((most, most)), np.empty(most, np.int64), np.empty(most, np.bool_), np.empty(3 * most))
     for n in range(counts.shape[0]):
         count = counts[n]
         if count == 0:
@@ -204,12 +238,12 @@ def summarise_stack(
         estimate, deviation, score = summary.estimate[n], summary.deviation[n], summary.score[n]
         reference = samples[np.argmax(value), : 3 * count].copy()
         for _ in range(ROUNDS):
-            _align(samples, reference)
+            _align(samples, reference, room)
             for p in range(3 * count):
                 reference[p] = _mean(samples, p)
         for k in range(count):
             _shift_to_mode(samples, k, reference)
-        _align(samples, reference)
+        _align(samples, reference, room)
         for k in range(count):
             x, y = reference[3 * k], reference[3 * k + 1]
             estimate[k, 0], estimate[k, 1], estimate[k, 2] = x, y, _mean(samples, 3 * k + 2)

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import float64
 
-from csist._compiled import compiled, inlined, linked, tuple_of
+from csist._compiled import inlined, lean, linked, tuple_of
 from csist._types import FloatArray
 from csist.methods.continuous.chain_likelihood import KERNELS, Kernels, call_render
 from csist.methods.continuous.model import (
@@ -24,10 +24,9 @@ from csist.methods.continuous.model import (
     VECTOR,
     Noise,
     SingleArray,
-    copy_into,
     inverse_gain,
 )
-from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch, resample, to_chain
+from csist.methods.continuous.population import POSTERIOR, SCRATCH, Posterior, Scratch, resample, to_chains
 from csist.physics.sensor import Sensor
 
 NOT_EXACT = -1.0
@@ -61,7 +60,7 @@ def noise_of(sensor: Sensor, variance: float) -> Noise:
     return Noise(float(variance), inverse_gain(sensor), noise_before_rounding(sensor, variance))
 
 
-@compiled
+@lean
 def log_normal_interval(above: float, below: float) -> float:
     """Log of the probability that a normal variable lies less than `above` above and `below` below zero.
 
@@ -131,9 +130,7 @@ def weigh_by_rounding(
     kept, (size, chains) = theta.shape[0], state.shape
     weight = np.empty(kept)
     for start in range(0, kept, chains):
-        for chain in range(chains):
-            one = theta[min(start + chain, kept - 1), :size]
-            to_chain(one, posterior.targets, posterior.log_flux, posterior.window, state, chain)
+        to_chains(theta[start:kept, :size], posterior, state)
         call_render(call.render, posterior, state, scratch)
         rounded_log_likelihoods(posterior, scratch.image, value)
         for m in range(start, min(start + chains, kept)):
@@ -149,6 +146,7 @@ def weigh_by_rounding(
     old, old_values, chosen = theta.copy(), values.copy(), np.empty(kept, np.int64)
     resample(weight, 0.5, chosen)
     for m in range(kept):
-        copy_into(theta[m], old[chosen[m]])
         values[m] = old_values[chosen[m]]
+        for p in range(theta.shape[1]):
+            theta[m, p] = old[chosen[m], p]
     return float(highest) + math.log(total / kept), total * total / (squares * kept)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import address_of, calling, compiled, inlined, inner
+from csist._compiled import address_of, calling, compiled, inlined, lean
 from csist._types import BoolArray, FloatArray
 from csist.methods.continuous.evidence import log_evidence
 from csist.methods.continuous.likelihood import chi_squared, pixel_terms, profile, render
@@ -138,7 +138,7 @@ def bounds_within(count: int, space: Space) -> Bounds:
     return Bounds(low, high, space.log_flux, separation)
 
 
-@inner
+@lean
 def _largest_residual(window: Window, tables: FloatArray, scratch: Scratch) -> tuple[float, float, float]:
     """Row, column and flux of the pixel-centred target that would raise the likelihood most; taken pixels are skipped.
 
@@ -166,7 +166,7 @@ def _largest_residual(window: Window, tables: FloatArray, scratch: Scratch) -> t
     return float(window.row + best_i) if best_i >= 0 else np.nan, float(window.column + best_j), best_flux
 
 
-@inner
+@lean
 def _put_last(proposal: FloatArray, previous: FloatArray, x: float, y: float, flux: float, terms: int) -> None:
     """Fill `proposal` with the targets of `previous`, then one more, then the background terms of `previous`."""
     old = previous.shape[0] - terms
@@ -196,7 +196,7 @@ def _propose_additions(
     return number
 
 
-@inner
+@lean
 def _residual_around(x: float, y: float, window: Window, radius: float, scratch: Scratch) -> tuple[float, float]:
     """Chi-squared of the pixels around a place, and the angle of the axis along which their residual is stretched."""
     slope, curvature = scratch.slope, scratch.curvature
@@ -243,7 +243,7 @@ def _propose_splits(
     return number
 
 
-@inner
+@lean
 def _named_flux(x: float, y: float, window: Window, tables: FloatArray, scratch: Scratch) -> float:
     """Flux of a target at a position that the residual asks for; 0 where it asks for none."""
     h, w = scratch.slope.shape
@@ -259,7 +259,7 @@ def _named_flux(x: float, y: float, window: Window, tables: FloatArray, scratch:
     return max(gain / norm, 0.0) if norm > 0.0 else 0.0
 
 
-@inner
+@lean
 def _count_named(named: FloatArray) -> int:
     """Number of the positions (most, 2) before the first NaN."""
     number = 0

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import compiled, inlined, inner
+from csist._compiled import compiled, inlined, inner, lean
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.methods.continuous.model import (
     IGNORED,
@@ -137,7 +137,7 @@ def _cut_square(window: Window, row: int, column: int, side: int) -> Square:
     return Square(values, weight, is_whole, light, float(power))
 
 
-@inner
+@lean
 def _match(square: Square, images: SingleArray, flux: FloatArray, misfits: FloatArray, fluxes: FloatArray) -> None:
     """Compare the first templates with a square, each at its best common flux within the bounds.
 
@@ -149,9 +149,9 @@ def _match(square: Square, images: SingleArray, flux: FloatArray, misfits: Float
         fluxes: filled, (n,) in counts.
     """
     pixels = square.values.shape[0]
-    values, weight = square.values, square.weight
+    values, weight, models = square.values, square.weight, images.reshape(images.shape[0], pixels)
     for m in range(misfits.shape[0]):
-        model = images[m].reshape(pixels)
+        model = models[m]
         cross, norm = np.float32(0.0), np.float32(0.0)
         if square.is_whole:
             for p in range(pixels):
@@ -220,7 +220,7 @@ def _rank_hypotheses(window: Window, noise: Noise, prior: PixelPrior, templates:
     return ranked
 
 
-@inner
+@lean
 def empty_outside(window: Window, region: IntArray, variance: float) -> float:
     """Log likelihood of the measured pixels outside a region, where nothing is expected."""
     total = 0.0

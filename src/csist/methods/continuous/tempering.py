@@ -207,7 +207,7 @@ def _start_chains(posterior: Posterior, starts: FloatArray, ladder: Ladder, leve
     scale[:] = f32(1.8 / math.sqrt(max(size, 1)))
     return Chains(
         state, np.empty(chains, f32), np.zeros((size, size, chains), f32), power, scale,
-        seed_chains(_seed_of(starts[0], ladder), chains),
+        seed_chains(_seed_of(starts[0], ladder), 1, chains)[0],
     )  # fmt: skip
 
 

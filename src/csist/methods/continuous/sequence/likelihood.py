@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import int64, types
 
-from csist._compiled import calling, fused, inner, linked
+from csist._compiled import calling, fused, lean, linked
 from csist._vectors import WIDTH, Row, put, spread, take
 from csist.methods.continuous.chain_likelihood import fill_profile
 from csist.methods.continuous.lanes import factorise
@@ -115,7 +115,7 @@ def fill_responses(
                         put(response, by_y, take(response, by_y) + take(profiles, (2, i, k, 0)) * along_x)
 
 
-@inner
+@lean
 def is_separable(posterior: PathPosterior, t: int) -> bool:
     """Whether all sums over the pixels of frame t are products of sums over rows and over columns."""
     return bool(posterior.film.even[t] > np.float32(0.0) and posterior.polynomials.shape[2] == 1)
@@ -261,7 +261,7 @@ def _fill_part(
     put(value, (part,), take(value, (part,)) + total)
 
 
-@linked(types.none(PATH_POSTERIOR, SINGLE_MATRIX, PATH_SCRATCH, SINGLE_VECTOR))
+@linked(types.none(PATH_POSTERIOR, SINGLE_MATRIX, PATH_SCRATCH, SINGLE_VECTOR), is_lean=True)
 def path_log_likelihoods(
     posterior: PathPosterior, state: SingleArray, scratch: PathScratch, value: SingleArray
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float32, float64, int64
 
-from csist._compiled import inner, tuple_type
+from csist._compiled import inner, lean, tuple_type
 from csist._types import FloatArray, IntArray
 from csist._vectors import WIDTH, aligned
 from csist.methods.continuous.model import (
@@ -140,13 +140,13 @@ PATH_SCRATCH = tuple_type(
 )  # fmt: skip
 
 
-@inner
+@lean
 def size_of(law: MotionLaw, targets: int) -> int:
     """Number of parameters of so many targets."""
     return int(2 * (law.common - 1) + targets * (2 * law.own + 1))
 
 
-@inner
+@lean
 def first_of(law: MotionLaw, k: int) -> int:
     """Place of the first parameter of target k."""
     return int(2 * (law.common - 1) + k * (2 * law.own + 1))

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numba import float64, int64, types
 
-from csist._compiled import calling, compiled, fused, inner, linked
+from csist._compiled import calling, fused, lean, linked
 from csist._types import BoolArray
-from csist._vectors import WIDTH, put, spread, take
-from csist.methods.continuous.lanes import PRIOR_INFORMATION, accepts, factorise, invert
+from csist._vectors import WIDTH, put, spread, take, where_above
+from csist.methods.continuous.lanes import PRIOR_INFORMATION, adopt, chance_of, factorise, invert
 from csist.methods.continuous.model import SINGLE_CUBE, SINGLE_MATRIX, SINGLE_VECTOR, SingleArray
 from csist.methods.continuous.population import uniform
 from csist.methods.continuous.sequence.likelihood import (
@@ -46,14 +46,14 @@ def fill_log_priors(posterior: PathPosterior, state: SingleArray, prior: SingleA
         prior[chain] = np.float32(_log_prior(law, count, state, chain))
 
 
-@compiled
+@lean
 def mark_possible(law: MotionLaw, count: int, state: SingleArray, possible: BoolArray) -> None:
     """Mark in `possible` (chains,) where the prior of the state (size, chains) of so many targets is not zero."""
     for chain in range(possible.shape[0]):
         possible[chain] = _log_prior(law, count, state, chain) > IMPOSSIBLE
 
 
-@inner
+@lean
 def _log_prior(law: MotionLaw, count: int, state: SingleArray, chain: int) -> float:
     """The log prior of one chain."""
     total = 0.0
@@ -181,7 +181,7 @@ def _add_moments(law: MotionLaw, t: int, scratch: PathScratch) -> None:
                     put(moments, place, take(moments, place) + law.basis[m, t] * law.basis[n, t] * one)
 
 
-@inner
+@lean
 def _describe(law: MotionLaw, count: int, p: int) -> tuple[int, int, int, float]:
     """Which rows of a frame's information parameter p moves.
 
@@ -226,7 +226,7 @@ def _assemble(posterior: PathPosterior, power: float, floor: SingleArray, part: 
         put(information, (p, p, part), take(information, (p, p, part)) * np.float32(1.00001) + least)
 
 
-@linked(types.none(PATH_POSTERIOR, SINGLE_MATRIX, float64, SINGLE_VECTOR, SINGLE_CUBE, PATH_SCRATCH))
+@linked(types.none(PATH_POSTERIOR, SINGLE_MATRIX, float64, SINGLE_VECTOR, SINGLE_CUBE, PATH_SCRATCH), is_lean=True)
 def shape_path_proposals(
     posterior: PathPosterior,
     state: SingleArray,
@@ -264,23 +264,21 @@ def shape_path_proposals(
     invert(scratch.information, root)
 
 
-@inner
+@lean
 def accept(
     state: SingleArray, value: SingleArray, prior: SingleArray, power: SingleArray, random: Random, scratch: PathScratch
 ) -> None:
     """Accept or reject `scratch.trial` in each chain; `scratch.accepted` is 1 where accepted, else 0."""
     uniform(random, scratch.draw)
-    for chain in range(LANES):
-        scratch.accepted[chain] = np.float32(0.0)
-        if scratch.trial_prior[chain] > np.float32(IMPOSSIBLE):
-            gain = (
-                (scratch.trial_value[chain] - value[chain]) * power[chain] + scratch.trial_prior[chain] - prior[chain]
-            )
-            if accepts(gain, scratch.draw[chain]):
-                scratch.accepted[chain] = np.float32(1.0)
-                value[chain], prior[chain] = scratch.trial_value[chain], scratch.trial_prior[chain]
-                for p in range(state.shape[0]):
-                    state[p, chain] = scratch.trial[p, chain]
+    for part in range(0, LANES, WIDTH):
+        at, drawn, trial_prior = (part,), take(scratch.draw, (part,)), take(scratch.trial_prior, (part,))
+        gain = (take(scratch.trial_value, at) - take(value, at)) * take(power, at) + trial_prior - take(prior, at)
+        chance = where_above(trial_prior, spread(IMPOSSIBLE), chance_of(gain), spread(0.0))
+        put(scratch.accepted, at, where_above(chance, drawn, spread(1.0), spread(0.0)))
+        adopt(value, scratch.trial_value, at, chance, drawn)
+        adopt(prior, scratch.trial_prior, at, chance, drawn)
+        for p in range(state.shape[0]):
+            adopt(state, scratch.trial, (p, part), chance, drawn)
 
 
 call_shape_path_proposals = calling(shape_path_proposals)

@@ -121,10 +121,11 @@ class PathSolver:
         prior: of the first frame.
         law: of the motion.
         effort: how hard to try.
+        seed: of the chains' random numbers.
     """
 
-    def __init__(self, sensor: Sensor, prior: ScenePrior, law: MotionLaw, effort: PathEffort) -> None:
-        self.sensor, self.prior, self.law, self.effort = sensor, prior, law, effort
+    def __init__(self, sensor: Sensor, prior: ScenePrior, law: MotionLaw, effort: PathEffort, seed: int = SEED) -> None:
+        self.sensor, self.prior, self.law, self.effort, self.seed = sensor, prior, law, effort, seed
         self.optics = optics_of(sensor.psf)
         self.basis = law.basis.astype(np.float64)
         self.flux = np.exp(law.flux.astype(np.float64)) if law.log_flux else law.flux.astype(np.float64)
@@ -273,7 +274,7 @@ class PathSolver:
     def _anneal(self, start: PixelStart | ModeStart | KnownStart | SampledStart, present: BoolArray) -> Sampled:
         """Samples of a group whose targets are there in some frames (targets, T)."""
         count = len(present)
-        rng = np.random.default_rng((SEED, count))
+        rng = np.random.default_rng((self.seed, count))
         is_anywhere = isinstance(start, ModeStart | SampledStart)
         blocks = self.effort.free_blocks if is_anywhere else self.effort.blocks
         state, log_weight, inverse, log_evidence = start.draw(count, blocks * LANES, rng)
@@ -283,7 +284,7 @@ class PathSolver:
         posterior = PathPosterior(count, start.film, start.law, self.optics.polynomials, there)
         number = self.effort.records * blocks * LANES
         cloud = Cloud(np.empty((number, len(state))), np.empty(number))
-        plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, SEED)
+        plan = Plan(blocks, self.effort.moves * count, self.effort.last_moves * count, self.effort.records, self.seed)
         covariance = np.empty((len(state), len(state)) if is_anywhere else (0, 0))
         outcome = anneal_paths(path_kernels(), posterior, first, plan, cloud, covariance)
         return Sampled(cloud, outcome._replace(log_evidence=outcome.log_evidence + log_evidence), covariance)

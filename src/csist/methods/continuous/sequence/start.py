@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.signal import correlate
 
-from csist._compiled import compiled
+from csist._compiled import compiled, lean
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.likelihood import profile
 from csist.methods.continuous.optics import optics_of
@@ -106,7 +106,7 @@ def fill_match(film: Film, shift: FloatArray, tables: FloatArray, corner: FloatA
                     match[p, q] += total
 
 
-@compiled
+@lean
 def interpolate(table: FloatArray, row: float, column: float) -> float:
     """Bilinear interpolation of a table at a place inside it, the nearest edge outside."""
     row = min(max(row, 0.0), table.shape[0] - 1.001)
@@ -118,7 +118,7 @@ def interpolate(table: FloatArray, row: float, column: float) -> float:
     return float((1.0 - u) * upper + u * lower)
 
 
-@compiled
+@lean
 def weigh_templates(positions: FloatArray, added: Added, flux: FloatArray, value: FloatArray) -> None:
     """Fill `value` (m,) with the log likelihood of configurations that move as one, each at its best common flux.
 
