@@ -44,7 +44,7 @@ def fill_profile(
         scattered: (offsets, chains) to work in.
         out: (pixels, targets, chains), filled at the target.
     """
-    offsets, half, (begin, end) = polynomial.shape[0], polynomial.shape[0] // 2, span
+    offsets, half, highest, (begin, end) = polynomial.shape[0], polynomial.shape[0] // 2, polynomial.shape[1] - 1, span
     nearest = floor_of(place + np.float32(0.5))
     phase = place - nearest
     square = phase * phase
@@ -56,10 +56,8 @@ def fill_profile(
         mirrored = 2 * half - o
         if (is_even or is_odd) and first <= mirrored < o:
             continue
-        power = polynomial.shape[1] - 2
-        even, odd = spread(polynomial[o, power]), spread(polynomial[o, power + 1])
-        while power > 0:
-            power -= 2
+        even, odd = spread(polynomial[o, highest - 1]), spread(polynomial[o, highest])
+        for power in range(highest - 3, -1, -2):
             even, odd = even * square + polynomial[o, power], odd * square + polynomial[o, power + 1]
         odd = odd * phase
         put(scattered, (o, 0), even + odd)

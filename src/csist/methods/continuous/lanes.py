@@ -18,6 +18,8 @@ from csist.methods.continuous.population import uniform
 WIDEST_STEP = 2.0
 """Largest proposal scale."""
 TARGET_ACCEPTANCE = 0.25
+UNIT_DEVIATION = math.sqrt(12.0)
+"""Factor that gives a number uniform in [-0.5, 0.5) a standard deviation of 1."""
 LEAST_GAIN = -20.0
 """Steps by which the log posterior falls so much are never accepted."""
 PRIOR_INFORMATION = 12.0
@@ -59,9 +61,7 @@ def invert(factor: SingleArray, root: SingleArray) -> None:
 
 
 @inlined
-def propose(
-    state: SingleArray, root: SingleArray, scale: SingleArray, random: Any, draw: SingleArray, trial: SingleArray
-) -> None:
+def propose(state: SingleArray, root: SingleArray, scale: SingleArray, random: Any, trial: SingleArray) -> None:
     """Fill `trial` with a step from the state of each chain.
 
     Args:
@@ -69,19 +69,20 @@ def propose(
         root: (size, size, chains) inverse Cholesky factors, which shape the steps.
         scale: (chains,) lengths of the steps.
         random: (2, chains) states of `uniform`.
-        draw: (chains,) to work in.
         trial: filled, (size, chains).
     """
     size, chains = state.shape
-    for p in range(size):
-        for part in range(0, chains, WIDTH):
-            put(trial, (p, part), take(state, (p, part)))
     for i in range(size):
-        uniform(random, draw)
-        for part in range(0, chains, WIDTH):
-            step = (take(draw, (part,)) - np.float32(0.5)) * np.float32(3.4641016151377544) * take(scale, (part,))
-            for c in range(i + 1):
-                put(trial, (c, part), take(trial, (c, part)) + step * take(root, (i, c, part)))
+        uniform(random, trial[i])
+    for part in range(0, chains, WIDTH):
+        for i in range(size):
+            put(trial, (i, part), take(trial, (i, part)) - np.float32(0.5))
+        length = take(scale, (part,)) * np.float32(UNIT_DEVIATION)
+        for c in range(size):  # numbers 0 to c are not needed any more after parameter c
+            total = spread(0.0)
+            for i in range(c, size):
+                total += take(trial, (i, part)) * take(root, (i, c, part))
+            put(trial, (c, part), take(state, (c, part)) + length * total)
 
 
 @lean

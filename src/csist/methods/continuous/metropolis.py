@@ -175,7 +175,7 @@ def move(posterior: Posterior, chains: Chains, scratch: Scratch) -> None:
     state, value = chains.state, chains.value
     size, number = state.shape
     trial, draw, accepted = scratch.trial, scratch.draw, scratch.accepted
-    propose(state, chains.root, chains.scale, chains.random, draw, trial)
+    propose(state, chains.root, chains.scale, chains.random, trial)
     _mark_allowed(posterior, trial, accepted)
     fill_log_likelihoods(posterior, trial, scratch, scratch.trial_value)
     uniform(chains.random, draw)

@@ -128,7 +128,7 @@ def _move_paths(
     for block in range(chains.value.shape[0]):
         kind, random, state = chains.kind[block], steps.random[block], chains.state[block]
         draw_scales(steps, kind, stretch, random, scratch.draw)
-        propose(state, chains.root[block], steps.scale, random, scratch.draw, scratch.trial)
+        propose(state, chains.root[block], steps.scale, random, scratch.trial)
         fill_log_priors(posterior, scratch.trial, scratch.trial_prior)
         call_path_log_likelihoods(call.log_likelihoods, posterior, scratch.trial, scratch, scratch.trial_value)
         accept(state, chains.value[block], paths.prior[block], steps.power, random, scratch)
