@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csist._compiled import calling, compiled, fused, inlined, lean
+from csist._compiled import calling, compiled, fused, inlined, inner
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.chain_likelihood import Kernels, call_log_likelihoods
 from csist.methods.continuous.cooling import (
@@ -86,7 +86,7 @@ class Start(NamedTuple):
     temperature: float
 
 
-@lean
+@inner
 def temper_templates(misfits: FloatArray, variance: float, effective: float, weight: FloatArray) -> float:
     """Tempered likelihoods of templates, at the lowest temperature at which enough of them count.
 

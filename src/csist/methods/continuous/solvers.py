@@ -84,9 +84,7 @@ class Effort:
         """The tempered chains, which start around the modes or on them."""
         temperatures = np.array([TEMPERATURE_RATIO**level for level in range(self.levels)])
         sweeps = np.array(self.sweeps, dtype=np.int64)
-        return Ladder(
-            temperatures, 1, TEMPERED_CHAINS, sweeps, BURN_IN, SEED, is_scattered, TURNS if is_scattered else 1
-        )
+        return Ladder(temperatures, 1, TEMPERED_CHAINS, sweeps, BURN_IN, SEED, is_scattered, TURNS)
 
     def plan(self, count: int) -> Plan:
         """The annealing of a group of so many targets."""
@@ -109,7 +107,7 @@ EFFORTS = {
     ),
     "fast": Effort(
         templates=1024, scan=48, blocks=0, moves=0, last_moves=0, records=0, starts=8, levels=4,
-        sweeps=(20, 30, 60, 120), samples=160, widening=(1.1, 1.9, 2.4, 3.0, 3.5),
+        sweeps=(20, 30, 60, 120), samples=160, widening=(1.1, 1.75, 1.9, 2.3, 3.9),
     ),
 }  # fmt: skip
 

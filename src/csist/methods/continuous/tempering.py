@@ -64,7 +64,7 @@ class Ladder(NamedTuple):
         burn_in: fraction of sweeps discarded, in which proposal scales are adapted.
         seed: of the chains' random numbers, with the position of the group.
         is_scattered: whether chains start around their starts, spread as Laplace's approximation, or on them.
-        turns: how often chains are run, each time with shorter steps, until they move.
+        turns: how often chains are run, each time with shorter steps and scattered again, until they move.
     """
 
     temperatures: FloatArray
@@ -303,7 +303,8 @@ def temper(
             floor *= np.float32(SHORTER)
             chains.scale[:] = np.float32(1.8 / math.sqrt(max(size, 1)))
             sweeps = max(sweeps, LEAST_SWEEPS)
-        pace = Pace(sweeps, int(ladder.burn_in * sweeps), levels, replicas, wanted, ladder.is_scattered, floor)
+        is_scattered = ladder.is_scattered or turn > 0
+        pace = Pace(sweeps, int(ladder.burn_in * sweeps), levels, replicas, wanted, is_scattered, floor)
         kept, acceptance = _sweep(call, posterior, chains, pace, scratch, Cloud(theta, values))
         if acceptance >= LEAST_ACCEPTANCE:
             break
