@@ -133,7 +133,8 @@ def is_cache_new() -> bool:
 
 
 def _decorate(function: Callable[..., Any], is_lean: bool = False, **options: Any) -> Any:
-    options |= OPTIONS | {"_nrt": not is_lean}  # else a kernel would take after the first that calls it
+    # Numba's switch of counting has no documentation. Unset, a kernel would take after the first that calls it.
+    options |= OPTIONS | {"_nrt": not is_lean}
     folder = cache_folder()
     is_cache_new()  # before anything is written
     if folder is None:

@@ -108,6 +108,6 @@ def _of_one_parity(polynomials: FloatArray) -> FloatArray:
         if np.abs(polynomials - parity * mirrored).max() < MIRROR_TOLERANCE:
             return 0.5 * (polynomials + parity * mirrored)
     result = polynomials.copy()
-    middle = result[len(result) // 2, :3]
-    middle[middle == 0.0] = np.finfo(np.float32).tiny
+    middle, least = result[len(result) // 2, :3], float(np.finfo(np.float32).tiny)
+    middle[np.abs(middle) < least] = least
     return result
