@@ -213,6 +213,7 @@ for kernel in gc.get_objects():
 SEVERAL_TYPES = {
     "quantile_of_sorted": "rows of both precisions",
     "clip_sorted": "rows of both precisions",
+    "add_products": "images of both precisions",
     "adopt": "places in a list and in a table",
     "aligned": "shapes with one axis and more",
     "_render_part": "a switch that is on or off for good",

@@ -60,6 +60,16 @@ def test_fluxes_are_right_within_their_errors(gain: float | None) -> None:
     assert abs(together.mean()) < 0.15
 
 
+def test_equal_positions_are_one_target() -> None:
+    stars = Targets(x=[30.2, 60.6, 30.2], y=[40.1, 80.4, 40.1], intensity=[3000.0, 5000.0, 0.0])
+    image = SKY.observe(stars, 0)
+    once = forced_photometry(image, stars.x[:2], stars.y[:2], psf=PSF)
+    twice = forced_photometry(image, stars.x, stars.y, psf=PSF)
+    np.testing.assert_array_equal(twice.intensity, once.intensity[[0, 1, 0]])
+    np.testing.assert_array_equal(twice.intensity_std, once.intensity_std[[0, 1, 0]])
+    assert once.intensity[0] == pytest.approx(3000.0, abs=4.0 * once.intensity_std[0])
+
+
 def test_the_order_of_the_table_stays_and_absence_is_an_upper_limit() -> None:
     truth = Targets(x=[150.3, 20.1], y=[30.2, 160.7], intensity=[2000.0, 500.0])
     image = SKY.observe(truth, 1)

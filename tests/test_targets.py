@@ -55,6 +55,11 @@ def test_index_slice_mask_concatenate() -> None:
     assert Targets.concatenate(list(THREE)) == THREE
     assert Targets.concatenate([]) == Targets.empty()
     assert len(Targets.concatenate([Targets.empty(), THREE])) == 3
+    for part in (THREE[1], THREE[:2], THREE[THREE.score > 0.75], Targets.concatenate([THREE, THREE])):
+        with pytest.raises(ValueError, match="read-only"):
+            part.x[0] = 9.0
+    with pytest.raises(InputError, match="one-dimensional"):
+        THREE[np.array([[0, 1], [1, 2]])]
 
 
 @pytest.mark.parametrize("targets", [THREE, Targets.empty(), THREE[:1]], ids=["three", "empty", "one"])

@@ -21,7 +21,7 @@ def check_positive(name: str, value: float) -> float:
     Raises:
         InputError: if it is not.
     """
-    if not (np.isfinite(value) and value > 0):
+    if np.ndim(value) or not (np.isfinite(value) and value > 0):
         raise InputError(f"{name} must be a finite number > 0, got {value}")
     return float(value)
 
@@ -32,7 +32,7 @@ def check_not_negative(name: str, value: float) -> float:
     Raises:
         InputError: if it is not.
     """
-    if not (np.isfinite(value) and value >= 0):
+    if np.ndim(value) or not (np.isfinite(value) and value >= 0):
         raise InputError(f"{name} must be a finite number >= 0, got {value}")
     return float(value)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from csist.methods.table import abilities, canonical_name, split_name
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
+from csist.trajectories import MotionPrior
 
 Progress = Callable[[int, int], None]
 
@@ -114,7 +115,7 @@ def read_labelled(
         raise InputError(f"the split {split} of {path} holds no image")
     names = [(path.name, index) for index in range(len(whole))]
     return LabelledImages(
-        path, split, part.images, part.targets, part.sensor, part.prior, names, len(whole),
+        path, split, part.images, part.targets, part.sensor, _prior_of(part.prior, store.motion), names, len(whole),
         None if store.motion is None else part.trajectory,
     )  # fmt: skip
 
@@ -132,7 +133,13 @@ def _read_folder(path: Path, split: str, limit: int | None, progress: Progress |
     images = arrays.images[:limit].astype(np.float64)
     truths = targets_from_arrays(arrays.targets[:limit], arrays.count[:limit])
     names = [(name, 0) for name in files]
-    return LabelledImages(path, split, images, truths, data.sensor, data.prior, names, total)
+    prior = _prior_of(data.prior, data.motion)
+    return LabelledImages(path, split, images, truths, data.sensor, prior, names, total)
+
+
+def _prior_of(prior: ScenePrior, motion: MotionPrior | None) -> ScenePrior:
+    """The prior of any image: that of a sequence is stated for its first frame, and groups drift apart."""
+    return prior if motion is None else replace(prior, single_pixel=False)
 
 
 def read_predictions(path: str | Path, data: LabelledImages) -> list[Targets]:
@@ -383,6 +390,11 @@ def grid_oracles(truths: Sequence[Targets], grid: SubPixelGrid) -> dict[str, lis
             for targets, truth in zip(snapped, truths, strict=True)
         ],
     }
+
+
+def states_scores(predictions: Sequence[Targets]) -> bool:
+    """Whether any detection has a score."""
+    return any(np.isfinite(targets.score).any() for targets in predictions)
 
 
 def states_probabilities(predictions: Sequence[Targets]) -> bool:

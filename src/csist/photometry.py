@@ -49,6 +49,8 @@ MOST_UNNAMED, SPOILED_SIGMAS = 50, 2.0
 """Brightest such pixels whose light is followed to the targets, and the flux, in standard errors, that it may add."""
 UNNAMED_ROUNDS, FEWEST_BESIDE = 4, 8
 """Most fits for this, and the pixels beside the targets that a constant needs."""
+SAME_PX = 1e-5
+"""Positions closer than this are one."""
 DENSE_SIZE = 600
 """Unknowns up to which the normal matrix is inverted whole; above, its factors are solved in blocks."""
 BLOCK = 256
@@ -76,7 +78,8 @@ def forced_photometry(
         **options: `sensor`, `noise_std` and `box_sides_px` as in `csist.frames.FrameOptions`.
 
     Returns:
-        One target per position, in their order: `intensity` and `intensity_std` in counts. The flag UPPER_LIMIT marks a
+        One target per position, in their order: `intensity` and `intensity_std` in counts. Equal positions are one
+        target, whose flux each of them gets. The flag UPPER_LIMIT marks a
         flux below three standard errors (the true one is below intensity + 3 intensity_std at 99.9 %), POOR_FIT one
         that a neighbour without a position has a part in, MASKED and SATURATED such pixels of the target. Where no
         pixel of a target is valid, flux and error are NaN.
@@ -180,7 +183,14 @@ def measure_fluxes(
         psf: point spread function.
         gain: electrons per count; None for no shot noise of the targets.
         level_known: whether the background is exact, so that no constant is fitted with the fluxes.
+
+    Returns:
+        One row for each position; equal positions have the flux of the one target there.
     """
+    # Two rows at one place, as in catalogues that were merged, are one target.
+    _, first, row = np.unique(np.rint(np.stack([x, y]) / SAME_PX), axis=1, return_index=True, return_inverse=True)
+    if len(first) < len(x):
+        return measure_fluxes(frame, x[first], y[first], psf, gain, level_known)[row].replace(x=x, y=y)
     flux, error, spoiled = np.full(len(x), np.nan), np.full(len(x), np.nan), np.zeros(len(x), dtype=bool)
     valid = ~(frame.pixels.masked | frame.pixels.saturated)
     gain = gain if frame.error is None else None

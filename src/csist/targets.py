@@ -148,7 +148,7 @@ class Targets:
         parts = list(parts)
         if not parts:
             return cls.empty()
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in HELD})
+        return _checked({name: np.concatenate([getattr(part, name) for part in parts]) for name in HELD})
 
     def __repr__(self) -> str:
         if not len(self):
@@ -177,7 +177,8 @@ class Targets:
     def __getitem__(self, key: int | slice | ArrayLike) -> Targets:
         """Return the selected targets (index, slice, index array or boolean mask), always as `Targets`."""
         index = [key] if isinstance(key, int | np.integer) else key
-        return Targets(**{name: getattr(self, name)[index] for name in HELD})
+        columns = {name: getattr(self, name)[index] for name in HELD}
+        return _checked(columns) if columns["x"].ndim == 1 else Targets(**columns)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Targets):
@@ -259,3 +260,12 @@ class Targets:
     def from_astropy(cls, table: Table) -> Targets:
         """Read targets from an Astropy table with at least the columns x, y and intensity."""
         return cls.from_pandas(table.to_pandas())
+
+
+def _checked(columns: dict[str, Any]) -> Targets:
+    """Targets whose columns are parts of those of other ones: they were checked then, which takes most of the time."""
+    targets = object.__new__(Targets)
+    for name, values in columns.items():
+        values.flags.writeable = False
+        object.__setattr__(targets, name, values)
+    return targets

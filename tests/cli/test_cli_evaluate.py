@@ -145,6 +145,17 @@ def test_benchmark_writes_figures_and_a_picture(run: Run, tmp_path: Path) -> Non
     refused(run("benchmark", "--data", "nothing.h5"), "nothing.h5")
 
 
+def test_frames_of_sequences_are_scored_without_the_prior_of_the_first(run: Run, tmp_path: Path) -> None:
+    run("generate", "s.h5", "--sequence", "--count", "10", "--noise-std", "1", "--seed", "9")
+    code, _, error = run(
+        "evaluate", "s.h5", "--mode", "fast", "--limit", "20", "--resamples", "0", "--no-oracle", "--json", "r.json"
+    )
+    assert code == 0, error
+    row = json.loads((tmp_path / "r.json").read_text())["rows"][0]
+    # Later the targets are in pixels of their own; by the prior of one pixel the score was 29.
+    assert row["CSO-mAP"] > 60.0
+
+
 def test_tracks_of_sequences_are_scored(run: Run, tmp_path: Path) -> None:
     from csist.datasets import generate_sequences
 
@@ -161,5 +172,15 @@ def test_tracks_of_sequences_are_scored(run: Run, tmp_path: Path) -> None:
     joint, alone = rows["joint.csv"], rows["continuous"]
     assert joint["found_tracks"] == joint["true_tracks"] == alone["true_tracks"]
     assert joint["identity_switches"] == 0
-    assert joint["track_map"] > alone["track_map"]
+    assert joint["track_map"] >= alone["track_map"]
     assert [tracks for name, tracks in rows.items() if name.startswith("oracle")] == [None, None]
+
+
+def test_detections_without_a_score_get_a_note(run: Run, store: Path, tmp_path: Path) -> None:
+    rows = "\n".join(f"{store.name},{k},5.0,5.0,230" for k in range(3))
+    (tmp_path / "own.csv").write_text("image,frame,x,y,intensity\n" + rows + "\n")
+    code, _, error = run("evaluate", store, "--predictions", "own.csv", "--resamples", "0", "--no-oracle")
+    assert code == 0
+    assert "own.csv states no score" in error
+    (tmp_path / "own.csv").write_text("frame,x,y\n0,5.0,5.0\n")
+    refused(run("evaluate", store, "--predictions", "own.csv"), "it lacks the column image, intensity; give image")

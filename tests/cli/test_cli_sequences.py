@@ -172,7 +172,7 @@ def test_of_windows_the_psf_is_calibrated(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert json.loads(out)["psf"][0]["sigma_px"] == pytest.approx(0.55, rel=0.03)
     windows(tmp_path / "few.npy", 3)
-    refused(run("unmix", "few.npy", *options), "few.npy: only 3 of 3 windows")
+    refused(run("unmix", "few.npy", *options), "few.npy: at least 10 windows are needed, got 3")
 
 
 def test_what_stands_still_is_left_out(run: Run, tmp_path: Path) -> None:
@@ -205,6 +205,50 @@ def test_frames_without_a_value_get_a_note(run: Run, tmp_path: Path) -> None:
     np.save(folder / "0.npy", frames[1])
     assert run("unmix", "folder", "--sequence", *FAST, "--plot", "p.png")[0] == 0
     assert Path("p.png").is_file()
+
+
+@pytest.mark.parametrize(("tracker", "speed"), [("nearest", 9.0), ("jpda", 5.0)])
+def test_fast_targets_need_a_larger_gate_and_a_note_says_so(
+    run: Run, tmp_path: Path, tracker: str, speed: float
+) -> None:
+    if tracker == "jpda":
+        pytest.importorskip("stonesoup")
+    sky = csist.Sensor(PSF, shape=SHAPE, background=100.0, read_noise=3.0)
+    scenes = [
+        csist.Targets(x=[8.0 + speed * k, 88.0 - speed * k], y=[15.0, 45.0], intensity=[900.0, 900.0]) for k in range(9)
+    ]
+    np.save(tmp_path / "fast.npy", np.stack([sky.observe(scene, k) for k, scene in enumerate(scenes)]))
+    both = ("unmix", "fast.npy", "-o", "t.csv", "--tracks", "tracks.csv", "--tracker", tracker, *FAST)
+    _, out, error = run(*both)
+    assert "18 of 18 detections are in no track" in out + error
+    _, out, error = run(*both, "--gate", "12")
+    assert "in no track" not in out + error
+    table = pd.read_csv(tmp_path / "tracks.csv")
+    assert table.groupby("track").size().tolist() == [9, 9]
+    refused(run("unmix", "fast.npy", "--gate", "12"), "--gate 12.0 is for --tracks")
+    refused(run("unmix", "fast.npy", "--tracker", "jpda"), "--tracker jpda is for --tracks")
+    refused(run(*both, "--gate", "0"), "gate_px must be a finite number > 0, got 0")
+
+
+def test_a_target_that_leaves_the_frame_keeps_its_speed(run: Run, tmp_path: Path) -> None:
+    sky = csist.Sensor(csist.GaussianPSF(1.0), shape=(60, 80), background=100.0, read_noise=4.0)
+    frames = [sky.observe(csist.Targets(x=[73.3 + 0.6 * k], y=[30.0], intensity=[1500.0]), k) for k in range(16)]
+    np.save(tmp_path / "leaves.npy", np.stack(frames))
+    run("unmix", "leaves.npy", "-o", "t.csv", "--tracks", "tracks.csv", "--mode", "fast", "--psf-sigma", "1")
+    last = pd.read_csv(tmp_path / "tracks.csv").iloc[-1]
+    # A position beyond the border is estimated at the border.
+    assert last["frame"] > 11
+    assert last["x"] == pytest.approx(73.3 + 0.6 * last["frame"], abs=4.0 * last["cov_x_x"] ** 0.5)
+    assert last["vx"] == pytest.approx(0.6, abs=4.0 * last["cov_vx_vx"] ** 0.5)
+
+
+def test_tracks_of_a_folder_of_images_get_a_note(run: Run, tmp_path: Path) -> None:
+    as_folder(flight(3), tmp_path / "folder")
+    both = ("unmix", "folder", "-o", "t.csv", "--tracks", "tracks.csv", *FAST)
+    _, out, error = run(*both)
+    assert "give --sequence" in out + error
+    _, out, error = run(*both, "--sequence")
+    assert "give --sequence" not in out + error
 
 
 def test_bad_sequences_get_one_line(run: Run, tmp_path: Path) -> None:

@@ -20,7 +20,15 @@ from csist.frames.detection.tails import (
     tail_of,
     tail_values,
 )
-from csist.frames.kernels import clip_sorted, in_noise, local_maxima, raise_to_noise, spread_lines, steep_pixels
+from csist.frames.kernels import (
+    add_products,
+    clip_sorted,
+    in_noise,
+    local_maxima,
+    raise_to_noise,
+    spread_lines,
+    steep_pixels,
+)
 from csist.frames.masks.mask import LONE_SHARE, LONE_SIGMAS, PixelKind, mask_pixels
 
 
@@ -46,6 +54,15 @@ def test_local_maxima_are_those_of_a_maximum_filter(reach):
     np.testing.assert_array_equal(
         np.sort(peaks.significance), np.sort(ndimage.maximum(image, labels, np.arange(1, number + 1)))
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_of_matrices_is_added(dtype):
+    rng = np.random.default_rng(4)
+    down, across, image = (rng.normal(size=shape).astype(dtype) for shape in ((30, 7), (7, 40), (30, 40)))
+    expected = image + down @ across
+    add_products(image, down, across)
+    np.testing.assert_allclose(image, expected, atol=20.0 * np.finfo(dtype).eps)
 
 
 def test_clipping_of_sorted_rows():

@@ -70,6 +70,19 @@ def test_errors_are_honest():
     assert 0.6 < np.median(np.abs(pull)) / 0.6745 < 1.5
 
 
+@pytest.mark.parametrize(("sigma_px", "flux"), [(0.8, 600.0), (1.2, 3000.0)])
+def test_scores_of_lone_stars_are_near_certainty(sigma_px, flux):
+    rng = np.random.default_rng(10)
+    x, y = (each.ravel() * 25.0 + 14.0 + rng.uniform(-0.5, 0.5, 25) for each in np.meshgrid(np.arange(5), np.arange(5)))
+    sky = Sensor(GaussianPSF(sigma_px), shape=(130, 130), background=100.0, read_noise=5.0)
+    image = sky.observe(Targets(x=x, y=y, intensity=np.full(25, flux)), rng)
+    found = unmix_frame(image, psf=sigma_px, mode="fast").targets
+    near = np.hypot(found.x[:, None] - x, found.y[:, None] - y).min(axis=1) < 0.25
+    assert near.sum() == 25
+    # They were 0.76 and 0.90: a star was not there where a second one beside it was possible, and z / (z + 6).
+    assert found.score[near].mean() > 0.98
+
+
 def test_close_pair_is_unmixed_in_frame_coordinates():
     shape = (70, 90)
     truth = Targets(x=[60.2, 61.9], y=[21.4, 22.3], intensity=[3000.0, 2500.0])

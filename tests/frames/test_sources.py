@@ -86,6 +86,31 @@ def test_a_close_pair_is_no_extended_source(peak, mode):
         assert result.groups[int(found.group[0])].sources == ()
 
 
+@pytest.mark.parametrize("mode", ["fast", "accurate"])
+@pytest.mark.parametrize("sizes", [(3.0, 5.0), (5.0, 5.0), (3.0, 3.0)])
+def test_a_bright_wide_source_is_not_a_faint_point(sizes, mode):
+    rng = np.random.default_rng(1)
+    y, x = np.indices((128, 128))
+    light = 300.0 * np.exp(-((x - 63.8) ** 2) / (2.0 * sizes[0] ** 2) - (y - 63.7) ** 2 / (2.0 * sizes[1] ** 2))
+    image = 100.0 + light + rng.normal(0.0, 3.0, light.shape)
+    # The background of a small window took up all but 4 % of the light, and the noise of clutter the misfit.
+    found = unmix_frame(image, psf=GaussianPSF(1.3), mode=mode, detector="contrast").targets
+    assert len(found) == 1
+    assert found.flags[0] & int(Flag.EXTENDED)
+    assert found.intensity[0] == pytest.approx(light.sum(), rel=0.1)
+    assert np.hypot(found.x[0] - 63.8, found.y[0] - 63.7) < 0.2
+
+
+def test_errors_of_a_wide_source_follow_the_unit():
+    rng = np.random.default_rng(1)
+    y, x = np.indices((128, 128))
+    image = 100.0 + 300.0 * np.exp(-((x - 63.8) ** 2 + (y - 63.7) ** 2) / 12.5) + rng.normal(0.0, 3.0, x.shape)
+    counts, tiny = (unmix_frame(scale * image, psf=GaussianPSF(0.8), mode="fast").targets for scale in (1.0, 1e-18))
+    assert len(counts) == len(tiny) == 1
+    assert tiny.x_std[0] == pytest.approx(counts.x_std[0], rel=1e-3)
+    assert tiny.intensity_std[0] == pytest.approx(1e-18 * counts.intensity_std[0], rel=1e-3)
+
+
 def test_three_close_targets_are_no_extended_source():
     """At this brightness one source fits as well: that targets come in groups decides."""
     right = 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from csist.methods.continuous import Continuous
 from csist.methods.continuous.model import MEASURED, Stack
 from csist.methods.continuous.posterior import empty_draws
-from csist.methods.continuous.solvers import Sampled, report
+from csist.methods.continuous.solvers import Sampled, report, share_with
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
@@ -48,7 +48,8 @@ def test_results_of_any_counts_are_put_together(counts, draws):
     found, groups = report(
         stack,
         Sampled(
-            np.array(counts), evidence, rng.uniform(0.1, 1.0, windows), sampled, *bounds, np.ones(windows),
+            np.array(counts), evidence, rng.uniform(0.1, 1.0, (windows, MOST + 1, 3 * MOST)),
+            rng.uniform(0.1, 1.0, windows), sampled, *bounds, np.ones(windows), np.ones(windows),
             np.zeros((windows, MOST), np.int64), "tempering",
         ),
         draws,
@@ -56,6 +57,18 @@ def test_results_of_any_counts_are_put_together(counts, draws):
     assert [group.count for group in groups] == counts
     for targets, group in zip(found, groups, strict=True):
         check(targets, group, draws)
+
+
+def test_a_target_is_there_whatever_the_number_of_the_others():
+    modes = np.zeros((4, 9))
+    modes[1, :2] = 5.0, 5.0
+    modes[2, :6] = 5.1, 5.0, 90.0, 7.0, 5.0, 40.0
+    modes[3, :9] = 4.4, 5.0, 50.0, 5.6, 5.0, 50.0, 7.1, 5.0, 40.0
+    probability = np.array([0.0, 0.2, 0.5, 0.3])
+    share = share_with(np.array([[5.1, 5.0], [7.0, 5.0]]), modes, probability)
+    # The first is there with one target as well, but is two of three; the second is there with two and three.
+    np.testing.assert_allclose(share, [0.7, 0.8])
+    assert share_with(np.empty((0, 2)), modes, probability).shape == (0,)
 
 
 @pytest.mark.parametrize("prior", [ScenePrior(count_range=(0, 3)), ScenePrior.flat()])

@@ -26,6 +26,7 @@ from csist.cli.options import (
 )
 from csist.cli.output import (
     check_outputs,
+    complain,
     data_line,
     interval_cell,
     make_console,
@@ -96,6 +97,9 @@ def evaluate(
     with progress() as report:
         images = evaluation.read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
         given = {path.name: evaluation.read_predictions(path, images) for path in predictions or []}
+        for name, found in given.items():
+            if any(len(each) for each in found) and not evaluation.states_scores(found):
+                complain(f"{name} states no score: its detections are ranked as they stand in the table")
         result = evaluation.evaluate(
             images, names, ratio, prior=chosen, mode=mode, weights=weights, runtime=runtime,
             predictions=given, references=references, resamples=resamples, progress=report,

@@ -152,6 +152,25 @@ def is_whole(frame: FloatArray) -> bool:
 
 
 @lean
+def add_products(image: NDArray[np.floating], down: NDArray[np.floating], across: NDArray[np.floating]) -> None:
+    """Add the product of two matrices (H, k) and (k, W) to an image (H, W).
+
+    Of few terms. A library of linear algebra would start a thread on every core, which then wait for each other.
+
+    Args:
+        image: changed.
+        down: of the image's type.
+        across: likewise.
+    """
+    for i in range(image.shape[0]):
+        out = image[i]
+        for k in range(down.shape[1]):
+            factor, line = down[i, k], across[k]
+            for j in range(out.shape[0]):
+                out[j] += factor * line[j]
+
+
+@lean
 def raise_to_noise(
     best: NDArray[np.float32], response: NDArray[np.floating], gain: float, noise: NDArray[np.floating]
 ) -> None:

@@ -200,7 +200,10 @@ def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
     table = read_columns(path, TABLE_COLUMNS)
     missing = [name for name in ("image", "frame", "x", "y", "intensity") if name not in table.columns]
     if missing:
-        raise InputError(f"{path} is no table of targets: it lacks the column {', '.join(missing)}")
+        raise InputError(
+            f"{path} is no table of targets: it lacks the column {', '.join(missing)}; give image (name of the file), "
+            "frame (from 0), x, y and intensity, and a score that ranks the rows"
+        )
     numbers: dict[str, FloatArray] = {}
     for name in TABLE_COLUMNS[1:]:
         if name in table.columns:

@@ -18,14 +18,14 @@ from csist._types import FloatArray, IntArray
 from csist.checks import InputError
 from csist.targets import Targets
 from csist.tracks.link import LEAST_LENGTH, Linker
-from csist.tracks.smooth import DETECTED, FALSE_DENSITY, LEAST_STD_PX, UNKNOWN_STD_PX
+from csist.tracks.smooth import DETECTED, FALSE_DENSITY, LEAST_STD_PX, UNKNOWN_STD_PX, position_std
 
 ACCELERATION = 0.1
 """Standard deviation of the change of the velocity in px per frame, from frame to frame."""
 START_SPEED_PX = 0.7
 """Standard deviation of the velocity of a new track of `LEAST_LENGTH` detections in px per frame."""
 YOUNG_GATE_PX = 4.0
-"""Largest distance of a detection from the predicted place of a track of fewer detections."""
+"""Usual gate of tracks of fewer detections: most of them are false."""
 GATE = 0.9999
 """Probability that a target's detection lies in the gate."""
 ASSIGNED = 0.5
@@ -51,14 +51,17 @@ class ProbabilisticLinker:
         patience: number of frames that a track may miss before it ends.
         started: number of the first track.
         false_density: false detections a frame and px^2.
+        gate_px: largest distance in px of a detection from the predicted place of a track of fewer detections than
+            `LEAST_LENGTH`.
 
     Raises:
-        InputError: if Stone Soup is not installed.
+        InputError: if Stone Soup is not installed, or the gate is not positive.
     """
 
     patience: int = 5
     started: int = 0
     false_density: float = FALSE_DENSITY
+    gate_px: float = YOUNG_GATE_PX
     _followed: list[Followed] = field(default_factory=list)
     _joint: Any = None
     _young: Any = None
@@ -82,7 +85,7 @@ class ProbabilisticLinker:
             predictor, self._updater, self.false_density, prob_detect=DETECTED, prob_gate=GATE
         )
         self._joint = JPDAwithEHM2(hypothesiser)
-        self._young = Linker(started=self.started, gate_px=YOUNG_GATE_PX)
+        self._young = Linker(started=self.started, gate_px=self.gate_px)
 
     def update(self, frame: int, targets: Targets) -> IntArray:
         """Return the track numbers (n,) of the targets of a frame; frames must be passed in increasing order."""
@@ -125,7 +128,7 @@ def _detections(targets: Targets, time: datetime) -> list[Any]:
     from stonesoup.models.measurement.linear import LinearGaussian
     from stonesoup.types.detection import Detection
 
-    std = np.stack([targets.x_std, targets.y_std], axis=1)
+    std = np.stack(position_std(targets), axis=1)
     std = np.maximum(np.where(np.isfinite(std), std, UNKNOWN_STD_PX), LEAST_STD_PX)
     return [
         Detection(np.array([[x], [y]]), timestamp=time, measurement_model=LinearGaussian(4, (0, 2), np.diag(own**2)))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csist._types import BoolArray, FloatArray, IntArray
+from csist.targets import Flag, Targets
 
 ACCELERATIONS = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Standard deviations of the change of the velocity in px per frame, from frame to frame."""
@@ -21,6 +22,8 @@ START_SPEED_PX = 5.0
 """Standard deviation of the velocity of a new track in px per frame."""
 LEAST_STD_PX, UNKNOWN_STD_PX = 0.05, 0.5
 """Of the position of a detection: the smallest, and that of a detection without one."""
+BOUND_STD_PX = 1.0
+"""Least of a position at a bound: the target is beyond the frame's border, by a part of the PSF."""
 DETECTED = 0.9
 """Probability that a target is detected in a frame."""
 FALSE_DENSITY = 1e-4
@@ -80,6 +83,12 @@ def smooth(frame: IntArray, place: FloatArray, std: FloatArray, score: FloatArra
     odds += (int(seen.sum()) - 1) * math.log(DETECTED) + int((~seen).sum()) * math.log(1.0 - DETECTED)
     exists = 1.0 / (1.0 + math.exp(-min(max(odds, -MOST_LOG_ODDS), MOST_LOG_ODDS)))
     return Smoothed(number, seen, state, covariance, ACCELERATIONS[best], exists * mean_score(score))
+
+
+def position_std(targets: Targets) -> tuple[FloatArray, FloatArray]:
+    """Standard errors of x and of y in px (n,) with which detections of a frame are smoothed; NaN where not known."""
+    least = np.where(targets.flags & int(Flag.AT_BOUND), BOUND_STD_PX, 0.0)
+    return np.maximum(targets.x_std, least), np.maximum(targets.y_std, least)
 
 
 def mean_score(score: FloatArray) -> float:

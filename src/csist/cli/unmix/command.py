@@ -152,6 +152,15 @@ def unmix(
             "--tracker", help="Of --tracks: nearest, groups (one track per blob), or jpda (clutter, crossings)."
         ),
     ] = "nearest",
+    gate: Annotated[
+        float | None,
+        typer.Option(
+            "--gate",
+            help="Of --tracks: largest distance in px of a detection from where its track is expected, and so the "
+            "largest speed of a new track.",
+            show_default="6; 4 for jpda",
+        ),
+    ] = None,
     engine: EngineOption = "local",
     scheduler: SchedulerOption = None,
     workers: Annotated[
@@ -260,7 +269,10 @@ def unmix(
         )
     )
     check_tracker(tracker)
-    tally = Tally(tracks=None if tracks is None else TrackRows(tracker) if joint is None else JointRows())
+    for option, is_given in ((f"--tracker {tracker}", tracker != "nearest"), (f"--gate {gate}", gate is not None)):
+        if is_given and (tracks is None or joint is not None):
+            raise InputError(f"{option} is for --tracks without --joint: leave it out, or give --tracks FILE")
+    tally = Tally(tracks=None if tracks is None else TrackRows(tracker, gate) if joint is None else JointRows())
     if background is not None:
         tally.frame_notes.append("--background applies to windows only, the background of a frame is measured")
     files = input_files(inputs, tally, sequence)
@@ -326,7 +338,9 @@ def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metada
     if groups is not None:
         write_table(groups_table(tally.groups), groups, metadata)
     if tracks is not None and tally.tracks is not None:
-        write_table(with_times(tally.tracks.table(), tally.times), tracks, metadata)
+        table = tally.tracks.table()
+        tally.note_all(tally.tracks.notes(table), str(tracks))
+        write_table(with_times(table, tally.times), tracks, metadata)
 
 
 def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None, joint: int | None) -> None:

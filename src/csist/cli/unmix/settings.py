@@ -196,6 +196,8 @@ def make_settings(given: Options) -> Settings:
     FrameOptions(detector=given.detector, false_alarm_rate=given.false_alarm_rate)
     key = canonical_name(given.method)
     check_runtime(given.runtime, [key])
+    if given.weights is not None and not abilities(key).grid:
+        raise InputError(f"--weights {given.weights} is for networks, the method {key!r} has none: leave it out")
     sensor, stated_noise = (None, None) if given.sensor is None else read_sensor(given.sensor)
     check_noise_map(key, given.reading.has_noise)
     if given.joint is not None and given.reading.has_noise:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TRACKERS = ("nearest", "groups", "jpda")
 """Best single assignment of targets, the same of whole groups, and joint probabilities (extra `tracking`)."""
 PLACE = ("x", "y", "vx", "vy")
+MANY_LEFT = 6
+"""Detections without a track, and more than half of all, from which the user is told."""
 
 
 def covariance_columns(names: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -37,19 +39,24 @@ def check_tracker(name: str) -> str:
     return name
 
 
-def new_linker(name: str, started: int = 0) -> Any:
+def new_linker(name: str, started: int = 0, gate_px: float | None = None) -> Any:
     """A tracker for one sequence, whose first track has a given number.
 
+    Args:
+        name: one of `TRACKERS`.
+        started: number of the first track.
+        gate_px: see `TrackRows`.
+
     Raises:
-        InputError: if it needs a package that is not installed.
+        InputError: if it needs a package that is not installed, or the gate is not positive.
     """
     if name == "jpda":
-        from csist.tracks.jpda import ProbabilisticLinker
+        from csist.tracks.jpda import YOUNG_GATE_PX, ProbabilisticLinker
 
-        return ProbabilisticLinker(started=started)
-    from csist.tracks.link import Linker
+        return ProbabilisticLinker(started=started, gate_px=YOUNG_GATE_PX if gate_px is None else gate_px)
+    from csist.tracks.link import GATE_PX, Linker
 
-    return Linker(started=started)
+    return Linker(started=started, gate_px=GATE_PX if gate_px is None else gate_px)
 
 
 class TrackRows:
@@ -57,32 +64,49 @@ class TrackRows:
 
     Args:
         tracker: one of `TRACKERS`.
+        gate_px: largest distance in px of a detection from where its track is expected, and so the largest speed of a
+            new track in px per frame; None for the tracker's own.
 
     Raises:
-        InputError: if it is unknown, or needs a package that is not installed.
+        InputError: if it is unknown, or needs a package that is not installed, or the gate is not positive.
     """
 
-    def __init__(self, tracker: str = "nearest") -> None:
-        self._tracker = check_tracker(tracker)
-        new_linker(tracker)  # what is missing shows before anything is unmixed
+    def __init__(self, tracker: str = "nearest", gate_px: float | None = None) -> None:
+        self._tracker, self._gate_px = check_tracker(tracker), gate_px
+        new_linker(tracker, 0, gate_px)  # what is missing shows before anything is unmixed
         self._rows: list[tuple[Any, ...]] = []
         self._linkers: dict[str, Any] = {}
+        self._frames: dict[str, int] = {}
         self._started = 0
 
     def add(self, sequence: str, frame: int, targets: Targets) -> None:
         """Link the targets of the next frame of a sequence."""
         from csist.tracks.middles import group_middles
+        from csist.tracks.smooth import position_std
 
         if sequence not in self._linkers:  # sequences come one after the other
-            self._linkers = {sequence: new_linker(self._tracker, self._started)}
+            self._linkers = {sequence: new_linker(self._tracker, self._started, self._gate_px)}
         linker = self._linkers[sequence]
         if self._tracker == "groups":
             targets = group_middles(targets)
         numbers = linker.update(frame, targets).tolist()
         self._started = linker.started
-        columns = (targets.x, targets.y, targets.x_std, targets.y_std, targets.score, targets.intensity)
+        self._frames[sequence] = self._frames.get(sequence, 0) + 1
+        columns = (targets.x, targets.y, *position_std(targets), targets.score, targets.intensity)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         self._rows += [(sequence, number, frame, *row) for number, row in zip(numbers, rows, strict=True)]
+
+    def notes(self, table: Any) -> list[str]:
+        """What the user should know of a table of tracks, one line each."""
+        if self._frames and max(self._frames.values()) == 1:
+            return ["each file is a sequence of one frame: give --sequence to take the frames of a folder as one"]
+        left, gate = len(self._rows) - int(table["detected"].sum()), new_linker(self._tracker, 0, self._gate_px).gate_px
+        if left <= len(self._rows) // 2 or left < MANY_LEFT:
+            return []
+        return [
+            f"{left} of {len(self._rows)} detections are in no track: targets faster than {gate:g} px per frame need a "
+            "larger --gate"
+        ]
 
     def table(self) -> Any:
         """The tracks with enough detections, numbered by first appearance.
@@ -126,6 +150,10 @@ class JointRows:
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
+
+    def notes(self, _: Any) -> list[str]:
+        """Nothing: joint posteriors say themselves what they leave out."""
+        return []
 
     def add(self, sequence: str, start: int, tracks: list[Track]) -> None:
         """Add the tracks of a run of frames that starts at frame `start` of a sequence."""

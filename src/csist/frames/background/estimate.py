@@ -19,7 +19,7 @@ from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.frames.background.line_offsets import line_offsets
 from csist.frames.background.meshes import SmoothMesh, fill_mesh, smooth_mesh, spread_mesh
-from csist.frames.kernels import FEWEST_ON_PLANE, clip_sorted, plane_scatter
+from csist.frames.kernels import FEWEST_ON_PLANE, add_products, clip_sorted, plane_scatter
 from csist.frames.masks.mask import check_frame, is_whole_numbered
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.physics.sensor import ROUNDING_VARIANCE
@@ -77,10 +77,8 @@ class BackgroundMesh:
     def spread(self) -> Background:
         """Level and noise of each pixel."""
         down, across = zip(*(mesh.factors(self.shape) for mesh in self.levels), strict=True)
-        level = np.concatenate(down, axis=1) @ np.concatenate(across)
-        if self.offsets is not None:
-            level += self.offsets[0][:, None]
-            level += self.offsets[1]
+        level = np.zeros(self.shape) if self.offsets is None else np.add.outer(*self.offsets)
+        add_products(level, np.concatenate(down, axis=1), np.concatenate(across))
         noise = spread_mesh(self.noise, self.shape)
         if self.noise.min() < self.noise_floor:
             np.maximum(noise, self.noise_floor, out=noise)
@@ -215,7 +213,7 @@ def estimate_background(
     for side in box_sides_px:
         mesh = _level_mesh(residual, side, step)
         down, across = (part.astype(np.float32) for part in mesh.factors(shape))
-        residual -= down @ across
+        add_products(residual, -down, across)
         levels.append(mesh.in_counts(unit, 0.0 if levels else usual))
     if noise_std is not None:
         noise = np.full((1, 1), max(noise_std, lowest))

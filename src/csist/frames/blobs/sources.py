@@ -24,6 +24,7 @@ from csist.frames.shapes.light import covariance_of
 from csist.frames.shapes.source import ExtendedSource
 from csist.methods.continuous.group import AMBIGUOUS, is_poor_fit
 from csist.physics.psf import PSF, lone_significance
+from csist.physics.sensor import Sensor
 from csist.scenes import flux_bounds
 from csist.targets import Flag, Targets
 
@@ -35,6 +36,8 @@ BODY_SIGMAS = 4.0
 """Least brightness of the body in units of the noise of the smoothed light."""
 MISFIT_SIGMAS = 3.0
 """Excess of the chi-squared of a single point, in standard deviations, from which other sources are tried."""
+UNEXPLAINED = 0.5
+"""Share of the light at a peak that a single point has to leave for other sources to be tried."""
 CLEAR_THRESHOLDS = 2.0
 """Significance of a peak, in thresholds, from which a window that is found empty is looked at again."""
 FARTHEST_WING_PX = 40.0
@@ -159,11 +162,32 @@ class SourceSolver:
             # The background of a small window takes up the light of a wide source.
             strongest = float(self.windows.peaks.significance[part].max())
             return strongest >= CLEAR_THRESHOLDS * self.windows.threshold
-        (window,) = (window for window, mask in zip(solved, own, strict=True) if mask.any())
+        ((window, mask),) = ((window, mask) for window, mask in zip(solved, own, strict=True) if mask.any())
         if len(window.targets) > 1 or not window.degrees_of_freedom:
             return False
         excess = window.chi_squared - window.degrees_of_freedom
-        return bool(excess > MISFIT_SIGMAS * (2.0 * window.degrees_of_freedom) ** 0.5)
+        misfit = excess > MISFIT_SIGMAS * (2.0 * window.degrees_of_freedom) ** 0.5
+        return bool(misfit) or self._leaves_light(part, window.targets[mask])
+
+    def _leaves_light(self, part: IntArray, target: Targets) -> bool:
+        """Whether a target explains less than half of the light at the strongest peak of a part.
+
+        The rest was taken up by the background of a small window, and its misfit by the noise of clutter.
+        """
+        strongest = part[int(self.windows.peaks.significance[part].argmax())]
+        rows, columns = self._around(np.array([strongest]), 0)
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        x, y = (float(each[strongest]) for each in (self.windows.peaks.x, self.windows.peaks.y))
+        drawn = Sensor(self.windows.psf.psf.at(x, y), shape).render(target.shifted(-columns.start, -rows.start))
+        i, j = min(max(round(y - rows.start), 0), shape[0] - 1), min(max(round(x - columns.start), 0), shape[1] - 1)
+        light = float(self._smooth(rows, columns)[i, j])
+        explained = float(ndimage.gaussian_filter(drawn, self.windows.psf.sigma_px)[i, j])
+        return light - explained > max(UNEXPLAINED * light, BODY_SIGMAS * self._smoothed_noise(rows, columns))
+
+    def _smoothed_noise(self, rows: slice, columns: slice) -> float:
+        """Noise in counts of a part of the frame, smoothed by the PSF."""
+        noise = float(np.median(self.windows.frame.background.noise[rows, columns]))
+        return float(noise / max(2.0 * np.pi**0.5 * self.windows.psf.sigma_px, 1.0))
 
     def _around(self, members: IntArray, margin: int) -> tuple[slice, slice]:
         """(rows, columns) of the peaks with a margin of a window and more, inside the frame."""
@@ -204,9 +228,7 @@ class SourceSolver:
         rows, columns = around
         light = self._smooth(rows, columns)
         x, y = np.rint(self.windows.peaks.positions[part] - [columns.start, rows.start]).astype(int).T
-        sigma = self.windows.psf.sigma_px
-        noise = float(np.median(self.windows.frame.background.noise[rows, columns]))
-        noise /= max(2.0 * np.pi**0.5 * sigma, 1.0)
+        noise = self._smoothed_noise(rows, columns)
         labels, number = ndimage.label(light > max(BODY_SHARE * float(light[y, x].max()), BODY_SIGMAS * noise))
         own = np.zeros(number + 1, dtype=bool)
         own[labels[y, x]] = True

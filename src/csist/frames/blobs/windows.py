@@ -432,7 +432,8 @@ class WindowSolver:
         good = (alone >= self.threshold) & (found.intensity >= self.threshold * found.intensity_std)
         good &= (found.flags & int(Flag.AT_BOUND)) == 0
         # With a guessed PSF further targets are what it does not explain.
-        return Peaks.beyond(self.threshold, found.x, found.y, alone)[good & (not self.psf.guessed)]
+        peaks = Peaks.beyond(self.threshold, found.x, found.y, alone)[good & (not self.psf.guessed)]
+        return peaks if self.clutter else peaks.in_white_noise()
 
     def _unexplained(self, members: IntArray, found: Targets) -> IntArray:
         """Own peaks that a guessed PSF leaves without a target beside brighter ones.

@@ -206,7 +206,8 @@ class ContrastFrame:
     def peaks(self, false_alarm_rate: float) -> tuple[Peaks, float]:
         """Spots, most significant first, and the threshold; in clutter those that are likely targets."""
         if self.noise_limited:
-            return self.significant(false_alarm_rate)
+            peaks, threshold = self.significant(false_alarm_rate)
+            return peaks.in_white_noise(), threshold
         peaks, threshold = self.candidates(false_alarm_rate)
         if not len(peaks):
             return peaks, threshold

@@ -54,4 +54,5 @@ def detect_peaks(
     if psf is None:
         raise InputError("the matched detector needs the PSF: give psf or sensor, or use detector='contrast'")
     threshold = threshold_sigmas(false_alarm_rate)
-    return find_peaks(matched_map(frame, background, psf, masked), threshold), threshold
+    peaks = find_peaks(matched_map(frame, background, psf, masked), threshold)
+    return peaks.in_white_noise() if seen is None or seen.noise_limited else peaks, threshold

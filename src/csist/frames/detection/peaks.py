@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
-from scipy.special import ndtri
+from scipy.special import expit, log_ndtr, ndtri
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.checks import check_positive
 from csist.frames.grouping import link
 from csist.frames.kernels import local_maxima
 from csist.frames.options import check_false_alarm_rate
+
+TARGETS_PER_PIXEL = 1e-4
+"""Targets that are expected, before a frame is seen."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Peaks:
         x: columns in px, (n,).
         y: rows in px, (n,).
         significance: in Gaussian standard deviations, (n,).
-        score: from 0 to 1, (n,): z / (z + threshold), z the significance, or the probability of a target.
+        score: from 0 to 1, (n,): the probability of a target, or z / (z + threshold), z the significance, where more
+            than noise is in the frame and nothing tells what it is.
     """
 
     x: FloatArray
@@ -36,6 +40,15 @@ class Peaks:
     def beyond(cls, threshold: float, x: FloatArray, y: FloatArray, significance: FloatArray) -> Peaks:
         """Peaks whose score is z / (z + threshold)."""
         return cls(x, y, significance, significance / (significance + threshold))
+
+    def in_white_noise(self) -> Peaks:
+        """The same where nothing but noise is beside targets: with the probability of a target as the score.
+
+        >>> peaks = Peaks.beyond(4.0, np.zeros(3), np.zeros(3), np.array([3.7, 4.5, 6.0]))
+        >>> peaks.in_white_noise().score.round(3).tolist()
+        [0.481, 0.967, 1.0]
+        """
+        return replace(self, score=expit(np.log(TARGETS_PER_PIXEL) - log_ndtr(-self.significance)))
 
     def __len__(self) -> int:
         return int(self.x.size)

@@ -79,7 +79,9 @@ class Mode:
     @cached_property
     def covariance(self) -> FloatArray:
         """(n, n) of the parameters."""
-        return np.asarray(np.linalg.pinv(self.information))
+        # In units of their own: the information of a background of small numbers is many orders above that of a place.
+        unit = np.sqrt(np.maximum(np.diag(self.information), np.finfo(float).tiny))
+        return np.asarray(np.linalg.pinv(self.information / unit[:, None] / unit) / unit[:, None] / unit)
 
 
 class _Place(NamedTuple):

@@ -54,9 +54,9 @@ FALLING = 5.0
 """Log evidence below that of another model error from which no further ones are tried."""
 PARAMETERS = {"ellipse": 5, "disc": 5, "streak": 4, "point": 3}
 """Number of parameters of each outline, place included."""
-LOG_ODDS = {"blurred": -2.0, "extended": -3.0, "streak": -3.0}
+LOG_ODDS = {"blurred": -2.0, "extended": -3.0, "streak": -4.0}
 """Prior log odds of the hypotheses against a number of points."""
-GROUPED = 4.5
+GROUPED = 6.0
 """Log evidence that each target from the third on gains: the targets of a group lie near each other and are of like
 brightness, while the prior of a point has the whole window and all fluxes. Without it three close targets are one wide
 source."""

@@ -147,7 +147,8 @@ def calibrate(
     """
     array = as_array(images)
     stack = check_stack(array, "images")
-    _check_enough(len(stack), len(stack))
+    if len(stack) < LEAST_IMAGES:
+        raise InputError(f"at least {LEAST_IMAGES} windows are needed, got {len(stack)}: give more")
     check_window_values(stack, mask_nan=True)
     if int(most_images) != most_images or most_images < LEAST_IMAGES:
         raise InputError(f"most_images must be a whole number >= {LEAST_IMAGES}, got {most_images}")

@@ -18,7 +18,7 @@ from csist.methods.continuous.kernels import kernels
 from csist.methods.continuous.likelihood import chi_squared, render
 from csist.methods.continuous.model import Noise, Stack, cut, region_around, whole_region
 from csist.methods.continuous.optics import optics_of
-from csist.methods.continuous.posterior import Draws, empty_draws, empty_summary, summarise_stack
+from csist.methods.continuous.posterior import TOLERANCES_PX, Draws, empty_draws, empty_summary, summarise_stack
 from csist.methods.continuous.rounding import noise_of
 from csist.methods.continuous.search import Space, bounds_within, climbers, empty_modes, search_stack
 from csist.methods.continuous.search_in_pixel import (
@@ -39,6 +39,8 @@ from csist.targets import Flag, Targets
 
 CONTENDER_MARGIN = 10.0
 """Counts within so much log evidence (Laplace) of the best are sampled, and weighed by the samples."""
+LEAST_SHARE = 1e-3
+"""Probability of a count below which its targets do not matter to a score."""
 
 TEMPERATURE_RATIO = 3.0
 TEMPERED_CHAINS = 32
@@ -65,7 +67,8 @@ class Effort:
         sweeps: their sweeps for 1, 2, 3, 4 and more targets.
         samples: samples kept of theirs.
         widening: factor on the spread of the samples of a group inside a pixel, for 1, 2, 3, ... and more targets; see
-            scripts/choose_widening.py.
+            scripts/choose_calibration.py.
+        sureness: power of the odds of a score there, likewise; 1 where samples are as many as they seem.
     """
 
     templates: int
@@ -79,6 +82,7 @@ class Effort:
     sweeps: tuple[int, int, int, int]
     samples: int
     widening: tuple[float, ...]
+    sureness: tuple[float, ...] = (1.0,)
 
     def ladder(self, is_scattered: bool) -> Ladder:
         """The tempered chains, which start around the modes or on them."""
@@ -97,7 +101,31 @@ class Effort:
 
     def widening_of(self, counts: IntArray) -> FloatArray:
         """Factor on the spread of groups of so many targets."""
-        return np.array(self.widening)[np.clip(counts, 1, len(self.widening)) - 1]
+        return _by_count(self.widening, counts)
+
+    def sureness_of(self, counts: IntArray) -> FloatArray:
+        """Power of the odds of scores in groups of so many targets."""
+        return _by_count(self.sureness, counts)
+
+
+def _by_count(values: tuple[float, ...], counts: IntArray) -> FloatArray:
+    """The value for each count; the last one stands for larger ones, too."""
+    return np.array(values)[np.clip(counts, 1, len(values)) - 1]
+
+
+def less_sure(score: FloatArray, samples: int, sureness: float) -> FloatArray:
+    """Scores (n,) with their odds taken to a power, the odds of none or all of the samples being finite.
+
+    Chains of few steps agree more than they should: that all of 160 samples hold a target is no proof. The power of
+    1 leaves scores as they are.
+
+    >>> less_sure(np.array([0.5, 1.0]), 160, 0.6).round(3).tolist(), less_sure(np.array([0.5, 1.0]), 160, 1.0).tolist()
+    ([0.5, 0.97], [0.5, 1.0])
+    """
+    if sureness == 1.0:
+        return score
+    odds = ((samples * score + 0.5) / (samples * (1.0 - score) + 0.5)) ** sureness
+    return np.asarray(odds / (1.0 + odds))
 
 
 EFFORTS = {
@@ -108,6 +136,7 @@ EFFORTS = {
     "fast": Effort(
         templates=1024, scan=48, blocks=0, moves=0, last_moves=0, records=0, starts=8, levels=4,
         sweeps=(20, 30, 60, 120), samples=160, widening=(1.1, 1.75, 1.9, 2.3, 3.9),
+        sureness=(1.0, 0.93, 0.79, 0.72, 0.62),
     ),
 }  # fmt: skip
 
@@ -132,24 +161,48 @@ class Sampled(NamedTuple):
     Args:
         counts: (N,) most probable number of targets.
         evidence: (N, Kmax + 1) log evidence of each count.
+        modes: (N, Kmax + 1, parameters) the best mode of each count.
         fit: (N,) chi-squared of the best fit.
         draws: posterior samples given the count.
         low: (N, parameters) bounds.
         high: (N, parameters) likewise.
         widening: (N,) factor on the samples' spread.
+        sureness: (N,) power of the odds of the scores.
         trouble: (N, Kmax) bits of `Flag` of each target.
         sampler: name for `Diagnostics`.
     """
 
     counts: IntArray
     evidence: FloatArray
+    modes: FloatArray
     fit: FloatArray
     draws: Draws
     low: FloatArray
     high: FloatArray
     widening: FloatArray
+    sureness: FloatArray
     trouble: IntArray
     sampler: str
+
+
+def share_with(places: FloatArray, modes: FloatArray, probability: FloatArray) -> FloatArray:
+    """Probability (n,) that a group has a target at each of some places, whatever its number of targets.
+
+    A star beside which there may be a faint second one is there either way.
+
+    Args:
+        places: (n, 2) x, y in px of the targets of the most probable number of them, n.
+        modes: (Kmax + 1, parameters) the best mode of each number.
+        probability: (Kmax + 1,) of each number.
+    """
+    count = len(places)
+    share = np.full(count, probability[count])
+    for other in np.flatnonzero(probability > LEAST_SHARE):
+        if 0 < other != count:
+            there = modes[other, : 3 * other].reshape(other, 3)[:, :2]
+            apart = np.hypot(*np.moveaxis(there[:, None] - places, -1, 0)).min(axis=0)
+            share += np.where(apart <= TOLERANCES_PX[-1], probability[other], 0.0)
+    return np.asarray(np.minimum(share, 1.0))
 
 
 def report(stack: Stack, sampled: Sampled, kept_samples: int) -> Answers:
@@ -174,12 +227,13 @@ def report(stack: Stack, sampled: Sampled, kept_samples: int) -> Answers:
         groups.append(group)
         trust = POOR_FIT_TRUST if Flag.POOR_FIT in group.flags else 1.0
         estimate, deviation = summary.estimate[n, :k], summary.deviation[n, :k]
+        score = summary.score[n, :k] * share_with(estimate[:, :2], sampled.modes[n], group.count_probability)
         targets.append(
             Targets(
                 x=estimate[:, 0],
                 y=estimate[:, 1],
                 intensity=estimate[:, 2],
-                score=summary.score[n, :k] * group.count_probability[k] * trust,
+                score=less_sure(score, int(sampled.draws.kept[n]), float(sampled.sureness[n])) * trust,
                 x_std=deviation[:, 0],
                 y_std=deviation[:, 1],
                 intensity_std=deviation[:, 2],
@@ -261,7 +315,8 @@ class PixelSolver:
         fit = np.where(counts > 0, fit, -2.0 * found.evidence[:, 0])
         low, high = self.bounds(found.places[own])
         sampled = Sampled(
-            counts, found.evidence, fit, draws, low, high, self.effort.widening_of(counts),
+            counts, found.evidence, found.theta, fit, draws, low, high,
+            self.effort.widening_of(counts), self.effort.sureness_of(counts),
             np.zeros((len(counts), self.most), np.int64), "annealing" if self.effort.blocks else "tempering",
         )  # fmt: skip
         return report(stack, sampled, self.effort.kept_samples if keep_samples else 0)
@@ -399,8 +454,9 @@ class FreeSolver:
         trouble |= np.where(modes.converged[own], 0, int(Flag.NOT_CONVERGED))[:, None]
         fit = fit_stack(stack, self.noise, self.optics.tables, theta, counts)
         sampled = Sampled(
-            counts, modes.evidence, fit, draws, *bounds, np.ones(len(counts)), trouble.astype(np.int64), "tempering"
-        )
+            counts, modes.evidence, modes.theta, fit, draws, *bounds, np.ones(len(counts)), np.ones(len(counts)),
+            trouble.astype(np.int64), "tempering",
+        )  # fmt: skip
         return report(stack, sampled, self.effort.samples if keep_samples else 0)
 
     def temper(self, stack: Stack, counts: IntArray, theta: FloatArray, bounds: tuple[FloatArray, FloatArray]) -> Draws:
