@@ -190,7 +190,8 @@ def measure_fluxes(
     # Two rows at one place, as in catalogues that were merged, are one target.
     _, first, row = np.unique(np.rint(np.stack([x, y]) / SAME_PX), axis=1, return_index=True, return_inverse=True)
     if len(first) < len(x):
-        return measure_fluxes(frame, x[first], y[first], psf, gain, level_known)[row].replace(x=x, y=y)
+        once = measure_fluxes(frame, x[first], y[first], psf, gain, level_known)
+        return once[row.ravel()].replace(x=x, y=y)
     flux, error, spoiled = np.full(len(x), np.nan), np.full(len(x), np.nan), np.zeros(len(x), dtype=bool)
     valid = ~(frame.pixels.masked | frame.pixels.saturated)
     gain = gain if frame.error is None else None

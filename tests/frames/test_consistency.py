@@ -120,7 +120,7 @@ def test_a_sum_of_windows_can_be_ambiguous_where_none_of_them_is() -> None:
 
 
 @pytest.mark.parametrize("apart_px", [0.5, 0.9, 2.0])
-def test_the_score_is_the_probability_of_the_count_times_the_share_of_samples_there(apart_px: float) -> None:
+def test_the_score_is_the_share_of_samples_there_times_the_probability_of_counts(apart_px: float) -> None:
     """The score of the posterior that the same group hands out, at every certainty."""
     sensor = Sensor(read_noise=6.0)
     scene = Targets(x=[5.0, 5.0 + apart_px], y=[5.0, 5.1], intensity=[230.0, 200.0])
@@ -130,7 +130,8 @@ def test_the_score_is_the_probability_of_the_count_times_the_share_of_samples_th
         for x, y, score, x_std in zip(found.x, found.y, found.score, found.x_std, strict=True):
             distance = np.hypot(group.samples[:, :, 0] - x, group.samples[:, :, 1] - y).min(axis=1)
             share = (distance <= TOLERANCES_PX[-1]).mean()
-            assert score == pytest.approx(share * group.count_probability[group.count], abs=0.05)
+            # Of the reported count, and of others whose best fit has a target there as well.
+            assert share * group.count_probability[group.count] - 0.05 < score < share + 0.05
             assert score < 0.95 or x_std < 0.25
 
 

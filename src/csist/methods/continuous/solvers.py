@@ -136,7 +136,7 @@ EFFORTS = {
     "fast": Effort(
         templates=1024, scan=48, blocks=0, moves=0, last_moves=0, records=0, starts=8, levels=4,
         sweeps=(20, 30, 60, 120), samples=160, widening=(1.1, 1.75, 1.9, 2.3, 3.9),
-        sureness=(1.0, 0.93, 0.79, 0.72, 0.62),
+        sureness=(1.0, 0.92, 0.78, 0.70, 0.58),
     ),
 }  # fmt: skip
 
