@@ -2,7 +2,7 @@
 
     python scripts/training_logs.py FOLDER ...
 
-For each training, by method and ratio, adds samples, loss (mean of neighbouring steps) and validation CSO-mAP to
+For each training, by method and ratio, adds samples, loss (median of neighbouring steps) and validation CSO-mAP to
 docs/results/training.json, with the figures of the exact map if they were measured. Other trainings in it are kept.
 """
 
@@ -31,7 +31,7 @@ def thinned(folder: Path) -> tuple[str, dict[str, list[float | None]]]:
     parts = np.array_split(steps, min(POINTS, len(steps)))
     scored = np.flatnonzero(np.isfinite(log["cso_map"]))
     samples = [float(log["samples"][part].mean()) for part in parts] + log["samples"][scored].tolist()
-    loss: list[float | None] = [float(log["discrepancy"][part].mean()) for part in parts] + [None] * len(scored)
+    loss: list[float | None] = [float(np.median(log["discrepancy"][part])) for part in parts] + [None] * len(scored)
     score: list[float | None] = [None] * len(parts) + log["cso_map"][scored].tolist()
     columns = {"samples": samples, "discrepancy": loss, "cso_map": score}
     for name in ("exact_cso_map", "exact_squared_error"):
