@@ -72,8 +72,9 @@ class TrackRows:
     """
 
     def __init__(self, tracker: str = "nearest", gate_px: float | None = None) -> None:
-        self._tracker, self._gate_px = check_tracker(tracker), gate_px
-        new_linker(tracker, 0, gate_px)  # what is missing shows before anything is unmixed
+        self._tracker = check_tracker(tracker)
+        # What is missing shows before anything is unmixed.
+        self._gate_px: float = new_linker(tracker, 0, gate_px).gate_px
         self._rows: list[tuple[Any, ...]] = []
         self._linkers: dict[str, Any] = {}
         self._frames: dict[str, int] = {}
@@ -100,12 +101,12 @@ class TrackRows:
         """What the user should know of a table of tracks, one line each."""
         if self._frames and max(self._frames.values()) == 1:
             return ["each file is a sequence of one frame: give --sequence to take the frames of a folder as one"]
-        left, gate = len(self._rows) - int(table["detected"].sum()), new_linker(self._tracker, 0, self._gate_px).gate_px
+        left = len(self._rows) - int(table["detected"].sum())
         if left <= len(self._rows) // 2 or left < MANY_LEFT:
             return []
         return [
-            f"{left} of {len(self._rows)} detections are in no track: targets faster than {gate:g} px per frame need a "
-            "larger --gate"
+            f"{left} of {len(self._rows)} detections are in no track: targets faster than {self._gate_px:g} px per "
+            "frame need a larger --gate"
         ]
 
     def table(self) -> Any:
