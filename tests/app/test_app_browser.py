@@ -255,8 +255,8 @@ def test_keys_are_enough(visit: Callable[..., sync_api.Page]) -> None:
     assert page.evaluate("document.activeElement.type") == "number"
     tab_to("run")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'cancel'")
     assert "simulated truth" in finished(page)
+    page.wait_for_function("document.activeElement.id === 'run'")
     tab_to("Link to these settings")
 
 
@@ -369,11 +369,12 @@ def test_cancel_ends_long_work(visit: Callable[..., sync_api.Page], tmp_path: Pa
     page = visit()
     drop(page, tmp_path / "crowded.tif")
     page.get_by_text("crowded.tif: one image").wait_for()
-    page.locator("#run").click()
+    page.locator("#run").press("Enter")
     page.locator(".csist-progress", has_text="image 0, blob").wait_for()
-    page.locator("#cancel").click()
+    page.wait_for_function("document.activeElement.id === 'cancel'")
+    page.keyboard.press("Enter")
     page.get_by_text("Cancelled.").wait_for()
-    page.locator("#run:enabled").wait_for()
+    page.wait_for_function("document.activeElement.id === 'run'")
     assert page.locator("#results img").count() == 0
 
 
