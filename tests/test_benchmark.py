@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def test_rows_are_those_of_evaluate_with_cost_training_and_limit(
     assert methods.benchmark(data, tmp_path, 3, names, limit_images=5, resamples=20) == result
     with pytest.raises(AssertionError, match="computed before"):
         methods.benchmark(labelled(11), tmp_path, 3, ["fista"], limit_images=0, resamples=0)
+    with pytest.raises(AssertionError, match="computed before"):  # the same images, said to be of another sensor
+        other = replace(data, sensor=replace(data.sensor, read_noise=3.0))
+        methods.benchmark(other, tmp_path, 3, ["fista"], limit_images=0, resamples=0)
 
 
 def test_networks_are_compared_image_by_image(tmp_path: Path) -> None:

@@ -209,7 +209,9 @@ def _weights(name: str, data: LabelledImages, ratio: int) -> Path | None:
 def _key(data: LabelledImages, **more: Any) -> dict[str, Any]:
     """Return the key under which detections are cached."""
     content = hashlib.sha256(data.images.tobytes()).hexdigest()
-    return {"images": content, "split": data.split, "version": package_version(), "figures": list(MEASURED), **more}
+    told = {"sensor": data.sensor.to_card(), "prior": data.prior.to_card()}
+    key = {"images": content, "split": data.split, "version": package_version(), "figures": list(MEASURED), **told}
+    return dict(json.loads(json.dumps(key | more)))  # as it is read again
 
 
 def _read_kept(stem: Path, key: dict[str, Any], data: LabelledImages) -> Row | None:

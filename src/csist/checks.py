@@ -168,16 +168,23 @@ MAGNITUDES = (1e-100, 1e100)
 """Range of the largest magnitude in an image that is not zero: squares of values outside it underflow or overflow."""
 
 
+def unmasked(image: ArrayLike) -> ArrayLike:
+    """Return an image as it is, or a masked array as a plain one in which masked pixels are NaN."""
+    if isinstance(image, np.ma.MaskedArray):
+        return np.asarray(np.ma.filled(image.astype(np.float64), np.nan))
+    return image
+
+
 def check_stack(image: ArrayLike, name: str = "image") -> NDArray[np.float64]:
     """Return an image (H, W) or a stack (N, H, W) as a float64 array (N, H, W), a copy or a view.
 
-    NaN is accepted (masking is the caller's decision); infinities are rejected.
+    NaN is accepted (masking is the caller's decision); infinities are rejected. Masked pixels become NaN.
 
     Raises:
         InputError: for other dimensions, sides below 3 px, infinities, values outside `MAGNITUDES` or values that
             are not real numbers.
     """
-    array = np.asarray(image)
+    array = np.asarray(unmasked(image))
     if array.dtype.kind in "US" and array.ndim == 0:
         raise InputError(
             f"{name} must be an array, got the text {str(image)[:60]!r}: read a file with csist.io.read_image"

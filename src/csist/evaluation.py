@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from csist.methods.table import abilities, canonical_name, split_name
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, targets_from_arrays
 from csist.targets import Targets
-from csist.trajectories import MotionPrior
+from csist.trajectories import prior_of_frames
 
 Progress = Callable[[int, int], None]
 
@@ -114,8 +114,9 @@ def read_labelled(
     if not len(part):
         raise InputError(f"the split {split} of {path} holds no image")
     names = [(path.name, index) for index in range(len(whole))]
+    prior = prior_of_frames(part.prior, store.motion)
     return LabelledImages(
-        path, split, part.images, part.targets, part.sensor, _prior_of(part.prior, store.motion), names, len(whole),
+        path, split, part.images, part.targets, part.sensor, prior, names, len(whole),
         None if store.motion is None else part.trajectory,
     )  # fmt: skip
 
@@ -133,13 +134,8 @@ def _read_folder(path: Path, split: str, limit: int | None, progress: Progress |
     images = arrays.images[:limit].astype(np.float64)
     truths = targets_from_arrays(arrays.targets[:limit], arrays.count[:limit])
     names = [(name, 0) for name in files]
-    prior = _prior_of(data.prior, data.motion)
+    prior = prior_of_frames(data.prior, data.motion)
     return LabelledImages(path, split, images, truths, data.sensor, prior, names, total)
-
-
-def _prior_of(prior: ScenePrior, motion: MotionPrior | None) -> ScenePrior:
-    """The prior of any image: that of a sequence is stated for its first frame, and groups drift apart."""
-    return prior if motion is None else replace(prior, single_pixel=False)
 
 
 def read_predictions(path: str | Path, data: LabelledImages) -> list[Targets]:

@@ -73,6 +73,16 @@ class MotionPrior:
         return cls(**values)
 
 
+def prior_of_frames(prior: ScenePrior, motion: MotionPrior | None) -> ScenePrior:
+    """The prior of any frame: that of a sequence is stated for its first frame, and groups drift apart.
+
+    Args:
+        prior: of the first frame.
+        motion: how targets move; None where each image is a scene of its own.
+    """
+    return prior if motion is None else replace(prior, single_pixel=False)
+
+
 def sample_trajectory_arrays(
     motion: MotionPrior, sensor: Sensor, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import sigmaclip
 
 from csist._types import FloatArray
-from csist.checks import InputError
+from csist.checks import InputError, unmasked
 from csist.physics.sensor import Sensor
 
 WINDOW_SIDE_PX = 16
@@ -38,10 +38,8 @@ def as_array(image: ArrayLike) -> NDArray[Any]:
     Raises:
         InputError: if it cannot be converted, for example because its frames differ in size.
     """
-    if isinstance(image, np.ma.MaskedArray):
-        return np.asarray(np.ma.filled(image.astype(np.float64), np.nan))
     try:
-        return np.asarray(image)
+        return np.asarray(unmasked(image))
     except (TypeError, ValueError) as error:
         raise InputError(
             "image must be an array (H, W) or (N, H, W) with frames of equal size, "

@@ -48,6 +48,16 @@ def test_evaluate_scores_methods_and_predictions(run: Run, store: Path) -> None:
     assert Path("figures.png").stat().st_size > 1000
 
 
+def test_tables_of_the_same_name_have_a_row_each(run: Run, store: Path) -> None:
+    for folder, mode in (("a", "fast"), ("b", "accurate")):
+        Path(folder).mkdir()
+        assert run("unmix", store, "--prior", "csist-100k", "--mode", mode, "-o", f"{folder}/t.csv")[0] == 0
+    tables = [word for folder in "ab" for word in ("--predictions", f"{folder}/t.csv")]
+    assert run("evaluate", store, *tables, "--no-oracle", "--resamples", "0", "--json", "r.json")[0] == 0
+    rows = json.loads(Path("r.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["a/t.csv", "b/t.csv"]
+
+
 def test_the_exact_map_is_the_ceiling_of_maps(run: Run, store: Path) -> None:
     options = ("evaluate", store, "--method", "fista", "--exact-map", "--no-oracle", "--resamples", "0")
     code, out, _ = run(*options, "--json", "figures.json")

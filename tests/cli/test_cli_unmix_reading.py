@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_helpers import Run, frame, refused, rows_of, windows
+from cli_helpers import SKY, Run, frame, refused, rows_of, windows
 
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
@@ -75,6 +76,36 @@ def test_a_unit_of_a_fits_file_and_its_header(run: Run, tmp_path: Path) -> None:
     assert float(rows_of("u.csv")[-1]["y"]) == pytest.approx(47 - 20.2, abs=0.2)
     refused(run("unmix", "f.fits[SCI]", "-o", "f.fits"), "cannot write f.fits: it is an input")
     refused(run("unmix", "f.fits[SCI]", "f.fits[SCI]"), "given twice")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "given"),
+    [
+        ("pos.csv", "x,y\n20.3,30.2\n", ("--at", "pos.csv", "-o", "pos.csv")),
+        ("pos.csv", "x,y\n20.3,30.2\n", ("--start", "pos.csv", "--groups", "pos.csv", "-o", "t.csv")),
+        ("cam.json", json.dumps(SKY.to_card()), ("--sensor", "cam.json", "--json", "cam.json", "-o", "t.csv")),
+        ("conf.toml", "", ("--config", "conf.toml", "--json", "./conf.toml", "-o", "t.csv")),
+    ],
+)
+def test_no_output_takes_the_place_of_what_an_option_reads(
+    run: Run, tmp_path: Path, name: str, text: str, given: tuple[str, ...]
+) -> None:
+    np.save("sky.npy", frame())
+    Path(name).write_text(text)
+    refused(run("unmix", "sky.npy", *FAST, *given), f"cannot write {name}: it is an input, give another name")
+    assert Path(name).read_text() == text
+
+
+@pytest.mark.parametrize("command", ["unmix", "inject"])
+def test_no_output_takes_the_place_of_a_map(run: Run, command: str) -> None:
+    fits = pytest.importorskip("astropy.io.fits", reason="FITS needs the extra `astro`")
+    np.save("sky.npy", frame())
+    fits.writeto("err.fits", np.full((60, 90), 2.0))
+    before = Path("err.fits").read_bytes()
+    where = ("--model",) if command == "unmix" else ("-o",)
+    result = run(command, "sky.npy", "--psf-sigma", "1.1", "--error", "err.fits[0]", *where, "err.fits")
+    refused(result, "cannot write err.fits: it is an input, give another name")
+    assert Path("err.fits").read_bytes() == before
 
 
 def test_a_window_without_a_value_has_no_targets(run: Run, tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def test_other_programs_and_regions(run: Run, sky: Path) -> None:
     assert "Frames: 2\n" in text
     assert "Height: 60\n" in text
     assert "Width: 90\n" in text
+    counts = "fluxes are in counts, as the gain is not known: --gain makes them photons"
+    for gain, said in (([], True), (["--gain", 2.0], False)):
+        code, out, err = run("unmix", "sky.npy", *FAST, *gain, "--format", "thunderstorm", "-o", "u.csv")
+        assert code == 0
+        assert (counts in " ".join((out + err).split())) is said
+        assert ("intensity [ADU]" in rows_of("u.csv")[0]) is said
     windows(sky / "w.npy")
     refused(
         run("unmix", "sky.npy", "w.npy", "--format", "napari"), "--format napari holds one image, stack or sequence"

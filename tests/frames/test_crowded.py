@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from csist.checks import InputError
 from csist.frames import unmix_frame
+from csist.frames.crowded.solve import _solved
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
@@ -63,3 +65,40 @@ def test_dark_frame_has_no_targets_and_psf_is_needed():
         unmix_frame(dark, detector="crowded")
     with pytest.raises(InputError, match="contrast, matched, crowded, got 'best'"):
         unmix_frame(dark, detector="best")
+
+
+@pytest.mark.parametrize("height", [5.0, 20.0, 40.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_smooth_hump_is_background(height, seed):
+    y, x = np.mgrid[:64, :64]
+    hump = height * np.exp(-0.5 * ((x - 38) ** 2 + (y - 26) ** 2) / 17.5**2)
+    frame = np.random.default_rng(seed).normal(20.0, 2.0, (64, 64)) + hump
+    result = unmix_frame(frame, psf=GaussianPSF(1.3), detector="crowded", mode="fast")
+    assert len(result.targets) == 0
+    assert np.abs(result.background - 20.0 - hump).max() < 2.5
+
+
+def test_targets_on_a_hump_keep_their_fluxes():
+    y, x = np.mgrid[:64, :64]
+    rng, psf = np.random.default_rng(4), GaussianPSF(1.3)
+    truth = Targets(rng.uniform(3, 60, 30), rng.uniform(3, 60, 30), rng.uniform(400.0, 1500.0, 30))
+    clean = Sensor(psf, shape=(64, 64), quantised=False).render(truth)
+    frame = clean + 10.0 + 30.0 * np.exp(-0.5 * ((x - 38) ** 2 + (y - 26) ** 2) / 17.5**2) + rng.normal(0, 3, (64, 64))
+    found = unmix_frame(frame, psf=psf, noise_std=3.0, detector="crowded", mode="fast").targets
+    distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
+    nearest = distance.argmin(axis=1)
+    right = distance.min(axis=1) < 0.6
+    assert right.mean() > 0.9
+    assert len(found) - right.sum() <= 2
+    pull = (found.intensity[nearest] - truth.intensity)[right] / found.intensity_std[nearest[right]]
+    assert 1.48 * np.median(np.abs(pull)) < 1.7
+
+
+def test_background_is_eliminated_from_the_least_squares():
+    rng = np.random.default_rng(2)
+    design, patches, residual = rng.normal(size=(90, 12)), rng.normal(size=(90, 4)), rng.normal(size=90)
+    step, nodes = _solved(csr_array(design), csr_array(patches), residual)
+    damping = np.hstack([np.eye(12), np.zeros((12, 4))])
+    whole = np.vstack([np.hstack([design, patches]), damping])
+    expected = np.linalg.lstsq(whole, np.concatenate([residual, np.zeros(12)]), rcond=None)[0]
+    assert np.concatenate([step, nodes]) == pytest.approx(expected, rel=1e-4, abs=1e-5)

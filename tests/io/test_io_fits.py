@@ -145,6 +145,31 @@ def test_errors_masks_and_flags_belong_to_their_image(tmp_path: Path) -> None:
         read_image(path, options=ReadOptions(roi=((4, 19), (3, 9))))
 
 
+def test_a_map_named_without_version_is_that_of_the_image(tmp_path: Path) -> None:
+    units = [fits.PrimaryHDU()]
+    for version in (1, 2):
+        units += [fits.ImageHDU(OTHER + version, name="SCI", ver=version)]
+        units += [fits.ImageHDU(np.full(OTHER.shape, 5.0 * version), name="ERR", ver=version)]
+        units += [fits.ImageHDU((OTHER > 2.0).astype(np.uint8) * (version == 2), name="DQ", ver=version)]
+    units += [fits.ImageHDU(np.full(OTHER.shape, 3.0), name="NOISE")]
+    path = write(tmp_path / "two.fits", *units)
+    for hdu, level in (("SCI,1", 5.0), ("SCI,2", 10.0), ("4", 10.0)):
+        stack = read_image(path, options=ReadOptions(hdu=hdu, error="ERR", mask="DQ"))
+        assert (stack.error == level).all()
+        assert np.isnan(stack[0]).any() == (level == 10.0)
+    assert (read_image(path, options=ReadOptions(hdu="SCI,2", error="ERR,1")).error == 5.0).all()
+    # A map without versions is for all images.
+    assert (read_image(path, options=ReadOptions(hdu="SCI,2", error="NOISE")).error == 3.0).all()
+
+
+@pytest.mark.parametrize("chosen", ["v.fits", "v.fits[1]", "v.fits[VAR]"])
+def test_variances_are_known_by_the_name_of_their_unit(tmp_path: Path, chosen: str) -> None:
+    image = write(tmp_path / "i.fits", fits.PrimaryHDU(OTHER))
+    write(tmp_path / "v.fits", fits.PrimaryHDU(), fits.ImageHDU(np.full(OTHER.shape, 25.0), name="VAR"))
+    stack = read_image(image, options=ReadOptions(error=str(tmp_path / chosen)))
+    assert (stack.error == 5.0).all()
+
+
 @pytest.mark.parametrize("kind", ["StdDevUncertainty", "VarianceUncertainty", "InverseVariance"])
 def test_ccddata(tmp_path: Path, kind: str) -> None:
     nddata = pytest.importorskip("astropy.nddata")

@@ -15,7 +15,7 @@ import pytest
 
 from csist import Targets
 from csist.checks import InputError
-from csist.io import EXPORTS, TABLE_SUFFIXES, TableWriter, read_targets_table, write_table
+from csist.io import EXPORTS, TABLE_SUFFIXES, Quantities, TableWriter, read_targets_table, write_table
 
 PARTS = [
     ("a,b.fits[SCI]", 0, Targets(x=[1.25, 1 / 3], y=[2.0, 0.1], intensity=[230.0, 1e5], score=[0.9, 0.5],
@@ -114,11 +114,23 @@ ONE = [("s.tif", 0, PARTS[0][2]), ("s.tif", 3, PARTS[1][2])]
 
 def test_thunderstorm(tmp_path: Path) -> None:
     rows = rows_of(write(tmp_path / "t.csv", ONE, form="thunderstorm", sigma_px=1.2))
-    assert list(rows[0]) == ["id", "frame", "x [px]", "y [px]", "sigma [px]", "intensity [count]", "uncertainty [px]"]
+    assert list(rows[0]) == ["id", "frame", "x [px]", "y [px]", "sigma [px]", "intensity [ADU]", "uncertainty [px]"]
     assert [(row["id"], row["frame"]) for row in rows] == [("1", "1"), ("2", "1"), ("3", "4")]
     assert (float(rows[0]["x [px]"]), float(rows[0]["y [px]"]), rows[0]["sigma [px]"]) == (1.75, 2.5, "1.2")
     assert float(rows[0]["uncertainty [px]"]) == pytest.approx(np.sqrt(0.5 * (0.01**2 + 0.03**2)))
     assert rows[2]["uncertainty [px]"] == ""
+
+
+@pytest.mark.parametrize(("gain", "unit", "flux"), [(2.5, "photon", 575.0), (None, "ADU", 230.0)])
+def test_fluxes_are_photons_where_the_gain_is_known(tmp_path: Path, gain: float | None, unit: str, flux: float) -> None:
+    wanted = Quantities(photons=True)
+    for form, suffix in (("thunderstorm", "csv"), ("picasso", "hdf5")):
+        with TableWriter(tmp_path / f"t.{suffix}", form=form, columns=wanted.columns) as table:
+            for image, frame, targets in ONE:
+                table.append(image, frame, targets, wanted.of(targets, gain=gain))
+    assert float(rows_of(tmp_path / "t.csv")[0][f"intensity [{unit}]"]) == flux
+    with h5py.File(tmp_path / "t.hdf5") as file:
+        assert file["locs"]["photons"][0] == flux
 
 
 def test_trackmate_and_napari(tmp_path: Path) -> None:

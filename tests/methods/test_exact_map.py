@@ -10,6 +10,7 @@ from csist.checks import InputError
 from csist.create import create_method
 from csist.grid import SubPixelGrid, encode_arrays
 from csist.methods.exact_map import exact_maps, mean_map
+from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, simulate
 
@@ -39,6 +40,16 @@ def test_it_errs_less_than_a_sample_and_than_the_best_fit(batch: tuple[FloatArra
     assert (exact >= 0.0).all()
     lost = np.abs(exact.sum((1, 2)) - np.nansum(targets[:, :, 2], axis=1))
     assert np.median(lost) < 2.0 and lost.max() < 60.0  # at the border light falls beside the image
+
+
+def test_photons_of_the_background_are_part_of_the_noise() -> None:
+    sensor = Sensor(GaussianPSF(0.5), shape=(7, 7), read_noise=0.5, background=100.0, gain=2.0)
+    images, _ = simulate(PRIOR, sensor, 3, np.random.default_rng(5))
+    grid = SubPixelGrid((7, 7), 3)
+    method = create_method("continuous", sensor, prior=PRIOR, noise_std=sensor.pixel_noise)
+    _, groups = method.solve(images, keep_samples=True)
+    expected = [encode_arrays(grid, group.samples).mean(axis=0) for group in groups]
+    np.testing.assert_allclose(exact_maps(images, grid, sensor, PRIOR), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_it_is_the_mean_of_the_maps_of_the_samples(batch: tuple[FloatArray, FloatArray]) -> None:

@@ -206,6 +206,31 @@ def test_the_error_of_the_psf_does_not_average_out():
 
 
 @pytest.mark.parametrize(
+    ("gain", "background", "read_noise", "stated"),
+    [(2.17, 7.0, 0.75, True), (1.0, 20.0, 0.0, False)],  # that values are numbers of photons is found
+)
+def test_photons_of_bright_targets_are_noise_of_the_joint_posterior_too(gain, background, read_noise, stated):
+    psf = csist.GaussianPSF(1.3)
+    camera = csist.Sensor(psf, shape=(48, 48), background=background, read_noise=read_noise, gain=gain)
+    truth = [csist.Targets([20 + 0.12 * t, 23 + 0.12 * t], [24 - 0.07 * t] * 2, [4000.0, 4000.0]) for t in range(6)]
+    frames = np.array([camera.observe(each, 100 + t) for t, each in enumerate(truth)])
+    known = camera if stated else csist.Sensor(psf)
+    found = csist.unmix_sequence(frames, known, mode="fast")
+    assert [len(targets) for targets in found.frames] == [2] * 6
+    assert found.notes == []
+    for targets, right in zip(found.frames, truth, strict=True):
+        order = np.argsort(targets.x)
+        for name in ("x", "y", "intensity"):
+            off = getattr(targets, name)[order] - getattr(right, name)
+            assert (np.abs(off) < 4.0 * getattr(targets, f"{name}_std")[order]).all()
+    alone = csist.unmix_frame(frames[0], known, mode="fast")
+    assert alone.gain == gain
+    # Of six frames in one fit, between those of each alone and a sixth of their variance.
+    share = found.frames[0].x_std / alone.targets.x_std
+    assert (share > 6.0**-0.5 * 0.7).all() and (share < 1.0).all()
+
+
+@pytest.mark.parametrize(
     ("counts", "unsteady"),
     [([2] * 6, False), ([2, 2, 2, 1], False), ([1, 2, 1, 2], True), ([1] * 6, False), ([1] * 9 + [2], True)],
 )

@@ -19,11 +19,11 @@ import torch
 
 from csist.checks import InputError
 from csist.create import create_method
-from csist.datasets import generate
+from csist.datasets import generate, generate_sequences
 from csist.grid import SubPixelGrid
 from csist.methods.crop import Cropper
 from csist.methods.exact_map import exact_maps
-from csist.physics.psf import SampledPSF
+from csist.physics.psf import GaussianPSF, SampledPSF
 from csist.physics.sensor import Sensor
 from csist.physics.symmetry import symmetries_of
 from csist.scenes import ScenePrior
@@ -404,6 +404,34 @@ def test_keeps_a_share_of_the_weights_it_began_from(tmp_path: Path, undisturbed:
     assert all(torch.allclose(mixed[key], torch.lerp(own[key], begun[key], 0.25), atol=1e-6) for key in begun)
     with pytest.raises(InputError, match="start_share needs weights for ratio 5, got ratio 3: leave it out"):
         train(**{**short, "ratio": 5}, output=tmp_path / "other", start_share=0.25)
+
+
+def test_a_network_trained_on_keeps_its_own_options(tmp_path: Path, undisturbed: Any) -> None:
+    short = {name: value for name, value in {**TINY, "max_samples": 8}.items() if name != "options"}
+    trained = train(**short, output=tmp_path, start=undisturbed.weights)
+    assert trained.card["options"] == {"stages": 1}
+    assert len(create_method("ista-net", pretrained=trained.weights).stages) == 1
+
+
+def test_a_diverged_training_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"diverged: after \d+ samples .* lower the learning rate, now 1e\+30"):
+        train(**TINY, output=tmp_path, learning_rate=1e30)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"seed": 4}, "seed 3, got 4"), ({"sensor": Sensor(GaussianPSF(0.8), (5, 5))}, "sensor")]
+)
+def test_a_resumed_training_goes_on_with_its_data(undisturbed: Any, change: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=f"this run was begun with {named}"):
+        train(**{**TINY, **change}, output=undisturbed.weights.parent, resume=True)
+
+
+def test_frames_of_sequences_are_not_taken_for_groups_in_one_pixel(tmp_path: Path) -> None:
+    generate_sequences(tmp_path / "s.h5", 10, seed=9)
+    for more in ({"targets": "posterior"}, {"window": 5}, {"exact_map": True}):
+        with pytest.raises(InputError, match="inside one pixel"):
+            train("ista-net", data=tmp_path / "s.h5", max_samples=8, val_limit=2, output=tmp_path / "run", **more)
 
 
 def test_exact_maps_can_be_learned_and_are_the_line_to_reach(tmp_path: Path, undisturbed: Any) -> None:

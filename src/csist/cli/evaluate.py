@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from csist.cli.output import (
     check_outputs,
     complain,
     data_line,
+    files_among,
     interval_cell,
     make_console,
     number,
@@ -88,7 +90,7 @@ def evaluate(
     check_ratio(ratio)
     chosen = None if prior is None else read_prior(prior)
     sources = [data, *(predictions or [])]
-    check_outputs(sources, json_target, plot)
+    check_outputs([*sources, *files_among(prior, weights)], json_target, plot)
     if plot is not None:
         from csist.plots import check_picture
 
@@ -96,7 +98,10 @@ def evaluate(
     references = [name for name, wanted in zip(evaluation.REFERENCES, (oracle, exact_map), strict=True) if wanted]
     with progress() as report:
         images = evaluation.read_labelled(data, split, limit, lambda done, total: report("reading", done, total))
-        given = {path.name: evaluation.read_predictions(path, images) for path in predictions or []}
+        tables = predictions or []
+        known = Counter(path.name for path in tables)
+        labels = {str(path) if known[path.name] > 1 else path.name: path for path in tables}
+        given = {label: evaluation.read_predictions(path, images) for label, path in labels.items()}
         for name, found in given.items():
             if any(len(each) for each in found) and not evaluation.states_scores(found):
                 complain(f"{name} states no score: its detections are ranked as they stand in the table")

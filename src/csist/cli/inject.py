@@ -38,7 +38,16 @@ from csist.cli.options import (
     SensorOption,
     WeightOption,
 )
-from csist.cli.output import check_outputs, interval_cell, make_console, number, print_figures, progress, write_json
+from csist.cli.output import (
+    check_outputs,
+    files_among,
+    interval_cell,
+    make_console,
+    number,
+    print_figures,
+    progress,
+    write_json,
+)
 from csist.cli.unmix.settings import Options, Settings, make_reading, make_settings
 from csist.frames.options import FrameOptions
 
@@ -110,11 +119,11 @@ def inject(
     injected in several passes, far from one another. The frame itself is not changed. A configuration file of
     `csist unmix` can be used, too.
     """
-    del config  # read before the others, see `csist.cli.config`
     from csist.injection import InjectionPlan, inject_into
     from csist.io import check_form, split_selector, write_table
 
-    check_outputs([split_selector(image)[0]], json_target, output, plot)
+    beside = files_among(prior, sensor, psf, error, weight, mask, dark, flat, config)
+    check_outputs([split_selector(image)[0], *beside], json_target, output, plot)
     if output is not None:
         check_form(output)
     if plot is not None:

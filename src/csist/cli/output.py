@@ -151,6 +151,15 @@ def check_outputs(inputs: Sequence[Path], json_target: str | None, *others: Path
             raise InputError(f"cannot write {path}: two outputs have this name, give different ones")
 
 
+def files_among(*values: object) -> list[Path]:
+    """Existing files that the values of some options name, with or without a FITS unit; others name something else."""
+    from csist.io import split_selector
+
+    listed = [each for value in values for each in (value if isinstance(value, list | tuple) else [value])]
+    paths = [split_selector(each)[0] for each in listed if isinstance(each, str | Path) and str(each)]
+    return [path for path in paths if path.is_file()]
+
+
 def same_file(one: Path, other: Path) -> bool:
     """Return whether two paths lead to the same file; neither needs to exist."""
     return os.path.realpath(one) == os.path.realpath(other)

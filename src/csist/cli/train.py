@@ -21,6 +21,7 @@ from csist.cli.output import (
     InterruptedRunError,
     check_outputs,
     complain,
+    files_among,
     interval_cell,
     make_console,
     number,
@@ -159,7 +160,7 @@ def train(method: str, plot: Path | None, json_target: str | None, **given: Any)
     name = trainable_name(method)
     settings = {key: READ[key](value) if key in READ and value else value for key, value in given.items()}
     config = TrainingConfig(**{key: value for key, value in settings.items() if value is not None})
-    check_outputs([] if config.data is None else [Path(config.data)], json_target)
+    check_outputs(files_among(*(given[name] for name in ("data", "start", "sensor", "prior"))), json_target, plot)
     check_packages("training", NEEDED, "train")
     if plot is not None:
         from csist.plots import check_picture

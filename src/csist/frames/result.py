@@ -125,6 +125,8 @@ class FrameResult:
         frame_psf: the PSF and how it is known; of a frame in tiles whose PSF was guessed tile by tile, the median.
         detection: how the targets were found.
         drawing: background and light.
+        gain: electrons per count by which the photons of the targets were part of the noise; None if they were not,
+            or are in a stated error of each pixel.
     """
 
     image: FloatArray
@@ -134,6 +136,7 @@ class FrameResult:
     frame_psf: FramePSF
     detection: Detection
     drawing: FrameModel
+    gain: float | None = None
 
     def __repr__(self) -> str:
         rows, columns = self.image.shape

@@ -252,12 +252,13 @@ def _solve_part(
     peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
     clutter = choice.detector == CONTRAST and not seen.noise_limited
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat(), clutter)
-    targets, groups = _solve_blobs(windows, progress)
-    return _result(frame, frame.background, psf, Detection(*choice, threshold), targets, groups)
+    targets, groups, gain = _solve_blobs(windows, progress)
+    result = _result(frame, frame.background, psf, Detection(*choice, threshold), targets, groups)
+    return replace(result, gain=None if error is not None else gain)
 
 
-def _solve_blobs(windows: WindowSolver, progress: Progress | None) -> tuple[Targets, list[FrameGroup]]:
-    """Targets and groups of all blobs of a frame.
+def _solve_blobs(windows: WindowSolver, progress: Progress | None) -> tuple[Targets, list[FrameGroup], float | None]:
+    """Targets and groups of all blobs of a frame, and the gain that they were fitted with.
 
     Where the values may be numbers of photons, and most blobs have more noise than the dark, the noise of their own
     photons is tried.
@@ -267,13 +268,13 @@ def _solve_blobs(windows: WindowSolver, progress: Progress | None) -> tuple[Targ
     targets, groups = BlobSolver(windows, workers, progress).solve()
     poor = _poor_share(groups)
     if poor < MOSTLY_POOR or options.gain is not None or not windows.frame.counts_photons:
-        return targets, groups
+        return targets, groups, options.gain
     photons = replace(options, sensor=replace(options.sensor or Sensor(), gain=1.0))
     again = BlobSolver(replace(windows, options=photons), workers, progress).solve()
     if _poor_share(again[1]) > poor * STILL_POOR:
-        return targets, groups
+        return targets, groups, None
     logger.info("values are numbers of photons")
-    return again
+    return *again, 1.0
 
 
 def _poor_share(groups: list[FrameGroup]) -> float:
@@ -298,7 +299,8 @@ def _solve_crowded(
     threshold = threshold_sigmas(options.false_alarm_rate)
     found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold, as_positions(options.start))
     targets, groups = linked_groups(found, psf.psf, frame.pixels)
-    return _result(frame, background, psf, Detection(*choice, threshold), targets, groups)
+    result = _result(frame, background, psf, Detection(*choice, threshold), targets, groups)
+    return replace(result, gain=None if frame.error is not None else options.gain)
 
 
 def _result(

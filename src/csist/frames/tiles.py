@@ -103,6 +103,7 @@ def unmix_tiles(
     parts: list[ModelPart] = []
     psfs: list[FramePSF] = []
     detections: list[Detection] = []
+    gains: list[float] = []
     for tile in tiles(shape, side, margin):
         if np.isnan(frame[tile.part]).all():
             continue
@@ -118,6 +119,7 @@ def unmix_tiles(
         kind[part.own] = own_values(part, result.pixels.kind)
         ceiling = result.ceiling
         detections.append(result.detection)
+        gains += [] if result.gain is None else [result.gain]
     found = _once(found)
     own_groups = [[each for each in found if each.tile.part == part.region] for part in parts]
     parts = [
@@ -139,6 +141,7 @@ def unmix_tiles(
         frame_psf=_middle_psf(psfs),
         detection=max(detections, key=detections.count),
         drawing=FrameModel(shape, parts),
+        gain=gains[0] if gains else None,
     )
 
 

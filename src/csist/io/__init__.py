@@ -4,7 +4,7 @@ A file becomes one `ImageStack` (a single image is a stack of one), a folder a s
 """
 
 from csist.io.arrays import npy_header, npz_member
-from csist.io.exports import EXPORTS
+from csist.io.exports import EXPORTS, holds_photons
 from csist.io.folders import FrameReader, read_frames
 from csist.io.formats import VIDEO_SUFFIXES, ReadOptions, image_kind, parse_range, parse_roi, split_selector
 from csist.io.headers import Header
@@ -36,6 +36,7 @@ __all__ = [
     "ReadOptions",
     "TableWriter",
     "check_form",
+    "holds_photons",
     "image_kind",
     "npy_header",
     "npz_member",

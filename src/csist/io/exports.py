@@ -13,6 +13,7 @@ import numpy as np
 from csist._version import package_version
 from csist.files import atomic_path
 from csist.io.forms import Source, plain_text, write_csv
+from csist.io.quantities import ELECTRON_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +39,17 @@ class TableFacts:
 
 @dataclass(frozen=True)
 class Export:
-    """A form that another program reads: its suffix, and what writes it."""
+    """A form that another program reads.
+
+    Args:
+        suffix: of its files.
+        write: what writes it.
+        columns: further columns that it has a place for.
+    """
 
     suffix: str
     write: Callable[[Source, Path, TableFacts], None]
+    columns: tuple[str, ...] = ()
 
 
 def _converted(convert: Callable[[pd.DataFrame, int, TableFacts], pd.DataFrame]) -> Callable[..., None]:
@@ -59,10 +67,19 @@ def _converted(convert: Callable[[pd.DataFrame, int, TableFacts], pd.DataFrame])
     return write
 
 
+def _flux(rows: pd.DataFrame) -> tuple[pd.Series[float], str]:
+    """Fluxes (n,) and their unit by ThunderSTORM: photons where the gain is known, else ADU (counts)."""
+    photons = rows.get("electrons")
+    if photons is None or (len(photons) and photons.isna().all()):
+        return rows["intensity"], "ADU"
+    return photons, "photon"
+
+
 def _thunderstorm(rows: pd.DataFrame, start: int, facts: TableFacts) -> pd.DataFrame:
     """Columns of ThunderSTORM, in px: its frames count from 1, its pixels begin at their upper left corner."""
     import pandas as pd
 
+    flux, unit = _flux(rows)
     return pd.DataFrame(
         {
             "id": np.arange(start + 1, start + 1 + len(rows)),
@@ -70,7 +87,7 @@ def _thunderstorm(rows: pd.DataFrame, start: int, facts: TableFacts) -> pd.DataF
             "x [px]": rows["x"] + 0.5,
             "y [px]": rows["y"] + 0.5,
             "sigma [px]": facts.sigma_px,
-            "intensity [count]": rows["intensity"],
+            f"intensity [{unit}]": flux,
             "uncertainty [px]": np.sqrt(0.5 * (rows["x_std"] ** 2 + rows["y_std"] ** 2)),
         }
     )
@@ -119,7 +136,10 @@ _PICASSO_FIELDS = (
 
 
 def _write_picasso(source: Source, path: Path, facts: TableFacts) -> None:
-    """Localisations of Picasso: HDF5, and beside it a YAML file that states the size of the images."""
+    """Localisations of Picasso: HDF5, and beside it a YAML file that states the size of the images.
+
+    Its `bg` is 0: a row does not say what was below a target.
+    """
     import h5py
 
     frames, rows, columns = facts.shape
@@ -127,9 +147,9 @@ def _write_picasso(source: Source, path: Path, facts: TableFacts) -> None:
         table = file.create_dataset("locs", (0,), np.dtype(list(_PICASSO_FIELDS)), maxshape=(None,))
         for chunk in source():
             values = np.zeros(len(chunk), table.dtype)
-            for name, column in (("frame", "frame"), ("x", "x"), ("y", "y"), ("photons", "intensity"),
-                                 ("lpx", "x_std"), ("lpy", "y_std")):  # fmt: skip
+            for name, column in (("frame", "frame"), ("x", "x"), ("y", "y"), ("lpx", "x_std"), ("lpy", "y_std")):
                 values[name] = chunk[column]
+            values["photons"] = _flux(chunk)[0]
             values["sx"] = values["sy"] = facts.sigma_px
             table.resize(len(table) + len(chunk), axis=0)
             if len(chunk):
@@ -143,11 +163,16 @@ def _write_picasso(source: Source, path: Path, facts: TableFacts) -> None:
 
 
 EXPORTS: dict[str, Export] = {
-    "thunderstorm": Export(".csv", _converted(_thunderstorm)),
-    "picasso": Export(".hdf5", _write_picasso),
+    "thunderstorm": Export(".csv", _converted(_thunderstorm), ELECTRON_COLUMNS),
+    "picasso": Export(".hdf5", _write_picasso, ELECTRON_COLUMNS),
     "trackmate": Export(".csv", _converted(_trackmate)),
     "napari": Export(".csv", _converted(_napari)),
 }
+
+
+def holds_photons(form: str | None) -> bool:
+    """Whether a form, by its name in `EXPORTS`, has a place for fluxes in photons."""
+    return form in EXPORTS and ELECTRON_COLUMNS[0] in EXPORTS[form].columns
 
 
 def write_regions(source: Source, path: Path, several: bool) -> None:

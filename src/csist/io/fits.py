@@ -204,7 +204,7 @@ def _content(path: Path, units: Any, options: ReadOptions, notes: list[str]) -> 
     error, mask, quality = _beside(units, number, data.shape, notes)
     if blank is not None:
         mask = blank if mask is None else mask | blank
-    return Content(data, header, error, mask, quality)
+    return Content(data, header, error, mask, quality, unit=(unit.name.upper(), int(unit.ver)))
 
 
 def _label(units: Any, number: int) -> str:

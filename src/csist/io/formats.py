@@ -266,6 +266,7 @@ class Content:
         flat: sensitivity to be divided by, likewise, of mean 1.
         sensor: the sensor that a store states.
         times: (N,) of the images in s from any moment, NaN where one is not known; None where the file states none.
+        unit: name and version (EXTNAME, EXTVER) of the FITS unit that was read.
     """
 
     data: Any
@@ -277,6 +278,7 @@ class Content:
     flat: FloatArray | None = None
     sensor: Sensor | None = None
     times: FloatArray | None = None
+    unit: tuple[str, int] = ("", 1)
 
     def with_maps(self, **maps: Any) -> Content:
         """The same with these maps, spread over all images where they are the same for all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,15 +40,15 @@ def with_maps(content: Content, path: Path, options: ReadOptions, read: Reader, 
     if options.error is not None or options.weight is not None:
         error = _read_noise(content, path, options, read)
     if options.mask is not None:
-        declared = _read_map("mask", options.mask, path, shape, read)[0].data
+        declared = _read_map("mask", options.mask, path, content, read).data
         bad = np.broadcast_to(np.nan_to_num(np.asarray(declared, np.float64), nan=1.0) != 0.0, shape)
         mask = bad if mask is None else mask | bad
         notes.append(f"{int(np.count_nonzero(bad))} pixels are masked by {options.mask}")
     if options.dark is not None:
-        dark = _exposed_alike(_read_map("dark", options.dark, path, shape, read)[0], content.header.exposure_s, notes)
+        dark = _exposed_alike(_read_map("dark", options.dark, path, content, read), content.header.exposure_s, notes)
     if options.flat is not None:
         flat = unit_flat(
-            np.asarray(_read_map("flat", options.flat, path, shape, read)[0].data, np.float64), options.flat
+            np.asarray(_read_map("flat", options.flat, path, content, read).data, np.float64), options.flat
         )
     return content.with_maps(error=error, mask=mask, dark=dark, flat=flat)
 
@@ -101,33 +102,45 @@ def _read_noise(content: Content, path: Path, options: ReadOptions, read: Reader
     kind, text = ("error", options.error) if options.error is not None else ("weight", options.weight or "")
     if kind == "error" and str(text).upper() in OF_CCD_DATA and content.error is not None:
         return content.error
-    values, unit = _read_map(kind, str(text), path, content.data.shape, read)
+    values = _read_map(kind, str(text), path, content, read)
     numbers = np.asarray(values.data, np.float64)
     if (numbers < 0.0).any():
         what = "standard deviations" if kind == "error" else "inverse variances"
         raise InputError(f"{kind} {text} must hold {what} >= 0, got {float(np.nanmin(numbers)):.6g}")
-    found = deviation("WEIGHT" if kind == "weight" else unit, "", numbers)
+    found = deviation("WEIGHT" if kind == "weight" else values.unit[0], "", numbers)
     usable = np.isfinite(found) & (found > 0.0)
     if not usable.any():
         raise InputError(f"{kind} {text} has no finite value > 0: no pixel could be used")
     return np.where(usable, found, np.inf)
 
 
-def _read_map(kind: str, text: str, path: Path, shape: tuple[int, ...], read: Reader) -> tuple[Content, str]:
-    """A map, (H, W) or of the image's shape, and the name of its FITS unit."""
+def _read_map(kind: str, text: str, path: Path, content: Content, read: Reader) -> Content:
+    """A map, (H, W) or of the image's shape. A unit of the image's own file is that of the image's version."""
     given, unit = split_selector(text)
-    if not given.is_file() and re.fullmatch(r"\w+(,\d+)?", text) and image_kind(path) == "fits":
-        given, unit = path, text
-    elif not given.is_file():
+    shape = content.data.shape
+    if given.is_file():
+        found = read(given, unit)
+    elif re.fullmatch(r"\w+(,\d+)?", text) and image_kind(path) == "fits":
+        found = _read_beside(path, text, content.unit[1], read)
+    else:
         raise InputError(f"cannot read {kind} {text}: there is no such file" + (
             ", nor is it the name of a FITS unit" if image_kind(path) == "fits" else ""))  # fmt: skip
-    found = read(given, unit)
     values = found.data
     if values.shape[0] == 1 and values.ndim == 3 and values.shape != shape:
         values = values[0]
     if values.shape not in (shape, shape[-2:]):
         raise InputError(f"{kind} {text} has the shape {values.shape}, {path} has {tuple(shape)}: they must be alike")
-    return replace(found, data=values), (unit or "").upper().partition(",")[0]
+    return replace(found, data=values)
+
+
+def _read_beside(path: Path, name: str, version: int, read: Reader) -> Content:
+    """The unit of a file with a name, of this version where there are several."""
+    found = read(path, name)
+    if found.unit[1] == version or not name.isidentifier():
+        return found
+    with suppress(InputError):  # one map for all images
+        return read(path, f"{name},{version}")
+    return found
 
 
 def usable_pixels(error: FloatArray | None, mask: BoolArray | None) -> BoolArray | None:

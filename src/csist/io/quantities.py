@@ -86,6 +86,7 @@ class Quantities:
         pixel_scale: (side of a pixel, its unit), for positions in that unit from the centre of the first pixel.
         sky: whether right ascension and declination are added.
         electrons: whether fluxes in electrons are added.
+        photons: whether they are added for a program that has a place for them: NaN where the gain is not known.
         zero_point: magnitude of a flux of one count, for magnitudes.
         times: whether the time of the frame since the first one of the file is added; it comes from the file's reader.
 
@@ -98,6 +99,7 @@ class Quantities:
     electrons: bool = False
     zero_point: float | None = None
     times: bool = False
+    photons: bool = False
 
     def __post_init__(self) -> None:
         if self.zero_point is not None and not np.isfinite(self.zero_point):
@@ -109,7 +111,7 @@ class Quantities:
         names: tuple[str, ...] = (TIME_COLUMN,) if self.times else ()
         names += () if self.pixel_scale is None else scale_columns(self.pixel_scale[1])
         names += SKY_COLUMNS if self.sky else ()
-        names += ELECTRON_COLUMNS if self.electrons else ()
+        names += ELECTRON_COLUMNS if self.electrons or self.photons else ()
         return names + (() if self.zero_point is None else MAGNITUDE_COLUMNS)
 
     def of(self, targets: Targets, wcs: Any = None, gain: float | None = None) -> dict[str, FloatArray]:
@@ -130,10 +132,11 @@ class Quantities:
             found |= {name: scale * value for name, value in zip(scale_columns(unit), places, strict=True)}
         if self.sky:
             found |= sky_columns(targets, wcs)
-        if self.electrons:
-            if gain is None:
-                raise InputError("electrons need the gain: give --gain, or a sensor card that states it")
-            fluxes = targets.intensity * gain, targets.intensity_std * gain
+        if self.electrons and gain is None:
+            raise InputError("electrons need the gain: give --gain, or a sensor card that states it")
+        if self.electrons or self.photons:
+            per_count = np.nan if gain is None else gain
+            fluxes = targets.intensity * per_count, targets.intensity_std * per_count
             found |= dict(zip(ELECTRON_COLUMNS, fluxes, strict=True))
         if self.zero_point is not None:
             flux = np.where(targets.intensity > 0.0, targets.intensity, np.nan)

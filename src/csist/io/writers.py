@@ -154,8 +154,9 @@ class TableWriter:
         columns: Sequence[str] = (),
     ) -> None:
         self._columns = tuple(columns)
-        if columns and form is not None:
-            raise InputError(f"--format {form} has no place for the column {columns[0]}: leave one of them out")
+        homeless = [name for name in columns if form in EXPORTS and name not in EXPORTS[form].columns]
+        if homeless:
+            raise InputError(f"--format {form} has no place for the column {homeless[0]}: leave one of them out")
         self.path = Path(path)
         self._tracked = tracked
         self.rows = 0

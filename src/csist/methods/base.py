@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from csist._types import FloatArray
-from csist.checks import InputError
+from csist.checks import InputError, check_stack
 from csist.grid import READ_OUT_THRESHOLD, SubPixelGrid
 from csist.methods.crop import Crop
 from csist.methods.unmixer import Answers, Progress
@@ -94,7 +94,12 @@ class GridMethod(nn.Module):
 
     @torch.no_grad()
     def predict_maps(self, images: FloatArray) -> FloatArray:
-        """Compute the maps (N, cH, cW) of images (N, H, W) in batches, without changing the training state."""
+        """Compute the maps (N, cH, cW) of images (N, H, W) in batches, without changing the training state.
+
+        Raises:
+            InputError: if the images have another size than the sensor, or hold values that are not finite.
+        """
+        images = self._checked(images)
         was_training = self.training
         self.eval()
         like = next(self.parameters(), next(self.buffers(), torch.zeros(1)))
@@ -104,6 +109,18 @@ class GridMethod(nn.Module):
             maps.append(self(batch)[:, 0].double().cpu().numpy())
         self.train(was_training)
         return np.concatenate(maps)
+
+    def _checked(self, images: FloatArray) -> FloatArray:
+        stack = check_stack(images, "images")
+        if stack.shape[1:] != self.grid.shape:
+            raise InputError(
+                f"images must have the {self.grid.shape[0]} x {self.grid.shape[1]} px of the method's sensor, "
+                f"got {stack.shape[1]} x {stack.shape[2]}"
+            )
+        if np.isnan(stack).any():
+            first = int(np.isnan(stack).any(axis=(1, 2)).argmax())
+            raise InputError(f"image {first} holds NaN, which no map allows for: use the method continuous")
+        return stack
 
     @property
     def block_size(self) -> int:

@@ -62,7 +62,7 @@ def exact_maps(
         InputError: if the prior has no exact map, or the images cannot be used.
     """
     check_has_exact_map(prior)
-    method = Continuous(sensor, prior=prior, noise_std=sensor.read_noise, workers=workers)
+    method = Continuous(sensor, prior=prior, noise_std=sensor.pixel_noise, workers=workers)
     maps = np.zeros((len(images), *grid.map_shape))
     for first in range(0, len(images), BLOCK):
         _, groups = method.solve(np.asarray(images[first : first + BLOCK]), keep_samples=True)

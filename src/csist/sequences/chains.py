@@ -190,7 +190,9 @@ def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, p
     """
     side, corner = 2 * half + 1, np.rint(place[:, ::-1]).astype(np.int64) - half
     numbers = dict(zip(chain.frame.tolist(), chain.group.tolist(), strict=True))
-    data, weight = np.zeros((len(shots), side, side)), np.zeros((len(shots), side, side))
+    data, weight, photons = np.zeros((3, len(shots), side, side))
+    inverse_gain = np.array([0.0 if shot.gain is None else 1.0 / shot.gain for shot in shots])
+    own_light: list[FloatArray] = []
     for t, (shot, (top, left)) in enumerate(zip(shots, corner.tolist(), strict=True)):
         rows, columns = (
             slice(max(first, 0), max(min(first + side, size), 0))
@@ -201,8 +203,13 @@ def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, p
         own = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
         data[t][own], weight[t][own] = shot.data[rows, columns], shot.weight[rows, columns]
         if t in numbers:
-            others = shot.targets[shot.targets.group != numbers[t]].shifted(-left, -top)
-            data[t] -= np.where(weight[t] > 0.0, _light_of(others, side, psf), 0.0)
+            is_own, moved = shot.targets.group == numbers[t], shot.targets.shifted(-left, -top)
+            photons[t] = _light_of(moved[~is_own], side, psf)
+            data[t] -= np.where(weight[t] > 0.0, photons[t], 0.0)
+            own_light.append(_light_of(moved[is_own], side, psf))
+    # The mean over the frames: weights that followed the noise of each would make fluxes too low.
+    photons += np.mean(own_light, axis=0) if own_light else 0.0
+    weight /= 1.0 + weight * np.maximum(photons, 0.0) * inverse_gain[:, None, None]
     return Cutout(corner, data, _weight_of_wrong_psf(data, weight, np.array([shot.psf_error for shot in shots])))
 
 

@@ -31,6 +31,7 @@ class Shot(NamedTuple):
         psf_error: its error as a share of the light in a window's brightest pixel.
         flagged: numbers of the groups that point targets do not explain.
         sources: the longest extended source or streak of a group, by number of the group.
+        gain: electrons per count, where the photons of the targets are part of the noise beyond `weight`.
     """
 
     data: FloatArray
@@ -40,6 +41,7 @@ class Shot(NamedTuple):
     psf_error: float
     flagged: frozenset[int]
     sources: Mapping[int, ExtendedSource]
+    gain: float | None = None
 
 
 def shot_of(image: FloatArray, options: FrameOptions) -> Shot:
@@ -61,7 +63,7 @@ def shot_of_result(result: FrameResult) -> Shot:
         group.number: max(group.sources, key=lambda source: source.long_px)
         for group in result.groups if group.sources
     }  # fmt: skip
-    return Shot(data, weight, result.targets, result.psf, result.psf_error, flagged, longest)
+    return Shot(data, weight, result.targets, result.psf, result.psf_error, flagged, longest, result.gain)
 
 
 def shot_if_new(image: FloatArray, fresh: Fresh, options: FrameOptions) -> Shot:

@@ -22,6 +22,7 @@ from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, simulate, targets_from_arrays
 from csist.targets import Targets
 from csist.training.config import TrainingConfig
+from csist.trajectories import prior_of_frames
 
 VALIDATION_SEED = 1_000_003
 CHUNK_BATCHES = 32
@@ -220,4 +221,5 @@ def open_data(config: TrainingConfig) -> OpenData:
     store = load(config.data)
     train, val = store["train"], store["val"].limit(config.val_limit)
     source = StoredSource(Labelled(train.counts, train.target_arrays[0]), config.seed)
-    return OpenData(source, Labelled(val.images, val.target_arrays[0]), store.sensor, store.prior)
+    prior = prior_of_frames(store.prior, store.motion)
+    return OpenData(source, Labelled(val.images, val.target_arrays[0]), store.sensor, prior)

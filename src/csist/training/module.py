@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning as lightning_package
@@ -156,6 +158,9 @@ class UnmixingModule(lightning_package.LightningModule):
         """What the averaged weights find in the validation images.
 
         CSO-mAP in percent becomes `score`, the mean squared error of a cell in counts^2 `squared_error`.
+
+        Raises:
+            InputError: if the maps are not finite.
         """
         images = np.asarray(self.validation.images, dtype=np.float64)
         # Batches of validation have other sizes, each of which would be compiled anew.
@@ -165,6 +170,11 @@ class UnmixingModule(lightning_package.LightningModule):
         found = self.method.read(images, maps)
         self.score = float(cso_map(found, self.validation.truths())["CSO-mAP"])
         self.squared_error = float(((maps - self.true_maps) ** 2).mean())
+        if not np.isfinite(self.squared_error):
+            raise InputError(
+                f"the training diverged: after {self.samples_seen} samples the maps are not finite; lower the "
+                f"learning rate, now {self.peak:g} (--learning-rate)"
+            )
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -179,14 +189,24 @@ class UnmixingModule(lightning_package.LightningModule):
             "random_state": torch.get_rng_state(),
             "batch_size": self.batch_size,
             "optimiser": self.optimiser_name,
+            "samples_of": self.samples_of,
         }
+
+    @property
+    def samples_of(self) -> dict[str, Any]:
+        """What the samples are drawn from, which a resumed run has to go on with."""
+        config, sensor = self.config, self.method.sensor
+        return {
+            "data": None if config.data is None else Path(config.data).name, "seed": config.seed,
+            "targets": config.targets, "sensor": json.dumps(sensor.to_card(), sort_keys=True),
+        }  # fmt: skip
 
     def check_resumable(self, checkpoint: dict[str, Any]) -> None:
         """Check that a run can go on from a checkpoint.
 
         Raises:
             InputError: if it was made with another batch size, so that the samples seen would not agree, with another
-                optimiser, of another method or with other options.
+                optimiser, of another method, with other options or of other data.
         """
         saved = checkpoint[RECORD]
         theirs, ours = (
@@ -202,6 +222,12 @@ class UnmixingModule(lightning_package.LightningModule):
                 f"this run was begun with optimiser {saved['optimiser']}, got {self.optimiser_name}: resume it with "
                 f"--optimiser {saved['optimiser']}"
             )
+        for name, begun in saved.get("samples_of", {}).items():  # earlier versions did not store it
+            if begun != self.samples_of[name]:
+                raise InputError(
+                    f"this run was begun with {name} {begun}, got {self.samples_of[name]}: resume it with its own, or "
+                    "choose another folder"
+                )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint that `check_resumable` found fit."""

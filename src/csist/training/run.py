@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def train(
         InputError: if a setting does not fit the method, or the checkpoint belongs to another training.
     """
     name = trainable_name(method)
+    config = replace(config, options=_options(config))
     data = open_data(config)
     if config.window is not None and not data.prior.single_pixel:
         raise InputError("window needs groups inside one pixel (single_pixel of the prior): leave it out")
@@ -113,6 +114,12 @@ def train(
     card = read_card(path)
     score = card["score"]["cso_map"]
     return TrainingResult(path, card, module.samples_seen, module.minutes, score, trainer.is_global_zero)
+
+
+def _options(config: TrainingConfig) -> dict[str, Any]:
+    """The method's own options: those of the weights to start from, and what is given beside them."""
+    card = None if config.start is None else read_card(config.start)
+    return {**(card["options"] if card is not None and card["ratio"] == config.ratio else {}), **config.options}
 
 
 def _build(name: str, config: TrainingConfig, data: OpenData) -> GridMethod:
@@ -152,8 +159,8 @@ def _describe(config: TrainingConfig, data: OpenData, module: UnmixingModule) ->
         "seed": config.seed, "data": "simulated" if config.data is None else Path(config.data).name,
         "prior": data.prior.to_card(), "batch_size": config.step_size, "optimiser": module.optimiser_name,
         "learning_rate": module.peak, "gradient_clip": module.clip.limit, "schedule": config.schedule,
-        "decay": config.decay, "ema_decay": config.ema_decay, "start_share": config.start_share, "targets": config.targets,
-        "constraint_share": config.constraint_share, "window": config.window,
+        "decay": config.decay, "ema_decay": config.ema_decay, "start_share": config.start_share,
+        "targets": config.targets, "constraint_share": config.constraint_share, "window": config.window,
         "window_share": None if config.window is None else config.window_share, "grow": list(config.grow),
         "compiled": config.compiled, "max_samples": config.max_samples, "start": start, "machine": describe_machine(),
     }  # fmt: skip

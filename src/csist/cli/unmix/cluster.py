@@ -18,10 +18,10 @@ from uuid import uuid4
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block, Solved, above_score, empty_text, image_name, in_file
-from csist.cli.unmix.files import OpenFile, asked_times, check_frames, further_columns
+from csist.cli.unmix.files import OpenFile, asked_times, check_frames, further_columns, notes_of
 from csist.cli.unmix.frames import frame_view, settle_frames, unmix_frame, with_places
 from csist.cli.unmix.measured import Measured, measured_windows
-from csist.cli.unmix.places import WindowPlaces, place_notes
+from csist.cli.unmix.places import WindowPlaces
 from csist.cli.unmix.settings import Settings
 from csist.cli.unmix.windows import settle_windows, solve_block, store_truths, whole_batches, window_view
 from csist.cluster import ClusterError, Task, submit_ahead
@@ -166,7 +166,7 @@ def _steps(files: Sequence[tuple[str, Path]], settings: Settings) -> Iterator[St
                     "or save its frames as images"
                 )
             stack = read_image(path, name, settings.reading)
-            notes = [*stack.notes, *settings.instrument.notes(stack), *place_notes(stack, stack.name, settings)]
+            notes = [*stack.notes, *notes_of(stack, stack.name, settings)]
             known = further_columns(stack, settings), asked_times(sequence_of_stack(stack), settings)
             yield (file, None), (stack.shape, notes, *known)
             if is_window(stack.shape):

@@ -55,6 +55,7 @@ from csist.cli.output import (
     FAILURE,
     check_outputs,
     complain,
+    files_among,
     progress,
     write_json,
 )
@@ -202,8 +203,7 @@ def unmix(
     frame, in which groups are detected first. Without sensor options, windows are assumed to have a Gaussian PSF of
     0.5 px and no background, and their noise is estimated.
     """
-    del config  # read before the others, see `csist.cli.config`
-    from csist.io import Quantities, parse_pixel_scales, split_selector
+    from csist.io import Quantities, holds_photons, parse_pixel_scales, split_selector
 
     if str(output) == "-":
         output = STANDARD_OUTPUT
@@ -236,7 +236,9 @@ def unmix(
             joint=joint,
             joint_step=joint_step,
             motion=motion,
-            quantities=Quantities(parse_pixel_scales(pixel_scale or []), sky, electrons, zero_point, times),
+            quantities=Quantities(
+                parse_pixel_scales(pixel_scale or []), sky, electrons, zero_point, times, holds_photons(form)
+            ),
             reading=make_reading(
                 hdu=hdu,
                 channel=channel,
@@ -278,7 +280,8 @@ def unmix(
     files = input_files(inputs, tally, sequence)
     check_images(settings, *zip(*files, strict=True))
     outputs = (output, groups, tracks, plot, regions, video, residual, model)
-    check_outputs([split_selector(path)[0] for _, path in files], json_target, *outputs)
+    beside = files_among(prior, sensor, psf, weights, at, start, error, weight, mask, dark, flat, config)
+    check_outputs([*(split_selector(path)[0] for _, path in files), *beside], json_target, *outputs)
     _check_tables(len(files), {"--format": form, "--residual": residual, "--model": model}, video, groups, tracks)
     for line in tally.folders:
         complain(line)

@@ -85,6 +85,14 @@ def further_columns(
     return find
 
 
+def notes_of(images: ImageStack | FrameSequence, name: str, settings: Settings) -> list[str]:
+    """What the user should know of the sensor, the positions and the units of a file."""
+    notes = [*settings.instrument.notes(images), *place_notes(images, name, settings)]
+    if settings.quantities.photons and settings.instrument.gain_of(images) is None:
+        notes.append("fluxes are in counts, as the gain is not known: --gain makes them photons")
+    return notes
+
+
 def sky_of(stack: ImageStack | FrameSequence, settings: Settings) -> Any:
     """Sky coordinates of the part of a file's images that is read, an `astropy.wcs.WCS`; None where it has none.
 
@@ -128,12 +136,12 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
         stack = (sequence_of_video if is_video else read_image)(path, name, settings.reading)
     sky = cache(partial(sky_of, stack, settings))
     if isinstance(stack, FrameSequence):  # more notes may come while it is read
-        stack.notes.extend([*settings.instrument.notes(stack), *place_notes(stack, name, settings)])
+        stack.notes.extend(notes_of(stack, name, settings))
         blocks = _placed(_solve_sequence(stack, settings), settings)
         further, times = further_columns(stack, settings), asked_times(stack, settings)
         return OpenFile(stack.shape, stack.notes, blocks, further, stack.rate, times, settings.reading.frames[0], sky)
     sequence = sequence_of_stack(stack)
-    sequence.notes.extend([*settings.instrument.notes(stack), *place_notes(sequence, name, settings)])
+    sequence.notes.extend(notes_of(sequence, name, settings))
     blocks = _placed(_solve_stack(stack, sequence, settings), settings)
     further, times = further_columns(stack, settings), asked_times(sequence, settings)
     return OpenFile(stack.shape, sequence.notes, blocks, further, None, times, settings.reading.frames[0], sky)

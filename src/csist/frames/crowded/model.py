@@ -1,20 +1,25 @@
-"""The linearised image model of a crowded frame: light of the targets, and a background of bilinear patches."""
+"""The linearised image model of a crowded frame: light of the targets, and a background of quadratic B-splines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.interpolate import BSpline
 from scipy.sparse import coo_array, csr_array, kron
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background.estimate import Background
 from csist.frames.measured import FramePSF, MeasuredFrame
-from csist.physics.psf import PSF, by_place, equivalent_sigma, outer_response
+from csist.physics.psf import PSF, by_place, equivalent_sigma, lone_significance, outer_response
 
-PATCH_PX = 48
-"""Spacing of the background's nodes."""
+PATCH_PX, PATCH_SIGMAS = 48.0, 16.0
+"""Least spacing of the background's nodes, in px and in sigma: what bends more closely may be light of targets."""
+BENT_SIGMAS = 2.0
+"""Significance as a target, of what the darkest pixels leave of such a background, from which the spacing is halved."""
+DEGREE = 2
+"""Of the splines: patches with kinks leave a smooth hump standing out between their nodes."""
 FIRST_LEVEL = 0.05
 """Quantile of a patch that its background starts from: where all pixels hold light, only the darkest show it."""
 LOST_LIGHT = 0.2
@@ -36,6 +41,7 @@ class CrowdedFrame:
         measured: whether the noise is measured again on the residual of every pass, `noise_std` being a first guess.
         error: (H, W) standard deviation of each pixel in counts if it is known, photons of the targets included;
             `noise_std` is a typical one then.
+        spacing_px: of the background's nodes.
     """
 
     image: FloatArray
@@ -46,11 +52,13 @@ class CrowdedFrame:
     psf_error: float
     measured: bool = False
     error: FloatArray | None = None
+    spacing_px: float = PATCH_PX
 
     @classmethod
     def of(cls, frame: MeasuredFrame, psf: FramePSF, gain: float | None) -> CrowdedFrame:
         """A measured frame with its PSF and the gain in electrons per count."""
-        return cls(
+        sigma_px = equivalent_sigma(psf.psf)
+        plain = cls(
             image=frame.image,
             valid=~(frame.pixels.masked | frame.pixels.saturated),
             psf=psf.psf,
@@ -59,7 +67,9 @@ class CrowdedFrame:
             psf_error=psf.error,
             measured=frame.noise_measured,
             error=frame.error,
+            spacing_px=max(PATCH_PX, PATCH_SIGMAS * sigma_px),
         )
+        return replace(plain, spacing_px=0.5 * plain.spacing_px) if _is_bent(plain) else plain
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,7 +97,7 @@ class CrowdedFit:
 
     Args:
         targets: (n, 3) x, y in px and flux in counts.
-        nodes: (m,) background at the nodes of `background_patches`, in counts.
+        nodes: (m,) coefficients of `background_patches`, in counts.
     """
 
     targets: FloatArray
@@ -96,23 +106,26 @@ class CrowdedFit:
 
 @dataclass(frozen=True, eq=False)
 class PatchBackground:
-    """Background of bilinear patches, and the noise.
+    """Background of smooth patches, and the noise.
 
     Args:
         shape: (rows, columns) of the frame.
-        nodes: (m,) background at the nodes of `background_patches`, in counts.
+        spacing_px: of the nodes.
+        nodes: (m,) coefficients of `background_patches`, in counts.
         noise_std: noise of a pixel without a target, in counts.
         error: (H, W) standard deviation of each pixel in counts; None where all have that noise.
     """
 
     shape: tuple[int, int]
+    spacing_px: float
     nodes: FloatArray
     noise_std: float
     error: FloatArray | None = field(default=None, repr=False)
 
     def spread(self) -> Background:
         """Level and noise of each pixel."""
-        level = (background_patches(self.shape) @ self.nodes).reshape(self.shape)
+        down, across = (_splines(length, self.spacing_px) for length in self.shape)
+        level = down @ (across @ self.nodes.reshape(down.shape[1], across.shape[1]).T).T
         return Background(level, np.full(self.shape, self.noise_std) if self.error is None else self.error)
 
     def compact(self) -> PatchBackground:
@@ -120,39 +133,60 @@ class PatchBackground:
         return self
 
 
-def _node_counts(shape: tuple[int, int]) -> tuple[int, int]:
-    """Number of the background's nodes along rows and columns."""
-    rows, columns = (max(2, round(length / PATCH_PX) + 1) for length in shape)
-    return rows, columns
+def _intervals(length: int, spacing_px: float) -> int:
+    """Number of intervals between the nodes along rows or columns."""
+    return max(1, round(length / spacing_px))
 
 
-def background_patches(shape: tuple[int, int]) -> csr_array:
-    """Bilinear functions (pixels, nodes) of the background of a frame."""
-    weights = []
-    for length, count in zip(shape, _node_counts(shape), strict=True):
-        place = np.arange(length) / max(length - 1, 1) * (count - 1)
-        left = np.minimum(place.astype(int), count - 2)
-        along = np.zeros((length, count))
-        along[np.arange(length), left] = 1.0 - (place - left)
-        along[np.arange(length), left + 1] = place - left
-        weights.append(csr_array(along))
-    return csr_array(kron(weights[0], weights[1]))
+def _splines(length: int, spacing_px: float) -> csr_array:
+    """B-splines (length, nodes) along rows or columns."""
+    number = _intervals(length, spacing_px)
+    step = max(length - 1, 1) / number
+    knots = step * np.arange(-DEGREE, number + DEGREE + 1)
+    knots[number + DEGREE] = max(length - 1, 1)  # not a little less, by rounding
+    return csr_array(BSpline.design_matrix(np.arange(float(length)), knots, DEGREE))
+
+
+def background_patches(shape: tuple[int, int], spacing_px: float) -> csr_array:
+    """Products of B-splines (pixels, nodes), the background of a frame."""
+    rows, columns = shape
+    return csr_array(kron(_splines(rows, spacing_px), _splines(columns, spacing_px)))
+
+
+def _node_places(length: int, spacing_px: float) -> IntArray:
+    """Pixel nearest to the middle of each spline along rows or columns."""
+    number = _intervals(length, spacing_px)
+    middle = (np.arange(number + DEGREE) + 0.5 * (1 - DEGREE)) * (length - 1) / number
+    return np.clip(np.rint(middle), 0, length - 1).astype(np.int64)
 
 
 def first_nodes(frame: CrowdedFrame) -> FloatArray:
-    """Starting values (nodes,) of the background in counts: a low quantile of the pixels around each node."""
-    rows, columns = (
-        np.rint(np.linspace(0, length - 1, count)).astype(int)
-        for length, count in zip(frame.shape, _node_counts(frame.shape), strict=True)
-    )
-    nodes = []
+    """Starting values (nodes,) of the background in counts."""
+    rows, columns = (_node_places(length, frame.spacing_px) for length in frame.shape)
+    return _darkest(frame, rows, columns, int(frame.spacing_px)).ravel() + 1.6 * frame.noise_std
+
+
+def _darkest(frame: CrowdedFrame, rows: IntArray, columns: IntArray, reach: int) -> FloatArray:
+    """A low quantile in counts of the pixels around each of some rows and columns."""
     everything = frame.image[frame.valid]
-    for i in rows:
-        for j in columns:
-            part = np.s_[max(i - PATCH_PX, 0) : i + PATCH_PX + 1, max(j - PATCH_PX, 0) : j + PATCH_PX + 1]
+    found = np.empty((len(rows), len(columns)))
+    for a, i in enumerate(rows):
+        for b, j in enumerate(columns):
+            part = np.s_[max(i - reach, 0) : i + reach + 1, max(j - reach, 0) : j + reach + 1]
             values = frame.image[part][frame.valid[part]]
-            nodes.append(np.quantile(values if values.size else everything, FIRST_LEVEL))
-    return np.array(nodes) + 1.6 * frame.noise_std
+            found[a, b] = np.quantile(values if values.size else everything, FIRST_LEVEL)
+    return found
+
+
+def _is_bent(frame: CrowdedFrame) -> bool:
+    """Whether the darkest pixels of a frame bend more closely than its background can: the rest looks like targets."""
+    close = 0.5 * frame.spacing_px
+    rows, columns = (np.unique(_node_places(length, close)) for length in frame.shape)
+    dark = _darkest(frame, rows, columns, int(0.5 * close)).ravel()
+    pixels = (rows[:, None] * frame.shape[1] + columns).ravel()
+    patches = background_patches(frame.shape, frame.spacing_px)[pixels].toarray()
+    left = dark - patches @ np.linalg.lstsq(patches, dark, rcond=1e-3)[0]
+    return bool(np.abs(left).max() > BENT_SIGMAS * frame.noise_std * lone_significance(frame.psf))
 
 
 def _reach(frame: CrowdedFrame, flux: FloatArray) -> IntArray:

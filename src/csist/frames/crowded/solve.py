@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from scipy.signal import oaconvolve
-from scipy.sparse import csr_array, diags_array, hstack
-from scipy.sparse.linalg import lsmr
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import LinearOperator, lsmr
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray, IntArray
@@ -82,7 +83,7 @@ def unmix_crowded(
     Returns:
         The targets, and the background that was fitted with them.
     """
-    patches = background_patches(frame.shape)
+    patches = background_patches(frame.shape, frame.spacing_px)
     fit = CrowdedFit(np.empty((0, 3)), first_nodes(frame))
     for number, factor in enumerate(PASSES):
         found = _residual_peaks(frame, patches, fit, factor * threshold)
@@ -96,9 +97,9 @@ def unmix_crowded(
         if frame.measured:
             frame = replace(frame, noise_std=_left_over(frame, patches, fit))
     if not len(fit.targets):
-        return Targets.empty(), PatchBackground(frame.shape, fit.nodes, frame.noise_std, frame.error)
+        return Targets.empty(), PatchBackground(frame.shape, frame.spacing_px, fit.nodes, frame.noise_std, frame.error)
     fit = _prune(frame, patches, _fit(frame, patches, fit, LAST_STEPS), threshold)
-    background = PatchBackground(frame.shape, fit.nodes, frame.noise_std, frame.error)
+    background = PatchBackground(frame.shape, frame.spacing_px, fit.nodes, frame.noise_std, frame.error)
     errors = _errors(frame, *_state(frame, patches, fit)[1:], fit)
     x, y, flux = fit.targets.T
     z = flux / errors[:, 2]
@@ -137,20 +138,47 @@ def _fit(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, steps: int) -
     lone = _lone_error(frame)
     for _ in range(steps):
         residual, weight, design = _state(frame, patches, fit)
-        number = len(fit.targets)
-        scale = np.concatenate(
-            [np.tile([STEP_PX, STEP_PX, FLUX_SIGMAS * lone], number), np.full(len(fit.nodes), 1e3 * lone)]
+        scale = np.tile([STEP_PX, STEP_PX, FLUX_SIGMAS * lone], len(fit.targets))
+        weighted = diags_array(weight)
+        step, nodes = _solved(
+            csr_array(weighted @ design @ diags_array(scale)), csr_array(weighted @ patches), weight * residual
         )
-        matrix = diags_array(weight) @ hstack([design, patches], format="csr") @ diags_array(scale)
-        step = lsmr(matrix, weight * residual, damp=1.0, atol=1e-6, btol=1e-6, maxiter=SOLVER_ITERATIONS)[0] * scale
         targets = fit.targets.copy()
-        change = step[: 3 * number].reshape(number, 3)
+        change = (step * scale).reshape(-1, 3)
         targets[:, :2] += np.clip(change[:, :2], -LARGEST_STEP_PX, LARGEST_STEP_PX)
         targets[:, 2] = np.maximum(targets[:, 2] + change[:, 2], 0.2 * targets[:, 2])
         limits = np.array(frame.image.shape)[::-1] - 0.5
         targets[:, :2] = np.clip(targets[:, :2], -0.5, limits)
-        fit = CrowdedFit(targets, fit.nodes + step[3 * number :])
+        fit = CrowdedFit(targets, fit.nodes + nodes)
     return fit
+
+
+def _solved(design: csr_array, patches: csr_array, residual: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Damped least squares of the targets' parameters, and the nodes of the background with them.
+
+    The nodes, of which there are few, are eliminated: the smooth background and the light of all targets are much
+    alike, and together they would take many more iterations.
+
+    Args:
+        design: (pixels, parameters) of the targets, weighted, in units of their damping.
+        patches: (pixels, nodes) of the background, weighted.
+        residual: (pixels,) weighted.
+    """
+    product = (patches.T @ patches).toarray()
+    factor = cho_factor(product + JITTER * np.trace(product) * np.eye(len(product)))
+
+    def without_background(values: FloatArray) -> FloatArray:
+        return np.asarray(values - patches @ cho_solve(factor, patches.T @ values))
+
+    beside = LinearOperator(
+        design.shape,
+        matvec=lambda step: without_background(design @ step),
+        rmatvec=lambda values: design.T @ without_background(values),
+    )
+    step = lsmr(
+        beside, without_background(residual), damp=1.0, atol=1e-6, btol=1e-6, maxiter=SOLVER_ITERATIONS
+    )[0]  # fmt: skip
+    return step, np.asarray(cho_solve(factor, patches.T @ (residual - design @ step)))
 
 
 def _left_over(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit) -> float:
