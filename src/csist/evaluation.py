@@ -23,7 +23,7 @@ from csist.datasets.grokcso import image_folder, is_grokcso, read_grokcso
 from csist.files import natural_key
 from csist.grid import SubPixelGrid
 from csist.io import read_targets_table
-from csist.io.store import STORE_SUFFIXES, load
+from csist.io.store import SPLITS, STORE_SUFFIXES, load
 from csist.methods.exact_map import check_has_exact_map, exact_maps
 from csist.methods.table import abilities, canonical_name, split_name
 from csist.physics.sensor import Sensor
@@ -141,7 +141,8 @@ def _read_folder(path: Path, split: str, limit: int | None, progress: Progress |
 def read_predictions(path: str | Path, data: LabelledImages) -> list[Targets]:
     """Read the detections of each image from a table written by `csist unmix`; an image without a row has none.
 
-    Images are identified by (image, frame). Folders in the image name are ignored. If the data is a single file, the
+    Images are identified by (image, frame). Folders in the image name are ignored, but for the name of another split:
+    its images may have the same names. If the data is a single file, the
     name is ignored as well, so that a renamed store still matches.
 
     Raises:
@@ -153,16 +154,22 @@ def read_predictions(path: str | Path, data: LabelledImages) -> list[Targets]:
     if single and len(files) > 1:
         raise InputError(f"{path} has targets of {len(files)} files, but {data.path} is one file")
     place = {name: index for index, name in enumerate(data.names)}
-    found = [Targets.empty()] * len(data.names)
+    found: dict[int, Targets] = {}
+    others = set(SPLITS) - {data.split}
     for (name, frame), targets in table.items():
-        key = (data.names[0][0] if single else name.rsplit("/", 1)[-1], frame)
-        if key not in place:
+        *folders, file = name.split("/")
+        key = (data.names[0][0] if single else file, frame)
+        if key not in place or (not single and not others.isdisjoint(folders)):
             raise InputError(
                 f"{path} has targets of image {name}, frame {frame}, which the split {data.split} of {data.path} "
                 f"({data.total} images) does not have"
             )
+        if place[key] in found:
+            raise InputError(
+                f"{path} has targets of two images named {file}, frame {frame}: give a table of one folder"
+            )
         found[place[key]] = targets
-    return found[: len(data)]
+    return [found.get(index, Targets.empty()) for index in range(len(data))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,9 @@ from cli_helpers import PRIOR, QUICK, SENSOR, STACK, Run, refused
 from PIL import Image
 
 import csist
+from csist.checks import InputError
 from csist.datasets import generate, load, write_store
+from csist.evaluation import LabelledImages, read_predictions
 from csist.io.store import SplitArrays
 
 
@@ -80,6 +82,27 @@ def test_evaluate_reads_a_grokcso_folder(run: Run, tmp_path: Path) -> None:
     assert row["detections"] == truth.count.sum()
     assert row["count_accuracy"] == 100.0
     assert row["interval"] is None
+
+
+def test_images_of_another_split_are_not_taken_for_those_of_the_same_name(tmp_path: Path) -> None:
+    store = csist.Targets([1.0], [1.0], [1.0])
+    names = [("image_0.png", 0), ("image_1.png", 0)]
+    data = LabelledImages(tmp_path, "test", np.zeros((2, 5, 5)), [store] * 2, SENSOR, PRIOR, names, 2)
+
+    def table(*rows: str) -> Path:
+        path = tmp_path / "t.csv"
+        path.write_text("image,frame,x,y,intensity\n" + "".join(f"{row},0,1,2,3\n" for row in rows))
+        return path
+
+    found = read_predictions(table("test/cso_img/image_1.png"), data)
+    assert [len(targets) for targets in found] == [0, 1]
+    with pytest.raises(InputError, match=r"image val/cso_img/image_1\.png, frame 0, which the split test"):
+        read_predictions(table("test/cso_img/image_1.png", "val/cso_img/image_1.png"), data)
+    with pytest.raises(InputError, match=r"targets of two images named image_1\.png, frame 0"):
+        read_predictions(table("a/image_1.png", "b/image_1.png"), data)
+    shouted = table("image_0.png")
+    shouted.write_text(shouted.read_text().upper().replace("IMAGE_0.PNG", "image_0.png"))
+    assert [len(targets) for targets in read_predictions(shouted, data)] == [1, 0]
 
 
 def test_the_limit_takes_the_first_images(run: Run, store: Path) -> None:

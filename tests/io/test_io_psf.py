@@ -9,7 +9,7 @@ import pytest
 
 from csist.checks import InputError
 from csist.io.psf import read_psf
-from csist.physics.psf import FieldPSF, GaussianPSF, SampledPSF
+from csist.physics.psf import FieldPSF, GaussianPSF, SampledPSF, equivalent_sigma
 
 fits = pytest.importorskip("astropy.io.fits", reason="PSF files in FITS need the extra `astro`")
 
@@ -28,6 +28,14 @@ def grid(path: Path) -> Path:
     cube = np.array([table_of(0.8 + 0.001 * x + 0.001 * y, 0.25) for x, y in places])
     fits.PrimaryHDU(cube, header).writeto(path)
     return path
+
+
+def test_an_image_states_its_own_oversampling(tmp_path: Path) -> None:
+    along = np.arange(-30, 31) / 5.0
+    drawn = np.exp(-0.5 * (along[:, None] ** 2 + along**2) / 1.2**2)
+    fits.writeto(tmp_path / "p.fits", drawn, fits.Header({"OVERSAMP": 5}))
+    assert equivalent_sigma(read_psf(tmp_path / "p.fits")) == pytest.approx(1.2, rel=0.05)
+    assert equivalent_sigma(read_psf(tmp_path / "p.fits", 3)) == pytest.approx(2.0, rel=0.05)  # what is given counts
 
 
 def test_a_grid_of_photutils_has_its_psfs_at_their_places(tmp_path: Path) -> None:

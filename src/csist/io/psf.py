@@ -27,11 +27,12 @@ def read_psf(path: str | Path, oversampling: int = 1) -> PSF:
     """Read a PSF: an image with odd sides, a grid of PSFs of photutils, or a PSFEx model.
 
     Grids are the FITS files that `photutils.psf.GriddedPSFModel.read` takes (a cube with the keywords DET_YX and
-    OVERSAMP, or NXPSFS and NYPSFS of one detector); they state their own oversampling.
+    OVERSAMP, or NXPSFS and NYPSFS of one detector); they state their own oversampling, as an image with the keyword
+    OVERSAMP does.
 
     Args:
         path: image of any format that `read_image` reads, or a .psf file.
-        oversampling: samples per pixel of an image.
+        oversampling: samples per pixel of an image; 1 takes what its FITS header states.
 
     Raises:
         InputError: if the file cannot be read or is no PSF.
@@ -43,6 +44,7 @@ def read_psf(path: str | Path, oversampling: int = 1) -> PSF:
         grid = _read_grid(path)
         if grid is not None:
             return grid
+        oversampling = _stated_oversampling(path) if oversampling == 1 else oversampling
     stack = read_image(path)
     if len(stack) != 1:
         raise InputError(f"cannot use the PSF {path}: it holds {len(stack)} images, give one")
@@ -61,6 +63,12 @@ def _units(path: Path) -> list[tuple[dict[str, Any], Any]]:
         check_headers(file, path, ReadOptions())
         with fits.open(file, memmap=False) as units:
             return [(dict(unit.header), unit.data) for unit in units]
+
+
+def _stated_oversampling(path: Path) -> int:
+    """Samples per pixel by the header of the first image of a FITS file; 1 where it states none."""
+    stated = next((header.get("OVERSAMP", 1) for header, data in _units(path) if data is not None), 1)
+    return int(stated) if isinstance(stated, int | float) and stated >= 1 else 1
 
 
 def _read_grid(path: Path) -> FieldPSF | None:

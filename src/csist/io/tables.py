@@ -198,6 +198,7 @@ def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
 
     path = Path(path)
     table = read_columns(path, TABLE_COLUMNS)
+    table = table.rename(columns={name: name.lower() for name in table.columns if name.lower() not in table.columns})
     missing = [name for name in ("image", "frame", "x", "y", "intensity") if name not in table.columns]
     if missing:
         raise InputError(
