@@ -119,7 +119,7 @@ def test_every_option_arrives(run: Run, called: dict[str, Any], tmp_path: Path) 
         "schedule": "one-cycle", "decay": 0.3, "gradient_clip": 0.7, "ema_decay": 0.9, "constraint_share": 0.5,
         "devices": 2, "num_nodes": 4, "strategy": "ddp", "accelerator": "gpu", "precision": "16-mixed",
         "val_limit": 5, "validate_every": 6, "checkpoint_minutes": 0.25, "window": 3, "window_share": 0.4,
-        "start": Path("begun.safetensors"), "start_share": 0.2, "optimiser": "adam", "targets": "posterior",
+        "start": Path("begun.safetensors"), "optimiser": "adam", "targets": "posterior",
     }  # fmt: skip
     typed = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     code, out, _ = run(

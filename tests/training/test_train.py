@@ -224,8 +224,6 @@ def test_trains_on_a_store(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size must be"),
         ({"schedule": "cosine"}, "schedule must be one of"),
         ({"ema_decay": 1.5}, "ema_decay must be"),
-        ({"start_share": 1.0}, "start_share must be at least 0 and below 1, got 1.0"),
-        ({"start_share": 0.3}, "start_share is of weights to start from, got 0.3 without any: add start"),
         ({"options": {"stagess": 1}}, "does not take stagess"),
         ({"data": "nowhere.h5"}, "nowhere.h5"),
         ({"ratio": 0}, "ratio must be"),
@@ -350,18 +348,6 @@ def test_averaged_weights_follow_and_step_aside() -> None:
     assert torch.allclose(layer.weight, first + 1.0)
 
 
-def test_averaged_weights_hold_their_share_of_the_start() -> None:
-    layer = torch.nn.Linear(2, 1)
-    averaged = AveragedWeights(layer, 0.9, start_share=0.25)
-    first = layer.weight.detach().clone()
-    with torch.no_grad():
-        layer.weight.add_(1.0)
-    averaged.update()
-    with averaged.applied():
-        assert torch.allclose(layer.weight, first + 0.75 * 9.0 / 11.0)
-    assert torch.allclose(layer.weight, first + 1.0)
-
-
 def test_importing_csist_training_does_not_import_lightning() -> None:
     code = "import sys, csist.training; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
@@ -392,18 +378,6 @@ def test_begins_from_given_weights(tmp_path: Path, undisturbed: Any) -> None:
     assert trained.card["training"]["start"]["samples"] == read_card(undisturbed.weights)["training"]["samples"]
     one, other = load_state(trained.weights), load_state(undisturbed.weights)
     assert all(torch.allclose(one[key], other[key], atol=1e-6) for key in other)
-
-
-def test_keeps_a_share_of_the_weights_it_began_from(tmp_path: Path, undisturbed: Any) -> None:
-    short = {**TINY, "max_samples": 16, "start": undisturbed.weights}
-    alone = train(**short, output=tmp_path / "alone")
-    shared = train(**short, output=tmp_path / "shared", start_share=0.25)
-    assert (alone.card["training"]["start_share"], shared.card["training"]["start_share"]) == (0.0, 0.25)
-    begun, own, mixed = (load_state(path) for path in (undisturbed.weights, alone.weights, shared.weights))
-    assert not all(torch.allclose(own[key], begun[key]) for key in begun)
-    assert all(torch.allclose(mixed[key], torch.lerp(own[key], begun[key], 0.25), atol=1e-6) for key in begun)
-    with pytest.raises(InputError, match="start_share needs weights for ratio 5, got ratio 3: leave it out"):
-        train(**{**short, "ratio": 5}, output=tmp_path / "other", start_share=0.25)
 
 
 def test_a_network_trained_on_keeps_its_own_options(tmp_path: Path, undisturbed: Any) -> None:

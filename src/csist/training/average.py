@@ -13,21 +13,17 @@ from torch import nn
 class AveragedWeights:
     """Exponential moving average of the parameters, warmed up so that early weights are forgotten.
 
-    After update n the decay is min(`decay`, (1 + n) / (10 + n)). Weights between those that a training started from
-    and its own last ones score better than both where the start was a trained network (Wortsman et al., CVPR 2022).
+    After update n the decay is min(`decay`, (1 + n) / (10 + n)).
 
     Args:
         module: whose parameters are averaged.
         decay: share of the old average that is kept at each update.
-        start_share: share of the parameters as they are now in those that are applied.
     """
 
-    def __init__(self, module: nn.Module, decay: float, start_share: float = 0.0) -> None:
+    def __init__(self, module: nn.Module, decay: float) -> None:
         self.parameters = list(module.parameters())
-        self.start = [parameter.detach().clone() for parameter in self.parameters]
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.decay = decay
-        self.start_share = start_share
         self.updates = 0
 
     @torch.no_grad()
@@ -41,16 +37,15 @@ class AveragedWeights:
     def _to_device(self) -> None:
         if self.average and self.average[0].device != self.parameters[0].device:
             self.average = [average.to(self.parameters[0].device) for average in self.average]
-            self.start = [start.to(self.parameters[0].device) for start in self.start]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The averages, with their share of the start, stand in for the parameters inside this context."""
+        """The averages stand in for the parameters inside this context."""
         self._to_device()
         kept = [parameter.detach().clone() for parameter in self.parameters]
         with torch.no_grad():
-            for parameter, average, start in zip(self.parameters, self.average, self.start, strict=True):
-                parameter.copy_(torch.lerp(average, start, self.start_share))
+            for parameter, average in zip(self.parameters, self.average, strict=True):
+                parameter.copy_(average)
         try:
             yield
         finally:

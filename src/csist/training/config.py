@@ -62,8 +62,6 @@ class TrainingConfig:
         max_minutes: end this session after so many minutes; without max_samples the schedule ends there.
         resume: continue from the checkpoint in the folder, if there is one.
         start: weight file of this method to start from (.safetensors); of one for another ratio, what fits is used.
-        start_share: share of the weights to start from in the averaged weights that are validated and kept, at least 0
-            and below 1; about 0.3 is best where a trained network is trained on.
         options: the method's own options.
         seed: seed of the initial weights, the order of the samples and the simulated scenes.
         batch_size: samples per step and process.
@@ -107,7 +105,6 @@ class TrainingConfig:
     max_minutes: float | None = None
     resume: bool = False
     start: str | Path | None = None
-    start_share: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_size: int = 64
@@ -147,10 +144,6 @@ class TrainingConfig:
         for name, words in WORDS.items():
             if getattr(self, name) not in (None, *words):
                 raise InputError(f"{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}")
-        if not 0.0 <= self.start_share < 1.0:
-            raise InputError(f"start_share must be at least 0 and below 1, got {self.start_share}")
-        if self.start_share and self.start is None:
-            raise InputError(f"start_share is of weights to start from, got {self.start_share} without any: add start")
         check_not_negative("checkpoint_minutes", self.checkpoint_minutes)
         check_ratio(self.ratio)
         if self.max_samples is None and self.max_minutes is None:

@@ -54,7 +54,7 @@ class UnmixingModule(lightning_package.LightningModule):
         if config.grow:
             self._begin_small(method)
         make_optimiser(self.optimiser_name, method.parameters(), self.peak)  # what it cannot do is said now
-        self.averaged = AveragedWeights(method, config.ema_decay, config.start_share)
+        self.averaged = AveragedWeights(method, config.ema_decay)
         self.true_maps = validation.maps(method.grid)
         self.best_score = -np.inf
         self.score = self.squared_error = float("nan")

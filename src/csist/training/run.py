@@ -132,11 +132,6 @@ def _build(name: str, config: TrainingConfig, data: OpenData) -> GridMethod:
     except (TypeError, RuntimeError) as error:
         raise InputError(f"cannot build {name} with the options {options}: {one_line(error)}") from error
     if config.start is not None and other_ratio:
-        if config.start_share:
-            raise InputError(
-                f"start_share needs weights for ratio {config.ratio}, got ratio {read_card(config.start)['ratio']}: "
-                "leave it out"
-            )
         begin_from(network, name, config.start)
     if next(network.parameters(), None) is None:
         raise InputError(f"{name} with the options {options} has nothing to train")
@@ -159,8 +154,8 @@ def _describe(config: TrainingConfig, data: OpenData, module: UnmixingModule) ->
         "seed": config.seed, "data": "simulated" if config.data is None else Path(config.data).name,
         "prior": data.prior.to_card(), "batch_size": config.step_size, "optimiser": module.optimiser_name,
         "learning_rate": module.peak, "gradient_clip": module.clip.limit, "schedule": config.schedule,
-        "decay": config.decay, "ema_decay": config.ema_decay, "start_share": config.start_share,
-        "targets": config.targets, "constraint_share": config.constraint_share, "window": config.window,
+        "decay": config.decay, "ema_decay": config.ema_decay, "targets": config.targets,
+        "constraint_share": config.constraint_share, "window": config.window,
         "window_share": None if config.window is None else config.window_share, "grow": list(config.grow),
         "compiled": config.compiled, "max_samples": config.max_samples, "start": start, "machine": describe_machine(),
     }  # fmt: skip
