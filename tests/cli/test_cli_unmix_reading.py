@@ -131,3 +131,22 @@ def test_a_frame_without_a_value_has_no_targets(run: Run, tmp_path: Path) -> Non
     assert code == 0
     assert "note: gap.npy: frame 1 contains only NaN: it has no targets" in out
     assert {row["frame"] for row in rows_of("gap.csv")} == {"0", "2"}
+
+
+def test_what_a_map_or_a_small_part_leaves_unused_is_said(run: Run) -> None:
+    np.save("sky.npy", frame())
+    np.save("err.npy", np.full((60, 90), 2.0))
+    told = {
+        "--gain adds no noise beside an error map": ("--gain", "2", "--error", "err.npy"),
+        "up to 16 px a side are a window, whose background is not measured: widen --roi": ("--roi", "50:64,8:22"),
+    }
+    for said, given in told.items():
+        code, out, _ = run("unmix", "sky.npy", *FAST, "--psf-sigma", "1.1", *given, "-o", "t.csv")
+        assert code == 0
+        assert said in " ".join(out.split())
+        assert not any(other in " ".join(out.split()) for other in told if other != said)
+    code, out, _ = run(
+        "unmix", "sky.npy", *FAST, "--psf-sigma", "1.1", "--roi", "50:64,8:22", "--background", "50", "-o", "t.csv"
+    )
+    assert code == 0
+    assert "window, whose" not in out

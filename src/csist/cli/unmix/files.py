@@ -87,9 +87,17 @@ def further_columns(
 
 def notes_of(images: ImageStack | FrameSequence, name: str, settings: Settings) -> list[str]:
     """What the user should know of the sensor, the positions and the units of a file."""
+    from csist.windows import WINDOW_SIDE_PX, is_window
+
     notes = [*settings.instrument.notes(images), *place_notes(images, name, settings)]
     if settings.quantities.photons and settings.instrument.gain_of(images) is None:
         notes.append("fluxes are in counts, as the gain is not known: --gain makes them photons")
+    reading, stated = settings.reading, settings.instrument.detector
+    if "gain" in stated and (reading.error is not None or reading.weight is not None):
+        notes.append("--gain adds no noise beside an error map, which holds the photons of the targets")
+    is_stated = settings.instrument.sensor is not None or settings.instrument.background is not None
+    if reading.roi is not None and is_window(images.shape) and not is_stated:
+        notes.append(f"up to {WINDOW_SIDE_PX} px a side are a window, whose background is not measured: widen --roi")
     return notes
 
 
