@@ -5,7 +5,7 @@ thresholds:
 
 1. the matched filter finds peaks of the residual (Stetson, PASP 99, 191, 1987, section III),
 2. targets that the residual shows to be stretched are split in two,
-3. positions, fluxes and a background of bilinear patches are fitted together by damped Gauss-Newton steps, one sparse
+3. positions, fluxes and a background of splines are fitted together by damped Gauss-Newton steps, one sparse
    least-squares problem for the whole frame (as in Schlafly et al., ApJS 234, 39, 2018, section 3),
 4. targets that their neighbours explain as well are dropped: a flux must exceed the threshold in units of its own
    standard error, which counts what is shared with the neighbours.
