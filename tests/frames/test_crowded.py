@@ -6,7 +6,9 @@ from scipy.sparse import csr_array
 
 from csist.checks import InputError
 from csist.frames import unmix_frame
-from csist.frames.crowded.solve import _solved
+from csist.frames.crowded.model import CrowdedFrame
+from csist.frames.crowded.solve import _is_unexplained, _solved
+from csist.frames.measured import FramePSF, FrameRules, measure_frame
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Flag, Targets
@@ -102,3 +104,17 @@ def test_background_is_eliminated_from_the_least_squares():
     whole = np.vstack([np.hstack([design, patches]), damping])
     expected = np.linalg.lstsq(whole, np.concatenate([residual, np.zeros(12)]), rcond=None)[0]
     assert np.concatenate([step, nodes]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_blend_that_stays_one_target_is_a_poor_fit():
+    truth = Targets([14.3, 15.9, 40.2], [20.1, 20.1, 25.4], [9000.0, 2500.0, 9000.0])
+    rng, psf = np.random.default_rng(3), GaussianPSF(1.0)
+    frame = Sensor(psf, shape=SHAPE, quantised=False).render(truth) + rng.normal(50.0, 3.0, SHAPE)
+    measured = measure_frame(frame, FrameRules(), psf)
+    crowded = CrowdedFrame.of(measured, FramePSF(psf, 0.0, "given"), None)
+    unit = (frame - Sensor(psf, shape=SHAPE, quantised=False).render(truth[[0, 2]]) - 50.0) / 3.0
+    merged = np.array([[14.3, 20.1, 9000.0], [40.2, 25.4, 9000.0]])
+    assert _is_unexplained(crowded, unit.ravel(), merged).tolist() == [True, False]
+    found = unmix_frame(frame, psf=psf, detector="crowded").targets
+    assert len(found) == 3
+    assert not (found.flags & int(Flag.POOR_FIT)).any()

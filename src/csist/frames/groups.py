@@ -102,7 +102,7 @@ def linked_groups(targets: Targets, psf: PSF, pixels: PixelMask) -> tuple[Target
     """Targets of a crowded frame with their flags and groups: those closer than 1 R are one group."""
     sigma = equivalent_sigma(psf)
     positions = np.stack([targets.x, targets.y], axis=1)
-    flags = pixel_flags(pixels, positions, int(np.ceil(2.0 * sigma + 0.5)))
+    flags = targets.flags | pixel_flags(pixels, positions, int(np.ceil(2.0 * sigma + 0.5)))
     labels = link(positions, RAYLEIGH_PER_SIGMA * sigma)
     _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))[labels] if len(first) else labels

@@ -26,7 +26,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 from scipy.spatial import KDTree
 
-from csist._types import FloatArray, IntArray
+from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.crowded.model import (
     CrowdedFit,
     CrowdedFrame,
@@ -36,8 +36,10 @@ from csist.frames.crowded.model import (
     first_nodes,
 )
 from csist.frames.detection.peaks import Peaks, find_peaks
+from csist.frames.medians import surroundings
+from csist.methods.continuous.group import is_poor_fit
 from csist.physics.psf import lone_significance, pixel_kernel
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 
 PASSES = (16.0, 4.0, 2.0, 1.0, 1.0, 1.0)
 """Thresholds of the passes, in units of the last one."""
@@ -64,6 +66,9 @@ NEIGHBOURS_SIGMAS = 3.5
 """Distance in sigma within which the errors of targets are correlated."""
 MOST_NEIGHBOURS = 12
 JITTER = 1e-9
+
+MISFIT_RADIUS = 2.0
+"""Distance from a target, in sigma, within which its fit is judged."""
 
 DARK_WEIGHT = 0.9
 """Least weight, relative to a pixel without light, of the pixels on which the noise is measured."""
@@ -100,12 +105,32 @@ def unmix_crowded(
         return Targets.empty(), PatchBackground(frame.shape, frame.spacing_px, fit.nodes, frame.noise_std, frame.error)
     fit = _prune(frame, patches, _fit(frame, patches, fit, LAST_STEPS), threshold)
     background = PatchBackground(frame.shape, frame.spacing_px, fit.nodes, frame.noise_std, frame.error)
-    errors = _errors(frame, *_state(frame, patches, fit)[1:], fit)
+    residual, weight, design = _state(frame, patches, fit)
+    errors = _errors(frame, weight, design, fit)
+    flags = np.where(_is_unexplained(frame, weight * residual, fit.targets), int(Flag.POOR_FIT), 0)
     x, y, flux = fit.targets.T
     z = flux / errors[:, 2]
     order = np.argsort(-flux, kind="stable")
     stated = {"x_std": errors[:, 0], "y_std": errors[:, 1], "intensity_std": errors[:, 2]}
-    return Targets(x, y, flux, z / (z + threshold), **stated)[order], background
+    return Targets(x, y, flux, z / (z + threshold), **stated, flags=flags)[order], background
+
+
+def _is_unexplained(frame: CrowdedFrame, unit: FloatArray, targets: FloatArray) -> BoolArray:
+    """Whether the fit leaves more than the noise around each of some targets (n, 3), such as an unseen companion.
+
+    Args:
+        frame: the frame.
+        unit: (pixels,) its residual in units of the noise, 0 where not valid.
+        targets: (n, 3) x, y in px and flux in counts.
+    """
+    reach = int(np.ceil(MISFIT_RADIUS * frame.sigma_px))
+    columns, rows = np.rint(targets[:, :2]).astype(np.int64).T
+    squares = surroundings((unit**2).reshape(frame.shape), rows, columns, reach).reshape(len(targets), -1)
+    along = np.arange(-reach, reach + 1)
+    near = (np.hypot(along[:, None], along) <= MISFIT_RADIUS * frame.sigma_px + 0.5).ravel()
+    counted = near & (np.nan_to_num(squares) > 0.0)
+    freedom = np.maximum(counted.sum(axis=1) - 3, 1)
+    return is_poor_fit(np.where(counted, squares, 0.0).sum(axis=1), freedom)
 
 
 def _with_named(frame: CrowdedFrame, found: FloatArray, named: tuple[tuple[float, float], ...]) -> FloatArray:
