@@ -118,3 +118,27 @@ def test_a_blend_that_stays_one_target_is_a_poor_fit():
     found = unmix_frame(frame, psf=psf, detector="crowded").targets
     assert len(found) == 3
     assert not (found.flags & int(Flag.POOR_FIT)).any()
+
+
+def test_close_pairs_are_not_merged():
+    psf, noise = GaussianPSF(1.3), 12.0
+    missed = wrong = 0
+    for seed in (6, 7, 8):
+        rng = np.random.default_rng(seed)
+        x, y = (each.ravel() + rng.uniform(-2, 2, 36) for each in np.meshgrid(*[np.arange(12.0, 100.0, 15.0)] * 2))
+        flux, angle = 10 ** rng.uniform(3.2, 4.3, 36), rng.uniform(0, 2 * np.pi, 18)
+        apart = 1.3 * rng.uniform(1.2, 2.0, 18)
+        truth = Targets(
+            np.append(x, x[:18] + apart * np.cos(angle)), np.append(y, y[:18] + apart * np.sin(angle)),
+            np.append(flux, flux[:18] / rng.uniform(1, 4, 18)),
+        )  # fmt: skip
+        frame = Sensor(psf, shape=(100, 100), quantised=False).render(truth) + rng.normal(200.0, noise, (100, 100))
+        found = unmix_frame(frame, psf=psf, noise_std=noise, detector="crowded", mode="fast").targets
+        distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
+        nearest = distance.argmin(axis=1)
+        pull = np.abs(found.intensity[nearest] - truth.intensity) / found.intensity_std[nearest]
+        missed += len(truth) - len(found)
+        wrong += (pull > 4.0).sum()
+    # Of 54 pairs; 11 and 21 where the fainter one has to be significant by itself.
+    assert abs(missed) <= 4
+    assert wrong <= 7

@@ -8,7 +8,8 @@ thresholds:
 3. positions, fluxes and a background of splines are fitted together by damped Gauss-Newton steps, one sparse
    least-squares problem for the whole frame (as in Schlafly et al., ApJS 234, 39, 2018, section 3),
 4. targets that their neighbours explain as well are dropped: a flux must exceed the threshold in units of its own
-   standard error, which counts what is shared with the neighbours.
+   standard error, which counts what is shared with the neighbours. In a blend half the threshold is enough for a
+   target that would reach it alone: one target in the place of two is wrong by far more than their errors.
 
 Splitting rests on the first moments that a blend of two targets has beyond a single one: fluxes f q and f (1 - q) a
 vector d apart add f q (1 - q) d d^T / 2 times the second derivatives of the PSF.
@@ -66,6 +67,9 @@ NEIGHBOURS_SIGMAS = 3.5
 """Distance in sigma within which the errors of targets are correlated."""
 MOST_NEIGHBOURS = 12
 JITTER = 1e-9
+
+BLENDED = 0.5
+"""Least significance of a target in a blend, in thresholds."""
 
 MISFIT_RADIUS = 2.0
 """Distance from a target, in sigma, within which its fit is judged."""
@@ -288,7 +292,9 @@ def _prune(frame: CrowdedFrame, patches: csr_array, fit: CrowdedFit, threshold: 
         z = fit.targets[:, 2] / np.maximum(errors[:, 2], 1e-300)
         close = KDTree(fit.targets[:, :2]).query_ball_point(fit.targets[:, :2], 2.0 * frame.sigma_px)
         weakest = np.array([z[k] <= z[each].min() for k, each in enumerate(close)])
-        dropped = weakest & (z < threshold)
+        is_blended = np.array([np.size(each) > 1 for each in close])
+        clear_alone = fit.targets[:, 2] >= threshold * _lone_error(frame)
+        dropped = weakest & (z < np.where(is_blended & clear_alone, BLENDED, 1.0) * threshold)
         if not dropped.any():
             break
         fit = _fit(frame, patches, CrowdedFit(fit.targets[~dropped], fit.nodes), 1)
