@@ -142,8 +142,8 @@ def read_predictions(path: str | Path, data: LabelledImages) -> list[Targets]:
     """Read the detections of each image from a table written by `csist unmix`; an image without a row has none.
 
     Images are identified by (image, frame). Folders in the image name are ignored, but for the name of another split:
-    its images may have the same names. If the data is a single file, the
-    name is ignored as well, so that a renamed store still matches.
+    its images may have the same names. If the data is a single file, the name is ignored as well, so that a renamed
+    store still matches.
 
     Raises:
         InputError: if the table cannot be read, or has rows for images that are not in the data.

@@ -151,12 +151,11 @@ def check_outputs(inputs: Sequence[Path], json_target: str | None, *others: Path
             raise InputError(f"cannot write {path}: two outputs have this name, give different ones")
 
 
-def files_among(*values: object) -> list[Path]:
+def files_among(*values: str | Path | None) -> list[Path]:
     """Existing files that the values of some options name, with or without a FITS unit; others name something else."""
     from csist.io import split_selector
 
-    listed = [each for value in values for each in (value if isinstance(value, list | tuple) else [value])]
-    paths = [split_selector(each)[0] for each in listed if isinstance(each, str | Path) and str(each)]
+    paths = [split_selector(value)[0] for value in values if value]
     return [path for path in paths if path.is_file()]
 
 

@@ -253,8 +253,7 @@ def _solve_part(
     clutter = choice.detector == CONTRAST and not seen.noise_limited
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat(), clutter)
     targets, groups, gain = _solve_blobs(windows, progress)
-    result = _result(frame, frame.background, psf, Detection(*choice, threshold), targets, groups)
-    return replace(result, gain=None if error is not None else gain)
+    return _result(frame, frame.background, psf, Detection(*choice, threshold), targets, groups, gain=gain)
 
 
 def _solve_blobs(windows: WindowSolver, progress: Progress | None) -> tuple[Targets, list[FrameGroup], float | None]:
@@ -299,8 +298,7 @@ def _solve_crowded(
     threshold = threshold_sigmas(options.false_alarm_rate)
     found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold, as_positions(options.start))
     targets, groups = linked_groups(found, psf.psf, frame.pixels)
-    result = _result(frame, background, psf, Detection(*choice, threshold), targets, groups)
-    return replace(result, gain=None if frame.error is not None else options.gain)
+    return _result(frame, background, psf, Detection(*choice, threshold), targets, groups, gain=options.gain)
 
 
 def _result(
@@ -310,8 +308,11 @@ def _result(
     detection: Detection,
     targets: Targets,
     groups: list[FrameGroup],
+    *,
+    gain: float | None,
 ) -> FrameResult:
     shape = (frame.image.shape[0], frame.image.shape[1])
     whole = whole_region(shape)
     drawing = FrameModel(shape, [ModelPart(whole, whole, background, psf.psf, targets, sources_of(groups))])
-    return FrameResult(frame.image, targets, groups, frame.pixels, psf, detection, drawing)
+    counted = gain if frame.error is None else None
+    return FrameResult(frame.image, targets, groups, frame.pixels, psf, detection, drawing, counted)

@@ -41,10 +41,11 @@ def read_psf(path: str | Path, oversampling: int = 1) -> PSF:
     if path.suffix.lower() == ".psf":
         return _read_psfex(path)
     if image_kind(path) == "fits" and path.is_file():
-        grid = _read_grid(path)
+        units = _units(path)
+        grid = _read_grid(path, *units[0])
         if grid is not None:
             return grid
-        oversampling = _stated_oversampling(path) if oversampling == 1 else oversampling
+        oversampling = _stated_oversampling(units) if oversampling == 1 else oversampling
     stack = read_image(path)
     if len(stack) != 1:
         raise InputError(f"cannot use the PSF {path}: it holds {len(stack)} images, give one")
@@ -65,15 +66,14 @@ def _units(path: Path) -> list[tuple[dict[str, Any], Any]]:
             return [(dict(unit.header), unit.data) for unit in units]
 
 
-def _stated_oversampling(path: Path) -> int:
+def _stated_oversampling(units: list[tuple[dict[str, Any], Any]]) -> int:
     """Samples per pixel by the header of the first image of a FITS file; 1 where it states none."""
-    stated = next((header.get("OVERSAMP", 1) for header, data in _units(path) if data is not None), 1)
+    stated = next((header.get("OVERSAMP", 1) for header, data in units if data is not None), 1)
     return int(stated) if isinstance(stated, int | float) and stated >= 1 else 1
 
 
-def _read_grid(path: Path) -> FieldPSF | None:
-    """A grid of PSFs; None if the file is something else."""
-    header, data = _units(path)[0]
+def _read_grid(path: Path, header: dict[str, Any], data: Any) -> FieldPSF | None:
+    """A grid of PSFs, from header and data of the first unit of a FITS file; None if it is something else."""
     positions = {int(key[6:]): str(header[key]) for key in header if re.fullmatch(r"DET_YX\d+", key)}
     if data is None or np.ndim(data) not in (2, 3) or not (positions or "NXPSFS" in header):
         return None
