@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from scipy.stats import poisson
 
 from csist.checks import InputError
 from csist.frames import unmix_frame
-from csist.frames.crowded.model import CrowdedFrame
-from csist.frames.crowded.solve import _is_unexplained, _solved
+from csist.frames.crowded.evidence import GroupWeigher, weigh_groups
+from csist.frames.crowded.fit import fit_together, is_unexplained, least_squares
+from csist.frames.crowded.groups import _corrected
+from csist.frames.crowded.model import CrowdedFit, CrowdedFrame, PatchBackground, first_nodes
 from csist.frames.measured import FramePSF, FrameRules, measure_frame
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
 
 PSF, NOISE, SHAPE = GaussianPSF(1.0), 3.0, (48, 56)
@@ -99,7 +103,7 @@ def test_targets_on_a_hump_keep_their_fluxes():
 def test_background_is_eliminated_from_the_least_squares():
     rng = np.random.default_rng(2)
     design, patches, residual = rng.normal(size=(90, 12)), rng.normal(size=(90, 4)), rng.normal(size=90)
-    step, nodes = _solved(csr_array(design), csr_array(patches), residual)
+    step, nodes = least_squares(csr_array(design), csr_array(patches), residual)
     damping = np.hstack([np.eye(12), np.zeros((12, 4))])
     whole = np.vstack([np.hstack([design, patches]), damping])
     expected = np.linalg.lstsq(whole, np.concatenate([residual, np.zeros(12)]), rcond=None)[0]
@@ -114,7 +118,7 @@ def test_a_blend_that_stays_one_target_is_a_poor_fit():
     crowded = CrowdedFrame.of(measured, FramePSF(psf, 0.0, "given"), None)
     unit = (frame - Sensor(psf, shape=SHAPE, quantised=False).render(truth[[0, 2]]) - 50.0) / 3.0
     merged = np.array([[14.3, 20.1, 9000.0], [40.2, 25.4, 9000.0]])
-    assert _is_unexplained(crowded, unit.ravel(), merged).tolist() == [True, False]
+    assert is_unexplained(crowded, unit.ravel(), merged).tolist() == [True, False]
     found = unmix_frame(frame, psf=psf, detector="crowded").targets
     assert len(found) == 3
     assert not (found.flags & int(Flag.POOR_FIT)).any()
@@ -142,3 +146,75 @@ def test_close_pairs_are_not_merged():
     # Of 54 pairs; 11 and 21 where the fainter one has to be significant by itself.
     assert abs(missed) <= 4
     assert wrong <= 7
+
+
+def molecules(seed, number=14, side=64):
+    rng = np.random.default_rng(seed)
+    truth = Targets(
+        rng.uniform(1, side - 2, number), rng.uniform(1, side - 2, number),
+        np.exp(rng.uniform(*np.log([500.0, 5000.0]), number)),
+    )  # fmt: skip
+    clean = Sensor(GaussianPSF(1.3), shape=(side, side), quantised=False).render(truth) + 20.0
+    return truth, rng.poisson(clean).astype(np.float64)
+
+
+def test_scores_errors_and_counts_of_a_crowded_frame_are_probabilities():
+    scores, right, pulls, counts, known = [], [], [], [], []
+    for seed in range(6):
+        truth, frame = molecules(seed)
+        result = unmix_frame(frame, psf=GaussianPSF(1.3), detector="crowded", workers=1)
+        assert result.gain == 1.0  # the photons of the targets are in the noise
+        found = result.targets
+        distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
+        hit = distance.min(axis=0) < 0.25
+        of = distance.argmin(axis=0)
+        scores += found.score.tolist()
+        right += hit.tolist()
+        pulls += ((found.intensity - truth.intensity[of]) / found.intensity_std)[hit].tolist()
+        nearest = distance.argmin(axis=1)[distance.min(axis=1) < 2.6]
+        for group in result.groups:
+            own = np.flatnonzero(found.group == group.number)
+            assert group.count == len(own)
+            assert group.count_probability.sum() == pytest.approx(1.0)
+            known.append(group.probability_of_count)
+            counts.append(np.isin(nearest, own).sum() == group.count)
+            assert 0.3 < group.chi_squared / group.degrees_of_freedom < 2.0
+    assert np.mean(scores) == pytest.approx(np.mean(right), abs=0.05)
+    assert np.mean(known) == pytest.approx(np.mean(counts), abs=0.06)
+    assert 1.48 * np.median(np.abs(pulls)) == pytest.approx(1.0, abs=0.25)  # 1.7 without the photons
+
+
+def test_values_that_are_no_photons_get_no_photon_noise():
+    rng, (truth, _) = np.random.default_rng(0), molecules(0)
+    clean = Sensor(GaussianPSF(1.3), shape=(64, 64), quantised=False).render(truth)
+    frame = np.maximum(np.rint(clean + rng.normal(20.0, 20.0**0.5, clean.shape)), 0.0)
+    assert unmix_frame(frame, psf=GaussianPSF(1.3), detector="crowded", workers=1).gain is None
+
+
+def test_a_number_that_the_image_contradicts_is_corrected():
+    x, y = (each.ravel() for each in np.meshgrid(np.arange(10.3, 90.0, 16.0), np.arange(10.2, 90.0, 16.0)))
+    psf, noise = GaussianPSF(1.3), 3.0
+    truth = Targets(np.append(x, x[:12] + 1.0), np.append(y, y[:12] + 0.5), np.full(len(x) + 12, 3000.0))
+    clean = Sensor(psf, shape=(96, 96), quantised=False).render(truth)
+    frame = clean + np.random.default_rng(5).normal(50.0, noise, clean.shape)
+    measured = measure_frame(frame, FrameRules(noise_std=noise), psf)
+    crowded = CrowdedFrame.of(measured, FramePSF(psf, 0.0, "given"), None)
+    merged = CrowdedFit(np.column_stack([x, y, np.full(len(x), 4000.0)]), first_nodes(crowded))
+    merged = fit_together(crowded, merged, 10)
+    labels = np.arange(len(x))
+    level = PatchBackground.of(crowded, merged).spread().level
+    weigher = GroupWeigher(crowded, level, Targets(*merged.targets.T), ScenePrior.flat(), "fast")
+    evidence = weigh_groups(weigher, list(labels[:, None]), 1)
+    assert [int(each.probability.argmax()) for each in evidence] == [2] * 12 + [1] * (len(x) - 12)
+    fit, owners = _corrected(crowded, merged, labels, evidence)
+    assert np.bincount(owners).tolist() == [2] * 12 + [1] * (len(x) - 12)
+    distance = np.hypot(truth.x[:, None] - fit.targets[:, 0], truth.y[:, None] - fit.targets[:, 1])
+    assert distance.min(axis=1).max() < 0.25
+
+
+def test_evidence_is_weighted_by_the_density_of_the_field():
+    crowded = CrowdedFrame.of(measure_frame(crowd()[1], FrameRules(), PSF), FramePSF(PSF, 0.0, "given"), None)
+    few = Targets([5.0, 30.0], [5.0, 30.0], [1000.0, 1000.0])
+    weigher = GroupWeigher(crowded, np.zeros(SHAPE), few, ScenePrior.flat(), "fast")
+    expected = poisson(2 / (SHAPE[0] * SHAPE[1]) * 100).pmf(np.arange(4))
+    assert weigher.with_density(np.full(4, 0.25), 100) == pytest.approx(expected / expected.sum())

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 FRAME_SCORES = {
     CONTRAST: "probability of a target",
     MATCHED: "rank from 0 to 1",
-    CROWDED: "rank from 0 to 1",
+    CROWDED: "probability of a target within 0.25 px",
 }
 """What the score of a target in a frame is, by the detector."""
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csist._types import FloatArray, IntArray
-from csist.frames.grouping import link
 from csist.frames.masks.mask import PixelMask
 from csist.frames.shapes.source import ExtendedSource
 from csist.methods.continuous.group import AMBIGUOUS
-from csist.physics.psf import PSF, RAYLEIGH_PER_SIGMA, equivalent_sigma
-from csist.targets import Flag, Targets
+from csist.targets import Flag
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,11 @@ class FrameGroup:
     extended_probability: float = 0.0
     streak_probability: float = 0.0
 
+    @property
+    def probability_of_count(self) -> float:
+        """Probability of the number of targets reported; 0 where it is not known."""
+        return float(self.count_probability[self.count]) if self.count < len(self.count_probability) else 0.0
+
     def without(self, number: int) -> FrameGroup:
         """The group where `number` of its targets are reported elsewhere."""
         probability = self.count_probability[number:].copy()
@@ -98,34 +101,10 @@ def pixel_flags(pixels: PixelMask, positions: FloatArray, reach: int) -> IntArra
     return bits
 
 
-def linked_groups(targets: Targets, psf: PSF, pixels: PixelMask) -> tuple[Targets, list[FrameGroup]]:
-    """Targets of a crowded frame with their flags and groups: those closer than 1 R are one group."""
-    sigma = equivalent_sigma(psf)
-    positions = np.stack([targets.x, targets.y], axis=1)
-    flags = targets.flags | pixel_flags(pixels, positions, int(np.ceil(2.0 * sigma + 0.5)))
-    labels = link(positions, RAYLEIGH_PER_SIGMA * sigma)
-    _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))[labels] if len(first) else labels
-    significance = targets.intensity / targets.intensity_std
-    groups = []
-    for number in range(len(first)):
-        members = np.flatnonzero(rank == number)
-        low = np.maximum(np.rint(positions[members].min(axis=0)).astype(int), 0)
-        high = np.rint(positions[members].max(axis=0)).astype(int)
-        groups.append(
-            FrameGroup(
-                number=number,
-                column=int(low[0]),
-                row=int(low[1]),
-                shape=(int(high[1] - low[1]) + 1, int(high[0] - low[0]) + 1),
-                peaks=len(members),
-                windows=1,
-                significance=float(significance[members].max()),
-                count=len(members),
-                count_probability=np.empty(0),
-                chi_squared=float("nan"),
-                degrees_of_freedom=0,
-                flags=Flag(int(np.bitwise_or.reduce(flags[members]))),
-            )
-        )
-    return targets.replace(flags=flags, group=rank), groups
+def probability_within(radius_px: float, x_std: FloatArray, y_std: FloatArray) -> FloatArray:
+    """Probability (n,) that a position with errors x_std and y_std (n,) in px is right within a radius in px.
+
+    Both errors are taken as equal, at the same mean square. An error that is not known counts as none.
+    """
+    variance = np.nan_to_num(0.5 * (x_std**2 + y_std**2))
+    return np.asarray(-np.expm1(-0.5 * radius_px**2 / np.maximum(variance, 1e-300)))

@@ -82,8 +82,8 @@ class FrameOptions:
             variance grows with the light); None: 0.2 where the PSF is guessed, what the sources show where it is
             measured, else 0.
         detector: "contrast" (scenes with clutter), "matched" (frames limited by noise, sparse star fields), "crowded"
-            (star fields without dark sky between the targets, fitted all at once; `prior` and `mode` are not used), or
-            "auto", which chooses by the frame's noise, clutter and source density, see `csist.frames.detection.choose`.
+            (star fields without dark sky between the targets, fitted all at once), or "auto", which chooses by the
+            frame's noise, clutter and source density, see `csist.frames.detection.choose`.
         false_alarm_rate: stated false alarms per pixel in Gaussian noise, below 0.1.
         box_sides_px: sides of the boxes of the background in px, coarse to fine; None: (128, 32), wider for wide PSFs.
         start: positions (n, 2), x and y in px, or `Targets`, at which targets are tried, detected or not.

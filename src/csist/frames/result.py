@@ -119,7 +119,8 @@ class FrameResult:
         image: (H, W) in counts, as it was unmixed.
         targets: in frame coordinates. `score` is the unmixer's own score times that of the peak that a target belongs
             to: in clutter the probability that the peak is a target, in noise z / (z + threshold), z its significance.
-            `group` holds the number of the group.
+            Of the crowded detector it is the probability that a target lies within 0.25 px. `group` holds the number
+            of the group.
         groups: what is known of each group, the most significant first.
         pixels: which pixels were usable.
         frame_psf: the PSF and how it is known; of a frame in tiles whose PSF was guessed tile by tile, the median.

@@ -16,15 +16,15 @@ from csist.frames.background.estimate import BackgroundSource
 from csist.frames.blobs.solve import BlobSolver, Progress
 from csist.frames.blobs.windows import WindowSolver
 from csist.frames.blobs.wings import without_wings
+from csist.frames.crowded.groups import unmix_crowded
 from csist.frames.crowded.model import CrowdedFrame
-from csist.frames.crowded.solve import unmix_crowded
 from csist.frames.detection.choose import Choice, choose_detector
 from csist.frames.detection.contrast import ContrastFrame
 from csist.frames.detection.detect import detect_peaks
 from csist.frames.detection.named import with_named
 from csist.frames.detection.peaks import threshold_sigmas
 from csist.frames.detection.spots import Widths, fitted_widths
-from csist.frames.groups import FrameGroup, linked_groups, sources_of
+from csist.frames.groups import FrameGroup, sources_of
 from csist.frames.masks.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
 from csist.frames.options import AUTO, CONTRAST, CROWDED, FrameOptions, as_positions
@@ -296,9 +296,17 @@ def _solve_crowded(
         spots = seen.peaks(options.false_alarm_rate)[0]
         psf = guess_psf(fitted_widths(frame.unclipped, spots, frame.background.noise), error)
     threshold = threshold_sigmas(options.false_alarm_rate)
-    found, background = unmix_crowded(CrowdedFrame.of(frame, psf, options.gain), threshold, as_positions(options.start))
-    targets, groups = linked_groups(found, psf.psf, frame.pixels)
-    return _result(frame, background, psf, Detection(*choice, threshold), targets, groups, gain=options.gain)
+    found = unmix_crowded(
+        CrowdedFrame.of(frame, psf, options.gain),
+        threshold,
+        frame.pixels,
+        prior=options.prior or ScenePrior.flat(),
+        mode=options.mode,
+        workers=options.workers or os.cpu_count() or 1,
+        named=as_positions(options.start),
+    )
+    detection = Detection(*choice, threshold)
+    return _result(frame, found.background, psf, detection, found.targets, found.groups, gain=found.frame.gain)
 
 
 def _result(

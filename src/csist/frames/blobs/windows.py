@@ -17,7 +17,7 @@ from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.background.estimate import scatter_about_plane
 from csist.frames.blobs.extended import peaks_as_targets, separation_px
 from csist.frames.detection.peaks import Peaks
-from csist.frames.groups import pixel_flags
+from csist.frames.groups import pixel_flags, probability_within
 from csist.frames.kernels import blank_discs
 from csist.frames.measured import FramePSF, MeasuredFrame
 from csist.frames.options import FrameOptions, as_positions
@@ -417,9 +417,7 @@ class WindowSolver:
             believed &= found.intensity * lone_significance(self.psf.psf) >= CLUTTER_SIGMAS * noise
         if self.psf.guessed:
             believed &= score >= LEAST_EXTRA_SCORE
-            spread = np.nan_to_num(0.5 * (found.x_std[main] ** 2 + found.y_std[main] ** 2))
-            # Of a circular normal distribution.
-            score[main] = -np.expm1(-0.5 * self.psf.footprint_px**2 / np.maximum(spread, 1e-300))
+            score[main] = probability_within(self.psf.footprint_px, found.x_std[main], found.y_std[main])
         believed[main] = True
         return score, believed
 

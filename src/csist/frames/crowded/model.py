@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -42,6 +43,7 @@ class CrowdedFrame:
         error: (H, W) standard deviation of each pixel in counts if it is known, photons of the targets included;
             `noise_std` is a typical one then.
         spacing_px: of the background's nodes.
+        may_count_photons: whether the values may be numbers of photons: whether the gain is 1 is left to the fit.
     """
 
     image: FloatArray
@@ -53,6 +55,7 @@ class CrowdedFrame:
     measured: bool = False
     error: FloatArray | None = None
     spacing_px: float = PATCH_PX
+    may_count_photons: bool = False
 
     @classmethod
     def of(cls, frame: MeasuredFrame, psf: FramePSF, gain: float | None) -> CrowdedFrame:
@@ -68,6 +71,7 @@ class CrowdedFrame:
             measured=frame.noise_measured,
             error=frame.error,
             spacing_px=max(PATCH_PX, PATCH_SIGMAS * sigma_px),
+            may_count_photons=gain is None and frame.counts_photons,
         )
         return replace(plain, spacing_px=0.5 * plain.spacing_px) if _is_bent(plain) else plain
 
@@ -80,6 +84,16 @@ class CrowdedFrame:
     def sigma_px(self) -> float:
         """Sigma of the Gaussian with the same noise-equivalent area."""
         return equivalent_sigma(self.psf)
+
+    @property
+    def lone_error(self) -> float:
+        """Standard error in counts of the flux of a target alone."""
+        return self.noise_std / lone_significance(self.psf)
+
+    @property
+    def patches(self) -> csr_array:
+        """(pixels, nodes) the background of each node."""
+        return background_patches(self.shape, self.spacing_px)
 
     def weight(self, light: FloatArray) -> FloatArray:
         """Inverse standard deviation (H, W) of a pixel, given the light of the targets; 0 where not valid."""
@@ -122,6 +136,11 @@ class PatchBackground:
     noise_std: float
     error: FloatArray | None = field(default=None, repr=False)
 
+    @classmethod
+    def of(cls, frame: CrowdedFrame, fit: CrowdedFit) -> PatchBackground:
+        """The background of a fit."""
+        return cls(frame.shape, frame.spacing_px, fit.nodes, frame.noise_std, frame.error)
+
     def spread(self) -> Background:
         """Level and noise of each pixel."""
         down, across = (_splines(length, self.spacing_px) for length in self.shape)
@@ -147,6 +166,7 @@ def _splines(length: int, spacing_px: float) -> csr_array:
     return csr_array(BSpline.design_matrix(np.arange(float(length)), knots, DEGREE))
 
 
+@lru_cache(maxsize=4)
 def background_patches(shape: tuple[int, int], spacing_px: float) -> csr_array:
     """Products of B-splines (pixels, nodes), the background of a frame."""
     rows, columns = shape
