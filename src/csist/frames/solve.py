@@ -277,8 +277,9 @@ def _solve_blobs(windows: WindowSolver, progress: Progress | None) -> tuple[Targ
 
 
 def _poor_share(groups: list[FrameGroup]) -> float:
-    """Share of the groups that point targets do not explain."""
-    return sum(Flag.POOR_FIT in group.flags for group in groups) / max(len(groups), 1)
+    """Share of the groups with targets that point targets do not explain."""
+    seen = [group for group in groups if group.count]
+    return sum(Flag.POOR_FIT in group.flags for group in seen) / max(len(seen), 1)
 
 
 def _solve_crowded(

@@ -50,14 +50,25 @@ class Chain(NamedTuple):
         """Whether point targets do not explain it in more than half of its frames."""
         return bool(2 * self.flagged.sum() > len(self.flagged))
 
+    def usual_count(self, shots: Sequence[Shot]) -> int:
+        """Number of its targets in most single frames."""
+        return int(np.bincount([len(targets) for targets in self.targets(shots)]).argmax())
+
     def is_unsteady(self, shots: Sequence[Shot]) -> bool:
         """Whether its targets cannot be followed: their number in single frames changes too often.
 
         It is another than the usual one in more than a quarter of the frames, or sometimes larger than a usual one.
         """
         frames_with = np.bincount([len(targets) for targets in self.targets(shots)])
-        usual = int(frames_with.argmax())
+        usual = self.usual_count(shots)
         return bool(4 * frames_with[usual] < 3 * frames_with.sum() or len(frames_with) - 1 > usual == 1)
+
+    def gaps(self, frames: int) -> BoolArray:
+        """Frames (T,) of a sequence in which it is not seen, between the first and the last in which it is."""
+        between = np.zeros(frames, np.bool_)
+        between[self.frame[0] : self.frame[-1]] = True
+        between[self.frame] = False
+        return between
 
     def score(self, shots: Sequence[Shot]) -> float:
         """Probability that it is no clutter, from the highest score of its targets in each of its frames."""

@@ -16,6 +16,8 @@ from csist.trajectories import MotionPrior
 MOTIONS = ("linear", "acceleration", "free")
 WALK_MODES = 4
 """Cosines that describe a random walk; the first four hold 90 % of its variance."""
+SCINTILLATIONS = (0.1, 0.3)
+"""Relative variations of the fluxes from frame to frame that are tried where less does not explain the frames."""
 ACCELERATION_SHARE = 1.0
 """Largest acceleration: it changes the velocity over half the sequence by so much of the largest velocity. A group may
 start from rest or turn back."""

@@ -15,7 +15,7 @@ from csist.methods.continuous.sequence.solver import PATH_EFFORTS, SEED, PathSol
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.sequences.fresh import Fresh
-from csist.sequences.motion import check_motion, motion_law
+from csist.sequences.motion import SCINTILLATIONS, check_motion, motion_law
 from csist.sequences.report import report_single, summarise_paths
 from csist.sequences.result import SequenceResult
 from csist.targets import Flag
@@ -67,11 +67,11 @@ def unmix_sequence(
 
     Args:
         stack: (T, H, W) in counts, in order: windows of at most 16 px per side with one group, or whole frames. A frame
-            with only NaN counts as missing; a frame that repeats the one before is left out.
+            with only NaN or of one value counts as missing; a frame that repeats the one before is left out.
         sensor: as for `csist.unmix`.
         prior: prior of the first frame, or with speeds and scintillation as a `MotionPrior`; None for
-            `ScenePrior.flat()` with the speeds and scintillation of `MotionPrior()`. Where those speeds do not explain
-            the frames of a window and higher ones do, these are used, with a note; a `MotionPrior` is kept to.
+            `ScenePrior.flat()` with the speeds and scintillation of `MotionPrior()`. Where those do not explain the
+            frames and higher ones do, these are used, in windows with a note; a `MotionPrior` is kept to.
         motion: "linear" (constant velocities), "acceleration" (one that the group shares) or "free" (the group also
             walks at random, by `motion_std_px` a frame).
         noise_std: noise per pixel in counts; None: the sensor's, or if that is 0 estimated from the stack.
@@ -136,11 +136,11 @@ def unmix_sequence(
         result = summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
         return result, float(found.log_evidence.max())
 
-    return _at_some_speed(solved, [law, *([] if given else _faster(law, time, sensor))], notes)
+    return _under_some_prior(solved, [law, *([] if given else _wider(law, time, sensor))], notes)
 
 
-def _at_some_speed(
-    solved: Callable[[MotionPrior, int], tuple[SequenceResult, float]], speeds: list[MotionPrior], notes: list[str]
+def _under_some_prior(
+    solved: Callable[[MotionPrior, int], tuple[SequenceResult, float]], priors: list[MotionPrior], notes: list[str]
 ) -> SequenceResult:
     """The result of the first prior that explains the frames, else of that with the highest evidence.
 
@@ -148,37 +148,45 @@ def _at_some_speed(
 
     Args:
         solved: gives the result under a prior with a seed, and its log evidence.
-        speeds: the priors.
+        priors: what is tried.
         notes: gets what the user should know.
     """
-    used, (result, evidence) = speeds[0], solved(speeds[0], SEED)
-    for prior, seed in (*((each, SEED) for each in speeds[1:]), *((speeds[-1], SEED + n) for n in AGAIN)):
+    used, (result, evidence) = priors[0], solved(priors[0], SEED)
+    for prior, seed in (*((each, SEED) for each in priors[1:]), *((priors[-1], SEED + n) for n in AGAIN)):
         if Flag.POOR_FIT not in result.flags:
             break
         other, more = solved(prior, seed)
         if more > evidence:
             used, result, evidence = prior, other, more
-    if used is not speeds[0]:
+    if used.group_speed_px > priors[0].group_speed_px:
         notes.append(
-            f"the targets move faster than the default prior's {speeds[0].group_speed_px:g} px: "
+            f"the targets move faster than the default prior's {priors[0].group_speed_px:g} px: "
             f"up to {used.group_speed_px:.2g} px is allowed"
+        )
+    if used.scintillation > priors[0].scintillation:
+        notes.append(
+            f"the fluxes vary by more than the default prior's {priors[0].scintillation:.0%}: "
+            f"by {used.scintillation:.0%} is allowed"
         )
     if Flag.POOR_FIT in result.flags:
         notes.append(
             "the paths do not explain the frames: state the PSF, the noise or the background, another motion, or a "
-            "faster MotionPrior"
+            "MotionPrior with larger speeds or scintillation"
         )
     return result
 
 
-def _faster(law: MotionPrior, time: FloatArray, sensor: Sensor) -> list[MotionPrior]:
-    """Speeds up to half the window in the sequence: of the group, then also of each target in it.
+def _wider(law: MotionPrior, time: FloatArray, sensor: Sensor) -> list[MotionPrior]:
+    """Priors with more room, where they have any.
 
-    There are none where the prior allows them already.
+    Speeds up to half the window in the sequence, of the group and then also of each target in it, and then fluxes that
+    vary more from frame to frame.
     """
     speed = max(sensor.shape) / (2.0 * float(time[-1] - time[0]))
     group = replace(law, group_speed_px=speed)
-    return [group, replace(group, own_speed_px=speed)] if speed > law.group_speed_px else []
+    faster = [group, replace(group, own_speed_px=speed)] if speed > law.group_speed_px else []
+    fastest = [law, *faster][-1]
+    return [*faster, *(replace(fastest, scintillation=each) for each in SCINTILLATIONS if each > law.scintillation)]
 
 
 def _whole_frames(

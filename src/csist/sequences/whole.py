@@ -4,8 +4,8 @@ Every frame is unmixed alone first. Its groups are linked over the frames; a win
 of all others subtracted, and the group is solved in all frames together. A group that point targets do not explain, an
 extended source, a streak or clutter, gets one track of its middle. So does one whose targets the joint posterior cannot
 place, and one without a joint posterior whose number of targets changes from frame to frame. Other groups without one
-keep the targets of their single frames: they do not move as the motion says, are larger than a window or are lost in
-the error of the PSF.
+keep the targets of their single frames: they do not move as the motion says, shake with the camera, are larger than a
+window or are lost in the error of the PSF.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.sequences.chains import MOST_HALF, Chain, Course, Cutout, chains_of, course_of, cut_out, merged_frames
 from csist.sequences.lines import line_track
-from csist.sequences.motion import motion_law
+from csist.sequences.motion import SCINTILLATIONS, motion_law
 from csist.sequences.report import summarise_paths
 from csist.sequences.result import JointGroup, SequenceResult, Track
 from csist.sequences.shots import Shot, common_psf
@@ -51,12 +51,14 @@ class JointOptions:
         prior: speeds and scintillation; its start is used where the frame's options have no prior.
         motion: one of `csist.sequences.motion.MOTIONS`.
         motion_std_px: step of the random walk of "free" in px per unit of time.
+        keeps_prior: whether fluxes that vary more than the prior says are not tried where it does not explain a group.
     """
 
     frame: FrameOptions
     prior: MotionPrior
     motion: str = "linear"
     motion_std_px: float = 0.05
+    keeps_prior: bool = False
 
 
 class Sorted(NamedTuple):
@@ -99,6 +101,7 @@ def joint_options(
         prior if isinstance(prior, MotionPrior) else MotionPrior(),
         motion,
         options.get("motion_std_px", JointOptions.motion_std_px),
+        isinstance(prior, MotionPrior),
     )
 
 
@@ -154,15 +157,39 @@ def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> So
     found = Sorted([], [], 0)
     chains = chains_of(shots)
     for chain, merged in zip(chains, merged_frames(chains, len(shots), psf), strict=True):
-        solved = None if chain.is_wide else _solve_chain(shots, times, (chain, merged), psf, options)
-        scored = None if solved is None else _scored(solved, chain.score(shots))
-        if scored is not None and Flag.POOR_FIT not in scored.flags and _is_resolved(scored):
-            found.joint.append((chain, scored))
-        elif chain.is_wide or solved is not None or chain.is_unsteady(shots):
+        solved = None if chain.is_wide else _best_solved(shots, times, (chain, merged), psf, options)
+        explained = solved is not None and Flag.POOR_FIT not in solved.flags
+        if solved is not None and explained and _is_resolved(solved):
+            found.joint.append((chain, _scored(solved, chain.score(shots))))
+        elif chain.is_wide or explained or chain.is_unsteady(shots):
             found.wide.append(chain)
         else:
             found = found._replace(alone=found.alone + 1)
     return found
+
+
+def _best_solved(
+    shots: Sequence[Shot], times: FloatArray, followed: tuple[Chain, BoolArray], psf: PSF, options: JointOptions
+) -> SequenceResult | None:
+    """The first joint posterior of a group that explains its frames, or the last one; see `_solve_chain`.
+
+    Where the prior does not explain them, the frames in which the group is not seen between others in which it is are
+    left out: a black frame, or one in which it is hidden. Then its fluxes may vary more, but not so that more targets
+    than single frames show take the place of a motion that is not the assumed one.
+    """
+    chain, merged = followed
+    solved = _solve_chain(shots, times, followed, psf, options)
+    hidden, usual = chain.gaps(len(shots)), options.prior.scintillation
+    tries = [usual] if hidden.any() else []
+    tries += [] if options.keeps_prior else [each for each in SCINTILLATIONS if each > usual]
+    for scintillation in tries:
+        if solved is None or Flag.POOR_FIT not in solved.flags:
+            break
+        wider = replace(options, prior=replace(options.prior, scintillation=scintillation))
+        other = _solve_chain(shots, times, (chain, merged | hidden), psf, wider)
+        if other is not None and len(other.tracks) <= chain.usual_count(shots):
+            solved = other
+    return solved
 
 
 def _is_resolved(solved: SequenceResult) -> bool:

@@ -36,11 +36,13 @@ from csist.frames.detection.peaks import Peaks, find_peaks, threshold_sigmas
 from csist.frames.detection.point_sources import (
     GROUPED_CORRELATION,
     POINT_CORRELATION,
+    SPOT_SIGMAS,
     SPOTS_APART_PX,
     PointSources,
+    light_of_points,
     point_sources,
     shape_correlation,
-    strong_spots,
+    spots_above,
 )
 from csist.frames.detection.responses import Response, contrast_response
 from csist.frames.detection.tails import (
@@ -85,6 +87,10 @@ WHITE_SCATTER = (0.88, 1.15)
 WHITE_QUANTILE, WHITE_TAIL = 0.998, 1.2
 """Largest upper quantile of the responses there, in units of the Gaussian one."""
 MOST_TEXTURE_PIXELS = 60_000
+FAINT_SIGMAS = 5.0
+"""Significance against the noise alone from which a spot may be one of many faint point sources."""
+LEAST_DARK_SHARE = 0.2
+"""Share of a frame that must be without their light."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +141,7 @@ class ContrastFrame:
     @cached_property
     def spots(self) -> Peaks:
         """The spots that stand out of the noise alone, strongest first."""
-        return strong_spots(self.noise, self.responses)
+        return spots_above(SPOT_SIGMAS, self.noise, self.responses)
 
     @cached_property
     def sources(self) -> PointSources | None:
@@ -145,10 +151,17 @@ class ContrastFrame:
     @cached_property
     def beside(self) -> BoolArray:
         """Pixels (H, W) on which the tail is measured."""
-        if self.sources is None:
-            return self.valid
-        beside = self.valid & ~self.sources.pixels
-        return beside if beside.sum() >= FEWEST_TAIL_PIXELS else self.valid
+        beside = self.valid if self.sources is None else self.valid & ~self.sources.pixels
+        beside = beside if beside.sum() >= FEWEST_TAIL_PIXELS else self.valid
+        if self._is_white(beside):
+            return beside
+        # Many faint sources are a tail, too, and the light of brighter ones is spread by the filters.
+        spots = spots_above(FAINT_SIGMAS, self.noise, self.responses)
+        light = light_of_points(self.flattened, self.noise, spots, self.sigma_px)
+        if light is None:
+            return beside
+        darker = self.valid & ~light
+        return darker if darker.mean() >= LEAST_DARK_SHARE and self._is_white(darker) else beside
 
     @cached_property
     def noise_limited(self) -> bool:
@@ -156,9 +169,13 @@ class ContrastFrame:
 
         Clutter scatters more in the wider filters, compression less in the narrower ones.
         """
+        return self._is_white(self.beside)
+
+    def _is_white(self, pixels: BoolArray) -> bool:
+        """Whether the responses of some pixels (H, W) are those of white noise."""
         step = max(1, round((self.flattened.size / MOST_TEXTURE_PIXELS) ** 0.5))
         for values, gain in self.responses[:WHITE_FILTERS]:
-            unit = in_noise(values, gain, self.noise, self.beside, step)
+            unit = in_noise(values, gain, self.noise, pixels, step)
             scatter = 1.4826 * float(np.median(np.abs(unit)))
             if not WHITE_SCATTER[0] <= scatter <= WHITE_SCATTER[1]:
                 return False

@@ -31,6 +31,8 @@ BRIGHT_SIGMAS = 300.0
 """Significance from which a source's light is spread farther by the filters than its own disc."""
 WIDEST_RESPONSE = 2.2
 """Width of the widest filter in units of the PSF's sigma, about."""
+MOST_FAINT_SPOTS = 2000
+"""Spots of a frame beyond which no faint sources are looked for among them."""
 MOST_JUDGED_SPOTS = 200
 """Strongest spots that this share is taken of."""
 
@@ -50,11 +52,16 @@ class PointSources(NamedTuple):
 
 
 def shape_correlation(
-    flattened: NDArray[np.floating], rows: IntArray, columns: IntArray, sigma_px: float
+    flattened: NDArray[np.floating],
+    rows: IntArray,
+    columns: IntArray,
+    sigma_px: float,
+    noise: FloatArray | None = None,
 ) -> FloatArray:
     """Correlation (n,), from -1 to 1, of pixels' surroundings with a Gaussian spot on an unknown constant.
 
-    The highest value of the pixel and its eight neighbours within the frame.
+    The highest value of the pixel and its eight neighbours within the frame. With the noise (H, W) of each pixel, the
+    power that it adds is left out, so that a faint spot is as alike as a bright one.
     """
     reach = int(np.ceil(2.5 * sigma_px))
     offsets = np.arange(-reach, reach + 1)
@@ -70,22 +77,25 @@ def shape_correlation(
         column = np.clip(columns + right, 0, flattened.shape[1] - 1) - columns + 1
         values = windows[every, row, column][:, disc]
         values = values - values.mean(axis=1, keepdims=True)
-        power = np.maximum((values**2).sum(axis=1), 1e-300)
-        np.maximum(best, values @ template / np.sqrt(power), out=best)
+        amplitude, power = values @ template, (values**2).sum(axis=1)
+        if noise is not None:
+            power = np.maximum(power - (disc.sum() - 2) * noise[rows, columns] ** 2, amplitude**2)
+        np.maximum(best, amplitude / np.sqrt(np.maximum(power, 1e-300)), out=best)
     return best
 
 
-def strong_spots(noise: FloatArray, responses: Sequence[Response]) -> Peaks:
-    """Spots that stand out of the noise alone by `SPOT_SIGMAS`, strongest first.
+def spots_above(sigmas: float, noise: FloatArray, responses: Sequence[Response]) -> Peaks:
+    """Spots that stand out of the noise alone, strongest first.
 
     Args:
+        sigmas: significance that they have at least.
         noise: (H, W) standard deviation of a pixel in counts.
         responses: of the Laplacians of Gaussian to the background-subtracted frame.
     """
     significance = np.full(noise.shape, -np.inf, dtype=np.float32)
     for values, gain in responses:
         raise_to_noise(significance, values, gain, noise)
-    return keep_strongest(find_peaks(significance, SPOT_SIGMAS), SPOTS_APART_PX)
+    return keep_strongest(find_peaks(significance, sigmas), SPOTS_APART_PX)
 
 
 def point_sources(
@@ -108,12 +118,41 @@ def point_sources(
     if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
         return None
     mask = _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
-    # The filters spread the light of a very bright source.
-    spread = float(np.hypot(sigma_px, WIDEST_RESPONSE * sigma_px))
     for k in np.flatnonzero(point_like & (spots.significance > BRIGHT_SIGMAS)):
-        radius = spread * (2.0 * np.log(spots.significance[k])) ** 0.5 + 1.0
+        radius = _spread_radius(sigma_px, float(spots.significance[k]))
         mask |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
     return PointSources(mask, int(point_like.sum()), sigma_px)
+
+
+def light_of_points(
+    flattened: NDArray[np.floating], noise: FloatArray, spots: Peaks, sigma_px: float | None
+) -> BoolArray | None:
+    """Pixels (H, W) that the filters see the light of spots in, if most of these look like faint point sources.
+
+    Args:
+        flattened: (H, W) background-subtracted counts, 0 where masked.
+        noise: (H, W) standard deviation of a pixel in counts.
+        spots: all that stand out of the noise, strongest first.
+        sigma_px: of the PSF; None takes the typical sigma of the strongest spots.
+    """
+    if not 0 < len(spots) <= MOST_FAINT_SPOTS:
+        return None
+    sigma_px = typical_sigma(flattened, spots, noise) if sigma_px is None else sigma_px
+    rows, columns = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
+    likeness = shape_correlation(flattened, rows, columns, sigma_px, noise)
+    if (likeness >= POINT_CORRELATION).mean() < POINT_SHARE:
+        return None
+    light = np.zeros(flattened.shape, dtype=bool)
+    for k in np.flatnonzero(likeness >= GROUPED_CORRELATION):
+        radius = _spread_radius(sigma_px, float(spots.significance[k]))
+        light |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
+    return light
+
+
+def _spread_radius(sigma_px: float, significance: float) -> float:
+    """Radius in px within which the filters spread the light of a source of some significance."""
+    spread = float(np.hypot(sigma_px, WIDEST_RESPONSE * sigma_px))
+    return spread * float(np.sqrt(2.0 * np.log(significance))) + 1.0
 
 
 def _discs(shape: tuple[int, ...], rows: IntArray, columns: IntArray, radius_px: float) -> BoolArray:

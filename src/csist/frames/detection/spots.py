@@ -15,6 +15,8 @@ from csist.frames.detection.peaks import Peaks
 from csist.physics.psf import GaussianPSF
 
 SIGMA_RANGE_PX = (0.25, 3.0)
+NARROWEST_PX = 0.35
+"""Sigma below which a spot is one bright pixel: no optics are so sharp."""
 HALF_WINDOW_PX = 6
 FEWEST_PIXELS = 40
 FARTHEST_PX = 1.9
@@ -123,7 +125,7 @@ class Widths(NamedTuple):
 
 
 def fitted_widths(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> Widths:
-    """Fit Gaussians to the strongest isolated spots of a frame.
+    """Fit Gaussians to the strongest isolated spots of a frame; those of a single pixel are left out.
 
     Args:
         flattened: (H, W) background-subtracted counts, NaN where masked or saturated.
@@ -135,7 +137,8 @@ def fitted_widths(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArr
     distance = np.asarray(KDTree(peaks.positions).query(peaks.positions, k=[2])[0])[:, 0]
     isolated = peaks[distance > 1.5 * HALF_WINDOW_PX][:MOST_SIGMA_SPOTS]
     spots = (fit_spot(flattened, noise, x, y) for x, y in isolated.positions)
-    return Widths([spot.sigma_px for spot in spots if spot is not None], len(isolated))
+    widths = [spot.sigma_px for spot in spots if spot is not None and spot.sigma_px >= NARROWEST_PX]
+    return Widths(widths, len(isolated))
 
 
 def typical_sigma(flattened: NDArray[np.floating], peaks: Peaks, noise: FloatArray) -> float:
