@@ -78,7 +78,7 @@ _HOMES = {
     "unmix_sequence": "sequences.solve",
     "unmix_stream": "sequences.stream",
 }
-_MODULES = ("datasets", "metrics")
+_MODULES = ("datasets", "io", "metrics")
 
 
 def __getattr__(name: str) -> Any:

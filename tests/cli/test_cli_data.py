@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from cli_helpers import HEADER, QUICK, Run, lines, refused, windows
 
 import csist
 from csist.datasets import load
-from csist.io import read_targets_table, sample_frames
+from csist.io import read_targets_table, sample_frames, write_table
 
 
 def test_methods_are_those_of_the_registry(run: Run) -> None:
@@ -97,3 +98,24 @@ def test_samples_are_copied_and_unmixed_as_they_stand(run: Run) -> None:
         assert Path(f"deep/folder/{name}.png").read_bytes() == path.read_bytes()
     Path("file").write_text("no folder")
     refused(run("samples", "file"), "file")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".fits", ".ecsv"])
+def test_converted_tables_keep_all_columns_and_names(run: Run, tmp_path: Path, suffix: str) -> None:
+    names = ["gr\u00f6\u00dfe 1.npy", "gr\u00f6\u00dfe 1.npy", "back\\slash \u4e2d.npy"]
+    rows = pd.DataFrame(
+        {
+            "image": names, "frame": [0, 1, 0], "x": [1.5, 2.0, 3.25], "y": [0.5, 1.0, 2.0],
+            "intensity": [10.0, 20.0, 30.0], "flags": [0, 8, 0], "track": [4, -1, 5], "electrons": [1.0, 2.0, 2.5],
+            "note": ["a", "b", "7b"],
+        }
+    )  # fmt: skip
+    write_table(rows, tmp_path / "in.csv")
+    code, out, _ = run("convert", "in.csv", f"there{suffix}")
+    assert code == 0
+    assert "3 targets, 9 columns" in out
+    assert run("convert", f"there{suffix}", "back.csv")[0] == 0
+    assert (tmp_path / "back.csv").read_text() == (tmp_path / "in.csv").read_text()
+    found = read_targets_table(tmp_path / f"there{suffix}")
+    assert found[names[0], 0].track.tolist() == [4]
+    assert sorted(found) == sorted(zip(names, [0, 1, 0], strict=True))

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.spatial import KDTree
 
+from csist.frames import unmix_frame
 from csist.frames.detection.clutter import (
     FEATURES,
     SHAPE_FEATURES,
@@ -17,6 +20,8 @@ from csist.frames.detection.peaks import Peaks
 from csist.frames.masks.mask import check_frame
 from csist.frames.measured import FrameRules, measure_frame
 from csist.physics.psf import GaussianPSF
+from csist.physics.sensor import Sensor
+from csist.targets import Targets
 
 NAMES = {name: place for place, name in enumerate(FEATURES)}
 
@@ -56,6 +61,29 @@ def test_the_border_counts_in_the_outermost_pixels():
     image = textured((60, 80))
     edge = features_of(image, [0, 2, 3, 4, 5, 40], [30] * 6)[:, NAMES["edge"]]
     np.testing.assert_allclose(edge, [1.0, 1.0, 2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("psf", [None, GaussianPSF(1.2)])
+@pytest.mark.parametrize(("number", "flux"), [(10, 240.0), (50, 240.0), (50, 350.0), (100, 240.0)])
+def test_many_faint_stars_are_no_clutter(psf, number, flux):
+    rng = np.random.default_rng(number)
+    sky = Sensor(GaussianPSF(1.2), shape=(160, 160), background=100.0, read_noise=5.0)
+    x, y = rng.uniform(10, 150, (2, number))
+    frame = sky.observe(Targets(x, y, np.full(number, flux)), rng)
+    result = unmix_frame(frame, psf=psf, mode="fast", workers=1)
+    # 0 of 10 and 1 of 100 where the frame counts as clutter.
+    assert result.detector == ("crowded" if number == 100 else "contrast" if psf is None else "matched")
+    found = KDTree(np.stack([result.targets.x, result.targets.y], axis=1))
+    assert (found.query(np.stack([x, y], axis=1))[0] < 1.0).mean() > 0.9
+    assert len(result.targets) <= number + 2
+
+
+def test_texture_between_stars_is_clutter_still():
+    rng = np.random.default_rng(0)
+    sky = Sensor(GaussianPSF(1.2), shape=(160, 160), background=100.0, read_noise=5.0)
+    frame = sky.observe(Targets(*rng.uniform(10, 150, (2, 20)), np.full(20, 400.0)), rng)
+    frame += 10.0 * ndimage.gaussian_filter(rng.normal(size=frame.shape), 2.0) * 7.0
+    assert unmix_frame(frame, psf=1.2, mode="fast", workers=1).detector == "contrast"
 
 
 def test_every_candidate_of_a_frame_knows_of_its_weak_ones():

@@ -176,3 +176,19 @@ def test_an_empirical_psf_needs_enough_sources_that_end_within_their_windows():
         estimate_psf(star_field(GaussianPSF(1.1), 9, number=7)[1], empirical=True)
     with pytest.raises(InputError, match="use psf='auto'"):
         estimate_psf(star_field(GaussianPSF(2.0), 9)[1], empirical=True)
+
+
+def test_one_source_in_many_frames_is_one_source():
+    sky = Sensor(GaussianPSF(0.9), shape=(64, 64), background=50.0, read_noise=3.0)
+    rng = np.random.default_rng(0)
+    moving = [
+        sky.observe(Targets([20.0 + t, 21.2 + t], [20.0 + 0.5 * t, 20.3 + 0.5 * t], [3000.0, 2500.0]), rng)
+        for t in range(20)
+    ]
+    # A pair as one would be 28 stated errors too wide.
+    with pytest.raises(InputError, match="only 1 isolated bright unsaturated point sources in 20 frames"):
+        estimate_psf(moving)
+    elsewhere = [
+        sky.observe(Targets(*rng.uniform(12, 52, (2, 1)), [3000.0]), rng) for _ in range(12)
+    ]  # fmt: skip
+    assert estimate_psf(elsewhere).sigma_px == pytest.approx(0.9, rel=0.02)

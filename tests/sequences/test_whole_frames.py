@@ -365,3 +365,59 @@ def test_frames_of_a_stream_have_one_size():
 
 def test_a_stream_of_nothing_is_empty():
     assert list(unmix_stream([])) == []
+
+
+def pair(t, flux=1.0):
+    """Two targets 1.2 px apart that move together."""
+    return csist.Targets(
+        [12.3 + 0.5 * t, 13.5 + 0.5 * t], [12.1 + 0.3 * t, 12.4 + 0.3 * t], [1500.0 * flux, 1300.0 * flux]
+    )
+
+
+def pair_movie(frames=12, flux=None, seed=3):
+    rng = np.random.default_rng(seed)
+    fluxes = np.ones((frames, 2)) if flux is None else flux
+    return np.stack([SKY.observe(pair(t).replace(intensity=pair(t).intensity * fluxes[t]), rng) for t in range(frames)])
+
+
+def assert_both_are_followed(result, frames, without=()):
+    for t in range(frames):
+        truth, found = pair(t), result.frames[t]
+        if t not in without:
+            assert len(found) == 2
+            distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
+            assert distance.min(axis=1).max() < 0.35
+    assert len(result.tracks) == 2
+
+
+@pytest.mark.parametrize("level", ["one value", "dark noise"])
+def test_a_black_frame_is_left_out(level):
+    movie = pair_movie()
+    movie[6] = 0.0 if level == "one value" else np.random.default_rng(0).normal(0.0, 3.0, movie[6].shape)
+    result = csist.unmix_sequence(movie, SKY, mode="fast")
+    assert_both_are_followed(result, 12, without=[6])  # once one false target in the middle, score 0.995
+    assert [group.count for group in result.groups] == [2]
+    assert any("one value" in note for note in result.notes) == (level == "one value")
+
+
+def test_fluxes_that_vary_more_than_the_default_prior_says():
+    flux = 1.0 + 0.1 * np.random.default_rng(5).standard_normal((12, 2))
+    assert_both_are_followed(csist.unmix_sequence(pair_movie(flux=flux), SKY, mode="fast"), 12)
+
+
+def test_a_camera_that_shakes_leaves_the_targets_of_single_frames():
+    rng = np.random.default_rng(2)
+    shake = 0.3 * rng.standard_normal((12, 2))
+    movie = np.stack([SKY.observe(pair(t).shifted(*shake[t]), rng) for t in range(12)])
+    result = csist.unmix_sequence(movie, SKY, mode="fast")
+    assert any("single frames" in note for note in result.notes)
+    for t in range(12):
+        truth, found = pair(t).shifted(*shake[t]), result.frames[t]
+        assert len(found) == 2
+        assert np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y).min(axis=1).max() < 0.5
+
+
+def test_saturated_targets_are_so_in_the_joint_posterior_too():
+    movie = np.minimum(pair_movie(), 300.0)
+    result = csist.unmix_sequence(movie, SKY, mode="fast")
+    assert all((targets.flags & int(csist.Flag.SATURATED)).all() for targets in result.frames)

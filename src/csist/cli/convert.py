@@ -22,15 +22,16 @@ def convert(
 ) -> None:
     """Convert a dataset (store <-> GrokCSO folder) or a table of targets (CSV, Parquet, FITS, ECSV)."""
     from csist.files import check_writable
-    from csist.io import TABLE_SUFFIXES, read_targets_table, targets_table, write_table
+    from csist.io import TABLE_SUFFIXES, write_table
+    from csist.io.tables import read_rows
 
     if source.suffix.lower() in TABLE_SUFFIXES and not source.is_dir():
         if same_file(source, out):
             raise InputError(f"cannot write {out}: it is the input, give another name")
         check_writable(out, TABLE_SUFFIXES)
-        table = targets_table([(*key, targets) for key, targets in read_targets_table(source).items()])
+        table = read_rows(source)
         write_table(table, out)
-        make_console().print(f"{out}: {len(table)} targets", soft_wrap=True)
+        make_console().print(f"{out}: {len(table)} targets, {len(table.columns)} columns", soft_wrap=True)
         return
     from csist.datasets import convert as convert_dataset
     from csist.datasets import load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,13 @@ def _unit_entry(name: str) -> dict[str, str] | None:
 
 
 def _fits_name(name: str) -> bytes:
-    return plain_text(name).encode("ascii", "backslashreplace")  # FITS knows no other letters
+    """A text with the letters that FITS knows; others, and the backslash, as their codes."""
+    return plain_text(name).replace("\\", r"\x5c").encode("ascii", "backslashreplace")
+
+
+def name_in_fits(text: str) -> str:
+    """The text that `_fits_name` has written."""
+    return re.sub(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))", lambda code: chr(int(code[0][2:], 16)), text)
 
 
 def _write_fits(source: Source, path: Path, metadata: Mapping[str, Any]) -> None:

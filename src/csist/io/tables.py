@@ -16,19 +16,22 @@ from csist.checks import InputError, check_packages
 from csist.files import reading
 from csist.io.fits import check_headers
 from csist.io.formats import ReadOptions
+from csist.io.forms import name_in_fits
 from csist.io.writers import TABLE_COLUMNS, TABLE_SUFFIXES
 from csist.targets import FLOAT_COLUMNS, Targets
 
 if TYPE_CHECKING:
     import pandas as pd
 
+WHOLE_COLUMNS = {"flags": 0, "group": -1, "track": -1}
+"""Columns of whole numbers, and what a blank one means."""
 MOST_ROWS = 500_000_000
 """Rows that a table can have: more would not fit into any memory."""
 MOST_HEADER_LINES = 10_000
 """Lines of an ECSV header that are searched for units."""
 
 
-def _read_csv(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+def _read_csv(path: Path, is_wanted: Callable[[str], bool]) -> pd.DataFrame:
     """All as text, so that an image called "007" or "NA" keeps its name and a bad number can be named."""
     import pandas as pd
 
@@ -38,11 +41,11 @@ def _read_csv(path: Path, wanted: Collection[str]) -> pd.DataFrame:
         keep_default_na=False,
         encoding="utf-8-sig",
         encoding_errors="surrogateescape",
-        usecols=lambda name: name.lower() in wanted,
+        usecols=is_wanted,
     )
 
 
-def _read_parquet(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+def _read_parquet(path: Path, is_wanted: Callable[[str], bool]) -> pd.DataFrame:
     """The columns that a Parquet file holds of those wanted; its stated sizes are held against its own first."""
     import pyarrow.parquet as pq
 
@@ -53,12 +56,12 @@ def _read_parquet(path: Path, wanted: Collection[str]) -> pd.DataFrame:
         held = sum(file.metadata.row_group(group).num_rows for group in range(groups))
         if rows != held or not 0 <= rows <= MOST_ROWS:
             raise InputError(f"cannot read {path}: it is damaged, it states {rows} rows in {groups} parts of {held}")
-        names = [name for name in file.schema_arrow.names if name.lower() in wanted]
+        names = [name for name in file.schema_arrow.names if is_wanted(name)]
         frame: pd.DataFrame = file.read(columns=names, use_threads=False).to_pandas()
         return frame
 
 
-def _read_fits(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+def _read_fits(path: Path, is_wanted: Callable[[str], bool]) -> pd.DataFrame:
     """The first table of a FITS file."""
     import pandas as pd
 
@@ -73,15 +76,17 @@ def _read_fits(path: Path, wanted: Collection[str]) -> pd.DataFrame:
             if table is None:
                 raise InputError(f"{path} holds no table")
             for column in table.columns:
-                if column.name.lower() in wanted:
+                if is_wanted(column.name):
                     values = np.asarray(table.data[column.name])
+                    if values.dtype.kind in "SU":
+                        values = np.array([name_in_fits(str(text)) for text in values], dtype=object)
                     if values.dtype.kind in "iuf":
                         values = values.astype(values.dtype.newbyteorder("="))
                     columns[column.name] = values if values.ndim == 1 else list(values)
     return pd.DataFrame(columns)
 
 
-def _read_ecsv(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+def _read_ecsv(path: Path, is_wanted: Callable[[str], bool]) -> pd.DataFrame:
     """The rows below an ECSV file's header, which is commented out."""
     import pandas as pd
 
@@ -95,12 +100,10 @@ def _read_ecsv(path: Path, wanted: Collection[str]) -> pd.DataFrame:
             line = file.readline()
         file.seek(start)
         separator = "," if "," in line else " "
-        return pd.read_csv(
-            file, sep=separator, dtype=str, keep_default_na=False, usecols=lambda name: name.lower() in wanted
-        )
+        return pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, usecols=is_wanted)
 
 
-_READERS: dict[str, Callable[[Path, Collection[str]], pd.DataFrame]] = {
+_READERS: dict[str, Callable[[Path, Callable[[str], bool]], pd.DataFrame]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
     ".fits": _read_fits,
@@ -122,7 +125,29 @@ def read_columns(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     if suffix not in TABLE_SUFFIXES:
         raise InputError(f"cannot read {path}: a table of targets ends in {' or '.join(TABLE_SUFFIXES)}")
     with reading(path):
-        return _READERS[suffix](path, wanted)
+        return _READERS[suffix](path, lambda name: name.lower() in wanted)
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """All columns of a table of targets, as numbers where all of their entries are.
+
+    Args:
+        path: file ending in .csv, .parquet, .fits or .ecsv.
+
+    Raises:
+        InputError: if it is no table of targets, see `read_targets_table`, or cannot be read.
+    """
+    read_targets_table(path)
+    with reading(path):
+        table = _READERS[path.suffix.lower()](path, lambda _: True)
+    for name in table.columns:
+        if name.lower() == "image" or table[name].dtype.kind not in "OSU":
+            continue
+        value, strange = numbers_of(table[name])
+        if not strange.any():
+            whole = name.lower() in WHOLE_COLUMNS or not table[name].astype(str).str.contains(r"[.eE]|^$|n").any()
+            table[name] = np.nan_to_num(value, nan=-1.0).astype(np.int64) if whole else value
+    return table
 
 
 def units_of(path: Path) -> dict[str, str]:
@@ -188,8 +213,8 @@ def numbers_of(column: pd.Series) -> tuple[FloatArray, NDArray[np.bool_]]:
 def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
     """Targets by (image, frame) from a CSV, Parquet, FITS or ECSV file, as `write_table(targets_table(...))` wrote it.
 
-    The columns image, frame, x, y and intensity are needed, the others of `TABLE_COLUMNS` may be missing and
-    any further one is ignored. An image without a row was reported empty or not looked at: the caller knows.
+    The columns image, frame, x, y and intensity are needed, the others of `TABLE_COLUMNS` and `track` may be missing
+    and any further one is ignored. An image without a row was reported empty or not looked at: the caller knows.
 
     Raises:
         InputError: if the file cannot be read, lacks a column or holds a value that is not a number.
@@ -197,7 +222,7 @@ def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
     import pandas as pd
 
     path = Path(path)
-    table = read_columns(path, TABLE_COLUMNS)
+    table = read_columns(path, (*TABLE_COLUMNS, "track"))
     table = table.rename(columns={name: name.lower() for name in table.columns if name.lower() not in table.columns})
     missing = [name for name in ("image", "frame", "x", "y", "intensity") if name not in table.columns]
     if missing:
@@ -206,14 +231,14 @@ def read_targets_table(path: str | Path) -> dict[tuple[str, int], Targets]:
             "frame (from 0), x, y and intensity, and a score that ranks the rows"
         )
     numbers: dict[str, FloatArray] = {}
-    for name in TABLE_COLUMNS[1:]:
+    for name in (*TABLE_COLUMNS[1:], "track"):
         if name in table.columns:
             value, strange = numbers_of(table[name])
             wrong = np.flatnonzero(strange)
             if name in ("frame", "x", "y", "intensity"):
                 wrong = np.flatnonzero(~np.isfinite(value))
-            elif name in ("flags", "group"):
-                value = np.where(np.isnan(value), {"flags": 0, "group": -1}[name], value)
+            elif name in WHOLE_COLUMNS:
+                value = np.where(np.isnan(value), WHOLE_COLUMNS[name], value)
             if name not in FLOAT_COLUMNS and not wrong.size:
                 wrong = np.flatnonzero(value % 1 != 0)
             if wrong.size:

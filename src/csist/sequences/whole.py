@@ -38,6 +38,7 @@ from csist.trajectories import MotionPrior
 
 SPEED_ROOM = 1.25
 """The prior's largest speed of a group, in units of the speed with which it is seen to move."""
+PIXEL_BITS = int(Flag.SATURATED | Flag.MASKED)
 RESOLVED = 1.0 / 3.0
 """Least mean probability of the targets of a joint posterior of several: below it, most of them are wrong."""
 
@@ -222,9 +223,16 @@ def _joint_frames(
     tracks: list[Track] = []
     groups: list[JointGroup] = []
     for number, (chain, solved) in enumerate(joint):
+        seen = dict(zip(chain.frame.tolist(), chain.targets(shots), strict=True))
         for t, targets in enumerate(solved.frames, chain.part(len(shots)).start):
-            group = np.full(len(targets), number)
-            parts[t].append(targets.replace(track=targets.track + len(tracks), group=group))
+            pixels = int(np.bitwise_or.reduce(seen[t].flags)) & PIXEL_BITS if t in seen else 0
+            parts[t].append(
+                targets.replace(
+                    track=targets.track + len(tracks),
+                    group=np.full(len(targets), number),
+                    flags=targets.flags | pixels,
+                )
+            )
         tracks += [replace(track, id=track.id + len(tracks)) for track in solved.tracks]
         first, last = int(chain.frame[0]), int(chain.frame[-1])
         groups.append(

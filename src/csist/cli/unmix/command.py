@@ -124,7 +124,9 @@ def unmix(
     temporal: Annotated[
         int | None,
         typer.Option(
-            "--temporal", metavar="N", help="Subtract the static background of the last N frames (fixed camera)."
+            "--temporal",
+            metavar="N",
+            help="Subtract the static background of the last N frames (fixed camera; 16 sigma of motion or more).",
         ),
     ] = None,
     joint: Annotated[

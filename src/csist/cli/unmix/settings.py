@@ -209,8 +209,8 @@ def make_settings(given: Options) -> Settings:
         raise InputError(f"background must be finite, got {given.background}")
     if given.temporal is not None and given.temporal < 3:
         raise InputError(f"temporal must be a whole number of frames >= 3, got {given.temporal}")
-    if given.joint is not None and given.joint < 1:
-        raise InputError(f"joint must be a whole number of frames >= 1, got {given.joint}")
+    if given.joint is not None and given.joint < 2:
+        raise InputError(f"--joint must be a whole number of frames >= 2, got {given.joint}")
     if given.joint_step is not None and not 1 <= given.joint_step <= (given.joint or 0):
         raise InputError(
             f"--joint-step must be a whole number from 1 to the frames of --joint, got {given.joint_step} for "

@@ -35,8 +35,9 @@ def choose_detector(frame: ContrastFrame) -> Choice:
     Args:
         frame: the frame as the contrast detector sees it.
     """
-    sources = frame.sources
-    if sources is not None and sources.number >= FEWEST_CROWDED:
+    for sources in (frame.sources, frame.faint_sources):
+        if sources is None or sources.number < FEWEST_CROWDED:
+            continue
         covered = sources.number * np.pi * (2.0 * sources.sigma_px + 0.5) ** 2 / frame.valid.sum()
         if covered >= CROWDED_SHARE:
             return Choice(CROWDED, f"{sources.number} point sources cover {min(covered, 1.0):.0%} of the frame")

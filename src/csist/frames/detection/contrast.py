@@ -39,12 +39,14 @@ from csist.frames.detection.point_sources import (
     SPOT_SIGMAS,
     SPOTS_APART_PX,
     PointSources,
-    light_of_points,
+    faint_sources,
+    light_of,
     point_sources,
     shape_correlation,
     spots_above,
 )
 from csist.frames.detection.responses import Response, contrast_response
+from csist.frames.detection.spots import DEFAULT_SIGMA_PX
 from csist.frames.detection.tails import (
     LocalTail,
     Tail,
@@ -149,19 +151,42 @@ class ContrastFrame:
         return point_sources(self.flattened, self.noise, self.spots, self.sigma_px)
 
     @cached_property
+    def faint_sources(self) -> PointSources | None:
+        """All spots that look like point sources, if beside their light there is nothing but white noise.
+
+        Many faint sources are a tail of the responses, and the light of brighter ones is spread by the filters. None
+        where the bright ones alone explain the frame, or nothing does.
+        """
+        if self._is_white_beside_bright:
+            return None
+        spots = spots_above(FAINT_SIGMAS, self.noise, self.responses)
+        sigma_px = self.sigma_px if self.sources is None else self.sources.sigma_px
+        # Most frames of clutter are not white beside all spots either, which takes less to find out than their shapes.
+        if not self._is_dark_beside(light_of(self.valid.shape, spots, sigma_px or DEFAULT_SIGMA_PX)):
+            return None
+        found = faint_sources(self.flattened, self.noise, spots, sigma_px)
+        return found if found is not None and self._is_dark_beside(found.pixels) else None
+
+    def _is_dark_beside(self, light: BoolArray) -> bool:
+        """Whether there is only white noise beside some pixels (H, W), and enough of it."""
+        darker = self.valid & ~light
+        return bool(darker.mean() >= LEAST_DARK_SHARE) and self._is_white(darker)
+
+    @cached_property
+    def _beside_bright(self) -> BoolArray:
+        """Pixels (H, W) beside the bright point sources."""
+        beside = self.valid if self.sources is None else self.valid & ~self.sources.pixels
+        return beside if beside.sum() >= FEWEST_TAIL_PIXELS else self.valid
+
+    @cached_property
+    def _is_white_beside_bright(self) -> bool:
+        """Whether there is only white noise beside the bright point sources."""
+        return self._is_white(self._beside_bright)
+
+    @cached_property
     def beside(self) -> BoolArray:
         """Pixels (H, W) on which the tail is measured."""
-        beside = self.valid if self.sources is None else self.valid & ~self.sources.pixels
-        beside = beside if beside.sum() >= FEWEST_TAIL_PIXELS else self.valid
-        if self._is_white(beside):
-            return beside
-        # Many faint sources are a tail, too, and the light of brighter ones is spread by the filters.
-        spots = spots_above(FAINT_SIGMAS, self.noise, self.responses)
-        light = light_of_points(self.flattened, self.noise, spots, self.sigma_px)
-        if light is None:
-            return beside
-        darker = self.valid & ~light
-        return darker if darker.mean() >= LEAST_DARK_SHARE and self._is_white(darker) else beside
+        return self._beside_bright if self.faint_sources is None else self.valid & ~self.faint_sources.pixels
 
     @cached_property
     def noise_limited(self) -> bool:
@@ -169,7 +194,7 @@ class ContrastFrame:
 
         Clutter scatters more in the wider filters, compression less in the narrower ones.
         """
-        return self._is_white(self.beside)
+        return self._is_white_beside_bright or self.faint_sources is not None
 
     def _is_white(self, pixels: BoolArray) -> bool:
         """Whether the responses of some pixels (H, W) are those of white noise."""

@@ -25,14 +25,14 @@ POINT_CORRELATION = 0.8
 """Correlation with the PSF from which a spot looks like a point source."""
 GROUPED_CORRELATION = 0.6
 """The same of a spot that has others close by, whose light lowers the correlation."""
+LEAST_AMPLITUDE = 3.0
+"""Least amplitude of a spot in units of the noise, for its correlation without the noise to mean anything."""
 POINT_SHARE = 0.5
 """Share of the strongest spots that must look like point sources, for the frame to be taken as a field of them."""
 BRIGHT_SIGMAS = 300.0
 """Significance from which a source's light is spread farther by the filters than its own disc."""
 WIDEST_RESPONSE = 2.2
 """Width of the widest filter in units of the PSF's sigma, about."""
-MOST_FAINT_SPOTS = 2000
-"""Spots of a frame beyond which no faint sources are looked for among them."""
 MOST_JUDGED_SPOTS = 200
 """Strongest spots that this share is taken of."""
 
@@ -61,7 +61,8 @@ def shape_correlation(
     """Correlation (n,), from -1 to 1, of pixels' surroundings with a Gaussian spot on an unknown constant.
 
     The highest value of the pixel and its eight neighbours within the frame. With the noise (H, W) of each pixel, the
-    power that it adds is left out, so that a faint spot is as alike as a bright one.
+    power that it adds is left out, so that a faint spot is as alike as a bright one; what is no more than noise is not
+    alike at all.
     """
     reach = int(np.ceil(2.5 * sigma_px))
     offsets = np.arange(-reach, reach + 1)
@@ -79,7 +80,9 @@ def shape_correlation(
         values = values - values.mean(axis=1, keepdims=True)
         amplitude, power = values @ template, (values**2).sum(axis=1)
         if noise is not None:
-            power = np.maximum(power - (disc.sum() - 2) * noise[rows, columns] ** 2, amplitude**2)
+            own = noise[rows, columns]
+            power = np.maximum(power - (disc.sum() - 2) * own**2, amplitude**2)
+            amplitude = np.where(amplitude >= LEAST_AMPLITUDE * own, amplitude, 0.0)
         np.maximum(best, amplitude / np.sqrt(np.maximum(power, 1e-300)), out=best)
     return best
 
@@ -118,16 +121,16 @@ def point_sources(
     if point_like[:MOST_JUDGED_SPOTS].mean() < POINT_SHARE:
         return None
     mask = _discs(flattened.shape, rows[point_like], columns[point_like], 3.0 * sigma_px + 1.0)
-    for k in np.flatnonzero(point_like & (spots.significance > BRIGHT_SIGMAS)):
-        radius = _spread_radius(sigma_px, float(spots.significance[k]))
-        mask |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
+    mask |= light_of(flattened.shape, spots[point_like & (spots.significance > BRIGHT_SIGMAS)], sigma_px)
     return PointSources(mask, int(point_like.sum()), sigma_px)
 
 
-def light_of_points(
+def faint_sources(
     flattened: NDArray[np.floating], noise: FloatArray, spots: Peaks, sigma_px: float | None
-) -> BoolArray | None:
-    """Pixels (H, W) that the filters see the light of spots in, if most of these look like faint point sources.
+) -> PointSources | None:
+    """The spots that look like point sources, faint ones too, with all pixels that the filters see their light in.
+
+    None if most spots look like something else.
 
     Args:
         flattened: (H, W) background-subtracted counts, 0 where masked.
@@ -135,17 +138,28 @@ def light_of_points(
         spots: all that stand out of the noise, strongest first.
         sigma_px: of the PSF; None takes the typical sigma of the strongest spots.
     """
-    if not 0 < len(spots) <= MOST_FAINT_SPOTS:
+    if not len(spots):
         return None
     sigma_px = typical_sigma(flattened, spots, noise) if sigma_px is None else sigma_px
     rows, columns = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
     likeness = shape_correlation(flattened, rows, columns, sigma_px, noise)
     if (likeness >= POINT_CORRELATION).mean() < POINT_SHARE:
         return None
-    light = np.zeros(flattened.shape, dtype=bool)
-    for k in np.flatnonzero(likeness >= GROUPED_CORRELATION):
-        radius = _spread_radius(sigma_px, float(spots.significance[k]))
-        light |= _discs(flattened.shape, rows[k : k + 1], columns[k : k + 1], radius)
+    found = likeness >= GROUPED_CORRELATION
+    return PointSources(light_of(flattened.shape, spots[found], sigma_px), int(found.sum()), sigma_px)
+
+
+def light_of(shape: tuple[int, ...], spots: Peaks, sigma_px: float) -> BoolArray:
+    """Pixels (H, W) that the filters see the light of some spots in."""
+    light = np.zeros(shape, dtype=bool)
+    rows, columns = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
+    for row, column, significance in zip(rows.tolist(), columns.tolist(), spots.significance.tolist(), strict=True):
+        radius = _spread_radius(sigma_px, significance)
+        reach = int(radius)
+        part = np.s_[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+        inside = light[part]
+        down, right = np.ogrid[: inside.shape[0], : inside.shape[1]]
+        inside |= np.hypot(down + part[0].start - row, right + part[1].start - column) <= radius
     return light
 
 

@@ -32,6 +32,8 @@ MOST_SOURCES_A_FRAME = 100
 MOST_FRAMES = 8
 """Frames of a sequence that are measured, spread evenly over it."""
 
+SAME_SOURCE_PX = 10.0
+"""Distance up to which a source is the same as one of the frame before."""
 ISOLATION_PX = 1.5 * HALF_WINDOW_PX
 """Least distance of an isolated source to the nearest other detection."""
 LARGEST_RELATIVE_ERROR = 0.1
@@ -92,11 +94,12 @@ def psf_of_spots(
     kept = _agreeing(spots)
     if least_sources is None:
         least_sources = LEAST_EMPIRICAL_SOURCES if empirical else LEAST_SOURCES
-    if len(kept) < least_sources:
+    different = _different(frames, kept)
+    if different < least_sources:
+        seen = "1 frame" if len(frames) == 1 else f"{len(frames)} frames (one that stays or moves slowly counts once)"
         raise InputError(
-            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {len(frames)} "
-            f"frame{'' if len(frames) == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
-            "or more frames of the same optics (--sequence)"
+            f"the PSF cannot be measured: only {different} isolated bright unsaturated point sources in {seen}, "
+            f"{least_sources} are needed: give its width (--psf-sigma), or more frames of the same optics (--sequence)"
         )
     sigma, error = _average(kept)
     sampled = None
@@ -120,6 +123,23 @@ def psf_of_spots(
         sampled=sampled,
         elliptical=ellipse,
     )
+
+
+def _different(frames: Sequence[Sequence[Spot]], kept: Sequence[Spot]) -> int:
+    """Number of different sources among the spots that were kept: an unresolved pair is one in every frame.
+
+    Args:
+        frames: the spots of each frame, in order of time.
+        kept: those of them that count.
+    """
+    counted = {id(spot) for spot in kept}
+    number, before = 0, np.empty((0, 2))
+    for spots in frames:
+        places = np.array([(spot.x, spot.y) for spot in spots if id(spot) in counted]).reshape(-1, 2)
+        distance = KDTree(before).query(places)[0] if len(before) and len(places) else np.full(len(places), np.inf)
+        number += int((np.asarray(distance) > SAME_SOURCE_PX).sum())
+        before = places if len(places) else before
+    return number
 
 
 def spread_evenly(count: int, most: int = MOST_FRAMES) -> list[int]:
