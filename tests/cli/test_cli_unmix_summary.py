@@ -171,7 +171,19 @@ def test_a_folder_is_announced(run: Run, tmp_path: Path) -> None:
     code, _, err = run("unmix", "in", *QUICK)
     assert code == 1  # the video is empty
     assert err.splitlines()[0] == "csist: in: 2 image files and 1 video, sub-folders 2 deep"
-    assert run("unmix", "in/deep", "--sequence", "--joint", "1", *QUICK)[2].startswith("csist: in/deep: 1 image file,")
+    assert run("unmix", "in/deep", "--sequence", "--joint", "2", *QUICK)[2].startswith("csist: in/deep: 1 image file,")
+
+
+def test_the_summary_says_that_values_are_taken_as_photons(run: Run, tmp_path: Path) -> None:
+    rng, sky = np.random.default_rng(0), csist.Sensor(csist.GaussianPSF(1.3), shape=(64, 64), quantised=False)
+    molecules = csist.Targets(*rng.uniform(3, 60, (2, 14)), np.exp(rng.uniform(6.5, 8.5, 14)))
+    np.save(tmp_path / "photons.npy", rng.poisson(sky.render(molecules) + 20.0).astype(np.uint16))
+    code, out, _ = run("unmix", "photons.npy", "--psf-sigma", 1.3, *FAST, "--json", "s.json")
+    assert code == 0
+    assumed = "1 electron per count: the values are numbers of photons"
+    assert summary_rows(out)["gain assumed"] == assumed
+    assert json.loads(Path("s.json").read_text())["gain_assumptions"] == {assumed: 1}
+    assert "gain assumed" not in run("unmix", "photons.npy", "--psf-sigma", 1.3, "--gain", 1, *FAST)[1]
 
 
 def test_the_summary_says_why_there_are_no_targets_and_what_was_assumed(run: Run, tmp_path: Path) -> None:

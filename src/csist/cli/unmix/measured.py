@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NAN = float("nan")
 
+COUNTS_PHOTONS = "1 electron per count: the values are numbers of photons"
+"""What is assumed of the gain where the photons of the targets explain their noise."""
+
 NUMBERS = ("psf_sigma_px", "noise_std", "background", "threshold")
 """Fields of `Measured` that are numbers; NaN where not known."""
 
@@ -35,6 +38,7 @@ class Measured:
         threshold: significance in standard deviations that a peak must have; NaN for windows.
         detector: what found the targets of a frame and why it was used; None for windows.
         psf_assumption: what was assumed of a guessed PSF; empty where nothing was.
+        gain_assumption: what was assumed of the gain where it was not given; empty where nothing was.
         empty_reason: why a frame has no targets; empty where it has some, and for windows.
     """
 
@@ -47,6 +51,7 @@ class Measured:
     threshold: float = NAN
     detector: str | None = None
     psf_assumption: str = ""
+    gain_assumption: str = ""
     empty_reason: str = ""
 
 
@@ -65,6 +70,7 @@ def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) 
         noise_map,
         threshold=result.threshold,
         detector=f"{result.detector} ({result.detection.reason})",
+        gain_assumption=COUNTS_PHOTONS if result.gain is not None and options.gain is None else "",
         empty_reason=result.empty_reason,
     )
 

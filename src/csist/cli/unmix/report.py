@@ -109,6 +109,11 @@ class Tally:
         return Counter(each.psf_assumption for each in self.measured if each.psf_assumption)
 
     @property
+    def gain_assumptions(self) -> Counter[str]:
+        """Number of frames by what was assumed of their gain."""
+        return Counter(each.gain_assumption for each in self.measured if each.gain_assumption)
+
+    @property
     def empty_reasons(self) -> Counter[str]:
         """Number of frames without targets by the reason."""
         return Counter(each.empty_reason for each in self.measured if each.empty_reason)
@@ -165,6 +170,7 @@ def figures_of(tally: Tally, seconds: float, output: str) -> dict[str, Any]:
         **({"pixels_by_kind": dict(tally.kinds)} if tally.kinds else {}),
         **({"detectors": dict(tally.detectors)} if tally.detectors else {}),
         **({"psf_assumptions": dict(tally.psf_assumptions)} if tally.psf_assumptions else {}),
+        **({"gain_assumptions": dict(tally.gain_assumptions)} if tally.gain_assumptions else {}),
         **({"empty_reasons": dict(tally.empty_reasons)} if tally.empty_reasons else {}),
         **{name: values for name, values in found.items() if values is not None},
         **({"psf": tally.psfs} if tally.psfs else {}),
@@ -207,6 +213,7 @@ def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]
             rows.append((label, ("sigma " if label == "PSF" else "") + spread_text(figures[name], unit)))
         if label == "PSF":
             rows += _counted_rows("PSF assumed", tally.psf_assumptions)
+            rows += _counted_rows("gain assumed", tally.gain_assumptions)
     rows += _counted_rows("detector", tally.detectors)
     if "threshold" in figures:
         rows.append(("threshold", spread_text(figures["threshold"], "standard deviations")))

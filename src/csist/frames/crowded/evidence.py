@@ -34,7 +34,7 @@ class GroupEvidence:
 
     Args:
         probability: (n,) of 0, 1, 2, ... targets; empty where it is not known.
-        targets: that the window was unmixed into, in frame coordinates.
+        targets: that the window was unmixed into, in frame coordinates, but for those too faint to be detected alone.
     """
 
     probability: FloatArray
@@ -66,6 +66,7 @@ class GroupWeigher:
         targets: all fitted targets.
         prior: of the fluxes, and of the largest number of targets in a window.
         mode: "accurate" or "fast".
+        least_flux: flux in counts with which a target is detected alone.
     """
 
     frame: CrowdedFrame
@@ -73,6 +74,7 @@ class GroupWeigher:
     targets: Targets
     prior: ScenePrior
     mode: str
+    least_flux: float = 0.0
 
     @cached_property
     def light(self) -> FloatArray:
@@ -116,7 +118,8 @@ class GroupWeigher:
         error = 1.0 / np.where(weight > 0.0, weight, np.nan)
         found, groups = method.solve(data, error=error, start=[np.stack([own.x, own.y], axis=1)])
         probability = self.with_density(groups[0].count_probability, pixels)
-        return GroupEvidence(probability, found[0].shifted(columns.start, rows.start))
+        clear = found[0][found[0].intensity >= self.least_flux]
+        return GroupEvidence(probability, clear.shifted(columns.start, rows.start))
 
     def with_density(self, probability: FloatArray, pixels: int) -> FloatArray:
         """The probability (n,) of 0, 1, 2, ... targets in a window, given the density of the field."""

@@ -76,7 +76,7 @@ def unmix_crowded(
         return CrowdedResult(Targets.empty(), [], PatchBackground.of(frame, fit), frame)
     labels = link(fit.targets[:, :2], RAYLEIGH_PER_SIGMA * frame.sigma_px)
     level = PatchBackground.of(frame, fit).spread().level
-    weigher = GroupWeigher(frame, level, Targets(*fit.targets.T), prior, mode)
+    weigher = GroupWeigher(frame, level, Targets(*fit.targets.T), prior, mode, threshold * frame.lone_error)
     evidence = weigh_groups(weigher, [np.flatnonzero(labels == label) for label in range(labels.max() + 1)], workers)
     fit, labels = _corrected(frame, fit, labels, evidence)
     order = np.argsort(-fit.targets[:, 2], kind="stable")
