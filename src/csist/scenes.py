@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
 INTENSITY_LAWS = ("uniform", "log-uniform")
+
+LIGHT_ROOM = 10.0
+"""Largest flux of a target in units of the light that a window shows: a saturated one has more than it shows."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,25 @@ def flux_bounds(prior: ScenePrior, sensor: Sensor, noise_std: float | None = Non
         )
     error = noise / np.sqrt((pixel_kernel(sensor.psf) ** 2).sum())
     return prior.snr_range[0] * error, prior.snr_range[1] * error
+
+
+def with_room_for_light(prior: ScenePrior, data: FloatArray, sensor: Sensor, noise_std: float) -> ScenePrior:
+    """The prior, with a largest SNR that the brightest target of a window does not exceed.
+
+    A star may be more than 1e5 times as bright as the noise. Bound to less flux, it would be split into several.
+
+    Args:
+        prior: scene prior.
+        data: (h, w) background-subtracted counts of the window, NaN where masked.
+        sensor: with the PSF.
+        noise_std: of a pixel in counts.
+    """
+    if prior.intensity_range is not None:
+        return prior
+    low, high = prior.snr_range
+    largest = flux_bounds(prior, sensor, noise_std)[1]
+    light = float(np.nansum(np.maximum(data, 0.0)))
+    return replace(prior, snr_range=(low, high * max(1.0, LIGHT_ROOM * light / largest)))
 
 
 def targets_from_arrays(targets: FloatArray, count: NDArray[np.int64]) -> list[Targets]:

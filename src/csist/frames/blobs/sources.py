@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.blobs.extended import EXTENDED_PX
-from csist.frames.blobs.windows import Cutout, SolvedWindow, WindowSolver, with_room_for_light
+from csist.frames.blobs.windows import Cutout, SolvedWindow, WindowSolver
 from csist.frames.detection.peaks import Peaks
 from csist.frames.grouping import link, ridges
 from csist.frames.shapes.hypotheses import Hypothesis, Scene, weigh_points, weigh_sources
@@ -25,7 +25,7 @@ from csist.frames.shapes.source import ExtendedSource
 from csist.methods.continuous.group import AMBIGUOUS, is_poor_fit
 from csist.physics.psf import PSF, lone_significance
 from csist.physics.sensor import Sensor
-from csist.scenes import flux_bounds
+from csist.scenes import flux_bounds, with_room_for_light
 from csist.targets import Flag, Targets
 
 LARGEST_PX = 56
@@ -254,7 +254,7 @@ class SourceSolver:
         data = self._without(others, cutout, members)
         if np.isnan(data).mean() > MOST_MASKED:
             return None
-        prior = with_room_for_light(self.windows.prior, cutout, cutout.noise)
+        prior = with_room_for_light(self.windows.prior, cutout.data, cutout.sensor, cutout.noise)
         scene = Scene(
             data, cutout.sensor, cutout.noise, self.windows.psf.error,
             flux_bounds(prior, cutout.sensor, cutout.noise), cutout.error,

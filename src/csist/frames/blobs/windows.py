@@ -24,7 +24,7 @@ from csist.frames.options import FrameOptions, as_positions
 from csist.methods.continuous import Continuous, Group
 from csist.physics.psf import lone_significance
 from csist.physics.sensor import Sensor
-from csist.scenes import ScenePrior, flux_bounds
+from csist.scenes import ScenePrior, with_room_for_light
 from csist.targets import Flag, Targets
 
 LEAST_EXTRA_SCORE = 0.1
@@ -44,9 +44,6 @@ OVERRATED = 0.5
 """A window whose residual is below this share of its noise is unmixed again with the noise of the residual."""
 FARTHEST_EXPLAINED_PX = 99.0
 """Targets of the blob's other windows that are farther away leave no light in a window."""
-
-LIGHT_ROOM = 10.0
-"""Largest flux of a target in units of the light that a window shows: a saturated one has more than it shows."""
 
 PIXEL_BITS = int(Flag.MASKED | Flag.SATURATED)
 
@@ -119,24 +116,6 @@ class SolvedWindow:
         return self.unseen is not None
 
 
-def with_room_for_light(prior: ScenePrior, cutout: Cutout, noise_std: float) -> ScenePrior:
-    """The prior, with a largest SNR that the brightest target of a window does not exceed.
-
-    A star may be more than 1e5 times as bright as the noise. Bound to less flux, it would be split into several.
-
-    Args:
-        prior: scene prior.
-        cutout: the window.
-        noise_std: of a pixel in counts.
-    """
-    if prior.intensity_range is not None:
-        return prior
-    low, high = prior.snr_range
-    largest = flux_bounds(prior, cutout.sensor, noise_std)[1]
-    light = float(np.nansum(np.maximum(cutout.data, 0.0)))
-    return replace(prior, snr_range=(low, high * max(1.0, LIGHT_ROOM * light / largest)))
-
-
 def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: FrameOptions) -> WindowFit:
     """Unmix a window; what is left of its background is an unknown surface.
 
@@ -148,7 +127,7 @@ def unmix_window(cutout: Cutout, prior: ScenePrior, noise_std: float, options: F
     """
     method = Continuous(
         cutout.sensor.with_shape((cutout.data.shape[0], cutout.data.shape[1])),
-        prior=with_room_for_light(prior, cutout, noise_std),
+        prior=with_room_for_light(prior, cutout.data, cutout.sensor, noise_std),
         mode=options.mode,
         noise_std=noise_std,
         background="surface",

@@ -20,7 +20,7 @@ from csist._types import FloatArray, IntArray
 from csist.frames.crowded.model import CrowdedFrame
 from csist.methods.continuous import Continuous
 from csist.physics.sensor import Sensor
-from csist.scenes import ScenePrior
+from csist.scenes import ScenePrior, with_room_for_light
 from csist.targets import Targets
 
 MARGIN_SIGMAS, MARGIN_PX = 3.0, 2
@@ -112,9 +112,9 @@ class GroupWeigher:
         middle = (float(known.x.mean()), float(known.y.mean()))
         sensor = Sensor(self.frame.psf.at(*middle), (weight.shape[0], weight.shape[1]), quantised=False)
         data = np.where(weight > 0.0, residual + sensor.render(own), np.nan)
-        method = Continuous(
-            sensor, prior=self.prior, mode=self.mode, noise_std=self.frame.noise_std, mask_nan=True, workers=1
-        )
+        noise = self.frame.noise_std
+        prior = with_room_for_light(self.prior, data, sensor, noise)
+        method = Continuous(sensor, prior=prior, mode=self.mode, noise_std=noise, mask_nan=True, workers=1)
         error = 1.0 / np.where(weight > 0.0, weight, np.nan)
         found, groups = method.solve(data, error=error, start=[np.stack([own.x, own.y], axis=1)])
         probability = self.with_density(groups[0].count_probability, pixels)
