@@ -33,7 +33,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same bytes.")] = 0,
     noise_std: Annotated[float | None, typer.Option("--noise-std", help="Read noise in counts.")] = None,
     bits: Annotated[
-        str | None, typer.Option("--bits", help="Bits per pixel: 8, 16 or float.", show_default="16")
+        str | None, typer.Option("--bits", help="Bits per pixel: 8, 16, 32 or float.", show_default="16")
     ] = None,
     clip: Annotated[
         bool, typer.Option("--clip", help="Clip values that exceed the bit depth instead of refusing them.")

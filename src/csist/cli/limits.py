@@ -38,7 +38,7 @@ def limits(
     json_target: JsonOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Table of the true targets with their bounds (.csv, .parquet)."),
+        typer.Option("--output", "-o", help="Table of the targets with their bounds (.csv, .parquet, .fits, .ecsv)."),
     ] = None,
 ) -> None:
     """Measure the physical limits: the score of the exact posterior, and the smallest possible standard errors.

@@ -75,7 +75,7 @@ def unmix_frame(
         error: (H, W) standard deviation of each pixel in counts, with all that adds to it, the photons of the targets
             too; takes the place of noise and gain. A pixel where it is 0 or not finite is left out.
         **options: the other fields of `csist.frames.FrameOptions`: noise_std, psf, psf_error, detector,
-            false_alarm_rate, box_sides_px, workers.
+            false_alarm_rate, box_sides_px, start, extended, workers.
 
     Raises:
         InputError: if the frame has no valid pixel or is not one image, if an option is unknown or out of range, or if
