@@ -86,3 +86,14 @@ def test_the_model_of_a_part_has_the_sky_coordinates_of_that_part(
     for name in ("m.fits", "r.fits"):
         found = wcs.WCS(fits.getheader(name))
         np.testing.assert_allclose(found.wcs_pix2world(15.3, 12.1, 0), sky.wcs_pix2world(20.3, 15.1, 0), rtol=1e-9)
+
+
+def test_a_full_disk_is_one_line_with_the_name_of_the_file(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"cannot write .*a\.fits: No space left on device"),
+        Path("/dev/full").open("wb") as full,
+        ImageWriter(tmp_path / "a.fits", {}) as writer,
+    ):
+        writer._raw = full
+        writer.append(np.zeros((80, 90)))
+    assert not list(tmp_path.iterdir())

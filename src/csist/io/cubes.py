@@ -51,7 +51,7 @@ class ImageWriter:
         """Add an image (H, W).
 
         Raises:
-            InputError: if it is of another size than those before.
+            InputError: if it is of another size than those before, or the disk is full.
         """
         if self._shape is None:
             self._shape = (image.shape[0], image.shape[1])
@@ -60,7 +60,11 @@ class ImageWriter:
                 f"{self.path} holds images of one size, got {image.shape[0]} x {image.shape[1]} px after "
                 f"{self._shape[0]} x {self._shape[1]}: give one file"
             )
-        self._raw.write(np.ascontiguousarray(image, "<f4").tobytes())
+        try:
+            self._raw.write(np.ascontiguousarray(image, "<f4").tobytes())
+            self._raw.flush()
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
         self._number += 1
 
     def __exit__(
@@ -68,7 +72,6 @@ class ImageWriter:
     ) -> None:
         with self._stack:
             if error is None and self._shape is not None and self._raw is not None:
-                self._raw.flush()
                 shape = self._shape if self._number == 1 else (self._number, *self._shape)
                 self._write(np.memmap(self._raw, "<f4", "r", shape=shape))
 
