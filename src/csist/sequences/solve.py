@@ -136,36 +136,46 @@ def unmix_sequence(
         result = summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
         return result, float(found.log_evidence.max())
 
-    return _under_some_prior(solved, [law, *([] if given else _wider(law, time, sensor))], notes)
+    faster = [] if given else _faster(law, time, sensor)
+    fastest = [law, *faster][-1]
+    varying = [] if given else [replace(fastest, scintillation=s) for s in SCINTILLATIONS if s > law.scintillation]
+    # Chains can miss the paths of targets that cross, so that the fastest prior is tried with other random numbers too.
+    tries = [
+        *((prior, SEED) for prior in (law, *faster)),
+        *((fastest, SEED + n) for n in AGAIN),
+        *((prior, SEED) for prior in varying),
+    ]
+    return _under_some_prior(solved, tries, notes)
 
 
 def _under_some_prior(
-    solved: Callable[[MotionPrior, int], tuple[SequenceResult, float]], priors: list[MotionPrior], notes: list[str]
+    solved: Callable[[MotionPrior, int], tuple[SequenceResult, float]],
+    tries: list[tuple[MotionPrior, int]],
+    notes: list[str],
 ) -> SequenceResult:
     """The result of the first prior that explains the frames, else of that with the highest evidence.
 
-    Chains can miss the paths of targets that cross, so that the last prior is tried with other random numbers too.
-
     Args:
         solved: gives the result under a prior with a seed, and its log evidence.
-        priors: what is tried.
+        tries: the priors and seeds, one after the other.
         notes: gets what the user should know.
     """
-    used, (result, evidence) = priors[0], solved(priors[0], SEED)
-    for prior, seed in (*((each, SEED) for each in priors[1:]), *((priors[-1], SEED + n) for n in AGAIN)):
+    first, seed = tries[0]
+    used, (result, evidence) = first, solved(first, seed)
+    for prior, seed in tries[1:]:
         if Flag.POOR_FIT not in result.flags:
             break
         other, more = solved(prior, seed)
         if more > evidence:
             used, result, evidence = prior, other, more
-    if used.group_speed_px > priors[0].group_speed_px:
+    if used.group_speed_px > first.group_speed_px:
         notes.append(
-            f"the targets move faster than the default prior's {priors[0].group_speed_px:g} px: "
+            f"the targets move faster than the default prior's {first.group_speed_px:g} px: "
             f"up to {used.group_speed_px:.2g} px is allowed"
         )
-    if used.scintillation > priors[0].scintillation:
+    if used.scintillation > first.scintillation:
         notes.append(
-            f"the fluxes vary by more than the default prior's {priors[0].scintillation:.0%}: "
+            f"the fluxes vary by more than the default prior's {first.scintillation:.0%}: "
             f"by {used.scintillation:.0%} is allowed"
         )
     if Flag.POOR_FIT in result.flags:
@@ -176,17 +186,14 @@ def _under_some_prior(
     return result
 
 
-def _wider(law: MotionPrior, time: FloatArray, sensor: Sensor) -> list[MotionPrior]:
-    """Priors with more room, where they have any.
+def _faster(law: MotionPrior, time: FloatArray, sensor: Sensor) -> list[MotionPrior]:
+    """Speeds up to half the window in the sequence: of the group, then also of each target in it.
 
-    Speeds up to half the window in the sequence, of the group and then also of each target in it, and then fluxes that
-    vary more from frame to frame.
+    There are none where the prior allows them already.
     """
     speed = max(sensor.shape) / (2.0 * float(time[-1] - time[0]))
     group = replace(law, group_speed_px=speed)
-    faster = [group, replace(group, own_speed_px=speed)] if speed > law.group_speed_px else []
-    fastest = [law, *faster][-1]
-    return [*faster, *(replace(fastest, scintillation=each) for each in SCINTILLATIONS if each > law.scintillation)]
+    return [group, replace(group, own_speed_px=speed)] if speed > law.group_speed_px else []
 
 
 def _whole_frames(

@@ -21,7 +21,7 @@ from csist.frames.crowded.model import CrowdedFrame
 from csist.methods.continuous import Continuous
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, with_room_for_light
-from csist.targets import Targets
+from csist.targets import Flag, Targets
 
 MARGIN_SIGMAS, MARGIN_PX = 3.0, 2
 """Margin of a group's window around its targets, in sigma of the PSF and in px beside that."""
@@ -34,7 +34,8 @@ class GroupEvidence:
 
     Args:
         probability: (n,) of 0, 1, 2, ... targets; empty where it is not known.
-        targets: that the window was unmixed into, in frame coordinates, but for those too faint to be detected alone.
+        targets: that the window was unmixed into, in frame coordinates, but for those too faint to be detected alone;
+            none where they do not explain it.
     """
 
     probability: FloatArray
@@ -118,6 +119,8 @@ class GroupWeigher:
         error = 1.0 / np.where(weight > 0.0, weight, np.nan)
         found, groups = method.solve(data, error=error, start=[np.stack([own.x, own.y], axis=1)])
         probability = self.with_density(groups[0].count_probability, pixels)
+        if Flag.POOR_FIT in groups[0].flags:
+            return GroupEvidence(probability, Targets.empty())
         clear = found[0][found[0].intensity >= self.least_flux]
         return GroupEvidence(probability, clear.shifted(columns.start, rows.start))
 

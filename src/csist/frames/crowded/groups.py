@@ -110,7 +110,14 @@ def _corrected(
         return fit, labels
     kept = ~np.isin(labels, np.concatenate(owners))
     targets = np.concatenate([fit.targets[kept], *parts])
-    return fit_together(frame, CrowdedFit(targets, fit.nodes), LAST_STEPS), np.concatenate([labels[kept], *owners])
+    new = fit_together(frame, CrowdedFit(targets, fit.nodes), LAST_STEPS)
+    own = np.concatenate([labels[kept], *owners])
+    lost = np.unique(own[new.targets[:, 2] < standard_errors(frame, *state(frame, new)[1:], new)[:, 2]])
+    if not lost.size:
+        return new, own
+    # Targets that all others explain as well: the joint fit of the whole frame has not confirmed the correction.
+    without = [replace(each, targets=Targets.empty()) if k in lost else each for k, each in enumerate(evidence)]
+    return _corrected(frame, fit, labels, without)
 
 
 def _described(

@@ -27,6 +27,8 @@ from csist.frames.psf.table import empirical_psf, misfit, refit, well_fitted
 from csist.frames.psf_estimate import PSFEstimate
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
+LEAST_DIFFERENT = 3
+"""Different sources that the frames must show: one that stays or moves slowly counts once."""
 MOST_SOURCES_A_FRAME = 100
 """Sources taken from one frame, the most significant ones."""
 MOST_FRAMES = 8
@@ -94,12 +96,18 @@ def psf_of_spots(
     kept = _agreeing(spots)
     if least_sources is None:
         least_sources = LEAST_EMPIRICAL_SOURCES if empirical else LEAST_SOURCES
-    different = _different(frames, kept)
-    if different < least_sources:
-        seen = "1 frame" if len(frames) == 1 else f"{len(frames)} frames (one that stays or moves slowly counts once)"
+    if len(kept) < least_sources:
         raise InputError(
-            f"the PSF cannot be measured: only {different} isolated bright unsaturated point sources in {seen}, "
-            f"{least_sources} are needed: give its width (--psf-sigma), or more frames of the same optics (--sequence)"
+            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {len(frames)} "
+            f"frame{'' if len(frames) == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
+            "or more frames of the same optics (--sequence)"
+        )
+    different = _different(frames, kept)
+    if different < LEAST_DIFFERENT:
+        raise InputError(
+            f"the PSF cannot be measured: all {len(frames)} frames show the same {different} isolated bright "
+            f"source{'' if different == 1 else 's'}, which may be groups; {LEAST_DIFFERENT} are needed: give its width "
+            "(--psf-sigma)"
         )
     sigma, error = _average(kept)
     sampled = None
