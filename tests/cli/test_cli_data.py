@@ -100,6 +100,12 @@ def test_samples_are_copied_and_unmixed_as_they_stand(run: Run) -> None:
     refused(run("samples", "file"), "file")
 
 
+def test_converted_blanks_mean_what_they_did(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("image,frame,x,y,intensity,flags,group\na.png,0,1,2,3,,\na.png,1,1,2,3,8,5\n")
+    assert run("convert", "in.csv", "out.fits")[0] == 0
+    assert read_targets_table(tmp_path / "out.fits") == read_targets_table(tmp_path / "in.csv")
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".fits", ".ecsv"])
 def test_converted_tables_keep_all_columns_and_names(run: Run, tmp_path: Path, suffix: str) -> None:
     names = ["gr\u00f6\u00dfe 1.npy", "gr\u00f6\u00dfe 1.npy", "back\\slash \u4e2d.npy"]

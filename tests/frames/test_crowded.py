@@ -7,7 +7,8 @@ from scipy.stats import poisson
 
 from csist.checks import InputError
 from csist.frames import unmix_frame
-from csist.frames.crowded.evidence import GroupWeigher, weigh_groups
+from csist.frames.crowded import groups
+from csist.frames.crowded.evidence import GroupEvidence, GroupWeigher, weigh_groups
 from csist.frames.crowded.fit import fit_together, is_unexplained, least_squares
 from csist.frames.crowded.groups import _corrected
 from csist.frames.crowded.model import CrowdedFit, CrowdedFrame, PatchBackground, first_nodes
@@ -218,3 +219,19 @@ def test_evidence_is_weighted_by_the_density_of_the_field():
     weigher = GroupWeigher(crowded, np.zeros(SHAPE), few, ScenePrior.flat(), "fast")
     expected = poisson(2 / (SHAPE[0] * SHAPE[1]) * 100).pmf(np.arange(4))
     assert weigher.with_density(np.full(4, 0.25), 100) == pytest.approx(expected / expected.sum())
+
+
+def test_a_correction_that_makes_a_neighbour_unclear_ends(monkeypatch):
+    psf, truth = GaussianPSF(1.0), Targets([12.0, 13.2, 40.2], [20.1, 20.1, 25.4], [9000.0, 9000.0, 9000.0])
+    frame = Sensor(psf, shape=SHAPE, quantised=False).render(truth) + np.random.default_rng(3).normal(50.0, 3.0, SHAPE)
+    crowded = CrowdedFrame.of(measure_frame(frame, FrameRules(), psf), FramePSF(psf, 0.0, "given"), None)
+    fit = CrowdedFit(np.array([[12.6, 20.1, 18000.0], [40.2, 25.4, 9000.0]]), first_nodes(crowded))
+    pair = GroupEvidence(np.array([0.0, 0.0, 1.0]), truth[[0, 1]])
+    alone = GroupEvidence(np.array([0.0, 1.0]), truth[[2]])
+
+    def unclear(frame, weight, design, fit):
+        """The neighbour, which has not been corrected, is less than its standard error afterwards."""
+        return np.where(fit.targets[:, :1] > 30.0, np.inf, 1.0) * np.ones(3)
+
+    monkeypatch.setattr(groups, "standard_errors", unclear)
+    assert _corrected(crowded, fit, np.array([0, 1]), [pair, alone])[1].tolist() == [1, 0, 0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from csist.frames import unmix_frame
+from csist.frames.detection.peaks import Peaks
 from csist.physics.psf import GaussianPSF
 from csist.targets import Flag
 
@@ -64,7 +65,9 @@ def test_a_source_wider_than_the_psf_is_one_row(outline, flag, peak, seed):
         others = group.extended_probability + group.streak_probability
         assert others > 0.5 and group.count == 1
         # The probability of its shape is no doubt of its being there.
-        assert found.score[0] >= group.significance / (group.significance + result.threshold) - 1e-6
+        spot = Peaks.beyond(result.threshold, *np.zeros((2, 1)), np.array([group.significance]))
+        expected = (spot.score[0], spot.in_white_noise().score[0])  # beside more than noise, and beside noise alone
+        assert found.score[0] in (pytest.approx(expected[0]), pytest.approx(expected[1]))
         if group.count_probability.size:
             assert group.count_probability.sum() + others == pytest.approx(1.0)
         true = {"disc": (8.0, 8.0), "ellipse": (5.89, 2.83), "streak": (12.0, 0.0)}[outline]

@@ -146,7 +146,8 @@ def read_rows(path: Path) -> pd.DataFrame:
         value, strange = numbers_of(table[name])
         if not strange.any():
             whole = name.lower() in WHOLE_COLUMNS or not table[name].astype(str).str.contains(r"[.eE]|^$|n").any()
-            table[name] = np.nan_to_num(value, nan=-1.0).astype(np.int64) if whole else value
+            blank = WHOLE_COLUMNS.get(name.lower(), -1)
+            table[name] = np.where(np.isnan(value), blank, value).astype(np.int64) if whole else value
     return table
 
 

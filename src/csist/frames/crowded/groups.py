@@ -108,11 +108,13 @@ def _corrected(
         owners.append(np.full(len(own), label))
     if not parts:
         return fit, labels
-    kept = ~np.isin(labels, np.concatenate(owners))
+    corrected = np.concatenate(owners)
+    kept = ~np.isin(labels, corrected)
     targets = np.concatenate([fit.targets[kept], *parts])
     new = fit_together(frame, CrowdedFit(targets, fit.nodes), LAST_STEPS)
-    own = np.concatenate([labels[kept], *owners])
-    lost = np.unique(own[new.targets[:, 2] < standard_errors(frame, *state(frame, new)[1:], new)[:, 2]])
+    own = np.concatenate([labels[kept], corrected])
+    unclear = new.targets[:, 2] < standard_errors(frame, *state(frame, new)[1:], new)[:, 2]
+    lost = np.intersect1d(own[unclear], corrected)
     if not lost.size:
         return new, own
     # Targets that all others explain as well: the joint fit of the whole frame has not confirmed the correction.

@@ -20,6 +20,8 @@ FEWEST_DARK_PIXELS = 100
 
 def likelier_noise(frame: CrowdedFrame, fit: CrowdedFit) -> CrowdedFrame:
     """The frame with the more likely noise, given a fit; as it is where all of it is stated."""
+    if not (frame.measured or frame.may_count_photons):
+        return frame
     residual, _, design = state(frame, fit)
     light = (design[:, 2::3] @ fit.targets[:, 2]).reshape(frame.shape)
     if frame.may_count_photons:
