@@ -32,6 +32,7 @@ from csist.methods.layers import (
     INPUT_SCALE,
     StagedMethod,
     convolution,
+    convolve,
     gradient_step,
     soft_threshold,
     to_map,
@@ -89,20 +90,20 @@ class DynamicThreshold(nn.Module):
         self.select = nn.Conv2d(2, 2, 3, padding=1)
         self.expand = nn.Conv2d(channels // 2, channels, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, crop: Crop | None = None) -> Tensor:
         """Thresholds, shaped like the features (B, C, rows, columns)."""
-        near, far = self.near(features), self.far(self.spread(features))
+        near, far = self.near(features), self.far(convolve(self.spread, features, crop))
         mean = (near.sum(1, keepdim=True) + far.sum(1, keepdim=True)) / features.shape[1]
         most = torch.maximum(near.amax(1, keepdim=True), far.amax(1, keepdim=True))
-        near_mask, far_mask = self.select(torch.cat([mean, most], 1)).sigmoid().split(1, 1)
-        mask: Tensor = self.expand(near * near_mask + far * far_mask)
+        masks = convolve(self.select, torch.cat([mean, most], 1), crop).sigmoid()
+        mask: Tensor = self.expand(near * masks[:, :1] + far * masks[:, 1:])
         return features * mask
 
 
-def convolve_each(cells: Tensor, kernels: Tensor) -> Tensor:
-    """Each map (B, 1, rows, columns) correlated with its own 3 x 3 kernel (B, 3, 3), zeros around it."""
+def convolve_each(cells: Tensor, kernels: Tensor, crop: Crop | None = None) -> Tensor:
+    """Each map (B, 1, rows, columns) correlated with its own 3 x 3 kernel (B, 3, 3), as by `convolve`."""
     rows, columns = cells.shape[-2:]
-    padded = functional.pad(cells, (1, 1, 1, 1))
+    padded = functional.pad(cells, (1, 1, 1, 1)) if crop is None else crop.surround(cells)
     taps = [
         padded[..., i : i + rows, j : j + columns] * kernels[:, i, j, None, None, None]
         for i in range(3)
@@ -162,26 +163,26 @@ class DISTANetStage(nn.Module):
         else:
             self.threshold.zero_()
 
-    def _dynamic(self, kernels: Tensor, stepped: Tensor) -> Tensor:
+    def _dynamic(self, kernels: Tensor, stepped: Tensor, crop: Crop | None) -> Tensor:
         """The dynamic branch, (B, 1, rows, columns); as released (B, 64, rows, columns) for a batch of 64."""
         if self.published_code and len(kernels) > 1:
             return functional.conv2d(stepped, kernels[:, None].detach(), padding=1).sigmoid()
-        return convolve_each(stepped, kernels.detach() if self.published_code else kernels).sigmoid()
+        return convolve_each(stepped, kernels.detach() if self.published_code else kernels, crop).sigmoid()
 
     def forward(
         self, cells: Tensor, image: Tensor, operator: SteeringOperator, constrained: int, crop: Crop | None
     ) -> tuple[Tensor, Tensor | None]:
         """The next map, and the residual of the symmetry for the first `constrained` samples."""
-        stepped = gradient_step(operator, cells, image, self.step)
-        features = self.forward_second(functional.relu(self.forward_first(stepped)))
+        stepped = gradient_step(operator, cells, image, self.step, crop)
+        features = convolve(self.forward_second, functional.relu(convolve(self.forward_first, stepped, crop)), crop)
         if self.kernel_maker is not None:
             whole = cells if crop is None else crop.embed(cells)
             kernels = self.kernel_maker(whole.flatten(1)).view(-1, 3, 3)
             static = (1.0 - self.dynamic_weight) * features
-            features = static + self.dynamic_weight * self._dynamic(kernels, stepped)
-        threshold = self.threshold(features) if isinstance(self.threshold, nn.Module) else self.threshold
+            features = static + self.dynamic_weight * self._dynamic(kernels, stepped, crop)
+        threshold = self.threshold(features, crop) if isinstance(self.threshold, nn.Module) else self.threshold
         both = with_constrained(features, soft_threshold(features, threshold), constrained)
-        back = to_map(self.backward_second, functional.relu(self.backward_first(both)))
+        back = to_map(self.backward_second, functional.relu(convolve(self.backward_first, both, crop)), crop)
         symmetry = back[cells.shape[0] :] - stepped[:constrained] if constrained else None
         return back[: cells.shape[0]], symmetry
 
@@ -251,8 +252,10 @@ class DISTANet(StagedMethod):
         """The map and the residuals of the symmetry, one per stage.
 
         Raises:
-            InputError: if `published_code` is set and the batch is neither 1 nor 64.
+            InputError: if `published_code` is set and the batch is neither 1 nor 64, or `crop` given.
         """
+        if self.published_code and crop is not None:
+            raise InputError("published_code=True cannot be trained on windows: leave window out")
         if self.published_code and len(image) not in (1, CHANNELS):
             raise InputError(f"published_code=True runs with batches of 1 or {CHANNELS} only, got {len(image)}")
         cells, image, operator = self.begin(image, crop)

@@ -30,6 +30,7 @@ from csist.methods.layers import (
     INPUT_SCALE,
     UnfoldedMethod,
     convolution,
+    convolve,
     gradient_step,
     soft_threshold,
     to_map,
@@ -126,15 +127,15 @@ class FISTANet(UnfoldedMethod):
         ahead = cells
         residuals = []
         for stage in range(self.stages):
-            stepped = gradient_step(operator, ahead, image, self._at("step", stage))
-            lifted = self.lift(stepped)
-            features = self.forward_second(functional.relu(self.forward_first(lifted)))
+            stepped = gradient_step(operator, ahead, image, self._at("step", stage), crop)
+            lifted = convolve(self.lift, stepped, crop)
+            features = convolve(self.forward_second, functional.relu(convolve(self.forward_first, lifted, crop)), crop)
             shrunk = soft_threshold(features, self._at("threshold", stage))
             both = with_constrained(features, shrunk, constrained)
-            back = self.backward_second(functional.relu(self.backward_first(both)))
+            back = convolve(self.backward_second, functional.relu(convolve(self.backward_first, both, crop)), crop)
             if constrained:
                 residuals.append(back[image.shape[0] :] - lifted[:constrained])
-            before, cells = cells, functional.relu(stepped + to_map(self.drop, back[: image.shape[0]]))
+            before, cells = cells, functional.relu(stepped + to_map(self.drop, back[: image.shape[0]], crop))
             weight = 1.0 - self._at("momentum", 0) / self._at("momentum", stage)
             ahead = cells + weight * (cells - before)
         return cells, residuals

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from csist._types import FloatArray
 from csist.grid import SubPixelGrid, encode_arrays, least_squares_start
 from csist.methods.base import GridMethod
-from csist.methods.crop import Crop
+from csist.methods.crop import Crop, with_dark
 from csist.methods.operator import SteeringOperator
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior, simulate
@@ -118,16 +119,20 @@ class UnfoldedMethod(GridMethod):
         Args:
             image: (B, 1, H, W), scaled.
             constrained: 0 asks for no residuals: the list is then empty.
-            crop: where given, only these windows of the map are computed.
+            crop: where given, only these windows of the map are computed; a dark one comes first, and is one of the
+                constrained ones.
         """
         raise NotImplementedError
 
     def begin(self, image: Tensor, crop: Crop | None) -> tuple[Tensor, Tensor, SteeringOperator]:
-        """The start s0, the measurement z and the operator G of an unfolding: of whole images, or of windows."""
+        """The start s0, the measurement z and the operator G of an unfolding: of whole images, or of windows.
+
+        Of windows, a dark one comes first.
+        """
         cells = self.linear_start(image)
         if crop is None:
             return cells, image, self.operator
-        return crop.map(cells), crop.image(image), crop.operator
+        return with_dark(crop.map(cells)), with_dark(crop.image(image)), crop.operator
 
     def _scaled(self, image: Tensor) -> Tensor:
         return (image - self.sensor.background) / self.input_scale
@@ -148,7 +153,9 @@ class UnfoldedMethod(GridMethod):
                 an unbiased estimate of the mean over the batch and costs less.
         """
         count = min(len(image), max(1, round(share * len(image))))
-        cells, residuals = self.unfold(self._scaled(image), count, crop)
+        first = 0 if crop is None else 1  # the dark window teaches nothing by itself
+        cells, residuals = self.unfold(self._scaled(image), count + first, crop)
+        cells, residuals = cells[first:], [residual[first:] for residual in residuals]
         return cells * self.input_scale, [residual * self.input_scale for residual in residuals]
 
     def loss_terms(
@@ -206,17 +213,29 @@ def convolution(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
     return layer
 
 
-def gradient_step(operator: SteeringOperator, cells: Tensor, image: Tensor, step: Tensor) -> Tensor:
+def gradient_step(
+    operator: SteeringOperator, cells: Tensor, image: Tensor, step: Tensor, crop: Crop | None = None
+) -> Tensor:
     """The map after a gradient step, r = s - rho G^T (G s - z), in full precision."""
     with full_precision(image.device.type):
-        return cells - step * operator.adjoint(operator(cells) - image)
+        if crop is None:
+            return cells - step * operator.adjoint(operator(cells) - image)
+        dark = cells[:1]  # the same beside the window, which the operator of the window takes for zero
+        return cells - step * (operator.adjoint(operator(cells - dark) - image) + dark * crop.flat_response)
 
 
-def to_map(layer: nn.Conv2d, features: Tensor) -> Tensor:
+def convolve(layer: nn.Conv2d, features: Tensor, crop: Crop | None) -> Tensor:
+    """What a 3 x 3 convolution gives for whole images, with zeros around, or for windows, with what is beside them."""
+    if crop is None:
+        whole: Tensor = layer(features)
+        return whole
+    return functional.conv2d(crop.surround(features), layer.weight, layer.bias, groups=layer.groups)
+
+
+def to_map(layer: nn.Conv2d, features: Tensor, crop: Crop | None = None) -> Tensor:
     """The last convolution of a stage, from features to a map, in full precision."""
     with full_precision(features.device.type):
-        mapped: Tensor = layer(features.to(layer.weight.dtype))
-        return mapped
+        return convolve(layer, features.to(layer.weight.dtype), crop)
 
 
 def with_constrained(values: Tensor, shrunk: Tensor, constrained: int) -> Tensor:
