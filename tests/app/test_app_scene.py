@@ -101,23 +101,28 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     files = {
         "garbage.png": (b"nothing of the kind", "cannot read garbage.png"),
         "empty.tiff": (b"", "cannot read empty.tiff"),
-        "huge.png": (png_header(60_000, 60_000), "huge.png holds 3600 million pixels"),
-        "script.svg": (b"<svg/>", "PNG, JPEG, TIFF, FITS or NPY"),
-        "bomb.npz": (b"PK", "PNG, JPEG, TIFF, FITS or NPY"),
+        "huge.png": (png_header(60_000, 60_000), "huge.png or a map of it holds more than 32 million pixels"),
+        "script.svg": (b"<svg/>", "PNG, JPEG, BMP, TIFF, FITS, NPY or NPZ"),
+        "store.h5": (b"\x89HDF", "PNG, JPEG, BMP, TIFF, FITS, NPY or NPZ"),
+        "garbage.npz": (b"PK", "cannot read garbage.npz"),
         "pickle.npy": (b"\x80\x04N.", "cannot read pickle.npy"),
     }
     for name, (content, _) in files.items():
         (folder / name).write_bytes(content)
     np.lib.format.open_memmap(folder / "wide.npy", "w+", np.uint8, (4, 3000, 3000))
-    files["wide.npy"] = (b"", "wide.npy holds 36 million pixels")
+    files["wide.npy"] = (b"", "wide.npy or a map of it holds more than 32 million pixels")
     np.save(folder / "nan.npy", np.full((20, 20), np.nan))
     files["nan.npy"] = (b"", "no valid pixel")
     return {name: (folder / name, said) for name, (_, said) in files.items()}
 
 
 @pytest.mark.parametrize(
-    "name", ["garbage.png", "empty.tiff", "huge.png", "script.svg", "bomb.npz", "pickle.npy", "wide.npy", "nan.npy"]
-)
+    "name",
+    [
+        "garbage.png", "empty.tiff", "huge.png", "script.svg", "store.h5", "garbage.npz", "pickle.npy", "wide.npy",
+        "nan.npy",
+    ],
+)  # fmt: skip
 def test_a_bad_file_is_refused_in_one_line_without_its_folder(name: str, tmp_path: Path) -> None:
     path, said = bad_files(tmp_path)[name]
     with pytest.raises(InputError, match=said) as caught:
@@ -131,9 +136,11 @@ def test_pixels_are_counted_before_they_are_read(tmp_path: Path) -> None:
         tmp_path / "packed.fits"
     )
     tifffile.imwrite(tmp_path / "packed.tif", np.zeros((6000, 6000), np.uint8), compression="zlib")
+    fits.PrimaryHDU(np.zeros((6000, 6000), np.int16)).writeto(tmp_path / "zipped.fits.gz")
+    np.savez_compressed(tmp_path / "zipped.npz", np.zeros((6000, 6000), np.uint8))
     for path in tmp_path.iterdir():
         assert path.stat().st_size < 1_000_000
-        with pytest.raises(InputError, match="36 million pixels"):
+        with pytest.raises(InputError, match="more than 32 million pixels"):
             open_upload(path)
 
 
@@ -142,5 +149,8 @@ def test_formats_that_can_be_dropped(tmp_path: Path) -> None:
     Image.fromarray(image).save(tmp_path / "sixteen.png")
     tifffile.imwrite(tmp_path / "sixteen.tif", image)
     np.save(tmp_path / "array.npy", image)
+    np.savez(tmp_path / "array.npz", image)
+    fits = pytest.importorskip("astropy.io.fits", reason="needs the extra `astro`")
+    fits.PrimaryHDU(image).writeto(tmp_path / "sixteen.fits.gz")
     for path in tmp_path.iterdir():
         assert np.array_equal(make_scene(Settings(source="upload"), Files(path)).images[0], image), path

@@ -79,6 +79,23 @@ def test_table_writer_writes_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rows.csv", "whole.csv"]
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.fits"])
+def test_an_output_that_is_a_link_stays_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    real = tmp_path / "elsewhere" / name
+    link = tmp_path / name
+    link.symlink_to(real)
+    for _ in range(2):  # of a file that is not there yet, and of one that is
+        write_table(targets_table(DETECTIONS), link)
+        with TableWriter(link) as writer:
+            for image, frame, targets in DETECTIONS:
+                writer.append(image, frame, targets)
+        assert link.is_symlink()
+        assert not real.is_symlink()
+        assert len(read_targets_table(real)) == 5
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [name]
+
+
 @settings(max_examples=25)
 @given(
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),

@@ -37,7 +37,8 @@ WINDOWS_ONLY = "windows only"
 """Ending of the label of methods that cannot unmix the frame that is chosen; the style sheet disables them."""
 
 NOTHING_HELD = (
-    f"<p>PNG, JPEG, TIFF, FITS, NPY or MP4, up to {LARGEST_UPLOAD_MB} MB and {LARGEST_UPLOAD_MPX} million pixels. "
+    f"<p>PNG, JPEG, BMP, TIFF, FITS, NPY, NPZ or video, up to {LARGEST_UPLOAD_MB} MB and {LARGEST_UPLOAD_MPX} million "
+    "pixels. "
     "No file yet.</p>"
 )
 """What stands below the upload area as long as there is no file."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from csist._types import FloatArray
 from csist.checks import SMALLEST_SIDE_PX, InputError
-from csist.io.formats import Content, ReadOptions, check_pixels
+from csist.io.formats import Content, ReadOptions, TooManyPixelsError, check_pixels
 from csist.io.headers import Header, header_of_cards
 
 BLOCK, CARD = 2880, 80
@@ -79,7 +79,7 @@ def _unpacked(path: Path, options: ReadOptions) -> IO[bytes]:
     except EOFError as error:
         raise InputError(f"cannot read {path}: it is cut short") from error
     if data.tell() > most:
-        raise InputError(
+        raise TooManyPixelsError(
             f"cannot read {path}: it unpacks to more than {options.max_pixels} pixels need; "
             "if that is meant, raise --max-pixels"
         )

@@ -49,6 +49,11 @@ def image_kind(path: str | Path) -> str | None:
     return next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), None)
 
 
+def suffixes_of(*kinds: str) -> tuple[str, ...]:
+    """The suffixes of formats, as `image_kind` names them."""
+    return tuple(suffix for suffix, kind in _KINDS.items() if kind in kinds)
+
+
 def split_selector(path: str | Path) -> tuple[Path, str | None]:
     """A path and the FITS unit chosen in brackets behind it; None where there is none or a file has that very name.
 
@@ -235,18 +240,22 @@ def check_choices(kind: str, path: Path, options: ReadOptions) -> None:
             raise InputError(f"--{name} {value} is for {formats} files, {path} is none: leave it out")
 
 
+class TooManyPixelsError(InputError):
+    """A file that brings more pixels into memory than `max_pixels`."""
+
+
 def check_pixels(shape: Sequence[int], path: Path, options: ReadOptions) -> None:
     """Check that an array fits into the memory that a file may take, before any of it is read.
 
     Raises:
-        InputError: if it does not.
+        TooManyPixelsError: if it does not.
     """
     pixels = 1
     for side in shape:
         pixels *= int(side)
     if pixels > options.max_pixels:
         sides = " x ".join(str(int(side)) for side in shape)
-        raise InputError(
+        raise TooManyPixelsError(
             f"cannot read {path}: {sides} = {pixels} pixels are more than {options.max_pixels}; "
             "if that is meant, raise --max-pixels"
         )

@@ -115,8 +115,9 @@ def read_tiff(path: Path, options: ReadOptions, notes: list[str]) -> Content:
             found = _opened(path, options, notes)
         except InputError as error:
             _check_heard(heard, path)  # what was heard is the reason of what was found wrong
-            said = str(error)
-            raise InputError(said if path.name in said else f"cannot read {path}: {said}") from error
+            if path.name in str(error):
+                raise
+            raise InputError(f"cannot read {path}: {error}") from error
     _check_heard(heard, path)
     notes += [said[:200] for said in heard if "GDAL_NODATA" not in said]  # a text that is no number leaves nothing out
     return found

@@ -179,7 +179,8 @@ class TableWriter:
         plain = form is None and (special or self.path.suffix.lower() == ".csv")
         ending = ".partial" if plain else ".partial.csv"
         self._plain = plain
-        self.partial_path = self.path if special else self.path.with_name(self.path.name + ending)
+        self._final = self.path.resolve() if self.path.is_symlink() else self.path  # a link stays one
+        self.partial_path = self.path if special else self._final.with_name(self._final.name + ending)
         """Where the rows are until the end, and where they stay after an error."""
         self._file: io.BufferedWriter | None = None
         self._complete = 0
@@ -267,7 +268,7 @@ class TableWriter:
         if self._regions is not None:
             write_regions(self._source, self._regions, len(self._places) > 1)
         if self._plain:
-            self.partial_path.replace(self.path)
+            self.partial_path.replace(self._final)
             return
         metadata = {"csist_version": package_version(), **self._metadata}
         with atomic_path(self.path) as partial:

@@ -221,7 +221,7 @@ def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]
     kinds = {KIND_WORDS.get(kind, kind): number for kind, number in tally.kinds.items() if kind != "saturated"}
     rows += [("masked pixels", of_which(tally.masked, kinds))] if tally.masked else []
     rows += [("saturated pixels", f"{saturated}")] if saturated else []
-    groups = f" in {len(tally.groups)} group{'' if len(tally.groups) == 1 else 's'}" if tally.groups else ""
+    groups = f" in {counted(len(tally.groups), 'group')}" if tally.groups else ""
     rows.append(("targets", f"{tally.targets}{groups}"))
     rows += _counted_rows("no targets", tally.empty_reasons)
     rows += [("flagged targets", of_which(tally.flagged, dict(tally.flags.most_common())))] if tally.flags else []
@@ -233,7 +233,16 @@ def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]
 def _counted_rows(label: str, texts: Counter[str]) -> list[tuple[str, str]]:
     """Rows of the commonest texts, with the number of frames where there are several."""
     common = texts.most_common(SHOWN_DETECTORS)
-    return [(label, text if len(texts) == 1 else f"{text}: {frames} frames") for text, frames in common]
+    return [(label, text if len(texts) == 1 else f"{text}: {counted(frames, 'frame')}") for text, frames in common]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "frame"), counted(2, "frame")
+    ('1 frame', '2 frames')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def of_which(number: int, kinds: dict[str, int]) -> str:
