@@ -103,3 +103,13 @@ def test_dense_networks_refuse_windows(batch: tuple[torch.Tensor, torch.Tensor])
     method = create_method("lamp", sensor=SENSOR, ratio=RATIO, pretrained=False, layers=1)
     with pytest.raises(InputError, match="LAMP cannot be trained on windows"):
         method.loss_terms(image, truth, crop=Cropper(SENSOR, RATIO, SIZE)(truth))
+
+
+def test_the_released_form_refuses_windows(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Its kernels act across a batch of 64, in which a dark sample has no place."""
+    image, truth = (each.float() for each in batch)
+    method = create_method(
+        "dista-net", sensor=SENSOR, ratio=RATIO, pretrained=False, stages=1, published_code=True, start="xavier"
+    )
+    with pytest.raises(InputError, match="published_code=True cannot be trained on windows"):
+        method.loss_terms(image[:1], truth[:1], crop=Cropper(SENSOR, RATIO, SIZE)(truth[:1]))
