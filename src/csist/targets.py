@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from csist.checks import InputError
+from csist.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +155,7 @@ class Targets:
         if not len(self):
             return "0 targets"
         table = self._shown().to_string(max_rows=SHOWN_ROWS, formatters=FORMATS)
-        return f"{len(self)} {'target' if len(self) == 1 else 'targets'}\n{table}"
+        return f"{counted(len(self), 'target')}\n{table}"
 
     def _repr_html_(self) -> str:
         """Table that notebooks show."""

@@ -9,6 +9,7 @@ import numpy as np
 from csist.frames.masks.words import KIND_WORDS
 from csist.physics.psf import equivalent_sigma
 from csist.physics.sensor import Sensor
+from csist.words import counted
 
 if TYPE_CHECKING:
     from csist.frames.result import FrameResult
@@ -71,5 +72,5 @@ def _psf_origin(result: FrameResult) -> str:
         return "stated"
     estimate = result.psf_estimate
     if estimate is not None:
-        return f"measured on {estimate.sources} isolated source{'' if estimate.sources == 1 else 's'}"
+        return f"measured on {counted(estimate.sources, 'isolated source')}"
     return f"{result.psf_origin} ({result.psf_assumption})" if result.psf_assumption else result.psf_origin

@@ -38,8 +38,7 @@ WINDOWS_ONLY = "windows only"
 
 NOTHING_HELD = (
     f"<p>PNG, JPEG, BMP, TIFF, FITS, NPY, NPZ or video, up to {LARGEST_UPLOAD_MB} MB and {LARGEST_UPLOAD_MPX} million "
-    "pixels. "
-    "No file yet.</p>"
+    "pixels. No file yet.</p>"
 )
 """What stands below the upload area as long as there is no file."""
 

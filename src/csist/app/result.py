@@ -13,7 +13,8 @@ from csist._types import FloatArray
 from csist.app.scene import Scene
 from csist.app.settings import Settings
 from csist.app.tables import by_group
-from csist.app.work import Answer, Progress, Report, count_text, unmix_scene
+from csist.app.work import Answer, Progress, Report, unmix_scene
+from csist.words import counted
 
 FIRST_GROUPS = 6
 """Number of groups of a frame that are drawn before any is asked for."""
@@ -73,7 +74,7 @@ class Result:
     def title(self, answer: Answer) -> str:
         """Return the caption of a result."""
         name = self.scene.image_name(answer.place)
-        return f"{name}: {count_text(len(answer.targets), 'target')} by {answer.method}"
+        return f"{name}: {counted(len(answer.targets), 'target')} by {answer.method}"
 
     def groups(self, place: int) -> dict[int, str]:
         """Return the groups of an image of frames by their number, each with its letter and number of targets.
@@ -85,7 +86,7 @@ class Result:
         numbers = [answer.targets.group for answer in self.at(place)]
         found, counts = np.unique(np.concatenate(numbers or [np.empty(0, np.int64)]), return_counts=True)
         return {
-            int(number): f"{plots.group_letter(int(number))}: {count_text(int(count), 'target')}"
+            int(number): f"{plots.group_letter(int(number))}: {counted(int(count), 'target')}"
             for number, count in zip(found, counts, strict=True)
             if number >= 0
         }
@@ -116,7 +117,7 @@ class Result:
                     continue
                 view = plots.view_of_group(answer.view, number)
                 count = int((answer.targets.group == number).sum())
-                caption = f"Group {plots.group_letter(number)}: {count_text(count, 'target')}"
+                caption = f"Group {plots.group_letter(number)}: {counted(count, 'target')}"
                 text = f"{caption}: image, close-up, model and residual."
                 yield self._picture((answer.method, place, number), view, caption, text)
 
@@ -161,6 +162,6 @@ def results(scene: Scene, settings: Settings, report: Report, version: int = 0) 
     if not scene.windows:
         groups = result.first_groups(0)
         for number, _ in enumerate(result.group_pictures(0, groups), 1):
-            report(Progress("pictures", count_text(number, "picture"), number, len(groups)))
+            report(Progress("pictures", counted(number, "picture"), number, len(groups)))
     result.finished = True
     yield result

@@ -10,10 +10,11 @@ import numpy as np
 
 from csist._types import FloatArray
 from csist.app.scene import Scene
-from csist.app.work import Answer, count_text
+from csist.app.work import Answer
 from csist.metrics import match_errors
 from csist.plots import group_letter
 from csist.targets import Flag, Targets
+from csist.words import counted
 
 MOST_ROWS = 100
 """Number of table rows on the page; the downloaded file has all rows."""
@@ -216,15 +217,15 @@ def summary(scene: Scene, answers: Sequence[Answer]) -> str:
     total = sum(map(len, found))
     if scene.truths is None:
         groups = sum(len(np.unique(targets.group[targets.group >= 0])) for targets in found)
-        text = count_text(total, "target") + (f" in {count_text(groups, 'group')}" if groups and total else "")
+        text = counted(total, "target") + (f" in {counted(groups, 'group')}" if groups and total else "")
         tracks = (
             len(np.unique(Targets.concatenate(found).track)) if any((each.track >= 0).any() for each in found) else 0
         )
-        return text + (f", {count_text(tracks, 'track')}" if tracks else "") + "."
+        return text + (f", {counted(tracks, 'track')}" if tracks else "") + "."
     truths = [scene.truths[answer.place] for answer in answers]
     errors = match_errors(found, truths, FOUND_WITHIN_PX)
     text = (
-        f"{count_text(total, 'target')} reported; of {sum(map(len, truths))} true ones, {len(errors)} found within "
+        f"{counted(total, 'target')} reported; of {sum(map(len, truths))} true ones, {len(errors)} found within "
         f"{FOUND_WITHIN_PX} px"
     )
     return text + (f", median error {np.median(errors.distance_px):.3f} px." if len(errors) else ".")

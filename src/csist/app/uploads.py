@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ UPLOAD_KINDS = (*IMAGE_KINDS, "video")
 """Accepted upload formats, whose headers state the memory that the file needs."""
 IMAGE_SUFFIXES, UPLOAD_SUFFIXES = suffixes_of(*IMAGE_KINDS), suffixes_of(*UPLOAD_KINDS)
 LARGEST_UPLOAD_MB, LARGEST_UPLOAD_MPX = 64, 32
+MOST_PIXELS = LARGEST_UPLOAD_MPX * 10**6
 
 DECODED = "decoded"
 """Folder beside a video with its decoded frames."""
@@ -43,21 +45,22 @@ def open_upload(path: Path, error: Path | None = None, mask: Path | None = None)
     files = [each for each in (path, error, mask) if each is not None]
     options = ReadOptions(
         error=None if error is None else str(error), mask=None if mask is None else str(mask),
-        max_pixels=LARGEST_UPLOAD_MPX * 10**6,
+        max_pixels=MOST_PIXELS,
     )  # fmt: skip
     try:
         for each in files:
             _check_file(each)
         stack = _open_video(path, options) if image_kind(path) == "video" else read_image(path, options=options)
     except TooManyPixelsError as raised:
-        raise _too_many_pixels(path) from raised
+        raise _too_many_pixels(raised.path or path, raised.pixels) from raised
     except InputError as raised:
         text = str(raised)
         for each in files:
             text = text.replace(str(each), each.name)
         raise type(raised)(text) from raised
-    if np.prod(stack.shape) > options.max_pixels:  # of many images, which are read one by one
-        raise _too_many_pixels(path)
+    pixels = math.prod(stack.shape)
+    if pixels > MOST_PIXELS:  # of many images, which are read one by one
+        raise _too_many_pixels(path, pixels)
     return stack
 
 
@@ -73,9 +76,11 @@ def _check_file(path: Path) -> None:
         raise TooLargeError(f"{path} is larger than {LARGEST_UPLOAD_MB} MB: use the command csist unmix")
 
 
-def _too_many_pixels(path: Path) -> TooLargeError:
+def _too_many_pixels(path: Path, pixels: int | None) -> TooLargeError:
+    held = f"more than {LARGEST_UPLOAD_MPX}" if pixels is None else f"{pixels / 1e6:.0f}"
     return TooLargeError(
-        f"{path.name} or a map of it holds more than {LARGEST_UPLOAD_MPX} million pixels: use the command csist unmix"
+        f"{path.name} holds {held} million pixels, above the limit of {LARGEST_UPLOAD_MPX} million: "
+        "use the command csist unmix"
     )
 
 
@@ -85,7 +90,7 @@ def _open_video(path: Path, options: ReadOptions) -> ImageStack:
 
     frames, notes_file = (path.parent / DECODED / name for name in ("frames.npy", "notes.json"))
     if not frames.is_file():
-        _decode(path, frames, notes_file, options.max_pixels)
+        _decode(path, frames, notes_file)
     values = np.load(frames, mmap_mode="r", allow_pickle=False)
     notes = json.loads(notes_file.read_text("utf-8"))
     maps = maps_of_frames((values.shape[1], values.shape[2]), path, options, notes)
@@ -94,13 +99,13 @@ def _open_video(path: Path, options: ReadOptions) -> ImageStack:
     return ImageStack(path.name, path, "video", values, tuple(notes), error=error, mask=mask, options=options)
 
 
-def _decode(path: Path, frames: Path, notes_file: Path, most_pixels: int) -> None:
+def _decode(path: Path, frames: Path, notes_file: Path) -> None:
     """Decode the frames of a video, up to the limit of pixels, into a file."""
     from csist.io.sequences import sequence_of_video
 
-    sequence = sequence_of_video(path, options=ReadOptions(max_pixels=most_pixels))
+    sequence = sequence_of_video(path, options=ReadOptions(max_pixels=MOST_PIXELS))
     _, rows, columns = sequence.shape
-    most = max(most_pixels // (rows * columns), 1)
+    most = max(MOST_PIXELS // (rows * columns), 1)
     decoded: list[Any] = []
     notes = []
     for _, frame in sequence:

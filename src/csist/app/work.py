@@ -21,6 +21,7 @@ from csist.scenes import ScenePrior
 from csist.targets import Targets
 from csist.tracks.link import Linker
 from csist.unmixing import check_frame_method, check_noise_map, window_recipe
+from csist.words import counted
 
 Result = TypeVar("Result")
 
@@ -91,15 +92,6 @@ class Answer:
         return self.view.targets
 
 
-def count_text(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> count_text(1, "target"), count_text(0, "target")
-    ('1 target', '0 targets')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def unmix_scene(scene: Scene, settings: Settings, report: Report) -> Iterator[Answer]:
     """Yield the results of all images, image by image; unsuitable settings fail before the first one.
 
@@ -120,7 +112,7 @@ def unmix_scene(scene: Scene, settings: Settings, report: Report) -> Iterator[An
                 tracks = linkers[name].update(place, answer.targets)
                 view = replace(answer.view, targets=answer.targets.replace(track=tracks))
                 answer = replace(answer, view=view)
-            report(Progress(name, count_text(place + 1, "image"), place + 1, total))
+            report(Progress(name, counted(place + 1, "image"), place + 1, total))
             yield answer
 
 
@@ -132,7 +124,7 @@ def _above(answer: Answer, least: float) -> Answer:
     lost = len(answer.targets) - len(kept)
     reason = answer.empty_reason
     if lost and not len(kept):
-        reason = f"{count_text(lost, 'target')} with a score below {least:g}"
+        reason = f"{counted(lost, 'target')} with a score below {least:g}"
     return replace(answer, view=replace(answer.view, targets=kept), empty_reason=reason)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from csist._types import FloatArray
 from csist.frames.masks.mask import PixelMask
 from csist.frames.measured import FramePSF
+from csist.words import counted
 
 FEWEST_VALID_SHARE = 0.1
 """Share of the pixels that must be usable for a frame without targets to count as empty sky."""
@@ -37,5 +38,5 @@ def reason_for_nothing(image: FloatArray, pixels: PixelMask, psf: FramePSF, thre
     if min(rows, columns) < 2.0 * psf.footprint_px:
         return f"a frame of {columns} x {rows} px is smaller than the PSF (sigma {psf.sigma_px:.3g} px)"
     if blobs:
-        return f"{blobs} peak{'s' if blobs > 1 else ''} above the threshold, more probably noise than targets"
+        return f"{counted(blobs, 'peak')} above the threshold, more probably noise than targets"
     return f"no peak above the threshold of {threshold:.3g} standard deviations"

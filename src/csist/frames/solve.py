@@ -39,6 +39,7 @@ from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.targets import Flag, Targets
 from csist.windows import check_error, leave_out
+from csist.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def guess_psf(widths: Widths, error: float | None) -> FramePSF:
         error: of the guess, as a share of the light in a window's brightest pixel; None: `GUESSED_PSF_ERROR`.
     """
     sigmas, sigma_px = widths.sigmas_px, widths.middle_px
-    shown = f"median width of {len(sigmas)} isolated spot{'' if len(sigmas) == 1 else 's'}"
+    shown = f"median width of {counted(len(sigmas), 'isolated spot')}"
     assumption = (
         f"circular Gaussian, {shown}" if sigmas else f"Gaussian of sigma {sigma_px:g} px: no spot shows its width"
     )

@@ -81,7 +81,8 @@ def _unpacked(path: Path, options: ReadOptions) -> IO[bytes]:
     if data.tell() > most:
         raise TooManyPixelsError(
             f"cannot read {path}: it unpacks to more than {options.max_pixels} pixels need; "
-            "if that is meant, raise --max-pixels"
+            "if that is meant, raise --max-pixels",
+            path,
         )
     data.seek(0)
     return data

@@ -241,7 +241,17 @@ def check_choices(kind: str, path: Path, options: ReadOptions) -> None:
 
 
 class TooManyPixelsError(InputError):
-    """A file that brings more pixels into memory than `max_pixels`."""
+    """A file that brings more pixels into memory than `max_pixels`.
+
+    Args:
+        message: of the error.
+        path: the file; None if it is not known. Like any error, it can be made from its message alone.
+        pixels: that it holds; None where more than are allowed were not counted.
+    """
+
+    def __init__(self, message: str, path: Path | None = None, pixels: int | None = None) -> None:
+        super().__init__(message)
+        self.path, self.pixels = path, pixels
 
 
 def check_pixels(shape: Sequence[int], path: Path, options: ReadOptions) -> None:
@@ -257,7 +267,9 @@ def check_pixels(shape: Sequence[int], path: Path, options: ReadOptions) -> None
         sides = " x ".join(str(int(side)) for side in shape)
         raise TooManyPixelsError(
             f"cannot read {path}: {sides} = {pixels} pixels are more than {options.max_pixels}; "
-            "if that is meant, raise --max-pixels"
+            "if that is meant, raise --max-pixels",
+            path,
+            pixels,
         )
 
 

@@ -14,6 +14,7 @@ from csist._types import FloatArray
 from csist.plots.images import frame_levels
 from csist.plots.style import BLUE, DETECTION, GREEN, PURPLE, SKY, VERMILION, YELLOW
 from csist.targets import Targets
+from csist.words import counted
 
 LEAST_SIDE = 640
 """Longer side in pixels that the video has at least; a smaller frame is enlarged by a whole factor."""
@@ -80,7 +81,7 @@ class Annotator:
         for x, y in zip(targets.x, targets.y, strict=True):
             column, row = self._at(float(x), float(y))
             pen.ellipse((column - RADIUS, row - RADIUS, column + RADIUS, row + RADIUS), outline=DETECTION, width=2)
-        label = f"frame {number}: {len(targets)} target{'' if len(targets) == 1 else 's'}"
+        label = f"frame {number}: {counted(len(targets), 'target')}"
         pen.text((6, 4), label, fill="white", font=font, stroke_width=2, stroke_fill="black")
         return np.asarray(picture)
 

@@ -107,11 +107,6 @@ def empty_text(places: Sequence[int], kind: str) -> str:
     return f"{kind} {min(places)} and {len(places) - 1} more contain only NaN: they have no targets"
 
 
-def count_text(targets: Targets) -> str:
-    """Return the number of targets in words."""
-    return f"{len(targets)} target{'' if len(targets) == 1 else 's'}"
-
-
 def group_row(group: Any) -> dict[str, Any]:
     """Return the row of a group in the table of groups."""
     place = {name: getattr(group, name) for name in GROUP_PLACE if hasattr(group, name)}

@@ -10,12 +10,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import Block, Solved, empty_text, group_row, image_name, psf_row
 from csist.cli.unmix.measured import measured_frame, measured_positions
 from csist.cli.unmix.places import places_in
 from csist.cli.unmix.settings import Settings
 from csist.frames.masks.words import KIND_WORDS
 from csist.frames.options import as_positions
+from csist.words import counted
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
@@ -181,7 +182,7 @@ def frame_view(name: str, frame: FloatArray, solved: Solved) -> View | None:
         return None
     (found,) = solved.targets
     masks = {KIND_WORDS.get(kind, kind): mask for kind, mask in solved.masks.items()}
-    return View(frame, solved.model.draw(), found, None, f"{name}: {count_text(found)}", masks=masks)
+    return View(frame, solved.model.draw(), found, None, f"{name}: {counted(len(found), 'target')}", masks=masks)
 
 
 def frames_of(sequence: FrameSequence, temporal: int | None) -> Iterator[tuple[str, FloatArray]]:

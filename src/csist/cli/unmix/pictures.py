@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from csist.checks import InputError
 from csist.cli.unmix.blocks import Block
+from csist.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,7 +189,7 @@ class PictureFolder(Picture):
 
     def finish(self, tally: Tally) -> None:
         """Say how many pictures there are."""
-        tally.pictures.append(f"{self.folder} holds {self._written} picture{'' if self._written == 1 else 's'}")
+        tally.pictures.append(f"{self.folder} holds {counted(self._written, 'picture')}")
 
     def _stem(self, image: str) -> str:
         """File name for an image, in the folder and without a suffix; with it where two images would have the same."""

@@ -14,6 +14,7 @@ from csist.cli.unmix.blocks import GROUP_EXTENT, GROUP_PLACE, Block
 from csist.cli.unmix.measured import NUMBERS, Measured, spread
 from csist.cli.unmix.tracks import JointRows, TrackRows
 from csist.frames.masks.words import KIND_WORDS
+from csist.words import counted
 
 if TYPE_CHECKING:
     from csist.targets import Targets
@@ -234,15 +235,6 @@ def _counted_rows(label: str, texts: Counter[str]) -> list[tuple[str, str]]:
     """Rows of the commonest texts, with the number of frames where there are several."""
     common = texts.most_common(SHOWN_DETECTORS)
     return [(label, text if len(texts) == 1 else f"{text}: {counted(frames, 'frame')}") for text, frames in common]
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "frame"), counted(2, "frame")
-    ('1 frame', '2 frames')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def of_which(number: int, kinds: dict[str, int]) -> str:

@@ -16,6 +16,7 @@ from csist.cli.unmix.pictures import Picture
 from csist.cli.unmix.report import Tally, groups_table
 from csist.cli.unmix.settings import Settings
 from csist.cluster import ClusterError
+from csist.words import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -64,7 +65,7 @@ def folder_text(folder: Path, files: Sequence[tuple[str, Path]]) -> str:
 
     videos = sum(image_kind(path) == "video" for _, path in files)
     counts = {"image file": len(files) - videos, "video": videos}
-    held = " and ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in counts.items() if number)
+    held = " and ".join(counted(number, what) for what, number in counts.items() if number)
     depth = max(name.count("/") for name, _ in files)
     return f"{folder}: {held}" + (f", sub-folders {depth} deep" if depth else "")
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
-from csist.cli.unmix.blocks import Block, Solved, count_text, empty_text, group_row, image_name, psf_row
+from csist.cli.unmix.blocks import Block, Solved, empty_text, group_row, image_name, psf_row
 from csist.cli.unmix.measured import measured_windows
 from csist.cli.unmix.places import WindowPlaces
 from csist.cli.unmix.settings import Settings
+from csist.words import counted
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
@@ -210,5 +211,5 @@ def window_view(name: str, image: FloatArray, found: Targets, sensor: Sensor, tr
         sensor.render(found.replace(intensity=np.nan_to_num(found.intensity))),
         found,
         truth,
-        f"{name}: {count_text(found)}",
+        f"{name}: {counted(len(found), 'target')}",
     )

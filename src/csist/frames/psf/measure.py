@@ -25,6 +25,7 @@ from csist.frames.measured import FrameRules, MeasuredFrame, measure_frame
 from csist.frames.psf.elongation import ellipse_of, elongation, is_elongated
 from csist.frames.psf.table import empirical_psf, misfit, refit, well_fitted
 from csist.frames.psf_estimate import PSFEstimate
+from csist.words import counted
 
 LEAST_SOURCES, LEAST_EMPIRICAL_SOURCES = 5, 10
 LEAST_DIFFERENT = 3
@@ -98,16 +99,16 @@ def psf_of_spots(
         least_sources = LEAST_EMPIRICAL_SOURCES if empirical else LEAST_SOURCES
     if len(kept) < least_sources:
         raise InputError(
-            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in {len(frames)} "
-            f"frame{'' if len(frames) == 1 else 's'}, {least_sources} are needed: give its width (--psf-sigma), "
+            f"the PSF cannot be measured: only {len(kept)} isolated bright unsaturated point sources in "
+            f"{counted(len(frames), 'frame')}, {least_sources} are needed: give its width (--psf-sigma), "
             "or more frames of the same optics (--sequence)"
         )
     different = _different(frames, kept)
     if different < LEAST_DIFFERENT:
         raise InputError(
-            f"the PSF cannot be measured: all {len(frames)} frames show the same {different} isolated bright "
-            f"source{'' if different == 1 else 's'}, which may be groups; {LEAST_DIFFERENT} are needed: give its width "
-            "(--psf-sigma)"
+            f"the PSF cannot be measured: all {len(frames)} frames show the same "
+            f"{counted(different, 'isolated bright source')}, which may be groups; {LEAST_DIFFERENT} are needed: "
+            "give its width (--psf-sigma)"
         )
     sigma, error = _average(kept)
     sampled = None
