@@ -33,6 +33,7 @@ from docs_sequences import (
     sequence_goal,
     sequence_trajectories,
     sequences,
+    shaking_camera,
     stream_memory,
 )
 from docs_tables import (
@@ -61,8 +62,8 @@ MACROS: dict[str, Callable[..., str]] = {
         aims, api, budgets, card, clip_tracks, clips_measured, command_line, crowded_stars, dense, extended, figure,
         flags, flat_prior, frames, gallery, grid_methods, infrared_stars, injected, injected_limit, injection,
         ista_settings, methods, metric_example, parts, published, published_beside, pulls, recipes, results,
-        sequence_calibration, sequence_goal, sequence_trajectories, sequences, short_trainings, speed, speeds,
-        stream_memory, summary, table, training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
+        sequence_calibration, sequence_goal, sequence_trajectories, sequences, shaking_camera, short_trainings, speed,
+        speeds, stream_memory, summary, table, training_steps, weights, weights_size, wrong_model, yolo, yolo_budget,
     )
 }  # fmt: skip
 CALL = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")

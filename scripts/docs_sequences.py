@@ -88,6 +88,21 @@ def clips_measured() -> str:
     return str(len(read_result("clips")["clips"]))
 
 
+def shaking_camera() -> str:
+    """Targets and errors of whole frames of a camera that shakes, by the size of the shifts."""
+    rows = [
+        [
+            str(row["groups"]), f"{row['shake_px']:g}", f"{100.0 * row['joint']:.0f} %", str(row["targets"]),
+            str(row["rows"]), str(row["right"]),
+            *(f"{100.0 * row[name]:.1f} %" for name in ("within_68", "within_95", "beyond_5")),
+        ]
+        for row in read_result("shake")["rows"]
+    ]  # fmt: skip
+    head = ["groups a frame", "shift, rms px", "joint posteriors", "targets", "rows", "right",
+            "within 1 standard error", "within 1.96", "beyond 5"]  # fmt: skip
+    return markdown_table(head, rows)
+
+
 def stream_memory() -> str:
     """Peak memory and speed of streams of two lengths."""
     result, rows = read_result("streams"), []

@@ -267,7 +267,7 @@ def test_likelihood_is_that_of_correlated_noise():
 
 def test_common_path_of_a_bright_group():
     frames = video([(3.0, 6.0, 0.2, -0.1, 500.0)], 15)
-    path = common_path(frames, np.stack([np.ones(15), np.arange(15.0)]), 0.3)
+    path = common_path(frames, np.stack([np.ones(15), np.arange(15.0)]), 0.3, np.zeros((15, 2)))
     assert np.abs(path - [[3.0, 6.0], [0.2, -0.1]]).max() < 0.05
 
 

@@ -405,18 +405,6 @@ def test_fluxes_that_vary_more_than_the_default_prior_says():
     assert_both_are_followed(csist.unmix_sequence(pair_movie(flux=flux), SKY, mode="fast"), 12)
 
 
-def test_a_camera_that_shakes_leaves_the_targets_of_single_frames():
-    rng = np.random.default_rng(2)
-    shake = 0.3 * rng.standard_normal((12, 2))
-    movie = np.stack([SKY.observe(pair(t).shifted(*shake[t]), rng) for t in range(12)])
-    result = csist.unmix_sequence(movie, SKY, mode="fast")
-    assert any("single frames" in note for note in result.notes)
-    for t in range(12):
-        truth, found = pair(t).shifted(*shake[t]), result.frames[t]
-        assert len(found) == 2
-        assert np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y).min(axis=1).max() < 0.5
-
-
 def test_saturated_targets_are_so_in_the_joint_posterior_too():
     sky = replace(SKY, saturation=300.0)
     result = csist.unmix_sequence(np.minimum(pair_movie(), 300.0), sky, mode="fast")

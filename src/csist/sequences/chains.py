@@ -11,7 +11,9 @@ import numpy as np
 from csist._types import BoolArray, FloatArray, IntArray
 from csist.frames.result import WIDE, add_light
 from csist.physics.psf import PSF, spread_px
+from csist.sequences.motion import degree_of
 from csist.sequences.result import Outline, outline_of
+from csist.sequences.shake import Middles, middle_error
 from csist.sequences.shots import Shot
 from csist.targets import Targets
 from csist.tracks.link import LEAST_LENGTH, Linker, is_confirmed
@@ -165,27 +167,49 @@ def merged_frames(chains: Sequence[Chain], frames: int, psf: PSF) -> list[BoolAr
     return merged
 
 
-def course_of(chain: Chain, since: FloatArray, motion: str) -> Course | None:
-    """Where the middle of a group is in every frame; None where it does not follow the motion.
+def course_of(chain: Chain, since: FloatArray, motion: str, shift: FloatArray) -> Course | None:
+    """Where the middle of a group is in every frame, were the camera still; None where it does not follow the motion.
 
     Args:
         chain: the group.
         since: (T,) times of the frames in which it may be.
         motion: one of `csist.sequences.motion.MOTIONS`.
+        shift: (T, 2) x, y in px by which the camera shifts each frame.
     """
     seen = chain.frame
-    degree = min(1 if motion == "linear" else 2, len(seen) - 2)
+    middle, degree = chain.middle - shift[seen], degree_of(motion, len(seen))
     powers = since[:, None] ** np.arange(degree + 1)
-    fitted = np.linalg.lstsq(powers[seen], chain.middle, rcond=None)[0]
-    rest = chain.middle - powers[seen] @ fitted
+    fitted = np.linalg.lstsq(powers[seen], middle, rcond=None)[0]
+    rest = middle - powers[seen] @ fitted
     near = np.hypot(*rest.T) <= 3.0 * max(float(np.median(np.hypot(*rest.T))), 0.1)
     if near.sum() > degree + 1:
-        fitted = np.linalg.lstsq(powers[seen[near]], chain.middle[near], rcond=None)[0]
-        rest = chain.middle[near] - powers[seen[near]] @ fitted
+        fitted = np.linalg.lstsq(powers[seen[near]], middle[near], rcond=None)[0]
+        rest = middle[near] - powers[seen[near]] @ fitted
     if float(np.sqrt((rest**2).sum(axis=1).mean())) > OFF_PATH_PX * math.sqrt(2.0):
         return None
     speed = np.hypot(*(np.diff(powers @ fitted, axis=0) / np.diff(since)[:, None]).T)
     return Course(powers @ fitted, float(speed.max()))
+
+
+def middles_of(chains: Sequence[Chain], shots: Sequence[Shot], psf: PSF, motion: str) -> Middles:
+    """Where the middles of groups are seen; one that point targets do not explain has no say.
+
+    Args:
+        chains: the groups.
+        shots: the frames.
+        psf: of the frames.
+        motion: one of `csist.sequences.motion.MOTIONS`.
+    """
+    place, error = np.zeros((len(chains), len(shots), 2)), np.full((len(chains), len(shots)), np.inf)
+    for k, chain in enumerate(chains):
+        if chain.is_wide:
+            continue
+        place[k, chain.frame] = chain.middle
+        for t, targets in zip(chain.frame.tolist(), chain.targets(shots), strict=True):
+            weight = shots[t].weight
+            noise_std = 1.0 / math.sqrt(float(np.median(weight[weight > 0.0])))
+            error[k, t] = middle_error(float(targets.intensity.sum()), noise_std, psf, shots[t].gain)
+    return Middles(place, error, np.array([degree_of(motion, len(chain.frame)) for chain in chains], np.int64))
 
 
 def cut_out(shots: Sequence[Shot], chain: Chain, place: FloatArray, half: int, psf: PSF, left_out: BoolArray) -> Cutout:

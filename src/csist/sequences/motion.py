@@ -35,6 +35,11 @@ def check_motion(motion: str) -> None:
         raise InputError(f"motion must be one of {', '.join(MOTIONS)}, got {motion!r}")
 
 
+def degree_of(motion: str, frames: int) -> int:
+    """Degree of the polynomial of time that the middle of a group follows, which is seen in so many frames."""
+    return min(1 if motion == "linear" else 2, frames - 2)
+
+
 def motion_law(
     time: FloatArray, motion: str, prior: MotionPrior, sensor: Sensor, noise_std: float, motion_std_px: float
 ) -> MotionLaw:

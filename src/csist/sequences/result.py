@@ -131,6 +131,8 @@ class SequenceResult:
         diagnostics: how well the posterior was sampled.
         notes: what was left out of the frames or assumed, one line each.
         groups: of whole frames, those that were solved in all frames together; empty for windows.
+        shift_px: (T, 2) x, y by which a camera that shakes shifts each frame, its drift left out; None where it stands.
+            It is in `frames`, and not in `tracks`.
     """
 
     frames: list[Targets]
@@ -140,6 +142,7 @@ class SequenceResult:
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     notes: list[str] = field(default_factory=list)
     groups: list[JointGroup] = field(default_factory=list)
+    shift_px: FloatArray | None = None
 
     @property
     def count(self) -> int:

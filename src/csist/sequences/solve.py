@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from csist._types import BoolArray, FloatArray
 from csist.checks import InputError, check_not_negative, check_positive, check_stack
-from csist.methods.continuous.sequence.solver import PATH_EFFORTS, SEED, PathSolver
+from csist.methods.continuous.sequence.solver import PATH_EFFORTS
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
 from csist.sequences.fresh import Fresh
-from csist.sequences.motion import SCINTILLATIONS, check_motion, motion_law
-from csist.sequences.report import report_single, summarise_paths
+from csist.sequences.motion import check_motion
+from csist.sequences.report import report_single
 from csist.sequences.result import SequenceResult
-from csist.targets import Flag
+from csist.sequences.window import Window, prepared, unmix_window
 from csist.trajectories import MotionPrior
 from csist.windows import as_array, check_window_values, default_sensor, is_window, window_noise
-
-AGAIN = (1, 2)
-"""Added to the seed of the chains where no prior explains the frames."""
-
-
-class Frames(NamedTuple):
-    """The frames of a sequence as they are used.
-
-    Args:
-        data: (T, H, W) in counts, background subtracted, 0 where there is no value.
-        weight: (T, H, W) inverse variances, 0 where there is no value.
-        saturated: whether pixels were left out because they are at an end of the converter's range.
-        masked: whether pixels were left out because they are NaN.
-    """
-
-    data: FloatArray
-    weight: FloatArray
-    saturated: bool
-    masked: bool
 
 
 def unmix_sequence(
@@ -60,6 +41,8 @@ def unmix_sequence(
     The likelihood is the product over frames; number, starts, velocities and mean fluxes are shared by all of them, and
     the scintillation of each flux from frame to frame is integrated out. A target may appear or leave: the frames in
     which each is there are found from the data. A single frame is passed to `csist.unmix`.
+
+    The camera may shake: the shifts of its frames are found from the light of the groups.
 
     Whole frames are unmixed one by one first, and their groups are linked. Each group gets a window that follows it, is
     solved in all its frames together, and its speed is not limited by the prior. Groups larger than a window, of no
@@ -114,8 +97,11 @@ def unmix_sequence(
         )  # fmt: skip
     if options:
         raise InputError(f"{next(iter(options))} is an option of whole frames, these are windows: leave it out")
-    given = prior if isinstance(prior, MotionPrior) else None
-    law = given or MotionPrior(start=prior if isinstance(prior, ScenePrior) else ScenePrior.flat())
+    law = (
+        prior
+        if isinstance(prior, MotionPrior)
+        else MotionPrior(start=prior if isinstance(prior, ScenePrior) else ScenePrior.flat())
+    )
     time = _check_times(times, len(images))
     used, notes = _usable(images)
     check_window_values(images[used], mask_nan)
@@ -126,74 +112,12 @@ def unmix_sequence(
         return _single(
             images, (used, time), sensor, law, {"mode": mode, "noise_std": noise, "mask_nan": mask_nan}, notes
         )
-    frames = _prepare(images, used, sensor, noise)
     # A target that no single frame shows can be bright enough in all of them together.
     together = noise / np.sqrt(used.sum()) if law.start.intensity_range is None else noise
-
-    def solved(speeds: MotionPrior, seed: int) -> tuple[SequenceResult, float]:
-        paths = motion_law(time - time[0], motion, speeds, sensor, max(float(together), 1e-9), motion_std_px)
-        found = PathSolver(sensor, law.start, paths, PATH_EFFORTS[mode], seed).solve(frames.data, frames.weight)
-        result = summarise_paths(found, paths, time, frames.weight, (frames.saturated, frames.masked), notes)
-        return result, float(found.log_evidence.max())
-
-    faster = [] if given else _faster(law, time, sensor)
-    fastest = [law, *faster][-1]
-    varying = [] if given else [replace(fastest, scintillation=s) for s in SCINTILLATIONS if s > law.scintillation]
-    # Chains can miss the paths of targets that cross, so that the fastest prior is tried with other random numbers too.
-    tries = [
-        *((prior, SEED) for prior in (law, *faster)),
-        *((fastest, SEED + n) for n in AGAIN),
-        *((prior, SEED) for prior in varying),
-    ]
-    return _under_some_prior(solved, tries, notes)
-
-
-def _under_some_prior(
-    solved: Callable[[MotionPrior, int], tuple[SequenceResult, float]],
-    tries: list[tuple[MotionPrior, int]],
-    notes: list[str],
-) -> SequenceResult:
-    """The result of the first prior that explains the frames, else of that with the highest evidence.
-
-    Args:
-        solved: gives the result under a prior with a seed, and its log evidence.
-        tries: the priors and seeds, one after the other.
-        notes: gets what the user should know.
-    """
-    first, seed = tries[0]
-    used, (result, evidence) = first, solved(first, seed)
-    for prior, seed in tries[1:]:
-        if Flag.POOR_FIT not in result.flags:
-            break
-        other, more = solved(prior, seed)
-        if more > evidence:
-            used, result, evidence = prior, other, more
-    if used.group_speed_px > first.group_speed_px:
-        notes.append(
-            f"the targets move faster than the default prior's {first.group_speed_px:g} px: "
-            f"up to {used.group_speed_px:.2g} px is allowed"
-        )
-    if used.scintillation > first.scintillation:
-        notes.append(
-            f"the fluxes vary by more than the default prior's {first.scintillation:.0%}: "
-            f"by {used.scintillation:.0%} is allowed"
-        )
-    if Flag.POOR_FIT in result.flags:
-        notes.append(
-            "the paths do not explain the frames: state the PSF, the noise or the background, another motion, or a "
-            "MotionPrior with larger speeds or scintillation"
-        )
-    return result
-
-
-def _faster(law: MotionPrior, time: FloatArray, sensor: Sensor) -> list[MotionPrior]:
-    """Speeds up to half the window in the sequence: of the group, then also of each target in it.
-
-    There are none where the prior allows them already.
-    """
-    speed = max(sensor.shape) / (2.0 * float(time[-1] - time[0]))
-    group = replace(law, group_speed_px=speed)
-    return [group, replace(group, own_speed_px=speed)] if speed > law.group_speed_px else []
+    frames = prepared(images, used, sensor, noise)
+    window = Window(frames, time, sensor, law, motion, motion_std_px, max(float(together), 1e-9), mode)
+    result = unmix_window(window, keeps_prior=isinstance(prior, MotionPrior))
+    return replace(result, notes=notes + result.notes)
 
 
 def _whole_frames(
@@ -254,23 +178,6 @@ def _usable(images: FloatArray) -> tuple[BoolArray, list[str]]:
     if not used.any():
         raise InputError(f"none of the {len(images)} frames has a pixel that can be used")
     return used, fresh.notes()
-
-
-def _prepare(images: FloatArray, used: BoolArray, sensor: Sensor, noise: float) -> Frames:
-    """Frames with weights; clipped pixels are left out, shot noise is taken from the light around each pixel."""
-    variance = np.full(images.shape, max(noise**2 + sensor.rounding_variance, 1e-12))
-    seen = np.isfinite(images)
-    clipped = seen & ((images >= sensor.ceiling) | (images <= sensor.floor))
-    data = np.where(seen, images - sensor.background, 0.0)
-    if sensor.gain is not None:
-        from scipy.ndimage import uniform_filter
-
-        variance += np.maximum(uniform_filter(data, (0, 3, 3)) + sensor.background, 0.0) / sensor.gain
-    usable = seen & ~clipped & used[:, None, None]
-    return Frames(
-        np.where(usable, data, 0.0), np.where(usable, 1.0 / variance, 0.0), bool(clipped.any()),
-        bool((~seen[used]).any()),
-    )  # fmt: skip
 
 
 def _single(

@@ -4,8 +4,8 @@ Every frame is unmixed alone first. Its groups are linked over the frames; a win
 of all others subtracted, and the group is solved in all frames together. A group that point targets do not explain, an
 extended source, a streak or clutter, gets one track of its middle. So does one whose targets the joint posterior cannot
 place, and one without a joint posterior whose number of targets changes from frame to frame. Other groups without one
-keep the targets of their single frames: they do not move as the motion says, shake with the camera, are larger than a
-window or are lost in the error of the PSF.
+keep the targets of their single frames: they do not move as the motion says, are larger than a window or are lost in
+the error of the PSF. A camera may shake: its shifts are measured on the groups, see `csist.sequences.shake`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,22 @@ from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.physics.psf import PSF
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
-from csist.sequences.chains import MOST_HALF, Chain, Course, Cutout, chains_of, course_of, cut_out, merged_frames
+from csist.sequences.chains import (
+    MOST_HALF,
+    Chain,
+    Course,
+    Cutout,
+    chains_of,
+    course_of,
+    cut_out,
+    merged_frames,
+    middles_of,
+)
 from csist.sequences.lines import line_track
 from csist.sequences.motion import SCINTILLATIONS, motion_law
 from csist.sequences.report import summarise_paths
 from csist.sequences.result import JointGroup, SequenceResult, Track
+from csist.sequences.shake import Shake, shake_of, steady
 from csist.sequences.shots import Shot, common_psf
 from csist.targets import Flag, Targets
 from csist.tracks.link import LEAST_LENGTH, Linker, is_confirmed
@@ -62,6 +73,36 @@ class JointOptions:
     keeps_prior: bool = False
 
 
+class Together(NamedTuple):
+    """What the groups of some frames share.
+
+    Args:
+        shots: the frames.
+        times: (T,) of them.
+        psf: of all.
+        options: how a group is solved.
+    """
+
+    shots: Sequence[Shot]
+    times: FloatArray
+    psf: PSF
+    options: JointOptions
+
+
+class Solved(NamedTuple):
+    """The joint posterior of a group.
+
+    Args:
+        result: the posterior.
+        misfit: its chi-squared.
+        shake: of the camera that it was solved for.
+    """
+
+    result: SequenceResult
+    misfit: float
+    shake: Shake
+
+
 class Sorted(NamedTuple):
     """The groups of some frames by the way in which they are reported.
 
@@ -69,11 +110,15 @@ class Sorted(NamedTuple):
         joint: those with a joint posterior.
         wide: those that point targets do not explain, or whose targets cannot be followed from frame to frame.
         alone: number of the others.
+        shake: what all groups say of the camera, or the only one; None where it stands.
+        moved: number of groups whose own light says how the camera shakes.
     """
 
     joint: list[tuple[Chain, SequenceResult]]
     wide: list[Chain]
     alone: int
+    shake: Shake | None
+    moved: int
 
 
 def joint_options(
@@ -131,13 +176,24 @@ def unmix_shots(shots: Sequence[Shot], times: FloatArray, options: JointOptions)
     probability = np.ones(1)
     for group in groups:
         probability = np.convolve(probability, group.count_probability)
-    return SequenceResult(frames, tracks, probability, notes=_notes(found, len(shots)), groups=groups)
+    shift = None if found.shake is None else found.shake.shift
+    return SequenceResult(frames, tracks, probability, notes=_notes(found, len(shots)), groups=groups, shift_px=shift)
 
 
 def _notes(found: Sorted, frames: int) -> list[str]:
-    """What is said of groups without a joint posterior, and of a single frame."""
+    """What is said of a camera that shakes, of groups without a joint posterior, and of a single frame."""
     total = len(found.joint) + len(found.wide) + found.alone
     notes = ["there is one frame: velocities are not known"] if frames == 1 else []
+    if found.shake is not None and total > 1:
+        notes.append(
+            f"the frames are shifted against each other by {found.shake.rms_px:.2g} px (rms of x and of y): the joint "
+            "posteriors allow for that, and tracks are paths without it"
+        )
+    if found.moved:
+        notes.append(
+            f"{found.moved} of {total} groups move beside their path: the camera is taken to shake, and their tracks "
+            "are paths without that; if it is the groups that manoeuvre, state another motion"
+        )
     if found.wide:
         notes.append(
             f"{len(found.wide)} of {total} groups are no point targets or cannot be followed target by target: each "
@@ -155,13 +211,20 @@ def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> So
     """Follow the groups of the frames, and solve those that can be."""
     psf, scatter = common_psf(shots)
     shots = [shot._replace(psf_error=math.hypot(shot.psf_error, scatter)) for shot in shots]
-    found = Sorted([], [], 0)
     chains = chains_of(shots)
-    for chain, merged in zip(chains, merged_frames(chains, len(shots), psf), strict=True):
-        solved = None if chain.is_wide else _best_solved(shots, times, (chain, merged), psf, options)
-        explained = solved is not None and Flag.POOR_FIT not in solved.flags
-        if solved is not None and explained and _is_resolved(solved):
-            found.joint.append((chain, _scored(solved, chain.score(shots))))
+    solver = Together(shots, times, psf, options)
+    blends = merged_frames(chains, len(shots), psf)
+    middles = middles_of(chains, shots, psf, options.motion).without(np.reshape(blends, (len(chains), len(shots))))
+    shake = shake_of(middles, times) if len(chains) > 1 else None
+    found = Sorted([], [], 0, shake, 0)
+    for k, (chain, merged) in enumerate(zip(chains, blends, strict=True)):
+        own = shake_of(middles.of(k), times)
+        solved = None if chain.is_wide else _best_solved(solver, (chain, merged), shake, own)
+        explained = solved is not None and Flag.POOR_FIT not in solved.result.flags
+        if solved is not None and explained and _is_resolved(solved.result):
+            found.joint.append((chain, _scored(solved.result, chain.score(shots))))
+            if solved.shake is own:
+                found = found._replace(moved=found.moved + 1, shake=own if len(chains) == 1 else shake)
         elif chain.is_wide or explained or chain.is_unsteady(shots):
             found.wide.append(chain)
         else:
@@ -170,25 +233,39 @@ def _sort(shots: Sequence[Shot], times: FloatArray, options: JointOptions) -> So
 
 
 def _best_solved(
-    shots: Sequence[Shot], times: FloatArray, followed: tuple[Chain, BoolArray], psf: PSF, options: JointOptions
-) -> SequenceResult | None:
+    solver: Together, followed: tuple[Chain, BoolArray], shake: Shake | None, own: Shake | None
+) -> Solved | None:
     """The first joint posterior of a group that explains its frames, or the last one; see `_solve_chain`.
 
+    Where nothing is known of the camera, the group's own light can say that the frames are shifted against each other.
     Where the prior does not explain them, the frames in which the group is not seen between others in which it is are
-    left out: a black frame, or one in which it is hidden. Then its fluxes may vary more, but not so that more targets
-    than single frames show take the place of a motion that is not the assumed one.
+    left out: a black frame, or one in which it is hidden. Then its light may move otherwise than the camera, and its
+    fluxes may vary more, but not so that more targets than single frames show take the place of a motion that is not
+    the assumed one.
+
+    Args:
+        solver: what all groups share.
+        followed: the group, and the frames (T,) in which it is one blob with another.
+        shake: of the camera, as all groups say.
+        own: the same, as this group says.
     """
-    chain, merged = followed
-    solved = _solve_chain(shots, times, followed, psf, options)
-    hidden, usual = chain.gaps(len(shots)), options.prior.scintillation
-    tries = [usual] if hidden.any() else []
-    tries += [] if options.keeps_prior else [each for each in SCINTILLATIONS if each > usual]
-    for scintillation in tries:
-        if solved is None or Flag.POOR_FIT not in solved.flags:
+    (chain, merged), options, frames = followed, solver.options, len(solver.shots)
+    used = steady(frames) if shake is None else shake
+    solved = _solve_chain(solver, followed, used)
+    if own is not None and (solved is None or shake is None):
+        other = _solve_chain(solver, followed, own)
+        if other is not None and (solved is None or other.misfit + own.price < solved.misfit):
+            solved, used = other, own
+    hidden, usual = chain.gaps(frames), options.prior.scintillation
+    tries = [(used, usual)] if hidden.any() else []
+    tries += [] if own is None or own is used else [(own, usual)]
+    tries += [] if options.keeps_prior else [(used, each) for each in SCINTILLATIONS if each > usual]
+    for moved, scintillation in tries:
+        if solved is None or Flag.POOR_FIT not in solved.result.flags:
             break
         wider = replace(options, prior=replace(options.prior, scintillation=scintillation))
-        other = _solve_chain(shots, times, (chain, merged | hidden), psf, wider)
-        if other is not None and len(other.tracks) <= chain.usual_count(shots):
+        other = _solve_chain(solver._replace(options=wider), (chain, merged | hidden), moved)
+        if other is not None and len(other.result.tracks) <= chain.usual_count(solver.shots):
             solved = other
     return solved
 
@@ -257,38 +334,36 @@ def _wide_frames(shots: Sequence[Shot], chains: Sequence[Chain], started: int) -
     return [Targets.concatenate(each) for each in parts]
 
 
-def _solve_chain(
-    shots: Sequence[Shot], times: FloatArray, followed: tuple[Chain, BoolArray], psf: PSF, options: JointOptions
-) -> SequenceResult | None:
+def _solve_chain(solver: Together, followed: tuple[Chain, BoolArray], shake: Shake) -> Solved | None:
     """The joint posterior of one group in the frames in which it may be; None where there is none.
 
     Its tracks count the frames of the whole sequence.
 
     Args:
-        shots: the frames.
-        times: (T,) of them.
+        solver: what all groups share.
         followed: the group, and the frames (T,) that are left out because it is one blob with another.
-        psf: of all frames.
-        options: how they are solved.
+        shake: of the camera.
     """
-    chain, merged = followed
-    part, half = chain.part(len(shots)), chain.half_px(psf)
-    shots, times = shots[part], times[part]
+    (chain, merged), psf, options = followed, solver.psf, solver.options
+    part, half = chain.part(len(solver.shots)), chain.half_px(psf)
+    shots, times, shift = solver.shots[part], solver.times[part], shake.shift[part]
     here = chain._replace(frame=chain.frame - part.start)
-    course = None if half > MOST_HALF else course_of(here, times - times[0], options.motion)
+    course = None if half > MOST_HALF else course_of(here, times - times[0], options.motion, shift)
     if course is None:
         return None
-    cutout = cut_out(shots, here, course.place, half, psf, merged[part])
+    cutout = cut_out(shots, here, course.place + shift, half, psf, merged[part])
     if (cutout.weight > 0.0).any(axis=(1, 2)).sum() < 2:
         return None
     law, start = _law(cutout, course, times - times[0], psf, options)
     sensor = _sensor(cutout, course, psf)
     cut = _cut(cutout, course, law)
-    found = PathSolver(sensor, start, law, PATH_EFFORTS[options.frame.mode]).solve(cutout.data, cutout.weight, cut)
+    effort = PATH_EFFORTS[options.frame.mode]
+    found = PathSolver(sensor, start, law, effort).solve(cutout.data, cutout.weight, cut, shift)
     if not found.targets:
         return None
     solved = summarise_paths(found, law, times, cutout.weight, (False, False), [])
-    return _in_frame(solved, cutout.corner[0], shots[0].data.shape, part.start)
+    moved = _in_frame(solved, cutout.corner[0], shots[0].data.shape, part.start, shake.of(part))
+    return Solved(moved, found.misfit, shake)
 
 
 def _sensor(cutout: Cutout, course: Course, psf: PSF) -> Sensor:
@@ -322,7 +397,9 @@ def _cut(cutout: Cutout, course: Course, law: MotionLaw) -> Cut:
     return Cut(cutout.corner - cutout.corner[0], path)
 
 
-def _in_frame(solved: SequenceResult, corner: FloatArray, shape: tuple[int, ...], first: int) -> SequenceResult:
+def _in_frame(
+    solved: SequenceResult, corner: FloatArray, shape: tuple[int, ...], first: int, shake: Shake
+) -> SequenceResult:
     """The joint posterior of a window in coordinates of the frame; targets outside it are left out.
 
     Args:
@@ -330,10 +407,11 @@ def _in_frame(solved: SequenceResult, corner: FloatArray, shape: tuple[int, ...]
         corner: (2,) row and column of the window's first pixel in its first frame.
         shape: (H, W) of the frame.
         first: number of the window's first frame.
+        shake: of the window's frames; tracks are without it.
     """
     dy, dx = (float(each) for each in corner)
     frames = []
-    for targets in solved.frames:
+    for targets in shake.applied(solved.frames):
         moved = targets.shifted(dx, dy)
         inside = (moved.x >= -0.5) & (moved.x <= shape[1] - 0.5) & (moved.y >= -0.5) & (moved.y <= shape[0] - 0.5)
         frames.append(moved[inside])

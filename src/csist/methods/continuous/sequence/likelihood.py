@@ -75,7 +75,7 @@ def fill_profiles(
     part, t = at
     for n in range(kinds):
         axis, profiles = n % 2, scratch.profiles[n]  # 0 is y here
-        polynomial, origin = posterior.polynomials[n // 2, axis, rank], np.float32(posterior.film.origin[t, axis])
+        polynomial, origin = posterior.polynomials[n // 2, axis, rank], posterior.film.origin[t, axis]
         span = posterior.film.inside[t, 2 * axis], posterior.film.inside[t, 2 * axis + 1]
         for k in range(posterior.targets):
             if posterior.present[k, t] == np.float32(0.0):

@@ -41,14 +41,15 @@ class Film(NamedTuple):
     Args:
         data: (T, side, side) in counts, background subtracted, 0 where there is no value.
         weight: (T, side, side) one over the variance of each pixel, 0 where there is no value.
-        origin: (T, 2) row and column of each patch's first pixel in the window.
+        origin: (T, 2) row and column of each patch's first pixel in the window; no whole numbers where the camera
+            shakes.
         inside: (T, 4) first row, row after the last, and the same of columns, of the pixels with a value.
         even: (T,) the weight of these pixels where all of them have the same and fill that rectangle, else 0.
     """
 
     data: SingleArray
     weight: SingleArray
-    origin: IntArray
+    origin: SingleArray
     inside: IntArray
     even: SingleArray
 
@@ -127,7 +128,7 @@ class PathScratch(NamedTuple):
     accepted: SingleArray
 
 
-FILM = tuple_type(Film, SINGLE_CUBE, SINGLE_CUBE, PAIRS, PAIRS, SINGLE_VECTOR)
+FILM = tuple_type(Film, SINGLE_CUBE, SINGLE_CUBE, SINGLE_MATRIX, PAIRS, SINGLE_VECTOR)
 MOTION_LAW = tuple_type(
     MotionLaw, SINGLE_MATRIX, int64, int64, SINGLE_MATRIX, SINGLE_VECTOR, SINGLE_VECTOR, boolean, float64,
     SINGLE_VECTOR, boolean, float64,
@@ -203,7 +204,7 @@ def near(film: Film, middle: FloatArray, reach: FloatArray) -> Film:
     return film_of(film.data, np.where(inside[:, 0, :, None] & inside[:, 1, None, :], film.weight, 0.0), film.origin)
 
 
-def film_of(data: FloatArray | SingleArray, weight: FloatArray | SingleArray, origin: IntArray) -> Film:
+def film_of(data: FloatArray | SingleArray, weight: FloatArray | SingleArray, origin: IntArray | SingleArray) -> Film:
     """Square patches that have been cut already.
 
     Args:
@@ -214,7 +215,12 @@ def film_of(data: FloatArray | SingleArray, weight: FloatArray | SingleArray, or
     weights = np.ascontiguousarray(weight, np.float32)
     rectangle, even = _rectangles(weights)
     patches = np.where(weights > 0.0, data, 0.0).astype(np.float32)
-    return Film(patches, weights, np.ascontiguousarray(origin, np.int64), rectangle, even)
+    return Film(patches, weights, np.ascontiguousarray(origin, np.float32), rectangle, even)
+
+
+def moved_back(film: Film, shift: FloatArray) -> Film:
+    """A film as a camera that stands would see it, of one that shifts each frame by (T, 2) px along x and y."""
+    return film._replace(origin=film.origin - shift[:, ::-1].astype(np.float32))
 
 
 def _rectangles(weight: SingleArray) -> tuple[IntArray, SingleArray]:

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from csist._types import FloatArray, IntArray
 from csist.methods.continuous.model import stack_of
 from csist.methods.continuous.search import climbers, empty_modes, search_stack
-from csist.methods.continuous.sequence.model import Film, MotionLaw, film_around, film_of
+from csist.methods.continuous.sequence.model import Film, MotionLaw, film_around, film_of, moved_back
 from csist.methods.continuous.sequence.path import add_along, brightest_line
 from csist.methods.continuous.sequence.proposals import mark_possible
 from csist.methods.continuous.sequence.start import fill_motion
@@ -98,6 +98,7 @@ class ModeStart:
         prior: of the first frame.
         law: of the motion.
         cut: how the window moves, square and of odd side; None for one that stays.
+        shift: (T, 2) x, y in px by which the camera shifts each frame.
     """
 
     def __init__(
@@ -107,14 +108,16 @@ class ModeStart:
         sensor: Sensor,
         prior: ScenePrior,
         law: MotionLaw,
-        cut: Cut | None = None,
+        *,
+        cut: Cut | None,
+        shift: FloatArray,
     ) -> None:
         self.law, basis = law, law.basis.astype(np.float64)
         frames, rows, columns = data.shape
         light = data * weight
         if cut is not None:
             self.film, self.path = film_of(data, weight, cut.origin), cut.path
-            shift = np.rint(basis[1:].T @ cut.path[1:]) - cut.origin[:, ::-1]
+            moved = basis[1:].T @ cut.path[1:] - cut.origin[:, ::-1]
         else:
             side = max(rows, columns) + 1 - max(rows, columns) % 2
             self.film = film_around(data, weight, np.full((frames, 2), float(side // 2)), side)
@@ -123,10 +126,12 @@ class ModeStart:
                 sigma_px = spread_px(sensor.psf)
                 matched = gaussian_filter(light, (0.0, sigma_px, sigma_px), mode="constant")
                 self.path[1] = brightest_line(matched, basis[1], float(law.width[:, 1].sum()), FINENESS_PX)[0]
-            shift = np.rint(basis.T @ self.path)
+            moved = basis.T @ self.path
+        self.film = moved_back(self.film, shift)
+        whole = np.rint(moved + shift).astype(np.int64)
         added, seen = np.empty((rows, columns)), np.empty((rows, columns))
         for values, total in ((light, added), (weight, seen)):
-            add_along(np.ascontiguousarray(values, np.float64), shift.astype(np.int64), total)
+            add_along(np.ascontiguousarray(values, np.float64), whole, total)
         variance = 1.0 / np.maximum(seen, 1e-12)
         level = float(np.median(variance[seen > 0.0])) if (seen > 0.0).any() else 1.0
         # Pixels that few frames show are scaled to one noise: their light is seen too faint rather than too noisy.

@@ -67,16 +67,17 @@ def brightest_line(
     return velocity[best], np.array([float(column), float(row)])
 
 
-def common_path(light: FloatArray, basis: FloatArray, speed_px: float) -> FloatArray:
+def common_path(light: FloatArray, basis: FloatArray, speed_px: float, shift: FloatArray) -> FloatArray:
     """Path of the light's centroid, fitted to all frames together.
 
     Args:
         light: (T, H, W) in counts, background subtracted, 0 where there is no value.
         basis: (M, T) functions of time, 1 and the time first.
         speed_px: largest velocity in px a unit of time.
+        shift: (T, 2) x, y in px by which the camera shifts each frame.
 
     Returns:
-        coefficients (M, 2) of x and y.
+        coefficients (M, 2) of x and y, were the camera still.
     """
     path = np.zeros((len(basis), 2))
     frames, rows, columns = light.shape
@@ -86,7 +87,7 @@ def common_path(light: FloatArray, basis: FloatArray, speed_px: float) -> FloatA
     path[1:2] = velocity
     x, y = np.arange(columns), np.arange(rows)
     for _ in range(ROUNDS):
-        middle = np.rint(basis.T @ path)  # (T, 2): the square moves by whole pixels
+        middle = np.rint(basis.T @ path + shift)  # (T, 2): the square moves by whole pixels
         near_x = np.where(np.abs(x - middle[:, :1]) <= HALF_SIDE, 1.0, 0.0)
         near_y = np.where(np.abs(y - middle[:, 1:]) <= HALF_SIDE, 1.0, 0.0)
         along_x = np.einsum("trc,tr,tc->tc", light, near_y, near_x)
@@ -96,5 +97,5 @@ def common_path(light: FloatArray, basis: FloatArray, speed_px: float) -> FloatA
         seen_x = middle[:, 0] + (along_x * (x - middle[:, :1])).sum(axis=1) / level
         seen_y = middle[:, 1] + (along_y * (y - middle[:, 1:])).sum(axis=1) / level
         seen = np.clip(np.stack([seen_x, seen_y], axis=1), -1.0, [columns, rows])
-        path = np.linalg.lstsq(basis.T, seen, rcond=None)[0]
+        path = np.linalg.lstsq(basis.T, seen - shift, rcond=None)[0]
     return path

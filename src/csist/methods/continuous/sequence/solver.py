@@ -12,7 +12,7 @@ from csist._types import BoolArray, FloatArray, IntArray
 from csist.methods.continuous.cooling import Cloud, Outcome, Plan
 from csist.methods.continuous.optics import optics_of
 from csist.methods.continuous.sequence.annealing import PathStart, anneal_paths, path_kernels
-from csist.methods.continuous.sequence.model import LANES, Film, MotionLaw, PathPosterior, film_around, near
+from csist.methods.continuous.sequence.model import LANES, Film, MotionLaw, PathPosterior, film_around, moved_back, near
 from csist.methods.continuous.sequence.modes import Cut, KnownStart, ModeStart, SampledStart
 from csist.methods.continuous.sequence.path import common_path
 from csist.methods.continuous.sequence.presence import presence_of
@@ -132,19 +132,25 @@ class PathSolver:
         drift = law.width[1, 1] * np.abs(self.basis[1]) if law.own > 1 else np.zeros(law.basis.shape[1])
         self.reach = REACH_SPREADS * spread_px(sensor.psf) + 0.5 + drift
 
-    def solve(self, data: FloatArray, weight: FloatArray, cut: Cut | None = None) -> Paths:
+    def solve(
+        self, data: FloatArray, weight: FloatArray, cut: Cut | None = None, shift: FloatArray | None = None
+    ) -> Paths:
         """The posterior of the group in a stack.
 
         Args:
             data: (T, H, W) in counts, background subtracted, 0 where there is no value.
             weight: (T, H, W) inverse variances, 0 where there is no value.
             cut: how the window moves with the group, see `Cut`; None for one that stays.
+            shift: (T, 2) x, y in px by which the camera shifts each frame; None for one that stands. The paths are
+                without it.
         """
         start: PixelStart | ModeStart
+        if shift is None:
+            shift = np.zeros((len(data), 2))
         if self.law.one_pixel:
-            start = self._in_pixel(data, weight)
+            start = self._in_pixel(data, weight, shift)
         else:
-            start = ModeStart(data, weight, self.sensor, self.prior, self.law, cut)
+            start = ModeStart(data, weight, self.sensor, self.prior, self.law, cut=cut, shift=shift)
         dark = 0.5 * float((start.film.weight * start.film.data.astype(np.float64) ** 2).sum())
         outside = float((weight * data**2).sum()) - 2.0 * dark
         log_evidence = np.full(self.prior.count_range[1] + 1, -np.inf)
@@ -246,16 +252,16 @@ class PathSolver:
         low, high = self.flux
         return path, np.column_stack([mode[:, :2], np.clip(flux, 1.01 * low, 0.99 * high if high > low else high)])
 
-    def _in_pixel(self, data: FloatArray, weight: FloatArray) -> PixelStart:
+    def _in_pixel(self, data: FloatArray, weight: FloatArray, shift: FloatArray) -> PixelStart:
         speed = float(self.law.width[:, 1].sum()) if len(self.basis) > 1 else 0.0
         path = np.zeros((len(self.basis), 2))
         steady = self.law.normal == 0.0  # a random walk is too much like a velocity to be fitted beside one
-        path[steady] = common_path(data, self.basis[steady], speed)
+        path[steady] = common_path(data, self.basis[steady], speed, shift)
         middle = self.basis.T @ path
-        film = film_around(data, weight, middle, 2 * math.ceil(self.reach.max()) + 1)
+        film = film_around(data, weight, middle + shift, 2 * math.ceil(self.reach.max()) + 1)
         counts = self._counts(film)
         templates = draw_templates(self.sensor.psf, self.prior, 1, self.effort.templates)
-        film = near(film, middle, self.reach)
+        film = near(moved_back(film, shift), middle, self.reach)
         return PixelStart(film, path, counts, templates.positions, self.sensor, self.law)
 
     def _counts(self, film: Film) -> IntArray:

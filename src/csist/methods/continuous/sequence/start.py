@@ -90,8 +90,8 @@ def fill_match(film: Film, shift: FloatArray, tables: FloatArray, corner: FloatA
                 light[i, j] = film.data[t, i, j] * film.weight[t, i, j]
         for rank in range(tables.shape[1]):
             for p in range(points):
-                profile(tables[0, rank], corner[1] + p / GRID + shift[t, 1], film.origin[t, 0], along_y[p])
-                profile(tables[1, rank], corner[0] + p / GRID + shift[t, 0], film.origin[t, 1], along_x[p])
+                profile(tables[0, rank], corner[1] + p / GRID + shift[t, 1] - film.origin[t, 0], 0, along_y[p])
+                profile(tables[1, rank], corner[0] + p / GRID + shift[t, 0] - film.origin[t, 1], 0, along_x[p])
             for p in range(points):
                 for j in range(side):
                     total = 0.0
