@@ -181,9 +181,27 @@ def test_the_summary_says_that_values_are_taken_as_photons(run: Run, tmp_path: P
     code, out, _ = run("unmix", "photons.npy", "--psf-sigma", 1.3, *FAST, "--json", "s.json")
     assert code == 0
     assumed = "1 electron per count: the values are numbers of photons"
-    assert summary_rows(out)["gain assumed"] == assumed
+    assert summary_rows(out)["gain"] == assumed
     assert json.loads(Path("s.json").read_text())["gain_assumptions"] == {assumed: 1}
-    assert "gain assumed" not in run("unmix", "photons.npy", "--psf-sigma", 1.3, "--gain", 1, *FAST)[1]
+    assert "gain " not in run("unmix", "photons.npy", "--psf-sigma", 1.3, "--gain", 1, *FAST)[1]
+
+
+def test_the_summary_says_what_is_not_known_of_photons(run: Run, tmp_path: Path) -> None:
+    rng, sky = np.random.default_rng(0), csist.Sensor(csist.GaussianPSF(1.3), shape=(64, 64), quantised=False)
+    stars = csist.Targets([12.0, 40.0, 30.0], [15.0, 20.0, 50.0], [250.0, 400.0, 9000.0])
+    frame = rng.poisson(2.0 * (sky.render(stars) + 150.0)) / 2.0 + rng.normal(0.0, 4.0, (64, 64))
+    np.save(tmp_path / "raw.npy", np.rint(frame + 10_000.0).astype(np.uint16))  # once a noise of 71 counts, not of 9.5
+    code, out, _ = run("unmix", "raw.npy", "--psf-sigma", 1.3, *FAST, "--gain", 2, "--read-noise", 4)
+    assert code == 0
+    rows = summary_rows(out)
+    assert float(rows["noise"].split()[0]) == pytest.approx(9.5, rel=0.1)
+    assert float(rows["gain"].split()[0]) == pytest.approx(10_000.0, rel=0.01)
+    assert "an offset" in rows["gain"]
+    assert rows["targets"].startswith("3")
+    assert "without the photons" in summary_rows(run("unmix", "raw.npy", "--psf-sigma", 1.3, *FAST)[1])["gain"]
+    faint = np.rint(sky.render(stars[:2]) + 150.0 + rng.normal(0.0, 9.5, (64, 64)))
+    np.save(tmp_path / "faint.npy", faint)
+    assert "gain" not in summary_rows(run("unmix", "faint.npy", "--psf-sigma", 1.3, *FAST)[1])
 
 
 def test_the_summary_says_why_there_are_no_targets_and_what_was_assumed(run: Run, tmp_path: Path) -> None:

@@ -46,6 +46,23 @@ def test_a_target_that_detection_missed_becomes_a_peak(monkeypatch):
         assert (found.group == group.number).sum() == group.count
 
 
+SATELLITES = [(30.0, 30.0, 9000.0), (33.5, 31.0, 7000.0), (31.0, 34.5, 6000.0)]  # 3.0 to 3.8 sigma apart
+BESIDE_A_STAR = [(28.95, 27.82, 15450.0), *SATELLITES]
+
+
+@pytest.mark.parametrize("points", [SATELLITES, BESIDE_A_STAR], ids=["three", "four"])
+@pytest.mark.parametrize("options", [{}, {"detector": "matched"}, {"detector": "matched", "extended": False}])
+def test_targets_that_each_other_hide_are_all_found(points, options):
+    """Once one extended source with a probability of 1, or without the faintest target and without a flag."""
+    truth = Targets(*np.array(points).T)
+    sky = Sensor(GaussianPSF(1.2), shape=(64, 64), background=150.0, read_noise=4.0, gain=2.0)
+    for seed in range(4):
+        found = unmix_frame(sky.observe(truth, np.random.default_rng(seed)), sky, mode="fast", **options).targets
+        assert len(found) == len(truth)
+        assert np.hypot(found.x[:, None] - truth.x, found.y[:, None] - truth.y).min(axis=0).max() < 0.15
+        assert not (found.flags & int(Flag.EXTENDED | Flag.POOR_FIT)).any()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_added_to_sky_around_a_target(seed):
     truth = Targets(x=[30.2], y=[40.1], intensity=[400.0])

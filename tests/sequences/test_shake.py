@@ -73,6 +73,22 @@ def test_a_frame_without_a_group_has_the_usual_error():
     assert 0.05 < found.std[7] < 0.2
 
 
+def test_groups_that_are_never_seen_together_are_no_shake():
+    shake = 0.1 * np.random.default_rng(8).standard_normal((len(TIMES), 2))
+    given = middles(3, shake, 2)
+    assert shake_of(given, TIMES) is not None
+    given.error[0, :8] = given.error[1, 8:] = np.inf
+    assert shake_of(given, TIMES) is None
+    assert shake_of(given._replace(error=np.full_like(given.error, np.inf)), TIMES) is None
+    assert shake_of(Middles(*(each[:0] for each in given)), TIMES) is None
+
+
+def test_a_single_group_that_manoeuvres_is_no_shake():
+    slow = np.stack([0.4 * np.sin(TIMES / 3.0), 0.02 * TIMES**2], axis=1)
+    assert shake_of(middles(0, slow, 1), TIMES) is None
+    assert shake_of(middles(0, slow, 3), TIMES) is not None  # three groups that do it together
+
+
 def test_shifts_have_a_price_and_move_the_targets():
     assert steady(3).price == 0.0 and steady(3).rms_px == 0.0
     found = steady(2)._replace(shift=np.array([[0.5, 0.0], [0.0, -1.0]]), std=np.array([0.3, 0.4]))

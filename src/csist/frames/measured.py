@@ -27,6 +27,8 @@ FAINT_WING = 0.5
 """Light of a target, in units of the noise of a pixel, below which it may be left out of the window."""
 PHOTON_NOISE = (0.6, 1.7)
 """Bounds of the variance in the dark, in units of the level there, of a frame whose values are numbers of photons."""
+SILENT = 0.7
+"""Ratio of the measured noise to that of the photons of the level, below which not all of the level is light."""
 UNDERRATED = 1.1
 """Ratio of the noise that a sensor has at least to the measured one, up to which the measured one stands."""
 
@@ -60,7 +62,8 @@ class FrameRules:
         """The background with the noise that the sensor has at least; a measured one can be larger, by clutter."""
         if self.noise_std is not None or self.gain is None:
             return background
-        least = np.sqrt(np.maximum(background.level, 0.0) / self.gain + self.read_noise**2)
+        photons = background.level - offset_of(background, self.gain, self.read_noise)
+        least = np.sqrt(np.maximum(photons, 0.0) / self.gain + self.read_noise**2)
         if (least <= UNDERRATED * background.noise).all():
             return background
         return replace(background, noise=np.maximum(background.noise, least), mesh=None)
@@ -68,6 +71,22 @@ class FrameRules:
     def sides(self, psf: PSF | None) -> tuple[int, ...]:
         """Sides in px of the boxes for a PSF; None where it is not known."""
         return box_sides(psf) if self.box_sides_px is None else self.box_sides_px
+
+
+def offset_of(background: Background, gain: float, read_noise: float) -> float:
+    """Counts of a background that are no light: a bias level, which was not subtracted.
+
+    There are some where the background scatters by clearly less than as many photons do.
+
+    Args:
+        background: level and measured noise.
+        gain: electrons per count.
+        read_noise: in counts.
+    """
+    level, noise = float(np.nanmedian(background.level)), float(np.nanmedian(background.noise))
+    if noise >= SILENT * np.sqrt(max(level, 0.0) / gain + read_noise**2):
+        return 0.0
+    return level - gain * max(noise**2 - read_noise**2, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,9 +80,14 @@ class Middles(NamedTuple):
         one = slice(group, group + 1)
         return Middles(self.place[one], self.error[one], self.degree[one])
 
-    def without(self, blends: BoolArray) -> Middles:
-        """The same where groups are not one blob with others (n, T)."""
-        return self._replace(error=np.where(blends, np.inf, self.error))
+    def without(self, left_out: BoolArray) -> Middles:
+        """The same without what is left out (n, T)."""
+        return self._replace(error=np.where(left_out, np.inf, self.error))
+
+    def seen_enough(self) -> Middles:
+        """Those of the groups that are seen in more frames than their paths need."""
+        enough = np.isfinite(self.error).sum(axis=1) > self.degree + 2
+        return Middles(self.place[enough], self.error[enough], self.degree[enough])
 
 
 def steady(frames: int) -> Shake:
@@ -156,7 +161,6 @@ def displacements(
     for t, targets in enumerate(frames):
         if not len(targets) or not weight[t].any():
             continue
-
         seen = _Seen(data[t], np.sqrt(weight[t]), targets, psf)
         fit = least_squares(seen.rest, shift[t], seen.slopes, method="lm")
         slopes = seen.slopes(fit.x)
@@ -176,16 +180,16 @@ def shake_of(middles: Middles, times: FloatArray) -> Shake | None:
         middles: of the groups.
         times: (T,) of the frames, increasing.
     """
-    place, error, degree = middles
-    enough = np.isfinite(error).sum(axis=1) > degree + 2
-    place, error, degree = place[enough], error[enough], degree[enough]
-    groups = len(place)
-    if not groups:
+    middles = middles.seen_enough()
+    groups = len(middles.place)
+    if groups > 1:
+        together = np.isfinite(middles.error).sum(axis=0) > 1
+        middles = middles.without(~together[None]).seen_enough()
+    if len(middles.place) < max(min(groups, 2), 1):
         return None
-    error = np.where(np.isfinite(error).sum(axis=0) >= min(groups, 2), error, np.inf)
-    found = _fitted(Middles(place, error, degree), times)
+    found = _fitted(middles, times)
     frames = found.weight.any(axis=0)
-    freedom = 2 * int(frames.sum() - degree.max() - 1)
+    freedom = 2 * int(frames.sum() - middles.degree.max() - 1)
     if freedom <= 0:
         return None
     variance = 1.0 / np.maximum(found.weight.sum(axis=0), 1e-300)

@@ -20,6 +20,11 @@ NAN = float("nan")
 COUNTS_PHOTONS = "1 electron per count: the values are numbers of photons"
 """What is assumed of the gain where the photons of the targets explain their noise."""
 
+NO_PHOTONS = "not known: the errors are without the photons of the targets"
+"""What is said of the gain where they may matter."""
+BRIGHT_SIGMAS = 10.0
+"""Light of a target in a pixel, in units of its noise, from which that is said; one electron a count has to matter."""
+
 NUMBERS = ("psf_sigma_px", "noise_std", "background", "threshold")
 """Fields of `Measured` that are numbers; NaN where not known."""
 
@@ -38,7 +43,7 @@ class Measured:
         threshold: significance in standard deviations that a peak must have; NaN for windows.
         detector: what found the targets of a frame and why it was used; None for windows.
         psf_assumption: what was assumed of a guessed PSF; empty where nothing was.
-        gain_assumption: what was assumed of the gain where it was not given; empty where nothing was.
+        gain_assumption: what was assumed of the gain or of an offset that was not given; empty where nothing was.
         empty_reason: why a frame has no targets; empty where it has some, and for windows.
     """
 
@@ -70,9 +75,29 @@ def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) 
         noise_map,
         threshold=result.threshold,
         detector=f"{result.detector} ({result.detection.reason})",
-        gain_assumption=COUNTS_PHOTONS if result.gain is not None and options.gain is None else "",
+        gain_assumption=_gain_assumption(result, options, noise_map),
         empty_reason=result.empty_reason,
     )
+
+
+def _gain_assumption(result: FrameResult, options: FrameOptions, noise_map: bool) -> str:
+    """What is assumed of the photons in a frame, in a few words; empty where nothing is."""
+    import numpy as np
+
+    from csist.frames.measured import offset_of
+
+    if noise_map:
+        return ""
+    if options.gain is not None:
+        if options.stated_noise_std is not None:
+            return ""
+        offset = offset_of(result.drawing.background(), options.gain, options.least_noise_std)
+        return f"{offset:.3g} counts of the background are an offset: it scatters less than photons" if offset else ""
+    if result.gain is not None:
+        return COUNTS_PHOTONS
+    noise_std = float(np.nanmedian(result.drawing.background().noise))
+    light = result.targets.intensity * float(result.psf.response(0.0, 0.0))
+    return NO_PHOTONS if (light > max(BRIGHT_SIGMAS * noise_std, noise_std**2)).any() else ""
 
 
 def measured_positions(model: FrameModel, psf: FramePSF, options: FrameOptions, noise_map: bool) -> Measured:

@@ -214,7 +214,7 @@ def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]
             rows.append((label, ("sigma " if label == "PSF" else "") + spread_text(figures[name], unit)))
         if label == "PSF":
             rows += _counted_rows("PSF assumed", tally.psf_assumptions)
-            rows += _counted_rows("gain assumed", tally.gain_assumptions)
+            rows += _counted_rows("gain", tally.gain_assumptions)
     rows += _counted_rows("detector", tally.detectors)
     if "threshold" in figures:
         rows.append(("threshold", spread_text(figures["threshold"], "standard deviations")))

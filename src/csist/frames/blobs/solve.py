@@ -4,7 +4,7 @@ Peaks whose PSF footprints overlap form a blob. Each blob gets a window with a m
 several of them; every window is unmixed on its own (`csist.frames.blobs.windows`). A fitted target belongs to the peak
 next to it, and a window reports the targets of its own peaks only, so nothing is counted twice. The targets of a window
 are subtracted from the later windows of its blob. A target that is found where detection saw no peak, as significant as
-one, becomes a peak, and the blobs around it are unmixed once more.
+one, becomes a peak, and the blobs around it are unmixed again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ Progress = Callable[[int, int], None]
 LARGEST_WINDOW_PX = 24
 MOST_PEAKS = 4
 """Peaks a window may have of its own; each may turn out to be several targets, and neighbours are fitted too."""
+MOST_ROUNDS = 4
+"""Times that targets without a peak become peaks: each can show the next one, whose light it hid."""
 UNSEEN_SIGMAS = 2.0
 """Least distance of two new peaks, in the PSF's sigma."""
 
@@ -67,13 +69,13 @@ class BlobSolver:
         """
         if not len(self.windows.peaks):
             return Targets.empty(), []
-        blobs = self._blobs()
+        solver, blobs = self, self._blobs()
         solved = self._solve_blobs(blobs)
-        none = self.windows.peaks[:0]
-        unseen = none.merged(*(peaks for blob in solved for peaks in blob.unseen))
-        unseen = keep_strongest(unseen, UNSEEN_SIGMAS * self.windows.psf.sigma_px)
-        if len(unseen):
-            solved = self._solve_again(blobs, solved, unseen)
+        for _ in range(MOST_ROUNDS):
+            unseen = solver._new_peaks(solved)
+            if not len(unseen):
+                break
+            solver, blobs, solved = solver._solve_again(blobs, solved, unseen)
         return (
             Targets.concatenate(
                 blob.targets.replace(
@@ -95,13 +97,21 @@ class BlobSolver:
         _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
         return [np.flatnonzero(labels == label) for label in np.argsort(first)]
 
-    def _solve_again(self, blobs: list[IntArray], solved: list[SolvedBlob], unseen: Peaks) -> list[SolvedBlob]:
-        """All blobs with further peaks; those far from the new peaks keep their answers."""
+    def _new_peaks(self, solved: list[SolvedBlob]) -> Peaks:
+        """The targets of blobs that no peak is next to, as peaks."""
+        none = self.windows.peaks[:0]
+        unseen = none.merged(*(peaks for blob in solved for peaks in blob.unseen))
+        return keep_strongest(unseen, UNSEEN_SIGMAS * self.windows.psf.sigma_px)
+
+    def _solve_again(
+        self, blobs: list[IntArray], solved: list[SolvedBlob], unseen: Peaks
+    ) -> tuple[BlobSolver, list[IntArray], list[SolvedBlob]]:
+        """The solver with further peaks, and all blobs; those far from the new peaks keep their answers."""
         peaks = self.windows.peaks
         distance, _ = KDTree(unseen.positions).query(peaks.positions)
         far = np.asarray(distance > 2.0 * LARGEST_WINDOW_PX)
         known = {
-            peaks.positions[members].tobytes(): blob
+            peaks.positions[members].tobytes(): blob._replace(unseen=[])
             for members, blob in zip(blobs, solved, strict=True)
             if far[members].all()
         }
@@ -110,7 +120,7 @@ class BlobSolver:
         blobs = whole._blobs()
         keys = [merged.positions[members].tobytes() for members in blobs]
         new = iter(whole._solve_blobs([blob for blob, key in zip(blobs, keys, strict=True) if key not in known]))
-        return [known.get(key) or next(new) for key in keys]
+        return whole, blobs, [known.get(key) or next(new) for key in keys]
 
     def _solve_blobs(self, blobs: list[IntArray]) -> list[SolvedBlob]:
         if self.workers == 1:

@@ -248,7 +248,7 @@ class SourceSolver:
             return None
         others = self._others(members, region)
         explained = [window.targets[~mask] for window, mask in zip(solved, own, strict=True)]
-        cutout = self.windows.cut(part, [*explained, self._as_points(others)], region)
+        cutout = self.windows.cut(part, [*explained, self._as_points(self.windows.peaks[others])], region)
         if cutout is None:
             return None
         data = self._without(others, cutout, members)
@@ -265,9 +265,11 @@ class SourceSolver:
         unfitted = bool(np.isin(part, settled.unfitted).any())
         if unfitted:
             # No fit of points passed, perhaps because of the PSF: weigh them with the same errors as the shapes.
-            targets = self._as_points(part)
+            targets = self._as_points(self.windows.peaks[part])
         else:
             targets = Targets.concatenate(window.targets[mask] for window, mask in zip(solved, own, strict=True))
+        # Without those that no peak shows yet, a group of points would be worse than it is.
+        targets = Targets.concatenate([targets, *(self._as_points(each) for each in _unseen(solved, cutout))])
         inside = np.stack([targets.x - cutout.columns.start, targets.y - cutout.rows.start, targets.intensity], axis=1)
         points = weigh_points(scene, inside, fitted=not unfitted)
         found = weigh_sources(scene, points, len(targets), start)
@@ -283,13 +285,15 @@ class SourceSolver:
         y = np.maximum(np.maximum(rows.start - peaks.y, peaks.y - rows.stop), 0.0)
         return np.setdiff1d(np.flatnonzero(np.hypot(x, y) <= FARTHEST_WING_PX), members)
 
-    def _as_points(self, others: IntArray) -> Targets:
+    def _as_points(self, peaks: Peaks) -> Targets:
         """Some peaks as point targets, their flux by their significance."""
-        frame, peaks = self.windows.frame, self.windows.peaks
-        rows, columns = (np.rint(each[others]).astype(int) for each in (peaks.y, peaks.x))
-        noise = frame.background.noise[rows, columns]
-        flux = peaks.significance[others] * noise / lone_significance(self.windows.psf.psf)
-        return Targets(x=peaks.x[others], y=peaks.y[others], intensity=flux)
+        noise = self.windows.frame.background.noise
+        rows, columns = (
+            np.clip(np.rint(each).astype(int), 0, length - 1)
+            for each, length in zip((peaks.y, peaks.x), noise.shape, strict=True)
+        )
+        flux = peaks.significance * noise[rows, columns] / lone_significance(self.windows.psf.psf)
+        return Targets(x=peaks.x, y=peaks.y, intensity=flux)
 
     def _without(self, others: IntArray, cutout: Cutout, members: IntArray) -> FloatArray:
         """Light of a window (h, w), NaN where other blobs have light and are nearer than the blob's own peaks."""
@@ -392,14 +396,22 @@ def _moments(data: FloatArray, psf: PSF, noise: float) -> FloatArray | None:
     )
 
 
+def _unseen(solved: Sequence[SolvedWindow], cutout: Cutout) -> list[Peaks]:
+    """The targets of windows that no peak is next to and that lie inside another window, as peaks."""
+    return [window.unseen[_is_inside(window.unseen, cutout)] for window in solved if window.unseen is not None]
+
+
+def _is_inside(peaks: Peaks, cutout: Cutout) -> BoolArray:
+    """Which peaks (n,) lie inside a window."""
+    x, y, rows, columns = peaks.x, peaks.y, cutout.rows, cutout.columns
+    return np.asarray((x >= columns.start) & (x < columns.stop) & (y >= rows.start) & (y < rows.stop))
+
+
 def _without(window: SolvedWindow, gone: BoolArray, cutout: Cutout) -> SolvedWindow:
     """A window without some of its targets, and without the unseen ones inside another window."""
-    kept = ~gone
-    unseen: Peaks | None = window.unseen
-    if unseen is not None and len(unseen):
-        inside = (unseen.x >= cutout.columns.start) & (unseen.x < cutout.columns.stop)
-        inside &= (unseen.y >= cutout.rows.start) & (unseen.y < cutout.rows.stop)
-        unseen = unseen[~inside]
+    kept, unseen = ~gone, window.unseen
+    if unseen is not None:
+        unseen = unseen[~_is_inside(unseen, cutout)]
     return replace(
         window,
         targets=window.targets[kept],
