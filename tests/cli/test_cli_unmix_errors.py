@@ -199,6 +199,19 @@ def test_ctrl_c_leaves_a_valid_partial_table(tmp_path: Path) -> None:
     assert found["long.npy", 5] == found["long.npy", 0]
 
 
+def test_an_old_table_survives_where_all_files_of_a_folder_fail(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    for name in ("a.fits", "b.fits"):
+        (tmp_path / "bad" / name).write_text("x" * 3000)
+    (tmp_path / "old.csv").write_text("worth keeping\n")
+    code, _, err = run("unmix", "bad", "-o", "old.csv")
+    assert code == 2
+    assert "none of the 2 files can be unmixed" in err.splitlines()[-1]
+    assert "a.fits" in err and "b.fits" in err
+    assert (tmp_path / "old.csv").read_text() == "worth keeping\n"
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_an_old_table_survives_a_failure(run: Run, tmp_path: Path) -> None:
     (tmp_path / "targets.csv").write_text("old")
     path, _ = bad_files(tmp_path)["NaN"]

@@ -19,6 +19,7 @@ from csist.methods.continuous.sequence.path import brightest_line, common_path
 from csist.methods.continuous.sequence.solver import PATH_EFFORTS, PathSolver
 from csist.methods.continuous.sequence.start import overlap_table
 from csist.physics.bounds import cramer_rao_bound, joint_bound
+from csist.sequences.fluxes import with_own_fluxes
 from csist.sequences.motion import motion_law
 from csist.sequences.report import in_one_order
 from csist.trajectories import MotionPrior, sample_trajectories
@@ -398,3 +399,39 @@ def test_evidence_is_that_of_the_normal_approximation(mode):
     log_prior = -math.log(11.0 * 11.0 * 300.0 * math.pi * 0.3**2)
     expected = log_prior - fitted.cost + 2.5 * math.log(2.0 * math.pi) - 0.5 * np.linalg.slogdet(information)[1]
     assert abs(found.log_evidence[1] - expected) < 0.7
+
+
+def test_fluxes_of_frames_are_those_of_the_linear_posterior():
+    psf, rng = csist.GaussianPSF(0.9), np.random.default_rng(3)
+    targets = csist.Targets([4.0, 5.2], [5.0, 5.6], [400.0, 300.0], intensity_std=[50.0, 40.0])
+    data, weight, s = rng.normal(20.0, 5.0, (2, 11, 11)), np.full((2, 11, 11), 1.0 / 25.0), 0.1
+    weight[1] = 0.0
+    first, second = with_own_fluxes(data, weight, [targets, targets], psf, s)
+    rows, columns = np.indices((11, 11))
+    design = np.stack([psf.response(columns - x, rows - y).ravel() for x, y in zip(targets.x, targets.y, strict=True)])
+    # The prior as two further measurements of the fluxes.
+    stacked = np.concatenate([design.T / 5.0, np.diag(1.0 / (s * targets.intensity))])
+    values = np.concatenate([data[0].ravel() / 5.0, np.full(2, 1.0 / s)])
+    expected = np.linalg.lstsq(stacked, values, rcond=None)[0]
+    np.testing.assert_allclose(first.intensity, expected, rtol=1e-8)
+    of_mean = targets.intensity_std**2 - (s * targets.intensity) ** 2
+    own = np.diag(np.linalg.inv(stacked.T @ stacked))
+    np.testing.assert_allclose(first.intensity_std, np.sqrt(of_mean + own), rtol=1e-8)
+    assert second == targets  # nothing is seen there
+    assert with_own_fluxes(data, weight, [targets, targets], psf, 0.0) == [targets, targets]
+    assert with_own_fluxes(data, weight, [csist.Targets.empty()] * 2, psf, s) == [csist.Targets.empty()] * 2
+
+
+def test_a_target_that_fades_has_the_flux_of_each_frame():
+    rng = np.random.default_rng(5)
+    sky = csist.Sensor(csist.GaussianPSF(0.9), shape=(40, 48), background=50.0, read_noise=3.0)
+    fluxes = 900.0 * np.abs(np.cos(np.linspace(0.0, np.pi, 14)))  # to nearly nothing and back
+    path = [
+        csist.Targets([20.0 + 0.4 * t, 24.0 + 0.4 * t], [20.0, 21.0], [700.0, flux]) for t, flux in enumerate(fluxes)
+    ]
+    found = csist.unmix_sequence(np.stack([sky.observe(each, rng) for each in path]), sky, mode="fast")
+    for truth, targets in zip(path, found.frames, strict=True):
+        for x, flux in zip(truth.x, truth.intensity, strict=True):
+            near = np.flatnonzero(np.abs(targets.x - x) < 0.5)
+            seen = targets.intensity[near].sum()
+            assert abs(seen - flux) < 130.0  # once up to 700 too much

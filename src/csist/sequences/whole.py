@@ -36,6 +36,7 @@ from csist.sequences.chains import (
     merged_frames,
     middles_of,
 )
+from csist.sequences.fluxes import with_own_fluxes
 from csist.sequences.lines import line_track
 from csist.sequences.motion import SCINTILLATIONS, motion_law
 from csist.sequences.report import summarise_paths
@@ -362,7 +363,16 @@ def _solve_chain(solver: Together, followed: tuple[Chain, BoolArray], shake: Sha
     if not found.targets:
         return None
     solved = summarise_paths(found, law, times, cutout.weight, (False, False), [])
-    moved = _in_frame(solved, cutout.corner[0], shots[0].data.shape, part.start, shake.of(part))
+    beside = shift + (cutout.corner[0] - cutout.corner)[:, ::-1]
+    seen = [targets.shifted(x, y) for targets, (x, y) in zip(solved.frames, beside.tolist(), strict=True)]
+    own = with_own_fluxes(cutout.data, cutout.weight, seen, sensor.psf, options.prior.scintillation)
+    frames = [
+        targets.replace(intensity=each.intensity, intensity_std=each.intensity_std)
+        for targets, each in zip(solved.frames, own, strict=True)
+    ]
+    moved = _in_frame(
+        replace(solved, frames=frames), cutout.corner[0], shots[0].data.shape, part.start, shake.of(part)
+    )  # fmt: skip
     return Solved(moved, found.misfit, shake)
 
 

@@ -11,6 +11,7 @@ from scipy.ndimage import uniform_filter
 from csist._types import BoolArray, FloatArray
 from csist.methods.continuous.sequence.solver import PATH_EFFORTS, SEED, PathSolver
 from csist.physics.sensor import Sensor
+from csist.sequences.fluxes import with_own_fluxes
 from csist.sequences.motion import SCINTILLATIONS, degree_of, motion_law
 from csist.sequences.report import summarise_paths
 from csist.sequences.result import SequenceResult
@@ -128,7 +129,10 @@ def unmix_window(window: Window, keeps_prior: bool) -> SequenceResult:
         other = _solved(window, prior, seed, steady(len(window.time)))
         found = other if other.evidence > found.evidence else found
     found = found if found.prior is first else _steadied(window, found)
-    return replace(found.result, notes=_notes(found, first))
+    frames = with_own_fluxes(
+        window.frames.data, window.frames.weight, found.result.frames, window.sensor.psf, found.prior.scintillation
+    )
+    return replace(found.result, frames=frames, notes=_notes(found, first))
 
 
 def _solved(window: Window, prior: MotionPrior, seed: int, shake: Shake) -> Answer:

@@ -78,7 +78,11 @@ def unmix_files(
     report: Callable[[str, float, float], None],
     drawn: Sequence[Picture],
 ) -> None:
-    """Unmix file by file; if there are several, a bad file is reported and the others continue."""
+    """Unmix file by file; if there are several, a bad file is reported and the others continue.
+
+    Raises:
+        InputError: if the only file is bad, or all files are.
+    """
     from csist.windows import is_window
 
     for place, ((name, path), open_next) in enumerate(zip(files, openers, strict=True)):
@@ -100,6 +104,8 @@ def unmix_files(
                 each.add(opened, shown, image)
             done = (block.start + len(block.targets)) / shape[0] if shape[0] else 0.0
             report(name, place + min(done, 1.0), len(files))
+    if len(tally.failed) == len(files) and not tally.images:  # an earlier table is worth more than an empty one
+        raise InputError(f"none of the {len(files)} files can be unmixed, see the reasons above")
 
 
 def _blocks_of(open_next: Callable[[], OpenFile], name: str, tally: Tally) -> Iterator[tuple[OpenFile, Block]]:
