@@ -121,6 +121,8 @@ def test_displacements_are_those_of_the_light():
     found, error = displacements(data, weight, [targets] * 29 + [csist.Targets.empty()], psf)
     assert np.isinf(error[[4, 29]]).all() and not found[[4, 29]].any()
     seen = np.isfinite(error)
+    step, _ = displacements(data, weight, [targets] * 29 + [csist.Targets.empty()], psf, exact=False)
+    assert 0.9 < np.polyfit(found[seen].ravel(), step[seen].ravel(), 1)[0] < 1.1
     assert 0.75 < np.sqrt((((found - moved)[seen] / error[seen, None]) ** 2).mean()) < 1.25
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import least_squares
 from scipy.stats import chi2, norm
 
 from csist._types import BoolArray, FloatArray, IntArray
+from csist.frames.medians import row_medians
 from csist.physics.psf import PSF, equivalent_sigma
 from csist.targets import Targets
 
@@ -144,7 +145,7 @@ class _Seen(NamedTuple):
 
 
 def displacements(
-    data: FloatArray, weight: FloatArray, frames: Sequence[Targets], psf: PSF
+    data: FloatArray, weight: FloatArray, frames: Sequence[Targets], psf: PSF, exact: bool = True
 ) -> tuple[FloatArray, FloatArray]:
     """By how much the light of each frame lies beside where its targets are said to be, by weighted least squares.
 
@@ -153,6 +154,8 @@ def displacements(
         weight: (T, H, W) inverse variances, 0 where there is no value.
         frames: targets of each frame.
         psf: point spread function.
+        exact: whether the least squares are solved; else it is one step of Gauss and Newton, which shows whether there
+            is anything to solve.
 
     Returns:
         (T, 2) along x and y in px, and its standard error (T,) along each axis; infinite where no light is seen.
@@ -162,11 +165,12 @@ def displacements(
         if not len(targets) or not weight[t].any():
             continue
         seen = _Seen(data[t], np.sqrt(weight[t]), targets, psf)
-        fit = least_squares(seen.rest, shift[t], seen.slopes, method="lm")
-        slopes = seen.slopes(fit.x)
+        place = least_squares(seen.rest, shift[t], seen.slopes, method="lm").x if exact else shift[t]
+        slopes = seen.slopes(place)
         information = slopes.T @ slopes
         if np.linalg.det(information) > 0.0:
-            shift[t], error[t] = fit.x, math.sqrt(0.5 * float(np.trace(np.linalg.inv(information))))
+            step = np.zeros(2) if exact else -np.linalg.solve(information, slopes.T @ seen.rest(place))
+            shift[t], error[t] = place + step, math.sqrt(0.5 * float(np.trace(np.linalg.inv(information))))
     return shift, error
 
 
@@ -223,14 +227,15 @@ def _fitted(middles: Middles, times: FloatArray) -> _Fit:
     powers = since[:, None] ** np.arange(int(degrees.max()) + 1)
     seen, shift, rest = np.isfinite(error), np.zeros((len(times), 2)), np.zeros(place.shape)
     place, weight = np.where(seen[..., None], place, 0.0), np.where(seen, 1.0 / error**2, 0.0)
-    for number in range(ROUNDS):
+    rounds = ROUNDS if len(place) > 1 else 2  # one group agrees with itself
+    for number in range(rounds):
         for k, degree in enumerate(degrees):
             fitted = _polynomial(powers[:, : degree + 1], place[k] - shift, weight[k])
             rest[k] = np.where(seen[k, :, None], place[k] - shift - fitted, 0.0)
         total = weight.sum(axis=0)
-        if number < ROUNDS // 2:  # a group that manoeuvres must not pull the others off their paths
-            some = seen.any(axis=0)
-            shift[some] += np.nanmedian(np.where(seen[..., None], rest, np.nan)[:, some], axis=0)
+        if number < rounds // 2:  # a group that manoeuvres must not pull the others off their paths
+            known = np.where(seen[..., None], rest, np.nan)
+            shift += np.nan_to_num(row_medians(np.moveaxis(known, 0, -1)))
         else:
             shift += (weight[..., None] * rest).sum(axis=0) / np.maximum(total, 1e-300)[:, None]
             weight = _weights(rest, error)
@@ -251,8 +256,8 @@ def _weights(rest: FloatArray, error: FloatArray) -> FloatArray:
     ratio = np.where(seen, np.hypot(rest[..., 0], rest[..., 1]) / error, np.nan)
     # The median of the length of two normal numbers is 1.18; the mean of n groups takes 1 / n of the variance.
     free = math.sqrt(max(1.0 - 1.0 / len(rest), 0.5))
-    own = np.maximum(np.nanmedian(ratio, axis=1, keepdims=True) / (1.18 * free), 1.0)
-    usual = max(float(np.nanmedian(ratio)), 1.0)
+    own = np.maximum(row_medians(ratio)[:, None] / (1.18 * free), 1.0)
+    usual = max(float(np.median(ratio[seen])), 1.0)
     return np.where(seen & (np.nan_to_num(ratio) <= CLIP * usual), 1.0 / (error * own) ** 2, 0.0)
 
 

@@ -149,18 +149,25 @@ def _solved(window: Window, prior: MotionPrior, seed: int, shake: Shake) -> Answ
 
 def _steadied(window: Window, answer: Answer) -> Answer:
     """An answer, or that of a camera that shakes as the light of the frames lies beside it, if this is better."""
-    frames, best = window.frames, answer
-    known = np.zeros((len(window.time), 2))
-    degree = np.array([degree_of(window.motion, int(frames.weight.any(axis=(1, 2)).sum()))])
+    best, known = answer, np.zeros((len(window.time), 2))
+    if _shake_beside(window, answer, known, exact=False) is None:
+        return answer
     for _ in range(SHAKE_ROUNDS):
-        place, error = displacements(frames.data, frames.weight, answer.result.frames, window.sensor.psf)
-        shake = shake_of(Middles((known + place)[None], error[None], degree), window.time)
+        shake = _shake_beside(window, answer, known)
         if shake is None or (np.abs(shake.shift - known) <= shake.std[:, None]).all():
             break
         answer, known = _solved(window, answer.prior, answer.seed, shake), shake.shift
         if answer.is_explained and answer.evidence > best.evidence:
             best = answer
     return best
+
+
+def _shake_beside(window: Window, answer: Answer, known: FloatArray, exact: bool = True) -> Shake | None:
+    """How the camera shakes by the light beside an answer, which allows for shifts (T, 2) of the frames."""
+    frames = window.frames
+    place, error = displacements(frames.data, frames.weight, answer.result.frames, window.sensor.psf, exact)
+    degree = np.array([degree_of(window.motion, int(frames.weight.any(axis=(1, 2)).sum()))])
+    return shake_of(Middles((known + place)[None], error[None], degree), window.time)
 
 
 def _notes(found: Answer, first: MotionPrior) -> list[str]:
