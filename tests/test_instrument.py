@@ -118,9 +118,11 @@ def test_a_sensor_with_gain_and_read_noise_has_the_noise_of_both() -> None:
     result = unmix_frame(card.observe(stars, 3), card, detector="matched", **FAST)
     np.testing.assert_allclose(np.median(result.noise), card.pixel_noise, rtol=0.1)
     assert len(result.targets) == 2 and np.isfinite(result.targets.intensity_std).all()
-    # A sky that was smoothed shows less noise than its photons have.
+    # A sky that was smoothed shows less noise than its photons have; what the sensor states is no offset.
     smooth = np.full((64, 64), 400.0) + np.random.default_rng(0).normal(0.0, 1.0, (64, 64))
     np.testing.assert_allclose(np.median(unmix_frame(smooth, card).noise), card.pixel_noise, rtol=0.02)
+    raw = replace(card, background=0.0)
+    np.testing.assert_allclose(np.median(unmix_frame(smooth, raw).noise), 3.0, rtol=0.02)
 
 
 def test_the_noise_rule_of_windows() -> None:

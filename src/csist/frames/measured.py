@@ -43,6 +43,7 @@ class FrameRules:
         box_sides_px: sides of the boxes of the background, coarse to fine; None chooses them by the PSF.
         gain: electrons per count, where the photons of the background are part of the noise; None where not known.
         read_noise: in counts, likewise.
+        light: counts of the background that are known to be light.
     """
 
     ceiling: float | None = None
@@ -50,19 +51,21 @@ class FrameRules:
     box_sides_px: tuple[int, ...] | None = None
     gain: float | None = None
     read_noise: float = 0.0
+    light: float = 0.0
 
     @classmethod
     def of(cls, options: FrameOptions) -> FrameRules:
         """The rules that the options of a frame state."""
         return cls(
-            options.ceiling, options.stated_noise_std, options.box_sides_px, options.gain, options.least_noise_std
-        )
+            options.ceiling, options.stated_noise_std, options.box_sides_px, options.gain, options.least_noise_std,
+            options.stated_background,
+        )  # fmt: skip
 
     def noise_of(self, background: Background) -> Background:
         """The background with the noise that the sensor has at least; a measured one can be larger, by clutter."""
         if self.noise_std is not None or self.gain is None:
             return background
-        photons = background.level - offset_of(background, self.gain, self.read_noise)
+        photons = background.level - offset_of(background, self.gain, self.read_noise, self.light)
         least = np.sqrt(np.maximum(photons, 0.0) / self.gain + self.read_noise**2)
         if (least <= UNDERRATED * background.noise).all():
             return background
@@ -73,7 +76,7 @@ class FrameRules:
         return box_sides(psf) if self.box_sides_px is None else self.box_sides_px
 
 
-def offset_of(background: Background, gain: float, read_noise: float) -> float:
+def offset_of(background: Background, gain: float, read_noise: float, light: float) -> float:
     """Counts of a background that are no light: a bias level, which was not subtracted.
 
     There are some where the background scatters by clearly less than as many photons do.
@@ -82,11 +85,12 @@ def offset_of(background: Background, gain: float, read_noise: float) -> float:
         background: level and measured noise.
         gain: electrons per count.
         read_noise: in counts.
+        light: counts of the background that are known to be light.
     """
     level, noise = float(np.nanmedian(background.level)), float(np.nanmedian(background.noise))
     if noise >= SILENT * np.sqrt(max(level, 0.0) / gain + read_noise**2):
         return 0.0
-    return level - gain * max(noise**2 - read_noise**2, 0.0)
+    return max(level - max(gain * (noise**2 - read_noise**2), light, 0.0), 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -176,6 +176,11 @@ class FrameOptions:
         return 0.0 if self.sensor is None else self.sensor.read_noise
 
     @property
+    def stated_background(self) -> float:
+        """Counts of the background that are light, as the sensor says; 0 where it says nothing."""
+        return 0.0 if self.sensor is None else max(self.sensor.background, 0.0)
+
+    @property
     def stated_noise_std(self) -> float | None:
         """Noise of a pixel in counts if it is known; None if it is to be measured."""
         if self.noise_std is None and self.sensor is not None and self.sensor.gain is None:

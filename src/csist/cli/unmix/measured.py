@@ -91,7 +91,8 @@ def _gain_assumption(result: FrameResult, options: FrameOptions, noise_map: bool
     if options.gain is not None:
         if options.stated_noise_std is not None:
             return ""
-        offset = offset_of(result.drawing.background(), options.gain, options.least_noise_std)
+        background, known = result.drawing.background(), (options.least_noise_std, options.stated_background)
+        offset = offset_of(background, options.gain, *known)
         return f"{offset:.3g} counts of the background are an offset: it scatters less than photons" if offset else ""
     if result.gain is not None:
         return COUNTS_PHOTONS
