@@ -201,14 +201,17 @@ def middles_of(chains: Sequence[Chain], shots: Sequence[Shot], psf: PSF, motion:
         motion: one of `csist.sequences.motion.MOTIONS`.
     """
     place, error = np.zeros((len(chains), len(shots), 2)), np.full((len(chains), len(shots)), np.inf)
+    # In frames without any value no group is seen.
+    noise_std = [
+        1.0 / math.sqrt(float(np.median(shot.weight[shot.weight > 0.0]))) if shot.weight.any() else math.inf
+        for shot in shots
+    ]
     for k, chain in enumerate(chains):
         if chain.is_wide:
             continue
         place[k, chain.frame] = chain.middle
         for t, targets in zip(chain.frame.tolist(), chain.targets(shots), strict=True):
-            weight = shots[t].weight
-            noise_std = 1.0 / math.sqrt(float(np.median(weight[weight > 0.0])))
-            error[k, t] = middle_error(float(targets.intensity.sum()), noise_std, psf, shots[t].gain)
+            error[k, t] = middle_error(float(targets.intensity.sum()), noise_std[t], psf, shots[t].gain)
     return Middles(place, error, np.array([degree_of(motion, len(chain.frame)) for chain in chains], np.int64))
 
 

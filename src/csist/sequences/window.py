@@ -73,12 +73,14 @@ class Answer(NamedTuple):
         evidence: its log evidence, less what the shifts of a camera that shakes have to bring.
         prior: of the motion.
         seed: of the random numbers.
+        shake: of the camera.
     """
 
     result: SequenceResult
     evidence: float
     prior: MotionPrior
     seed: int
+    shake: Shake
 
     @property
     def is_explained(self) -> bool:
@@ -144,40 +146,39 @@ def _solved(window: Window, prior: MotionPrior, seed: int, shake: Shake) -> Answ
     result = summarise_paths(found, law, time, frames.weight, (frames.saturated, frames.masked), [])
     if shake.price > 0.0:
         result = replace(result, frames=shake.applied(result.frames), shift_px=shake.shift)
-    return Answer(result, float(found.log_evidence.max()) - 0.5 * shake.price, prior, seed)
+    return Answer(result, float(found.log_evidence.max()) - 0.5 * shake.price, prior, seed, shake)
 
 
 def _steadied(window: Window, answer: Answer) -> Answer:
     """An answer, or that of a camera that shakes as the light of the frames lies beside it, if this is better."""
-    best, known = answer, np.zeros((len(window.time), 2))
-    if _shake_beside(window, answer, known, exact=False) is None:
+    best = answer
+    if _shake_beside(window, answer, exact=False) is None:
         return answer
     for _ in range(SHAKE_ROUNDS):
-        shake = _shake_beside(window, answer, known)
-        if shake is None or (np.abs(shake.shift - known) <= shake.std[:, None]).all():
+        shake = _shake_beside(window, answer)
+        if shake is None or (np.abs(shake.shift - answer.shake.shift) <= shake.std[:, None]).all():
             break
-        answer, known = _solved(window, answer.prior, answer.seed, shake), shake.shift
+        answer = _solved(window, answer.prior, answer.seed, shake)
         if answer.is_explained and answer.evidence > best.evidence:
             best = answer
     return best
 
 
-def _shake_beside(window: Window, answer: Answer, known: FloatArray, exact: bool = True) -> Shake | None:
-    """How the camera shakes by the light beside an answer, which allows for shifts (T, 2) of the frames."""
+def _shake_beside(window: Window, answer: Answer, exact: bool = True) -> Shake | None:
+    """How the camera shakes by the light beside an answer, which allows for what is known of it."""
     frames = window.frames
     place, error = displacements(frames.data, frames.weight, answer.result.frames, window.sensor.psf, exact)
     degree = np.array([degree_of(window.motion, int(frames.weight.any(axis=(1, 2)).sum()))])
-    return shake_of(Middles((known + place)[None], error[None], degree), window.time)
+    return shake_of(Middles((answer.shake.shift + place)[None], error[None], degree), window.time)
 
 
 def _notes(found: Answer, first: MotionPrior) -> list[str]:
     """What the user should know of an answer, of which another prior than the first may be the reason."""
     notes, used, result = [], found.prior, found.result
     if result.shift_px is not None:
-        size = float(np.sqrt((result.shift_px**2).mean()))
         notes.append(
-            f"the group moves by {size:.2g} px (rms of x and of y) beside its path: the camera is taken to shake, and "
-            "tracks are paths without that; if it is the group that manoeuvres, state another motion"
+            f"the group moves by {found.shake.rms_px:.2g} px (rms of x and of y) beside its path: the camera is taken "
+            "to shake, and tracks are paths without that; if it is the group that manoeuvres, state another motion"
         )
     if used.group_speed_px > first.group_speed_px:
         notes.append(

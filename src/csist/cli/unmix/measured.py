@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from csist.cli.unmix.settings import Settings
+    from csist.frames.background.estimate import Background
     from csist.frames.measured import FramePSF
     from csist.frames.options import FrameOptions
     from csist.frames.result import FrameModel, FrameResult
@@ -68,19 +69,20 @@ def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) 
         options: of the frame.
         noise_map: whether the noise of each pixel was given.
     """
+    background = result.drawing.background()
     return _of_frame(
-        result.drawing,
+        background,
         result.frame_psf,
         options,
         noise_map,
         threshold=result.threshold,
         detector=f"{result.detector} ({result.detection.reason})",
-        gain_assumption=_gain_assumption(result, options, noise_map),
+        gain_assumption=_gain_assumption(result, background, options, noise_map),
         empty_reason=result.empty_reason,
     )
 
 
-def _gain_assumption(result: FrameResult, options: FrameOptions, noise_map: bool) -> str:
+def _gain_assumption(result: FrameResult, background: Background, options: FrameOptions, noise_map: bool) -> str:
     """What is assumed of the photons in a frame, in a few words; empty where nothing is."""
     import numpy as np
 
@@ -91,27 +93,27 @@ def _gain_assumption(result: FrameResult, options: FrameOptions, noise_map: bool
     if options.gain is not None:
         if options.stated_noise_std is not None:
             return ""
-        background, known = result.drawing.background(), (options.least_noise_std, options.stated_background)
-        offset = offset_of(background, options.gain, *known)
+        offset = offset_of(background, options.gain, options.least_noise_std, options.stated_background)
         return f"{offset:.3g} counts of the background are an offset: it scatters less than photons" if offset else ""
     if result.gain is not None:
         return COUNTS_PHOTONS
-    noise_std = float(np.nanmedian(result.drawing.background().noise))
+    noise_std = float(np.nanmedian(background.noise))
     light = result.targets.intensity * float(result.psf.response(0.0, 0.0))
     return NO_PHOTONS if (light > max(BRIGHT_SIGMAS * noise_std, noise_std**2)).any() else ""
 
 
 def measured_positions(model: FrameModel, psf: FramePSF, options: FrameOptions, noise_map: bool) -> Measured:
     """What the fluxes at given positions of a frame were measured with; arguments as `measured_frame`."""
-    return _of_frame(model, psf, options, noise_map)
+    return _of_frame(model.background(), psf, options, noise_map)
 
 
-def _of_frame(model: FrameModel, psf: FramePSF, options: FrameOptions, noise_map: bool, **detection: Any) -> Measured:
+def _of_frame(
+    background: Background, psf: FramePSF, options: FrameOptions, noise_map: bool, **detection: Any
+) -> Measured:
     import numpy as np
 
     from csist.physics.psf import equivalent_sigma
 
-    background = model.background()
     stated = options.stated_noise_std is not None
     return Measured(
         psf_sigma_px=float(equivalent_sigma(psf.psf)),
