@@ -10,6 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.time import Time
+from astropy.wcs import WCS
 from cli_helpers import Run, frame, lines, refused, rows_of, summary_rows, windows
 from PIL import Image
 
@@ -288,3 +292,61 @@ def test_times_of_the_frames_are_in_the_tables_of_targets_and_tracks(run: Run, t
         assert table.columns[-1] == "time_s"
         assert table["frame"].nunique() == 4
         np.testing.assert_allclose(table["time_s"], 0.5 * table["frame"])
+
+
+def night(folder: Path, frames: np.ndarray) -> list[WCS]:
+    """A folder of FITS files of a telescope that follows something else, 2 s apart; the sky of each."""
+    folder.mkdir()
+    skies = []
+    for number, each in enumerate(frames):
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [150.0 + 0.01 * number, 20.0]
+        wcs.wcs.crpix, wcs.wcs.cdelt = [48.0, 32.0], [-1.0 / 3600.0, 1.0 / 3600.0]
+        header = wcs.to_header()
+        header["DATE-OBS"], header["EXPTIME"] = f"2026-01-02T03:04:{2 * number:02d}", 1.0
+        fits.writeto(folder / f"f{number}.fits", each.astype(np.float32), header)
+        skies.append(wcs)
+    return skies
+
+
+@pytest.mark.parametrize("joint", [(), ("--joint", "6")])
+def test_a_night_with_a_damaged_file_keeps_its_numbers_moments_and_sky(
+    joint: tuple[str, ...], run: Run, tmp_path: Path
+) -> None:
+    skies = night(tmp_path / "night", flight(6))
+    damaged = tmp_path / "night" / "f3.fits"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    options = ("--sequence", "--times", "--mjd", "--sky", *joint, *FAST)
+    code, out, _ = run("unmix", "night", "-o", "t.csv", "--tracks", "k.csv", "--json", "j", *options)
+    assert code == 1
+    assert "f3.fits" in out
+    assert "its frame is empty" in out
+    failed = json.loads(Path("j").read_text())["failed"]
+    assert [Path(each["path"]).name for each in failed] == ["f3.fits"]
+    targets, tracks = pd.read_csv("t.csv"), pd.read_csv("k.csv").rename(columns={"first": "frame"})
+    assert set(targets["frame"]) >= {0, 1, 2, 4, 5}
+    assert tracks["track"].nunique() == 2
+    for table in (targets, tracks):
+        seen = table[table["frame"] != 3]
+        np.testing.assert_allclose(seen["time_s"], 2.0 * seen["frame"], atol=1e-6)
+        begin = Time("2026-01-02T03:04:00").mjd
+        np.testing.assert_allclose(seen["mjd"], begin + (2.0 * seen["frame"] + 0.5) / 86400.0, atol=1e-9)
+        for row in seen.itertuples():
+            place = SkyCoord(row.ra, row.dec, unit="deg")
+            np.testing.assert_allclose(skies[row.frame].world_to_pixel(place), (row.x, row.y), atol=1e-6)
+        assert table.loc[table["frame"] == 3, ["mjd", "ra", "dec"]].isna().all(axis=None)
+    arcsec = tracks[["ra_std", "dec_std"]] * 3600.0
+    np.testing.assert_allclose(
+        arcsec[tracks["frame"] != 3], tracks.loc[tracks["frame"] != 3, ["cov_x_x", "cov_y_y"]] ** 0.5, rtol=1e-3
+    )
+
+
+def test_a_stack_states_one_moment_only(run: Run, tmp_path: Path) -> None:
+    header = fits.Header({"DATE-OBS": "2026-01-02T03:04:05"})
+    fits.writeto(tmp_path / "a.fits", flight(2), header)
+    refused(run("unmix", "a.fits", "--mjd", *FAST), "a.fits states one moment for all its images: leave out --mjd")
+    fits.writeto(tmp_path / "b.fits", flight(1)[0], header)
+    assert run("unmix", "b.fits", "--mjd", "-o", "t.csv", *FAST)[0] == 0
+    np.testing.assert_allclose(pd.read_csv("t.csv")["mjd"], Time("2026-01-02T03:04:05").mjd, atol=1e-9)
+    fits.writeto(tmp_path / "c.fits", flight(1)[0])
+    refused(run("unmix", "c.fits", "--mjd", *FAST), "it does not state when it was taken")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from csist.checks import InputError
-from csist.io import ImageStack, read_image
+from csist.io import ImageStack, ReadOptions, read_image
 from csist.io.sequences import FrameSequence, sequence_of_folder, sequence_of_stack, sequence_of_video
 from csist.tracks.static import without_static
 
@@ -223,3 +223,36 @@ def test_the_length_may_be_unknown():
     sequence = FrameSequence("a", Path("a"), (0, 20, 20), lambda: iter([("a", np.zeros((20, 20)))]))
     assert len(sequence) == 0
     assert len(list(sequence)) == 1
+
+
+def folder_of(folder, frames):
+    folder.mkdir()
+    for number, frame in enumerate(frames):
+        np.save(folder / f"f{number}.npy", frame)
+    return folder
+
+
+@pytest.mark.parametrize("damaged", [(0,), (2,), (0, 1, 3)])
+def test_a_damaged_file_of_a_folder_is_an_empty_frame(tmp_path, damaged):
+    frames = noise(5).astype(np.float64)
+    folder = folder_of(tmp_path / "a", frames)
+    for number in damaged:
+        (folder / f"f{number}.npy").write_bytes((folder / f"f{number}.npy").read_bytes()[:200])
+        frames[number] = np.nan
+    sequence = sequence_of_folder(folder)
+    for _ in range(2):  # going through it again says the same
+        np.testing.assert_array_equal([frame for _, frame in sequence], frames)
+        assert [path.name for path, _ in sequence.failed] == [f"f{number}.npy" for number in damaged]
+        assert all("cannot read" in reason for _, reason in sequence.failed)
+        assert len(sequence.headers) == 5
+    part = sequence_of_folder(folder, ReadOptions(frames=(2, 4)))
+    assert [name for name, _ in part] == ["f2.npy", "f3.npy"]
+    assert len(part.headers) == 2
+
+
+def test_a_folder_of_damaged_files_is_refused(tmp_path):
+    folder = folder_of(tmp_path / "a", noise(3))
+    for path in folder.iterdir():
+        path.write_bytes(b"no array")
+    with pytest.raises(InputError, match=r"f0\.npy"):
+        sequence_of_folder(folder)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from csist.checks import InputError
 from csist.io import ReadOptions, read_image
 from csist.io.sequences import sequence_of_folder, sequence_of_stack, sequence_of_video
-from csist.io.times import Clock, check_timed, increasing, moment_of_cards, seconds_of, typical_interval
+from csist.io.times import Clock, check_timed, increasing, mjd_of, moment_of_cards, seconds_of, typical_interval
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (4, 20, 24), dtype=np.uint8)
 
@@ -79,6 +79,25 @@ def test_the_middle_of_an_exposure_is_that_of_astropy() -> None:
         )
     day = moment_of_cards({"DATE-OBS": "2026-01-02", "TIME-OBS": "03:04:05"}, None)
     assert day == moment_of_cards({"DATE-OBS": "2026-01-02T03:04:05Z"}, None)
+
+
+@pytest.mark.parametrize(
+    ("system", "scale"),
+    [("TT", "tt"), ("TAI", "tai"), ("TDB", "tdb"), ("UTC", "utc"), (" utc", "utc"), ("LOCAL", "utc")],
+)
+def test_a_moment_of_another_time_system_is_utc(system: str, scale: str) -> None:
+    from astropy.time import Time
+
+    text = "2026-01-02T03:04:05.250"
+    expected = Time(text, scale=scale).utc.mjd
+    found = moment_of_cards({"DATE-OBS": text, "TIMESYS": system}, None)
+    assert found is not None
+    assert (mjd_of(found) - expected) * 86400.0 == pytest.approx(0.0, abs=2e-6)
+    gps = moment_of_cards({"DATE-OBS": text, "TIMESYS": "GPS"}, None)
+    utc = moment_of_cards({"DATE-OBS": text}, None)
+    assert gps is not None
+    assert utc is not None
+    assert utc - gps == pytest.approx(18.0, abs=1e-5)  # leap seconds since 1980
 
 
 @pytest.mark.parametrize("value", ["2026-01-02", "02/01/26", "T", "", 5, True, "2026-13-40T99:00:00", None])

@@ -16,6 +16,7 @@ import pytest
 from csist import Targets
 from csist.checks import InputError
 from csist.io import EXPORTS, TABLE_SUFFIXES, Quantities, TableWriter, read_targets_table, write_table
+from csist.io.headers import Header
 
 PARTS = [
     ("a,b.fits[SCI]", 0, Targets(x=[1.25, 1 / 3], y=[2.0, 0.1], intensity=[230.0, 1e5], score=[0.9, 0.5],
@@ -127,7 +128,7 @@ def test_fluxes_are_photons_where_the_gain_is_known(tmp_path: Path, gain: float 
     for form, suffix in (("thunderstorm", "csv"), ("picasso", "hdf5")):
         with TableWriter(tmp_path / f"t.{suffix}", form=form, columns=wanted.columns) as table:
             for image, frame, targets in ONE:
-                table.append(image, frame, targets, wanted.of(targets, gain=gain))
+                table.append(image, frame, targets, wanted.of(targets, Header(), gain))
     assert float(rows_of(tmp_path / "t.csv")[0][f"intensity [{unit}]"]) == flux
     with h5py.File(tmp_path / "t.hdf5") as file:
         assert file["locs"]["photons"][0] == flux

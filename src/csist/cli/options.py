@@ -105,6 +105,14 @@ TimesOption = Annotated[
         rich_help_panel=UNITS_PANEL,
     ),
 ]
+MjdOption = Annotated[
+    bool,
+    typer.Option(
+        "--mjd",
+        help="Modified Julian date (UTC) of the middle of the exposure, of FITS files that state it.",
+        rich_help_panel=UNITS_PANEL,
+    ),
+]
 PixelScaleOption = Annotated[
     list[str] | None,
     typer.Option(

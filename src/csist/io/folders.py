@@ -50,13 +50,24 @@ class FrameReader:
         return len(self.files)
 
     def __iter__(self) -> Iterator[ImageStack]:
-        for name, path in self.files:
-            stack = read_image(path, name, self.options)
-            for note in stack.notes:
-                names = self._notes.setdefault(note, [])
-                if name not in names:
-                    names.append(name)
-            yield stack
+        return (self.read(place) for place in range(len(self)))
+
+    def read(self, place: int) -> ImageStack:
+        """The images of one file.
+
+        Args:
+            place: of the file, in order.
+
+        Raises:
+            InputError: if it is bad.
+        """
+        name, path = self.files[place]
+        stack = read_image(path, name, self.options)
+        for note in stack.notes:
+            names = self._notes.setdefault(note, [])
+            if name not in names:
+                names.append(name)
+        return stack
 
     @property
     def notes(self) -> list[str]:

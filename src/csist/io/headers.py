@@ -42,7 +42,7 @@ class Header:
         read_noise_e: standard deviation of the read noise in electrons.
         saturation: level in counts at which a pixel clips.
         exposure_s: exposure time in s.
-        moment_s: middle of the exposure in s since 2000, without leap seconds.
+        moment_s: middle of the exposure (UTC) in s since 2000, without leap seconds.
         unit: of the values, as the file writes it.
         sources: the entries that gain, read_noise and saturation come from, by these names.
         cards: the header as (keyword, value) pairs, for the sky coordinates; empty where there are none.

@@ -1,4 +1,4 @@
-"""Columns of a table of targets in the units of an instrument: lengths, angles, sky coordinates, electrons, magnitudes.
+"""Columns of a table in the units of an instrument: times, lengths, angles, sky coordinates, electrons, magnitudes.
 
 Sky coordinates are those of the FITS world coordinate system of a file (Greisen & Calabretta, A&A 395, 1061, 2002), by
 astropy; its pixel centres are those of csist.
@@ -15,12 +15,14 @@ import numpy as np
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_positive
+from csist.io.headers import Header
+from csist.io.times import mjd_of
 from csist.targets import Targets
 
 SCALE_UNITS = ("deg", "arcmin", "arcsec", "mas", "rad", "mrad", "urad", "nm", "um", "mm", "m", "km")
 """Units of a pixel's side, as astropy writes them."""
 
-TIME_COLUMN = "time_s"
+TIME_COLUMN, MJD_COLUMN = "time_s", "mjd"
 SKY_COLUMNS = ("ra", "dec", "ra_std", "dec_std")
 ELECTRON_COLUMNS = ("electrons", "electrons_std")
 MAGNITUDE_COLUMNS = ("magnitude", "magnitude_std")
@@ -38,6 +40,7 @@ def scale_columns(unit: str) -> tuple[str, ...]:
 
 UNITS = {
     TIME_COLUMN: "s",
+    MJD_COLUMN: "d",
     **dict.fromkeys(SKY_COLUMNS, "deg"),
     **dict.fromkeys(ELECTRON_COLUMNS, "electron"),
     **dict.fromkeys(MAGNITUDE_COLUMNS, "mag"),
@@ -89,6 +92,7 @@ class Quantities:
         photons: whether they are added for a program that has a place for them: NaN where the gain is not known.
         zero_point: magnitude of a flux of one count, for magnitudes.
         times: whether the time of the frame since the first one of the file is added; it comes from the file's reader.
+        mjd: whether the moment of the frame is added, the modified Julian date (UTC) of the middle of its exposure.
 
     Raises:
         InputError: if the zero point is not finite.
@@ -100,6 +104,7 @@ class Quantities:
     zero_point: float | None = None
     times: bool = False
     photons: bool = False
+    mjd: bool = False
 
     def __post_init__(self) -> None:
         if self.zero_point is not None and not np.isfinite(self.zero_point):
@@ -109,31 +114,50 @@ class Quantities:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, in order."""
         names: tuple[str, ...] = (TIME_COLUMN,) if self.times else ()
+        names += (MJD_COLUMN,) if self.mjd else ()
         names += () if self.pixel_scale is None else scale_columns(self.pixel_scale[1])
         names += SKY_COLUMNS if self.sky else ()
         names += ELECTRON_COLUMNS if self.electrons or self.photons else ()
         return names + (() if self.zero_point is None else MAGNITUDE_COLUMNS)
 
-    def of(self, targets: Targets, wcs: Any = None, gain: float | None = None) -> dict[str, FloatArray]:
-        """The columns of some targets, but for the time of their frame.
+    def check(self, header: Header, gain: float | None = None) -> None:
+        """Check that an image states what the columns need.
 
         Args:
-            targets: in the coordinates of the whole image.
-            wcs: `astropy.wcs.WCS` of the image, for the sky.
+            header: of the image, for its moment and the sky.
             gain: electrons per count, for electrons.
 
         Raises:
-            InputError: if what a column needs is not known.
+            InputError: if it does not.
+        """
+        if self.mjd and header.moment_s is None:
+            raise InputError("it does not state when it was taken (FITS DATE-OBS, MJD-OBS): leave out --mjd")
+        if self.sky and header.wcs() is None:
+            raise InputError("it has no sky coordinates (a celestial WCS in a FITS header): leave out --sky")
+        if self.electrons and gain is None:
+            raise InputError("electrons need the gain: give --gain, or a sensor card that states it")
+
+    def of(self, targets: Targets, header: Header, gain: float | None = None) -> dict[str, FloatArray]:
+        """The columns of some targets, but for the time of their frame since the first one; NaN where not known.
+
+        Args:
+            targets: in the coordinates of the whole image.
+            header: of the image, for its moment and the sky.
+            gain: electrons per count, for electrons.
+
+        Raises:
+            InputError: if the sky coordinates of the image are damaged.
         """
         found: dict[str, FloatArray] = {}
+        if self.mjd:
+            moment = np.nan if header.moment_s is None else mjd_of(header.moment_s)
+            found[MJD_COLUMN] = np.full(len(targets), moment)
         if self.pixel_scale is not None:
             scale, unit = self.pixel_scale
             places = targets.x, targets.y, targets.x_std, targets.y_std
             found |= {name: scale * value for name, value in zip(scale_columns(unit), places, strict=True)}
         if self.sky:
-            found |= sky_columns(targets, wcs)
-        if self.electrons and gain is None:
-            raise InputError("electrons need the gain: give --gain, or a sensor card that states it")
+            found |= sky_columns(targets, header.wcs())
         if self.electrons or self.photons:
             per_count = np.nan if gain is None else gain
             fluxes = targets.intensity * per_count, targets.intensity_std * per_count
@@ -152,15 +176,10 @@ def sky_columns(targets: Targets, wcs: Any) -> dict[str, FloatArray]:
 
     Args:
         targets: in the coordinates of the whole image.
-        wcs: `astropy.wcs.WCS`; None where the file has none.
-
-    Raises:
-        InputError: if there is none.
+        wcs: `astropy.wcs.WCS`; None where the file has none, when they are NaN.
     """
-    if wcs is None:
-        raise InputError("it has no sky coordinates (a celestial WCS in a FITS header): leave out --sky")
-    if not len(targets):
-        return {name: np.empty(0) for name in SKY_COLUMNS}
+    if wcs is None or not len(targets):
+        return {name: np.full(len(targets), np.nan) for name in SKY_COLUMNS}
     here = wcs.pixel_to_world(targets.x, targets.y).icrs
     variance = np.zeros((2, len(targets)))
     for dx, dy, error in ((STEP_PX, 0.0, targets.x_std), (0.0, STEP_PX, targets.y_std)):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from csist._types import FloatArray
 from csist.checks import InputError
 from csist.files import one_line, reading
 from csist.io import Header, ImageStack, ReadOptions, read_frames
-from csist.io.folders import missing_numbers
+from csist.io.folders import FrameReader, missing_numbers
 from csist.io.formats import check_choices, check_pixels, split_selector
 from csist.io.images import maps_of_frames
 from csist.io.movies import converted
@@ -36,7 +36,8 @@ Labelled = tuple[str, FloatArray]
 NEUTRAL, COLOUR_STEP = 128, 3
 """Chroma of grey in 8 bit, and what compression may add to it."""
 LOOKED_AT = 5
-"""Files of a folder from which the interval between its images is taken before the first is unmixed."""
+"""Files of a folder from which the size of its images and the interval between them are taken before the first is
+unmixed."""
 _HIGH_BITS = r"p[024]1[02]"
 """Pixel formats whose 10 or 12 bits are the highest of 16."""
 
@@ -57,6 +58,8 @@ class FrameSequence:
         notes: what the user should know, one line each; more may come while frames are read.
         sensor: the sensor that the file itself states.
         header: what the file says of the instrument.
+        headers: what the file of each frame says, where each frame has its own, filled while they are read.
+        failed: (file, reason) of frames that cannot be read, which are NaN; filled while they are read.
         error: standard deviation of the pixels of a frame (H, W), given its number; None where it is not known.
         times: of the frames in s since the first one of the file, increasing, filled while they are read; empty where
             the file has none.
@@ -71,6 +74,8 @@ class FrameSequence:
     notes: list[str] = field(default_factory=list)
     sensor: Sensor | None = None
     header: Header = field(default_factory=Header)
+    headers: list[Header] = field(default_factory=list, repr=False)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
     error: Callable[[int], FloatArray | None] = field(default=_unknown, repr=False)
     times: list[float] = field(default_factory=list)
     interval_s: float | None = None
@@ -103,63 +108,100 @@ def sequence_of_stack(stack: ImageStack) -> FrameSequence:
         notes,
         stack.sensor,
         stack.header,
-        stack.errors,
-        [] if stack.times is None else stack.times.tolist(),
-        stack.interval_s,
+        error=stack.errors,
+        times=[] if stack.times is None else stack.times.tolist(),
+        interval_s=stack.interval_s,
     )
 
 
 def sequence_of_folder(path: str | Path, options: ReadOptions | None = None) -> FrameSequence:
     """The images of a folder, in natural order of their names, as one sequence.
 
+    A file that cannot be read is a frame of NaN, which keeps the numbers and times of the others.
+
     Args:
         path: the folder.
         options: what is read of it; frames are numbered through all images.
 
     Raises:
-        InputError: if the folder holds no image, its first one is bad or holds windows, or, while it is read, if an
-            image is bad or of another size.
+        InputError: if the folder holds no image, none of its first ones can be read, or, while it is read, if an image
+            is of another size.
     """
     options = options or ReadOptions()
     reader = read_frames(path, replace(options, frames=(0, None)))
-    first = next(iter(reader))
+    first = _first_readable(reader)
     for text in (options.error, options.weight):
         if text is not None and not Path(split_selector(text)[0]).is_file():
             raise InputError(f"a sequence has one error map for all its images: give a file, got {text}")
     _, rows, columns = first.shape
     notes = [note.removeprefix(f"{reader.path}: ") for note in reader.notes]
-    interval_s = _interval_of_files(path, reader.options, first)
+    interval_s = _interval_of_files(reader, first)
     gap = missing_numbers([name for name, _ in reader.files]) if interval_s is None else None
     if gap is not None:
         notes.append(f"{gap}, frames count as equally spaced in time: put an image of NaN into each gap")
     times: list[float] = []
+    headers: list[Header] = []
+    failed: list[tuple[Path, str]] = []
 
     def source() -> Iterator[Labelled]:
-        stamp = stamping(times, interval_s, options.frames[0], notes)
-        for stack in reader:
+        stamp, number = stamping(times, interval_s, options.frames[0], notes), count()
+        headers.clear()
+        failed.clear()
+
+        def enter(stated: float, header: Header) -> None:
+            stamp(stated)
+            if next(number) >= options.frames[0]:
+                headers.append(header)
+
+        for place, (name, file) in enumerate(reader.files):
+            try:
+                stack = reader.read(place)
+                image = stack[0]
+            except InputError as error:
+                failed.append((file, one_line(error)))
+                enter(np.nan, Header())
+                yield name, np.full((rows, columns), np.nan)
+                continue
             if stack.shape[1:] != (rows, columns):
                 raise InputError(
                     f"{stack.path} is {stack.shape[1]} x {stack.shape[2]} px, the images before it are {rows} x "
                     f"{columns}: a sequence has one size, leave it out or leave out --sequence"
                 )
             notes.extend(f"{note} ({stack.name})" for note in stack.notes if not any(note in said for said in notes))
-            for frame in stack:
-                stamp(_moment(stack))
-                yield stack.name, frame
+            for index in range(len(stack)):
+                enter(_moment(stack), stack.header)
+                yield name, stack[index] if index else image
 
-    count = len(reader) if len(first) == 1 else 0
+    images = len(reader) if len(first) == 1 else 0
     return FrameSequence(
         Path(path).name or str(path),
         Path(path),
-        (_cut_count(count, options, Path(path)), rows, columns),
+        (_cut_count(images, options, Path(path)), rows, columns),
         lambda: islice(source(), *options.frames),
         notes,
         first.sensor,
         first.header,
+        headers,
+        failed,
         lambda _: first.errors(0),
         times,
         interval_s,
     )
+
+
+def _first_readable(reader: FrameReader) -> ImageStack:
+    """The first image of a folder that can be read, of its first few.
+
+    Raises:
+        InputError: what is wrong with the first one, if there is none.
+    """
+    refused: InputError | None = None
+    for place in range(min(LOOKED_AT, len(reader))):
+        try:
+            return reader.read(place)
+        except InputError as error:
+            refused = refused or error
+    raise refused or InputError(f"the folder {reader.path} holds no image")
 
 
 def _moment(stack: ImageStack) -> float:
@@ -167,15 +209,14 @@ def _moment(stack: ImageStack) -> float:
     return np.nan if stack.header.moment_s is None or len(stack) > 1 else stack.header.moment_s
 
 
-def _interval_of_files(path: str | Path, options: ReadOptions, first: ImageStack) -> float | None:
+def _interval_of_files(reader: FrameReader, first: ImageStack) -> float | None:
     """Typical interval in s between the images of a folder, by the first of them; None where they state no times."""
     if np.isnan(_moment(first)):
         return None
     moments = []
-    # What is wrong with a file is said where it is used.
-    with suppress(InputError):
-        for stack in islice(read_frames(path, options), LOOKED_AT):
-            moments.append(_moment(stack))
+    for place in range(min(LOOKED_AT, len(reader))):
+        with suppress(InputError):  # what is wrong with a file is said where it is used
+            moments.append(_moment(reader.read(place)))
     return typical_interval(moments)
 
 

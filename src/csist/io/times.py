@@ -17,6 +17,13 @@ from csist.checks import InputError
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 """Moments are seconds since then: float64 resolves 0.1 us of them for decades."""
 EPOCH_MJD, DAY_S = 51544.0, 86400.0
+EPOCH_JD = EPOCH_MJD + 2400000.5
+SCALES = {
+    **dict.fromkeys(("TT", "TDT", "ET"), ("tt", 0.0)),
+    **dict.fromkeys(("TAI", "IAT"), ("tai", 0.0)),
+    **{"TDB": ("tdb", 0.0), "TCB": ("tcb", 0.0), "TCG": ("tcg", 0.0), "GPS": ("tai", 19.0)},
+}
+"""Time systems of FITS headers as astropy's scales, and what is added to them in s."""
 LATEST_MJD = 1e6
 """Modified Julian dates beyond this one are no dates of an exposure."""
 
@@ -54,7 +61,7 @@ def seconds_of(value: Any, unit: Any = "s") -> float:
 
 
 def moment_of_cards(cards: Mapping[str, Any], exposure_s: float | None) -> float | None:
-    """Middle of an exposure in s since 2000, by the keywords of a FITS header; None where none can be read.
+    """Middle of an exposure (UTC) in s since 2000, by the keywords of a FITS header; None where none can be read.
 
     Args:
         cards: keywords and values.
@@ -66,7 +73,20 @@ def moment_of_cards(cards: Mapping[str, Any], exposure_s: float | None) -> float
     begins = [_moment_of_text(cards.get(key), cards.get(hour) if hour else None) for key, hour in DATE_KEYS]
     begins += [_moment_of_mjd(cards.get(key)) for key in BEGIN_MJD_KEYS]
     found += [None if begin is None else begin + half for begin in begins]
-    return next((moment for moment in found if moment is not None), None)
+    stated = next((moment for moment in found if moment is not None), None)
+    return None if stated is None else _in_utc(stated, str(cards.get("TIMESYS", "")).strip().upper())
+
+
+def _in_utc(moment_s: float, system: str) -> float:
+    """A moment of a time system (FITS standard 4.0, 9.2.1) in UTC; UT1, within a second of it, unknown ones stay."""
+    if system not in SCALES:
+        return moment_s
+    from astropy.time import Time
+
+    scale, offset_s = SCALES[system]
+    day, rest = divmod(moment_s + offset_s, DAY_S)
+    utc = Time(EPOCH_JD + day, rest / DAY_S, format="jd", scale=scale).utc
+    return float((utc.jd1 - EPOCH_JD) * DAY_S + utc.jd2 * DAY_S)
 
 
 def _moment_of_text(text: Any, hour: Any = None) -> float | None:
@@ -88,6 +108,15 @@ def _moment_of_mjd(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < LATEST_MJD:
         return None
     return (float(value) - EPOCH_MJD) * DAY_S
+
+
+def mjd_of(moment_s: float) -> float:
+    """Modified Julian date (UTC) of a moment in s since 2000.
+
+    >>> mjd_of(43200.0)
+    51544.5
+    """
+    return EPOCH_MJD + moment_s / DAY_S
 
 
 def typical_interval(stated: ArrayLike) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +31,7 @@ from csist.cli.options import (
     MaskOption,
     MaxPixelsOption,
     MinScoreOption,
+    MjdOption,
     ModeOption,
     NoiseOption,
     OversamplingOption,
@@ -64,12 +67,9 @@ from csist.cli.unmix.places import AtOption, StartOption, check_images, read_pla
 from csist.cli.unmix.report import Tally, figures_of, groups_table, print_summary
 from csist.cli.unmix.run import input_files, openers, save_partial, unmix_files
 from csist.cli.unmix.settings import Options, make_reading, make_settings
-from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker, with_times
+from csist.cli.unmix.tracks import JointRows, TrackRows, check_tracker, with_columns
 from csist.files import STANDARD_OUTPUT
 from csist.frames.options import FrameOptions
-
-if TYPE_CHECKING:
-    pass
 
 
 def unmix(
@@ -189,6 +189,7 @@ def unmix(
     saturation: SaturationOption = None,
     min_score: MinScoreOption = None,
     times: TimesOption = False,
+    mjd: MjdOption = False,
     pixel_scale: PixelScaleOption = None,
     sky: SkyOption = False,
     electrons: ElectronsOption = False,
@@ -239,7 +240,7 @@ def unmix(
             joint_step=joint_step,
             motion=motion,
             quantities=Quantities(
-                parse_pixel_scales(pixel_scale or []), sky, electrons, zero_point, times, holds_photons(form)
+                parse_pixel_scales(pixel_scale or []), sky, electrons, zero_point, times, holds_photons(form), mjd
             ),
             reading=make_reading(
                 hdu=hdu,
@@ -304,7 +305,8 @@ def unmix(
             try:
                 with writer as table, progress() as report:
                     unmix_files(files, openers(files, settings, client), table, tally, report, drawn)
-                    _write_tables(tally, groups, tracks, metadata)
+                    columns = replace(settings.quantities, photons=False).columns
+                    _write_tables(tally, groups, tracks, columns, metadata)
             except BaseException as error:
                 save_partial(error, writer, output, tally, groups)
                 raise
@@ -336,8 +338,10 @@ def _check_tables(files: int, alone: dict[str, Any], video: Path | None, *tables
         raise InputError(f"--video shows one sequence, got {files} files: give one, or add --sequence for a folder")
 
 
-def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metadata: dict[str, Any]) -> None:
-    """Write the tables of groups and of tracks that are asked for."""
+def _write_tables(
+    tally: Tally, groups: Path | None, tracks: Path | None, columns: Sequence[str], metadata: dict[str, Any]
+) -> None:
+    """Write the tables of groups and of tracks that are asked for, tracks with these further columns."""
     from csist.io import write_table
 
     if groups is not None:
@@ -345,7 +349,7 @@ def _write_tables(tally: Tally, groups: Path | None, tracks: Path | None, metada
     if tracks is not None and tally.tracks is not None:
         table = tally.tracks.table()
         tally.note_all(tally.tracks.notes(table), str(tracks))
-        write_table(with_times(table, tally.times), tracks, metadata)
+        write_table(with_columns(table, columns, tally.frames), tracks, metadata)
 
 
 def _check_independent(sequence: bool, temporal: int | None, tracks: Path | None, joint: int | None) -> None:

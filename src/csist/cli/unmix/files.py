@@ -17,7 +17,7 @@ from csist.cli.unmix.windows import solve_windows
 
 if TYPE_CHECKING:
     from csist._types import FloatArray
-    from csist.io import ImageStack
+    from csist.io import ImageStack, Quantities
     from csist.io.sequences import FrameSequence
     from csist.targets import Targets
 
@@ -31,8 +31,8 @@ class OpenFile:
     notes: Sequence[str]
     """Notes for the user, one line each; more may be added while blocks are read."""
     blocks: Iterator[Block]
-    further: Callable[[Targets], dict[str, FloatArray]] | None = None
-    """Further columns of the targets of an image; None where none are asked for."""
+    further: Callable[[int, Targets], dict[str, FloatArray]] | None = None
+    """Further columns of the targets of an image, given its number in the file; None where none are asked for."""
     rate: float | None = None
     """Frames per second, where the file states it."""
     times: Sequence[float] = ()
@@ -41,6 +41,8 @@ class OpenFile:
     """Number in the file of the first image that is read."""
     sky: Callable[[], Any] | None = None
     """Sky coordinates of the part of an image that is read, an `astropy.wcs.WCS`; None where there are none."""
+    failed: Sequence[tuple[Path, str]] = ()
+    """(file, reason) of images that could not be read; more may be added while blocks are read."""
 
     def time(self, number: int) -> float | None:
         """Time in s of an image by its number in the file; None where times are not asked for."""
@@ -57,7 +59,7 @@ class OpenFile:
 
         from csist.io.quantities import TIME_COLUMN
 
-        known = {} if self.further is None else self.further(targets)
+        known = {} if self.further is None else self.further(number, targets)
         time = self.time(number)
         if time is not None:
             known = {TIME_COLUMN: np.full(len(targets), time), **known}
@@ -65,24 +67,40 @@ class OpenFile:
 
 
 def further_columns(
-    stack: ImageStack | FrameSequence, settings: Settings
-) -> Callable[[Targets], dict[str, FloatArray]] | None:
-    """What gives the columns that options add to the targets of a file.
+    images: ImageStack | FrameSequence, settings: Settings
+) -> Callable[[int, Targets], dict[str, FloatArray]] | None:
+    """What gives the columns that options add to the targets of an image, given its number in the file.
 
     Raises:
         InputError: if the file does not state what they need.
     """
-    from csist.targets import Targets
+    from csist.io.sequences import FrameSequence
 
     wanted = settings.quantities
     if not wanted.columns:
         return None
-    if wanted.sky and stack.path.is_dir():
-        raise InputError(f"{stack.path} has the sky coordinates of each image, one sequence has none: leave out --sky")
-    gain = settings.instrument.gain_of(stack)
-    find = partial(wanted.of, wcs=stack.header.wcs() if wanted.sky else None, gain=gain)
-    find(Targets.empty())  # what is missing shows before anything is unmixed
-    return find
+    if wanted.mjd and len(images) != 1 and not images.path.is_dir():
+        raise InputError(f"{images.path} states one moment for all its images: leave out --mjd")
+    gain = settings.instrument.gain_of(images)
+    wanted.check(images.header, gain)
+    if isinstance(images, FrameSequence) and images.path.is_dir():
+        return partial(_columns_of_frame, images, wanted, gain, settings.reading.frames[0])
+    return lambda _, targets: wanted.of(targets, images.header, gain)
+
+
+def _columns_of_frame(
+    sequence: FrameSequence, wanted: Quantities, gain: float | None, origin: int, number: int, targets: Targets
+) -> dict[str, FloatArray]:
+    """Further columns of a frame of a folder, whose image has its own moment and place in the sky."""
+    header = sequence.headers[number - origin]
+    try:
+        wanted.check(header, gain)
+    except InputError as missing:
+        reason = str(missing).partition(": leave out")[0]
+        note = f"frame {number}: {reason}: its columns are NaN there, and in other frames like it"
+        if len(targets) and not any(said.endswith("in other frames like it") for said in sequence.notes):
+            sequence.notes.append(note)
+    return wanted.of(targets, header, gain)
 
 
 def notes_of(images: ImageStack | FrameSequence, name: str, settings: Settings) -> list[str]:
@@ -147,7 +165,8 @@ def open_file(path: Path, name: str, settings: Settings) -> OpenFile:
         stack.notes.extend(notes_of(stack, name, settings))
         blocks = _placed(_solve_sequence(stack, settings), settings)
         further, times = further_columns(stack, settings), asked_times(stack, settings)
-        return OpenFile(stack.shape, stack.notes, blocks, further, stack.rate, times, settings.reading.frames[0], sky)
+        origin = settings.reading.frames[0]
+        return OpenFile(stack.shape, stack.notes, blocks, further, stack.rate, times, origin, sky, stack.failed)
     sequence = sequence_of_stack(stack)
     sequence.notes.extend(notes_of(sequence, name, settings))
     blocks = _placed(_solve_stack(stack, sequence, settings), settings)

@@ -17,6 +17,7 @@ from csist.frames.masks.words import KIND_WORDS
 from csist.words import counted
 
 if TYPE_CHECKING:
+    from csist.cli.unmix.tracks import Further
     from csist.targets import Targets
 
 SHOWN_PSFS = 4
@@ -52,8 +53,8 @@ class Tally:
     """The pictures that were written, and what they show."""
     psfs: list[dict[str, Any]] = field(default_factory=list)
     tracks: TrackRows | JointRows | None = None
-    times: dict[tuple[str, int], float] = field(default_factory=dict)
-    """Times in s of frames, by file and number, where they are asked for."""
+    frames: dict[tuple[str, int], Further] = field(default_factory=dict)
+    """What gives the further columns of a frame, by file and number."""
 
     def note(self, text: str, name: str) -> None:
         """Add a note for the user about a file."""

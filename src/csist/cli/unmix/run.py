@@ -95,8 +95,8 @@ def unmix_files(
                 for index, targets in enumerate(block.targets):
                     number = block.start + index
                     table.append(image, number, targets, opened.columns(number, targets))
-                    time = opened.time(number)
-                    tally.times |= {} if time is None else {(name, number): time}
+                    if tally.tracks is not None:
+                        tally.frames[name, number] = partial(opened.columns, number)
                 tally.add(block, image, name, is_window(shape))
             # The pictures of a frame share its model, which is drawn for the first of them.
             shown = replace(block, view=lru_cache(maxsize=1)(block.view))
@@ -119,6 +119,9 @@ def _blocks_of(open_next: Callable[[], OpenFile], name: str, tally: Tally) -> It
     for block in opened.blocks:
         yield opened, block
     tally.note_all(opened.notes, name)  # reading frames may have added notes
+    for path, reason in opened.failed:
+        tally.note(f"{reason}: its frame is empty", name)
+        tally.failed.append({"path": str(path), "error": reason})
     tally.files += 1
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from csist.checks import InputError
 
 if TYPE_CHECKING:
+    from csist._types import FloatArray
     from csist.sequences.result import Track
     from csist.targets import Targets
+
+    Further = Callable[[Targets], dict[str, FloatArray] | None]
 
 TRACKERS = ("nearest", "groups", "jpda")
 """Best single assignment of targets, the same of whole groups, and joint probabilities (extra `tracking`)."""
@@ -183,17 +186,32 @@ class JointRows:
         return pd.DataFrame(self._rows, columns=[*names, *Outline._fields])
 
 
-def with_times(table: Any, times: dict[tuple[str, int], float]) -> Any:
-    """A table of tracks with the time in s of each row's frame, of a joint track that of its first.
+def with_columns(table: Any, names: Sequence[str], frames: Mapping[tuple[str, int], Further]) -> Any:
+    """A table of tracks with further columns, those of the frame of each row, of a joint track those of its first.
 
     Args:
         table: of tracks.
-        times: of frames, by file and number; empty where they are not asked for.
+        names: of the columns, in order.
+        frames: what gives the columns of the targets of a frame, by file and number.
     """
-    from csist.io.quantities import TIME_COLUMN
+    import numpy as np
 
-    if not times:
-        return table
-    frames = table["frame" if "frame" in table.columns else "first"]
-    places = zip(table["image"], frames, strict=True)
-    return table.assign(**{TIME_COLUMN: [times.get((image, int(frame)), float("nan")) for image, frame in places]})
+    frame = "frame" if "frame" in table.columns else "first"
+    values = {name: np.full(len(table), np.nan) for name in names}
+    places = table.reset_index(drop=True).groupby(["image", frame], sort=False).indices if names else {}
+    for (image, number), rows in places.items():
+        known = frames[image, int(number)](_targets_of(table.iloc[rows])) or {}
+        for name in names:
+            values[name][rows] = known[name]
+    return table.assign(**values)
+
+
+def _targets_of(rows: Any) -> Targets:
+    """The states of tracks as targets."""
+    import numpy as np
+
+    from csist.targets import Targets
+
+    std = {name: np.sqrt(rows[f"cov_{name}_{name}"].to_numpy()) for name in ("x", "y")}
+    flux = rows["cov_intensity_intensity"] if "cov_intensity_intensity" in rows.columns else np.full(len(rows), np.nan)
+    return Targets(rows["x"], rows["y"], rows["intensity"], x_std=std["x"], y_std=std["y"], intensity_std=np.sqrt(flux))
