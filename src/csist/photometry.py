@@ -23,6 +23,7 @@ from csist.frames.background.estimate import Background
 from csist.frames.masks.mask import PixelKind, PixelMask, check_frame
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame
 from csist.frames.options import FrameOptions
+from csist.frames.photons import with_gain
 from csist.frames.psf_estimate import PSFEstimate
 from csist.frames.solve import settle_psf
 from csist.physics.psf import PSF, by_place, equivalent_sigma, outer_response
@@ -127,6 +128,7 @@ def measure_frame_at(
     if psf is None:
         raise InputError("fluxes at given positions need the PSF: give psf or sensor (--psf-sigma, --psf, --sensor)")
     frame = measure_frame(pixels, rules, psf.psf, noise_map) if frame is None else frame
+    options = with_gain(options, frame, psf.psf)
     return measure_fluxes(frame, columns, rows, psf.psf, options.gain), frame, psf
 
 

@@ -126,8 +126,8 @@ class FrameResult:
         frame_psf: the PSF and how it is known; of a frame in tiles whose PSF was guessed tile by tile, the median.
         detection: how the targets were found.
         drawing: background and light.
-        gain: electrons per count by which the photons of the targets were part of the noise; None if they were not,
-            or are in a stated error of each pixel.
+        gain: electrons per count by which the photons of the targets were part of the noise, stated or measured on
+            bright sources, or 1 of photon numbers; None if they were not, or are in a stated error of each pixel.
     """
 
     image: FloatArray

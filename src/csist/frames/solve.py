@@ -28,6 +28,7 @@ from csist.frames.groups import FrameGroup, sources_of
 from csist.frames.masks.mask import check_frame, find_ceiling
 from csist.frames.measured import FramePSF, FrameRules, MeasuredFrame, measure_frame, measured_alike
 from csist.frames.options import AUTO, CONTRAST, CROWDED, FrameOptions, as_positions
+from csist.frames.photons import with_gain
 from csist.frames.psf.elongated import elongated_psf
 from csist.frames.psf.measure import estimate_psf, psf_of_spots, spots_of, spread_evenly
 from csist.frames.psf.wide import wide_psf
@@ -251,6 +252,7 @@ def _solve_part(
             return _solve_part(image, rules, wide, options, progress, error=error)
         psf = elongated_psf(frame, peaks, options.psf_error) or guess_psf(widths, options.psf_error)
     peaks = with_named(without_wings(peaks, psf), frame, psf, as_positions(options.start))
+    options = with_gain(options, frame, psf.psf, peaks)
     clutter = choice.detector == CONTRAST and not seen.noise_limited
     windows = WindowSolver(frame, psf, peaks, threshold, options, options.prior or ScenePrior.flat(), clutter)
     targets, groups, gain = _solve_blobs(windows, progress)

@@ -141,7 +141,7 @@ def unmix_tiles(
         frame_psf=_middle_psf(psfs),
         detection=max(detections, key=detections.count),
         drawing=FrameModel(shape, parts),
-        gain=gains[0] if gains else None,
+        gain=float(np.median(gains)) if gains else None,
     )
 
 

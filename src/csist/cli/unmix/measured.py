@@ -26,7 +26,7 @@ NO_PHOTONS = "not known: the errors are without the photons of the targets"
 BRIGHT_SIGMAS = 10.0
 """Light of a target in a pixel, in units of its noise, from which that is said; one electron a count has to matter."""
 
-NUMBERS = ("psf_sigma_px", "noise_std", "background", "threshold")
+NUMBERS = ("psf_sigma_px", "noise_std", "background", "threshold", "measured_gain")
 """Fields of `Measured` that are numbers; NaN where not known."""
 
 
@@ -44,6 +44,7 @@ class Measured:
         threshold: significance in standard deviations that a peak must have; NaN for windows.
         detector: what found the targets of a frame and why it was used; None for windows.
         psf_assumption: what was assumed of a guessed PSF; empty where nothing was.
+        measured_gain: electrons per count, by the scatter of bright sources; NaN where it was not measured.
         gain_assumption: what was assumed of the gain or of an offset that was not given; empty where nothing was.
         empty_reason: why a frame has no targets; empty where it has some, and for windows.
     """
@@ -57,6 +58,7 @@ class Measured:
     threshold: float = NAN
     detector: str | None = None
     psf_assumption: str = ""
+    measured_gain: float = NAN
     gain_assumption: str = ""
     empty_reason: str = ""
 
@@ -77,9 +79,15 @@ def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) 
         noise_map,
         threshold=result.threshold,
         detector=f"{result.detector} ({result.detection.reason})",
+        measured_gain=_measured_gain(result, options),
         gain_assumption=_gain_assumption(result, background, options, noise_map),
         empty_reason=result.empty_reason,
     )
+
+
+def _measured_gain(result: FrameResult, options: FrameOptions) -> float:
+    """Electrons per count, where they were measured: of photon numbers they are 1 without."""
+    return NAN if options.gain is not None or result.gain in (None, 1.0) else result.gain or NAN
 
 
 def _gain_assumption(result: FrameResult, background: Background, options: FrameOptions, noise_map: bool) -> str:
@@ -96,7 +104,7 @@ def _gain_assumption(result: FrameResult, background: Background, options: Frame
         offset = offset_of(background, options.gain, options.least_noise_std, options.stated_background)
         return f"{offset:.3g} counts of the background are an offset: it scatters less than photons" if offset else ""
     if result.gain is not None:
-        return COUNTS_PHOTONS
+        return COUNTS_PHOTONS if result.gain == 1.0 else ""
     noise_std = float(np.nanmedian(background.noise))
     light = result.targets.intensity * float(result.psf.response(0.0, 0.0))
     return NO_PHOTONS if (light > max(BRIGHT_SIGMAS * noise_std, noise_std**2)).any() else ""

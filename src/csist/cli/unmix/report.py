@@ -216,6 +216,9 @@ def _summary_rows(tally: Tally, figures: dict[str, Any]) -> list[tuple[str, str]
         if label == "PSF":
             rows += _counted_rows("PSF assumed", tally.psf_assumptions)
             rows += _counted_rows("gain", tally.gain_assumptions)
+            if "measured_gain" in figures:
+                text = spread_text(figures["measured_gain"], "electrons per count")
+                rows.append(("gain", f"{text}, measured on bright sources"))
     rows += _counted_rows("detector", tally.detectors)
     if "threshold" in figures:
         rows.append(("threshold", spread_text(figures["threshold"], "standard deviations")))

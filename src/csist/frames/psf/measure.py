@@ -94,7 +94,7 @@ def psf_of_spots(
         InputError: if there are too few sources or if they are too wide.
     """
     spots = [spot for several in frames for spot in several]
-    kept = _agreeing(spots)
+    kept = agreeing(spots)
     if least_sources is None:
         least_sources = LEAST_EMPIRICAL_SOURCES if empirical else LEAST_SOURCES
     if len(kept) < least_sources:
@@ -199,7 +199,7 @@ def _is_point(spot: Spot) -> bool:
     return ellipse is not None and misfit(refit(spot, ellipse), ellipse, spot.sigma_px) < LARGEST_MISFIT
 
 
-def _agreeing(spots: list[Spot]) -> list[Spot]:
+def agreeing(spots: list[Spot]) -> list[Spot]:
     """The spots whose widths agree with the mode of all widths."""
     if len(spots) < 2:
         return spots

@@ -1,0 +1,172 @@
+"""The gain of a frame whose camera is not known, from the noise of its bright isolated sources.
+
+The pixels of a source scatter about its fit by the noise of the dark, by that of its photons, whose variance is the
+light over the gain, and, where the PSF is not the fitted one, by a share of the light. These grow differently with the
+light (as in the photon transfer of a camera's calibration; Janesick, Photon Transfer, 2007, chapter 5), so that sources
+of different brightness tell them apart. A fit takes a part of the scatter away, which is accounted for: least squares
+leave (1 - H) e of the noise e, with the projection H onto the slopes of the fit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from csist._types import FloatArray
+from csist.frames.detection.detect import detect_peaks
+from csist.frames.detection.peaks import Peaks
+from csist.frames.detection.spots import Spot
+from csist.frames.measured import MeasuredFrame
+from csist.frames.options import FrameOptions
+from csist.frames.psf.measure import agreeing, spots_of
+from csist.physics.psf import PSF, GaussianPSF
+from csist.physics.sensor import Sensor
+
+logger = logging.getLogger(__name__)
+
+BRIGHT_SIGMAS = 30.0
+"""Significance of the sources on which the gain is measured."""
+LIKE_ONE = 0.6, 1.7
+"""Measured gains that may be 1 of a frame whose values may be numbers of photons."""
+LEAST_SPOTS = 5
+"""Sources without which no gain is measured."""
+CERTAIN = 10.0
+"""Gain in log likelihood by the noise of photons from which they are believed to be seen."""
+NEEDED = 4.0
+"""The same by a misfit of the PSF that grows with the light, and by photons beside it."""
+OUTLYING = 4.0
+"""Scatter in units of that expected from which a source is no single point."""
+WING = 0.05
+"""Light of a pixel, as a share of the brightest one, below which it counts less."""
+ROUNDS = 10
+
+
+def with_gain(options: FrameOptions, frame: MeasuredFrame, psf: PSF, peaks: Peaks | None = None) -> FrameOptions:
+    """The options with the gain that a frame's bright sources show, where its noise is measured and no gain is given.
+
+    Args:
+        options: of the frame.
+        frame: as it was measured.
+        psf: of the frame.
+        peaks: its peaks, the most significant first; None detects them.
+    """
+    if options.gain is not None or not frame.noise_measured:
+        return options
+    if peaks is None:
+        peaks = detect_peaks(frame.image, frame.background, frame.pixels.masked, psf)[0]
+    gain = gain_of_spots(spots_of(frame, peaks[peaks.significance >= BRIGHT_SIGMAS]), psf)
+    if gain is None:
+        return options
+    if frame.counts_photons and LIKE_ONE[0] < gain < LIKE_ONE[1]:
+        gain = 1.0
+    logger.info("gain: %.3g electrons per count, by the scatter of bright sources", gain)
+    return replace(options, sensor=replace(options.sensor or Sensor(), gain=gain))
+
+
+class Scatter(NamedTuple):
+    """Variance of the pixels of a source about its fit, in units of their light.
+
+    Args:
+        total: that was found.
+        dark: that of the noise of the dark.
+        light: what a variance of the square of the light would be, in counts.
+        pixels: number of independent pixels that it comes from.
+    """
+
+    total: float
+    dark: float
+    light: float
+    pixels: float
+
+
+def scatter_of(spot: Spot, psf: PSF) -> Scatter:
+    """The scatter of the pixels of a spot about its fit.
+
+    Args:
+        spot: the source.
+        psf: that of the frame, of which a circular Gaussian has the width of the spot.
+    """
+    dx, dy, share = spot.profile.T
+    own = GaussianPSF(spot.sigma_px) if isinstance(psf, GaussianPSF) else psf.at(spot.x, spot.y)
+    response = own.response(dx, dy)
+    light = spot.flux * np.maximum(response, 0.0)
+    slopes = [*own.gradient(dx, dy), response, np.ones(len(dx))]
+    slopes += [own.sigma_gradient(dx, dy)] if isinstance(own, GaussianPSF) else []
+    base = np.linalg.qr(np.stack(slopes, axis=1))[0]
+    rest = spot.flux * (share - base @ (base.T @ share))
+    left = (np.eye(len(dx)) - base @ base.T) ** 2
+    by_photons = left @ light
+    weight = by_photons / (left @ (light + WING * light.max())) ** 2
+    unit = float(weight @ by_photons)
+    return Scatter(
+        total=float(weight @ rest**2) / unit,
+        dark=spot.noise_std**2 * float(weight @ left.sum(axis=1)) / unit,
+        light=float(weight @ (left @ light**2)) / unit,
+        pixels=unit**2 / float(((weight * by_photons) ** 2).sum()),
+    )
+
+
+def gain_of_spots(spots: Sequence[Spot], psf: PSF) -> float | None:
+    """Electrons per count, from the noise of isolated point sources; None where it does not show their photons.
+
+    Args:
+        spots: fitted sources.
+        psf: of the frame.
+    """
+    alike = agreeing(list(spots))
+    if len(alike) < LEAST_SPOTS:
+        return None
+    every = _Model(*np.array([scatter_of(spot, psf) for spot in alike]).T)
+    kept = every.total <= np.median(every.total)  # unresolved pairs scatter more
+    per_light = 0.0
+    for _ in range(ROUNDS):
+        per_light, per_square = _Model(*(values[kept] for values in every)).settled()
+        before, kept = kept, every.total < OUTLYING * (every.dark + per_light + per_square * every.light)
+        if kept.sum() < LEAST_SPOTS:
+            return None
+        if (kept == before).all():
+            break
+    return 1.0 / per_light if per_light > 0.0 else None
+
+
+class _Model(NamedTuple):
+    """Scatters (n,) of sources, as sums of that of the dark, of photons and of a misfit."""
+
+    total: FloatArray
+    dark: FloatArray
+    light: FloatArray
+    pixels: FloatArray
+
+    def settled(self) -> tuple[float, float]:
+        """Most likely variances per light and per light squared, of which 0 are those that are not needed."""
+        alone = self.log_likelihood(0.0, 0.0)
+        photons, misfit, both = (self._most_likely(*free) for free in ((True, False), (False, True), (True, True)))
+        if self.log_likelihood(*both) > self.log_likelihood(*photons) + NEEDED:
+            needed = self.log_likelihood(*both) > self.log_likelihood(*misfit) + NEEDED
+            return both if needed else misfit
+        return photons if self.log_likelihood(*photons) > alone + CERTAIN else (0.0, 0.0)
+
+    def log_likelihood(self, per_light: float, per_square: float) -> float:
+        """Of scatters that are distributed as chi-squared."""
+        expected = self.dark + per_light + per_square * self.light
+        return float((-0.5 * self.pixels * (np.log(expected) + self.total / expected)).sum())
+
+    def _most_likely(self, photons: bool, misfit: bool) -> tuple[float, float]:
+        unit = np.array([float(np.median(self.total)), float(np.median(self.total / self.light))])
+        free = np.array([photons, misfit])
+
+        def values(p: FloatArray) -> tuple[float, float]:
+            found = np.zeros(2)
+            found[free] = unit[free] * np.exp(p)
+            return float(found[0]), float(found[1])
+
+        def badness(p: FloatArray) -> float:
+            return -self.log_likelihood(*values(p))
+
+        start = np.full(int(free.sum()), -float(free.sum() - 1))
+        return values(minimize(badness, start, method="Nelder-Mead").x)
