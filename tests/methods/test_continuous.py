@@ -53,7 +53,7 @@ def climb(
 
 @compiled
 def weigh(theta: np.ndarray, bounds: Bounds, window: Window, noise: Noise, tables: np.ndarray) -> float:
-    return log_evidence(theta, bounds, window, noise, tables)
+    return log_evidence(theta, bounds, window, noise, tables, False)
 
 
 @compiled

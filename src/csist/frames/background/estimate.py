@@ -28,6 +28,8 @@ BOX_SIDES_PX = (128, 32)
 """Sides of the boxes of the meshes, coarse to fine; the finest is 10 to 20 times as wide as a usual PSF."""
 FINEST_BOX_SIGMAS = 20.0
 """Least side of the finest boxes in units of the PSF's sigma, where the PSF is known."""
+LEAST_SLOPED = 0.75
+"""Length of an axis, in units of the side of the finest boxes, from which the background may slope along it."""
 COARSER = 4
 """Side of the coarse boxes in units of that of the finest ones."""
 
@@ -116,12 +118,19 @@ class Background:
         return self if self.mesh is None else self.mesh
 
 
-def _boxes(values: NDArray[np.floating], side: int) -> tuple[NDArray[np.floating], tuple[int, int]]:
+def _boxes(
+    values: NDArray[np.floating], side: int, slopes: bool = False
+) -> tuple[NDArray[np.floating], tuple[int, int]]:
     """Values as rows, one for each box of about `side` px, NaN-padded; and the number of boxes (rows, columns).
 
     Boxes with more than `MOST_BOX_PIXELS` are subsampled: every second, third, ... row and column.
+
+    Args:
+        values: (H, W).
+        side: in px.
+        slopes: whether there are two boxes at least along an axis that is not much shorter than one.
     """
-    shape = tuple(max(1, round(n / side)) for n in values.shape)
+    shape = tuple(max(2 if slopes and n >= LEAST_SLOPED * side else 1, round(n / side)) for n in values.shape)
     size = tuple(-(-n // boxes) for n, boxes in zip(values.shape, shape, strict=True))
     padded = np.full([boxes * s for boxes, s in zip(shape, size, strict=True)], np.nan, values.dtype)
     padded[: values.shape[0], : values.shape[1]] = values
@@ -211,7 +220,7 @@ def estimate_background(
         residual -= offsets[1].astype(np.float32)
         offsets = unit * offsets[0], unit * offsets[1]
     for side in box_sides_px:
-        mesh = _level_mesh(residual, side, step)
+        mesh = _level_mesh(residual, side, step, slopes=side == box_sides_px[-1])
         down, across = (part.astype(np.float32) for part in mesh.factors(shape))
         add_products(residual, -down, across)
         levels.append(mesh.in_counts(unit, 0.0 if levels else usual))
@@ -240,9 +249,9 @@ def _usual_level(frame: FloatArray, masked: BoolArray | None, whole_numbered: bo
     return level, usual or 1.0, floor
 
 
-def _level_mesh(residual: NDArray[np.floating], side: int, step: float) -> SmoothMesh:
-    """Level of the boxes of about `side` px of a frame (H, W), NaN where masked."""
-    rows, shape = _boxes(residual, side)
+def _level_mesh(residual: NDArray[np.floating], side: int, step: float, *, slopes: bool) -> SmoothMesh:
+    """Level of the boxes of about `side` px of a frame (H, W), NaN where masked; see `_boxes`."""
+    rows, shape = _boxes(residual, side, slopes)
     values, scatter = (part.reshape(shape) for part in clipped_statistics(rows, step))
     mesh = fill_mesh(values, 0.0 if np.isfinite(values).any() else float(np.nanmedian(residual)))
     return smooth_mesh(mesh, (residual.shape[0], residual.shape[1]), fill_mesh(scatter, 0.0))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import float64
+from numba import boolean, float64
 
-from csist._compiled import inlined, linked
+from csist._compiled import inlined, lean, linked
 from csist._types import FloatArray
 from csist.methods.continuous.likelihood import count_of, information_matrix, pixel_terms, render_with_jacobian
 from csist.methods.continuous.model import BOUNDS, NOISE, TABLES, VECTOR, WINDOW, Bounds, Noise, Window
 from csist.methods.continuous.optimise import cholesky, cholesky_solve
 
 LOG_2PI = math.log(2.0 * math.pi)
+
+FAR_BEYOND = 20.0
+"""From here on the asymptotic tail of the normal distribution is exact to 0.1 %."""
 
 RESOLVED_SIGMAS = 3.0
 """Targets closer than so many standard errors of their distance are one to the image."""
@@ -52,13 +55,38 @@ def _log_orderings(theta: FloatArray, count: int, factor: FloatArray) -> float:
     return total
 
 
-@linked(float64(VECTOR, BOUNDS, WINDOW, NOISE, TABLES))
-def log_evidence(theta: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray) -> float:
+@lean
+def _log_one_sided(slope: float, variance: float) -> float:
+    """Log of the share of a normal distribution's integral that is left of a mode at a bound.
+
+    Args:
+        slope: of the log likelihood, towards the bound.
+        variance: of the parameter.
+    """
+    x = slope * math.sqrt(0.5 * variance)
+    if x < FAR_BEYOND:
+        return math.log(0.5 * math.erfc(x)) + x * x
+    return -math.log(2.0 * x * math.sqrt(math.pi))
+
+
+@linked(float64(VECTOR, BOUNDS, WINDOW, NOISE, TABLES, boolean))
+def log_evidence(
+    theta: FloatArray, bounds: Bounds, window: Window, noise: Noise, tables: FloatArray, is_one_sided: bool
+) -> float:
     """Laplace's log evidence of a group with its mode at theta, prior uniform within the bounds.
 
     Every ordering of the targets is a mode of its own, hence log count!; but orderings of targets that the
     image cannot tell apart are one and the same mode. 2 pi / width^2 is added to the information, so that a
     direction which the image does not measure counts with exactly the prior's width.
+
+    Args:
+        theta: (parameters,) the mode.
+        bounds: of the parameters.
+        window: the data.
+        noise: of a pixel.
+        tables: of `Optics`.
+        is_one_sided: whether nothing lies beyond a bound at which the mode is; else what lies there counts, which
+            stands for the modes in the pixels around.
     """
     h, w = window.data.shape
     size, count = theta.shape[0], count_of(theta, window)
@@ -78,6 +106,16 @@ def log_evidence(theta: FloatArray, bounds: Bounds, window: Window, noise: Noise
         total += 0.5 * LOG_2PI - math.log(width)
     if not cholesky(information, size):
         return -np.inf
+    if is_one_sided:
+        column = np.empty(size)
+        for a in range(3 * count):
+            at_low, at_high = theta[a] <= bounds.low[a], theta[a] >= bounds.high[a]
+            if at_low or at_high:
+                score = (jacobian[a] * slope).sum() * (theta[a] if bounds.log_flux and a % 3 == 2 else 1.0)
+                column[:] = 0.0
+                column[a] = 1.0
+                cholesky_solve(information, size, column)
+                total += _log_one_sided(max(-score if at_low else score, 0.0), column[a])
     for a in range(size):
         total -= math.log(information[a, a])
     return total + _log_orderings(theta, count, information)

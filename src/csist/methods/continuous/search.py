@@ -18,6 +18,7 @@ from csist.methods.continuous.evidence import log_evidence
 from csist.methods.continuous.likelihood import chi_squared, pixel_terms, profile, render
 from csist.methods.continuous.model import MEASURED, Bounds, Noise, Stack, Window, copy_into, cut, whole_region
 from csist.methods.continuous.optimise import Stop, maximise
+from csist.methods.continuous.splits import split_ratios
 
 QUICK, FULL = Stop(iterations=12, tolerance=1e-2), Stop(iterations=60, tolerance=1e-3)
 ADDITIONS = 2
@@ -35,7 +36,13 @@ NAMED_PX = 0.5
 EXPLAINED_SIGMAS = 2.0
 """Standard deviations by which the chi-squared of a count that explains a window may exceed its degrees of freedom."""
 
+UNDECIDED = 12.0
+"""Log likelihood up to which more targets may gain and still be ones that the image cannot tell apart."""
+SPLIT_WIDTHS = 2.0
+"""Least distance in widths of the PSF of a target that is not one of them."""
+
 call_maximise, call_log_evidence = calling(maximise), calling(log_evidence)
+call_split_ratios = calling(split_ratios)
 
 
 class Climbers(NamedTuple):
@@ -43,11 +50,12 @@ class Climbers(NamedTuple):
 
     maximise: int
     log_evidence: int
+    split_ratios: int
 
 
 def climbers() -> Climbers:
     """The kernels, compiled."""
-    return Climbers(address_of(maximise), address_of(log_evidence))
+    return Climbers(address_of(maximise), address_of(log_evidence), address_of(split_ratios))
 
 
 class Space(NamedTuple):
@@ -348,6 +356,16 @@ def _best_start(
     return start
 
 
+@lean
+def _closest(theta: FloatArray, count: int) -> float:
+    """Smallest distance in px of two targets."""
+    least = np.inf
+    for a in range(count):
+        for b in range(a):
+            least = min(least, math.hypot(theta[3 * a] - theta[3 * b], theta[3 * a + 1] - theta[3 * b + 1]))
+    return least
+
+
 @inlined
 def search_window(climb: Climbers, window: Window, camera: Camera, space: Space, modes: Modes, place: int) -> None:
     """Find the best mode of every count in a window.
@@ -365,6 +383,7 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
     named = space.named[place]
     evidence, terms = modes.evidence[place], window.basis.shape[0]
     best, is_explained, fruitless = -np.inf, False, 0
+    resolved, height, ratios = 0, -np.inf, np.empty(2)  # the last count whose targets are told apart, and its mode
     for count in range(evidence.shape[0]):
         bounds = bounds_within(count, space)
         theta = np.zeros(terms)
@@ -375,9 +394,24 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
             if proposals.shape[0] == 0:
                 break
             theta = _best_start(climb, proposals, bounds, window, noise, tables)
-        _, modes.converged[place, count] = call_maximise(climb.maximise, theta, bounds, window, noise, tables, FULL)
+        value, modes.converged[place, count] = call_maximise(climb.maximise, theta, bounds, window, noise, tables, FULL)
         copy_into(modes.theta[place, count], theta)
-        evidence[count] = call_log_evidence(climb.log_evidence, theta, bounds, window, noise, tables)
+        evidence[count] = call_log_evidence(climb.log_evidence, theta, bounds, window, noise, tables, True)
+        is_split = False
+        if resolved > 0 and value < height + UNDECIDED:
+            added = count - resolved
+            if added == 1:
+                base, own = modes.theta[place, resolved, : 3 * resolved + terms].copy(), bounds_within(resolved, space)
+                ratios[:] = space.split_px
+                call_split_ratios(climb.split_ratios, base, own, window, noise, tables, ratios)
+            split = evidence[count - 1] + math.log(0.5 * ratios[min(added, 2) - 1] * count / added)
+            is_split = _closest(theta, count) < SPLIT_WIDTHS * space.split_px
+            if is_split:
+                evidence[count] = split
+            elif split > evidence[count]:
+                evidence[count], is_split = split, True
+        if not is_split:
+            resolved, height = count, value
         if evidence[count] > best:
             best = evidence[count]
             is_explained = count > 0 and _is_explained(theta, window, noise, tables, scratch)

@@ -299,7 +299,7 @@ def _weigh(
     patch, bounds = cut(stack, place, region), bounds_in_pixel(count, pixel[0], pixel[1], model.prior)
     noise, tables = model.noise, model.optics.tables
     is_converged = _climb(climb, starts[:number], bounds, patch, noise, tables)
-    value = call_log_evidence(climb.log_evidence, starts[0].copy(), bounds, patch, noise, tables)
+    value = call_log_evidence(climb.log_evidence, starts[0].copy(), bounds, patch, noise, tables, False)
     value += empty_outside(window, region, noise.variance) - model.templates.log_allowed[count]
     return value, starts[0], is_converged
 
