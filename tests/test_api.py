@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 
 import numpy as np
@@ -240,3 +241,34 @@ def test_a_group_has_a_number_of_targets_within_the_prior(mode: str, counts: tup
         sensor.observe(csist.Targets.empty(), 1), sensor, csist.ScenePrior(count_range=counts), mode=mode
     )
     assert len(nothing) in (0, *range(counts[0], counts[1] + 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: csist.GaussianPSF("0.9"), "sigma_px must be a finite number > 0, got '0.9'"),
+        (lambda: csist.GaussianPSF(None), "sigma_px must be a finite number > 0, got None"),
+        (lambda: csist.EllipticalGaussianPSF(1.0, 2.0, angle_deg="x"), "angle_deg"),
+        (lambda: csist.Sensor(read_noise="3"), "read_noise must be a finite number >= 0, got '3'"),
+        (lambda: csist.Sensor("airy"), "psf must be a PSF or a sigma in px, got 'airy'"),
+        (lambda: csist.ScenePrior(count_range=2), "count_range must be (low, high)"),
+        (lambda: csist.ScenePrior(intensity_range=(1, "a")), "intensity_range must be (low, high)"),
+        (lambda: csist.unmix(np.ones((9, 9)), noise_std=np.ones((9, 9))), "noise_std must be a finite number >= 0"),
+        (lambda: csist.unmix(np.ones((9, 9)), mask_nan="no"), "mask_nan must be True or False, got 'no'"),
+        (
+            lambda: csist.unmix_frame(np.ones((30, 30)), psf_error="x"),
+            "psf_error must be a finite number >= 0, got 'x'",
+        ),
+        (lambda: csist.unmix_frame(np.ones((30, 30)), box_sides_px=32), "box_sides_px must hold sides"),
+        (lambda: csist.unmix_frame(np.ones((30, 30)), false_alarm_rate="1e-6"), "false_alarm_rate must be between"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_line(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(csist.InputError) as refused:
+        call()
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_sensor_takes_the_sigma_of_its_psf() -> None:
+    assert csist.Sensor(0.9).psf == csist.GaussianPSF(0.9)

@@ -6,6 +6,7 @@ import importlib.util
 import reprlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +16,35 @@ class InputError(ValueError):
     """Invalid value or file given by the user; the message is a single line that can be shown as it is."""
 
 
+def as_number(value: Any) -> float:
+    """A value as a float; NaN if it is no single number: a text, an array, None.
+
+    >>> as_number(2), as_number("2"), as_number(np.ones(2))
+    (2.0, nan, nan)
+    """
+    if isinstance(value, str | bytes) or np.ndim(value):
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def shown(value: object) -> str:
+    """A value in one line of a message."""
+    return reprlib.repr(value) if isinstance(value, str | bytes) else " ".join(str(value).split())[:80]
+
+
 def check_positive(name: str, value: float) -> float:
     """Return `value` as a float if it is finite and > 0.
 
     Raises:
         InputError: if it is not.
     """
-    if np.ndim(value) or not (np.isfinite(value) and value > 0):
-        raise InputError(f"{name} must be a finite number > 0, got {value}")
-    return float(value)
+    number = as_number(value)
+    if not (np.isfinite(number) and number > 0):
+        raise InputError(f"{name} must be a finite number > 0, got {shown(value)}")
+    return number
 
 
 def check_not_negative(name: str, value: float) -> float:
@@ -32,9 +53,10 @@ def check_not_negative(name: str, value: float) -> float:
     Raises:
         InputError: if it is not.
     """
-    if np.ndim(value) or not (np.isfinite(value) and value >= 0):
-        raise InputError(f"{name} must be a finite number >= 0, got {value}")
-    return float(value)
+    number = as_number(value)
+    if not (np.isfinite(number) and number >= 0):
+        raise InputError(f"{name} must be a finite number >= 0, got {shown(value)}")
+    return number
 
 
 def check_kind(name: str, value: object, kind: type, way_out: str) -> None:
@@ -102,10 +124,11 @@ def check_range(name: str, pair: tuple[float, float], lowest: float) -> tuple[fl
     Raises:
         InputError: if it is not.
     """
-    low, high = (float(v) for v in pair)
-    if not lowest <= low <= high < np.inf:
-        raise InputError(f"{name} must be (low, high) with {lowest} <= low <= high, got {tuple(pair)}")
-    return low, high
+    numbers = [as_number(value) for value in pair] if isinstance(pair, Iterable) else []
+    if len(numbers) != 2 or not lowest <= numbers[0] <= numbers[1] < np.inf:
+        given = tuple(pair) if isinstance(pair, Iterable) else pair
+        raise InputError(f"{name} must be (low, high) with {lowest} <= low <= high, got {given}")
+    return numbers[0], numbers[1]
 
 
 def check_fields(name: str, card: object, known: Iterable[str]) -> None:
@@ -168,11 +191,24 @@ MAGNITUDES = (1e-100, 1e100)
 """Range of the largest magnitude in an image that is not zero: squares of values outside it underflow or overflow."""
 
 
-def unmasked(image: ArrayLike) -> ArrayLike:
-    """Return an image as it is, or a masked array as a plain one in which masked pixels are NaN."""
+def unmasked(image: Any) -> Any:
+    """Return an image as it is; masked arrays, alone or in a list, and astropy's NDData with NaN in masked pixels."""
     if isinstance(image, np.ma.MaskedArray):
         return np.asarray(np.ma.filled(image.astype(np.float64), np.nan))
+    if isinstance(image, list | tuple) and any(_is_masked(each) for each in image):
+        return [unmasked(each) for each in image]
+    if _is_masked(image):
+        mask = np.broadcast_to(np.asarray(image.mask, dtype=bool), np.shape(image.data))
+        return np.where(mask, np.nan, np.asarray(image.data, dtype=np.float64))
     return image
+
+
+def _is_masked(image: object) -> bool:
+    """Whether something is a masked array, or data with a mask."""
+    if isinstance(image, np.ma.MaskedArray):
+        return True
+    has_data = not isinstance(image, np.ndarray) and isinstance(getattr(image, "data", None), np.ndarray)
+    return has_data and isinstance(getattr(image, "mask", None), np.ndarray | np.bool_ | bool)
 
 
 def check_stack(image: ArrayLike, name: str = "image") -> NDArray[np.float64]:

@@ -49,11 +49,9 @@ class ScenePrior:
     single_pixel: bool = False
 
     def __post_init__(self) -> None:
-        low, high = self.count_range
-        if not (int(low) == low and int(high) == high and 0 <= low <= high):
-            raise InputError(
-                f"count_range must be (low, high) whole numbers with 0 <= low <= high, got {self.count_range}"
-            )
+        low, high = check_range("count_range", self.count_range, 0)
+        if not (int(low) == low and int(high) == high):
+            raise InputError(f"count_range must be (low, high), whole numbers, got {self.count_range}")
         object.__setattr__(self, "count_range", (int(low), int(high)))
         if self.intensity_law not in INTENSITY_LAWS:
             raise InputError(f"intensity_law must be one of {', '.join(INTENSITY_LAWS)}, got {self.intensity_law!r}")

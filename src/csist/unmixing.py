@@ -73,8 +73,10 @@ def unmix(
     if is_window(stack.shape):
         check_noise_map(method, error is not None)
         known = _named_in_windows(options, array.ndim, method)
-        options["mask_nan"] = options.get("mask_nan", False) or mask is not None
-        stack = leave_out(stack, error, mask)
+        check_window_values(stack, options.get("mask_nan", False) or mask is not None)
+        left = leave_out(stack, error, mask)
+        options["mask_nan"] = options.get("mask_nan", False) or left is not stack
+        stack = left
         psf = options.pop("psf", None)
         if psf is not None:
             sensor = replace(sensor or default_sensor(stack, array.dtype), psf=_psf_of_window(psf))
@@ -168,6 +170,8 @@ def window_recipe(
     key, can = canonical_name(method), abilities(method)
     if noise_std is not None:
         check_not_negative("noise_std", noise_std)
+    if not isinstance(mask_nan, bool | np.bool_):
+        raise InputError(f"mask_nan must be True or False, got {mask_nan!r}")
     check_window_values(stack, mask_nan)
     sensor = sensor or default_sensor(stack, dtype)
     sensor = sensor.with_shape((stack.shape[1], stack.shape[2]))

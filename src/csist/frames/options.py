@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from csist.checks import InputError, check_kind, check_names, check_not_negative, check_workers
+from csist.checks import InputError, as_number, check_kind, check_names, check_not_negative, check_workers, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -34,8 +35,8 @@ def check_false_alarm_rate(rate: float) -> float:
     Raises:
         InputError: if it is not.
     """
-    if not 0.0 < rate < 0.1:
-        raise InputError(f"false_alarm_rate must be between 0 and 0.1 false alarms per pixel, got {rate}")
+    if not 0.0 < as_number(rate) < 0.1:
+        raise InputError(f"false_alarm_rate must be between 0 and 0.1 false alarms per pixel, got {shown(rate)}")
     return rate
 
 
@@ -146,8 +147,10 @@ class FrameOptions:
                 check_not_negative(name, getattr(self, name))
         object.__setattr__(self, "start", as_positions(self.start))
         check_false_alarm_rate(self.false_alarm_rate)
-        if self.box_sides_px is not None and (not self.box_sides_px or min(self.box_sides_px) < 3):
-            raise InputError(f"box_sides_px must hold sides of at least 3 px, got {self.box_sides_px}")
+        if self.box_sides_px is not None:
+            sides = self.box_sides_px if isinstance(self.box_sides_px, Sequence) else ()
+            if not sides or not min(as_number(side) for side in sides) >= 3:
+                raise InputError(f"box_sides_px must hold sides of at least 3 px, got {self.box_sides_px}")
         check_workers(self.workers)
 
     @classmethod

@@ -9,7 +9,7 @@ import numpy as np
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_fields, check_not_negative, check_positive, check_shape
-from csist.physics.psf import PSF, GaussianPSF, psf_from_card
+from csist.physics.psf import PSF, GaussianPSF, as_psf, psf_from_card
 from csist.targets import Targets
 
 ROUNDING_VARIANCE = 1.0 / 12.0
@@ -50,6 +50,10 @@ class Sensor:
     saturation: float | None = None
 
     def __post_init__(self) -> None:
+        psf = as_psf(self.psf)
+        if psf is None:
+            raise InputError(f"psf must be a PSF or a sigma in px, got {self.psf!r}")
+        object.__setattr__(self, "psf", psf)
         object.__setattr__(self, "shape", check_shape(self.shape))
         if not np.isfinite(self.background):
             raise InputError(f"background must be finite, got {self.background}")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.special import erf, ndtr
 
 from csist._types import FloatArray
-from csist.checks import InputError, check_positive
+from csist.checks import InputError, as_number, check_positive
 from csist.physics.psf.base import FromFields
 from csist.physics.psf.quadrature import pixel_nodes
 
@@ -102,7 +102,7 @@ class EllipticalGaussianPSF(FromFields):
     def __post_init__(self) -> None:
         for name in ("sigma_x_px", "sigma_y_px"):
             object.__setattr__(self, name, check_positive(name, getattr(self, name)))
-        if not np.isfinite(self.angle_deg):
+        if not np.isfinite(as_number(self.angle_deg)):
             raise InputError(f"angle_deg must be finite, got {self.angle_deg}")
         object.__setattr__(self, "angle_deg", float(self.angle_deg))
 
