@@ -280,9 +280,9 @@ def _solve_blobs(windows: WindowSolver, progress: Progress | None) -> tuple[Targ
 
 
 def _poor_share(groups: list[FrameGroup]) -> float:
-    """Share of the groups with targets that point targets do not explain."""
+    """Share of the groups with targets that point targets do not explain: a poor fit, or another source."""
     seen = [group for group in groups if group.count]
-    return sum(Flag.POOR_FIT in group.flags for group in seen) / max(len(seen), 1)
+    return sum(Flag.POOR_FIT in group.flags or bool(group.sources) for group in seen) / max(len(seen), 1)
 
 
 def _solve_crowded(

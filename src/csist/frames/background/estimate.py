@@ -30,6 +30,10 @@ FINEST_BOX_SIGMAS = 20.0
 """Least side of the finest boxes in units of the PSF's sigma, where the PSF is known."""
 LEAST_SLOPED = 0.75
 """Length of an axis, in units of the side of the finest boxes, from which the background may slope along it."""
+DIFFERENT = 6.0
+"""Difference of boxes in their standard errors from which it is a slope."""
+MEDIAN_ERROR = 1.2533
+"""Standard error of a median in units of that of a mean."""
 COARSER = 4
 """Side of the coarse boxes in units of that of the finest ones."""
 
@@ -249,10 +253,24 @@ def _usual_level(frame: FloatArray, masked: BoolArray | None, whole_numbered: bo
     return level, usual or 1.0, floor
 
 
+def _differ(levels: FloatArray, scatter: FloatArray, pixels: int) -> bool:
+    """Whether the levels of boxes of so many pixels differ by more than their errors."""
+    if not np.isfinite(levels).any():
+        return False
+    error = MEDIAN_ERROR * float(np.nanmedian(scatter)) / pixels**0.5
+    return bool(np.nanmax(levels) - np.nanmin(levels) > DIFFERENT * error)
+
+
 def _level_mesh(residual: NDArray[np.floating], side: int, step: float, *, slopes: bool) -> SmoothMesh:
-    """Level of the boxes of about `side` px of a frame (H, W), NaN where masked; see `_boxes`."""
+    """Level of the boxes of about `side` px of a frame (H, W), NaN where masked; see `_boxes`.
+
+    A short axis has two boxes only where these differ: the light of a target is a larger part of a smaller box.
+    """
     rows, shape = _boxes(residual, side, slopes)
     values, scatter = (part.reshape(shape) for part in clipped_statistics(rows, step))
+    if slopes and min(shape) <= 2 and not _differ(values, scatter, rows.shape[1]):
+        rows, shape = _boxes(residual, side)
+        values, scatter = (part.reshape(shape) for part in clipped_statistics(rows, step))
     mesh = fill_mesh(values, 0.0 if np.isfinite(values).any() else float(np.nanmedian(residual)))
     return smooth_mesh(mesh, (residual.shape[0], residual.shape[1]), fill_mesh(scatter, 0.0))
 

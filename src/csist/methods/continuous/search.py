@@ -70,6 +70,8 @@ class Space(NamedTuple):
         split_px: distance at which a target is split in two.
         named: (N, most, 2) positions x, y in px at which targets are tried, for each window; NaN where there are fewer.
         fewest: smallest number of targets of a group; smaller counts are only looked at on the way.
+        is_exact: whether the likelihood is that of the image, so that counts are weighed as exactly as they can be; of
+            an image that was added up, Laplace's evidence alone gives the counts that are looked at.
     """
 
     low: FloatArray
@@ -80,6 +82,7 @@ class Space(NamedTuple):
     split_px: float
     named: FloatArray
     fewest: int
+    is_exact: bool
 
 
 class Modes(NamedTuple):
@@ -396,9 +399,9 @@ def search_window(climb: Climbers, window: Window, camera: Camera, space: Space,
             theta = _best_start(climb, proposals, bounds, window, noise, tables)
         value, modes.converged[place, count] = call_maximise(climb.maximise, theta, bounds, window, noise, tables, FULL)
         copy_into(modes.theta[place, count], theta)
-        evidence[count] = call_log_evidence(climb.log_evidence, theta, bounds, window, noise, tables, True)
+        evidence[count] = call_log_evidence(climb.log_evidence, theta, bounds, window, noise, tables, space.is_exact)
         is_split = False
-        if resolved > 0 and value < height + UNDECIDED:
+        if space.is_exact and resolved > 0 and value < height + UNDECIDED:
             added = count - resolved
             if added == 1:
                 base, own = modes.theta[place, resolved, : 3 * resolved + terms].copy(), bounds_within(resolved, space)

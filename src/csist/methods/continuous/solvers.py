@@ -419,6 +419,7 @@ class FreeSolver:
             spread_px(sensor.psf),
             np.empty((0, 0, 2)),
             prior.count_range[0],
+            True,
         )
         self.laws = Laws(
             self.optics.polynomials, self.space.log_flux, self.space.min_separation, self.noise.before_rounding

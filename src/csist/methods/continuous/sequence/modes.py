@@ -144,9 +144,8 @@ class ModeStart:
         plain = replace(sensor, psf=psf, background=0.0, saturation=None, quantised=False, gain=None)
         solver = FreeSolver(plain, bounded, EFFORTS["fast"], level, 0)
         self.modes = empty_modes(1, prior.count_range[1], 0)
-        search_stack(
-            climbers(), stack_of(image[None], plain), solver.noise, solver.optics.tables, solver.space, self.modes
-        )
+        space = solver.space._replace(is_exact=False)
+        search_stack(climbers(), stack_of(image[None], plain), solver.noise, solver.optics.tables, space, self.modes)
         evidence = self.modes.evidence[0]
         good = np.flatnonzero(evidence > evidence.max() - MARGIN)
         self.counts, self.likely = good[good > 0], int(evidence.argmax())
