@@ -82,9 +82,9 @@ def main() -> None:
         parser.error("--start goes with one file")
     with tempfile.TemporaryDirectory() as folder:
         for path in options.weights:
-            start = options.start
-            source = path if start is None else mean_with(start, path, options.share, Path(folder))
-            print(store(source, options.images))
+            if options.start is not None:
+                path = mean_with(options.start, path, options.share, Path(folder))
+            print(store(path, options.images))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,9 @@ def measured_frame(result: FrameResult, options: FrameOptions, noise_map: bool) 
 
 def _measured_gain(result: FrameResult, options: FrameOptions) -> float:
     """Electrons per count, where they were measured: of photon numbers they are 1 without."""
-    return NAN if options.gain is not None or result.gain in (None, 1.0) else result.gain or NAN
+    if options.gain is not None or result.gain is None or result.gain == 1.0:
+        return NAN
+    return result.gain
 
 
 def _gain_assumption(result: FrameResult, background: Background, options: FrameOptions, noise_map: bool) -> str:
