@@ -176,6 +176,27 @@ def test_nothing_is_left_of_a_killed_app_after_the_next_start(tmp_path: Path) ->
     assert not list(tmp_path.rglob("mine.png")) and not list(tmp_path.glob(f"{PREFIX}*"))
 
 
+def test_work_under_way_does_not_spoil_the_end() -> None:
+    # What the interpreter does after its exit functions, killing threads among it, is what must not be reached.
+    program = """
+import os, sys
+from csist.cli import main
+
+class Kept:
+    def __del__(self, abort=os.abort):
+        abort()
+
+sys.kept = Kept()
+sys.exit(main(["app", "--port", sys.argv[1]]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", program, str(free_port())], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "http://127.0.0.1" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60.0)
+    assert process.returncode == 0
+
+
 def test_the_folder_of_a_running_app_and_a_new_one_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     fresh, old = tmp_path / f"{PREFIX}fresh", tmp_path / f"{PREFIX}old"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -25,3 +28,16 @@ def app(
         make_console().print(f"csist app: {address} (Ctrl-C to quit)", soft_wrap=True)
 
     serve(host, port, ready)
+    _leave()
+
+
+def _leave() -> None:
+    """End the process at once, with the exit functions and the output done.
+
+    The interpreter's own end kills threads that still compute; inside compiled C++ code that aborts the process
+    (python/cpython#87135).
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
