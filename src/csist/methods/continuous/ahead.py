@@ -12,7 +12,6 @@ import sys
 import numpy as np
 
 from csist.methods.continuous.model import stack_of
-from csist.methods.continuous.search_in_pixel import empty_pixel_modes
 from csist.methods.continuous.solvers import EFFORTS, FreeSolver, PixelSolver
 from csist.physics.sensor import Sensor
 from csist.scenes import ScenePrior
@@ -30,10 +29,7 @@ def sample_in_pixel(sampler: str) -> None:
     solver = PixelSolver(SENSOR, ScenePrior.csist_100k(), EFFORTS["accurate" if sampler == "anneal" else "fast"], 1.0)
     stack = stack_of(WINDOW, SENSOR, solver.basis)
     if sampler == "anneal":
-        found = empty_pixel_modes(1, solver.most)
-        found.evidence[:] = -np.inf
-        found.evidence[0, 1], found.places[0, 1] = 0.0, CENTRE[0]
-        solver.anneal(stack, found)
+        solver.anneal(stack, np.zeros(1, np.int64), ONE, CENTRE)
     else:
         starts = np.zeros((1, solver.effort.starts, 3 * solver.most))
         starts[0, 0, :3] = 2.0, 2.0, FLUX

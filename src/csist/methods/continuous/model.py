@@ -47,6 +47,11 @@ class Stack(NamedTuple):
     basis: FloatArray
 
 
+def choose(stack: Stack, places: IntArray) -> Stack:
+    """The windows (n,) of a stack at these places, in this order."""
+    return Stack(stack.data[places], stack.code[places], stack.weight[places], stack.basis)
+
+
 class Window(NamedTuple):
     """A window or a patch of one.
 

@@ -1,7 +1,8 @@
 """The search where a group is known to lie inside one pixel.
 
 Templates drawn from the prior are compared with the image at every candidate pixel and count, each at its best common
-flux; the best pairs of pixel and count climb to their modes and are weighed by their evidence.
+flux; the best pairs of pixel and count climb to their modes and are weighed by their evidence. The pixel is a nuisance:
+where several contend, the evidence of a count is the sum over them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csist._compiled import compiled, inlined, inner, lean
-from csist._types import BoolArray, FloatArray, IntArray
+from csist._types import FloatArray, IntArray
 from csist.methods.continuous.model import (
     IGNORED,
     MEASURED,
@@ -32,8 +33,12 @@ from csist.methods.continuous.search import Climbers, call_log_evidence, call_ma
 from csist.methods.continuous.templates import Templates
 
 STOP = Stop(iterations=40, tolerance=1e-3)
-MOST_HYPOTHESES = 6
+MOST_HYPOTHESES = 24
 """Pairs of pixel and count that are climbed from in one window."""
+SURE_HYPOTHESES = 6
+"""As many of them are climbed from in any case, others only where their best template fits nearly as well."""
+NEARLY = 25.0
+"""Misfit, in units of the noise variance, by which these may exceed the best."""
 STARTS = 2
 """Starts for each of them."""
 QUICK_SHARE = 4
@@ -77,26 +82,26 @@ class PixelModel(NamedTuple):
 
 
 class PixelModes(NamedTuple):
-    """The best mode of each count, in each window.
+    """The hypotheses of each window: no target first, then pairs of pixel and number of targets.
 
     Args:
-        evidence: (N, Kmax + 1) log evidence of 0, 1, 2, ... targets; -inf where hopeless.
-        theta: (N, Kmax + 1, 3 Kmax) the modes; unused parameters are at the end.
-        converged: (N, Kmax + 1) whether the climb converged.
-        places: (N, Kmax + 1, 2) row and column of the pixel.
+        evidence: (N, hypotheses) log evidence; -inf where there is no further hypothesis.
+        counts: (N, hypotheses) number of targets.
+        places: (N, hypotheses, 2) row and column of the pixel.
+        theta: (N, hypotheses, 3 Kmax) the modes; unused parameters are at the end.
     """
 
     evidence: FloatArray
-    theta: FloatArray
-    converged: BoolArray
+    counts: IntArray
     places: IntArray
+    theta: FloatArray
 
 
 def empty_pixel_modes(windows: int, most: int) -> PixelModes:
-    """Room for the modes of so many windows and targets."""
-    evidence = np.full((windows, most + 1), -np.inf)
-    places = np.zeros((windows, most + 1, 2), np.int64)
-    return PixelModes(evidence, np.zeros((windows, most + 1, 3 * most)), np.zeros(evidence.shape, np.bool_), places)
+    """Room for the hypotheses of so many windows, of at most so many targets."""
+    evidence = np.full((windows, MOST_HYPOTHESES + 1), -np.inf)
+    places = np.zeros((*evidence.shape, 2), np.int64)
+    return PixelModes(evidence, np.zeros(evidence.shape, np.int64), places, np.zeros((*evidence.shape, 3 * most)))
 
 
 class Square(NamedTuple):
@@ -267,25 +272,24 @@ def _choose_starts(
 @inner
 def _climb(
     climb: Climbers, starts: FloatArray, bounds: Bounds, patch: Window, noise: Noise, tables: FloatArray
-) -> bool:
-    """Replace all starts (n, parameters) by their modes, and put the best first; whether its climb converged."""
-    best, is_converged = -np.inf, False
+) -> None:
+    """Replace all starts (n, parameters) by their modes, and put the best first."""
+    best = -np.inf
     for s in range(starts.shape[0]):
         theta = starts[s].copy()
-        value, converged = call_maximise(climb.maximise, theta, bounds, patch, noise, tables, STOP)
+        value, _ = call_maximise(climb.maximise, theta, bounds, patch, noise, tables, STOP)
         copy_into(starts[s], theta)
         if value > best:
-            best, is_converged = value, converged
+            best = value
             copy_into(starts[s], starts[0])
             copy_into(starts[0], theta)
-    return is_converged
 
 
 @inlined
 def _weigh(
     climb: Climbers, stack: Stack, place: int, model: PixelModel, hypothesis: FloatArray, scan: int
-) -> tuple[float, FloatArray, bool]:
-    """Log evidence of a hypothesis over the whole window, its mode, and whether the climb converged."""
+) -> tuple[float, FloatArray]:
+    """Log evidence of a hypothesis over the whole window, and its mode."""
     rows, columns = stack.data.shape[1], stack.data.shape[2]
     count, pixel = int(hypothesis[1]), np.empty(2, np.int64)
     pixel[0], pixel[1] = int(hypothesis[2]), int(hypothesis[3])
@@ -294,19 +298,19 @@ def _weigh(
     size = min(QUICK_SHARE * scan, model.templates.images.shape[1])
     number = _choose_starts(window, pixel, model.prior, model.templates, size, starts)
     if number == 0:
-        return -np.inf, starts[0], False
+        return -np.inf, starts[0]
     region = region_around(pixel[0], pixel[1], model.templates.images.shape[2] // 2, rows, columns)
     patch, bounds = cut(stack, place, region), bounds_in_pixel(count, pixel[0], pixel[1], model.prior)
     noise, tables = model.noise, model.optics.tables
-    is_converged = _climb(climb, starts[:number], bounds, patch, noise, tables)
+    _climb(climb, starts[:number], bounds, patch, noise, tables)
     value = call_log_evidence(climb.log_evidence, starts[0].copy(), bounds, patch, noise, tables, False)
     value += empty_outside(window, region, noise.variance) - model.templates.log_allowed[count]
-    return value, starts[0], is_converged
+    return value, starts[0]
 
 
 @compiled
 def search_pixels(climb: Climbers, stack: Stack, model: PixelModel, scan: int, found: PixelModes) -> None:
-    """Weigh the counts, and find the best pixel and mode of each, in every window of a stack.
+    """Find and weigh the hypotheses of every window of a stack.
 
     Args:
         climb: addresses of kernels.
@@ -318,19 +322,18 @@ def search_pixels(climb: Climbers, stack: Stack, model: PixelModel, scan: int, f
     noise, nothing = model.noise, np.zeros(4, np.int64)
     for n in range(stack.data.shape[0]):
         window = cut(stack, n, whole_region(stack))
-        evidence = found.evidence[n]
-        evidence[0] = empty_outside(window, nothing, noise.variance)
+        found.evidence[n, 0] = empty_outside(window, nothing, noise.variance)
         ranked = _rank_hypotheses(window, noise, model.prior, model.templates, scan)
+        hopeless = HOPELESS * ranked[0, 0] + 20.0 * noise.variance * model.templates.images[0, 0].size
         for slot in range(ranked.shape[0]):
-            limit = HOPELESS * ranked[0, 0] + 20.0 * noise.variance * model.templates.images[0, 0].size
+            limit = hopeless if slot < SURE_HYPOTHESES else ranked[0, 0] + NEARLY * noise.variance
             if not ranked[slot, 0] <= limit or ranked[slot, 0] == np.inf:
                 break
-            value, theta, converged = _weigh(climb, stack, n, model, ranked[slot], scan)
-            count = int(ranked[slot, 1])
-            if value > evidence[count]:
-                evidence[count], found.converged[n, count] = value, converged
-                found.places[n, count, 0], found.places[n, count, 1] = int(ranked[slot, 2]), int(ranked[slot, 3])
-                copy_into(found.theta[n, count], theta)
+            value, theta = _weigh(climb, stack, n, model, ranked[slot], scan)
+            found.evidence[n, slot + 1], found.counts[n, slot + 1] = value, int(ranked[slot, 1])
+            for axis in range(2):
+                found.places[n, slot + 1, axis] = int(ranked[slot, 2 + axis])
+            copy_into(found.theta[n, slot + 1], theta)
 
 
 @compiled

@@ -16,8 +16,9 @@ from csist.methods.continuous.diagnostics import Diagnostics
 from csist.methods.continuous.group import POOR_FIT_TRUST, describe
 from csist.methods.continuous.kernels import kernels
 from csist.methods.continuous.likelihood import chi_squared, render
-from csist.methods.continuous.model import Noise, Stack, cut, region_around, whole_region
+from csist.methods.continuous.model import Noise, Stack, choose, cut, region_around, whole_region
 from csist.methods.continuous.optics import optics_of
+from csist.methods.continuous.pooling import Pairs, by_count, join, pool, shares
 from csist.methods.continuous.posterior import TOLERANCES_PX, Draws, empty_draws, empty_summary, summarise_stack
 from csist.methods.continuous.rounding import noise_of
 from csist.methods.continuous.search import Space, bounds_within, climbers, empty_modes, search_stack
@@ -305,50 +306,67 @@ class PixelSolver:
         beside.start("pixel anneal" if self.effort.blocks else "pixel temper")
         found = empty_pixel_modes(len(stack.data), self.most)
         search_pixels(climbers(), stack, self.model, self.effort.scan, found)
-        if self.effort.blocks:
-            counts, draws = self.anneal(stack, found)
-        else:
-            counts, places, starts, number = self._climb(stack, found)
-            draws = self.temper(stack, counts, places, starts, number)
-        own = np.arange(len(counts)), counts
-        fit = fit_stack(stack, self.noise, self.optics.tables, found.theta[own], counts)
-        fit = np.where(counts > 0, fit, -2.0 * found.evidence[:, 0])
-        low, high = self.bounds(found.places[own])
+        pairs, draws = self._anneal_contenders(stack, found) if self.effort.blocks else self._temper_best(stack, found)
+        evidence, best = by_count(found, self.most)
+        counts, own = evidence.argmax(axis=1), np.arange(len(evidence))
+        modes, share = found.theta[own[:, None], best], shares(found, counts)
+        fit = fit_stack(stack, self.noise, self.optics.tables, modes[own, counts], counts)
+        fit = np.where(counts > 0, fit, -2.0 * evidence[:, 0])
+        low, high = (bound.reshape(*share.shape, -1) for bound in self.bounds(found.places.reshape(-1, 2)))
+        has_part = (share > 0.0)[..., None]
         sampled = Sampled(
-            counts, found.evidence, found.theta, fit, draws, low, high,
+            counts, evidence, modes, fit, pool(draws, pairs, share),
+            np.where(has_part, low, np.inf).min(axis=1), np.where(has_part, high, -np.inf).max(axis=1),
             self.effort.widening_of(counts), self.effort.sureness_of(counts),
             np.zeros((len(counts), self.most), np.int64), "annealing" if self.effort.blocks else "tempering",
         )  # fmt: skip
         return report(stack, sampled, self.effort.kept_samples if keep_samples else 0)
 
-    def anneal(self, stack: Stack, found: PixelModes) -> tuple[IntArray, Draws]:
-        """Sample the counts that contend; where there are several, they are weighed by the samples' evidence."""
-        number = len(stack.data)
-        counts, draws = np.zeros(number, np.int64), empty_draws(number, self.effort.kept_samples, 3 * self.most)
-        cloud = Cloud(np.empty(draws.theta.shape[1:]), np.empty(draws.value.shape[1]))
-        for n, evidence in enumerate(found.evidence):
-            contenders = np.flatnonzero(evidence[1:] > evidence.max() - CONTENDER_MARGIN) + 1
-            for count in contenders:
-                row, column = found.places[n, count]
-                outcome = anneal_in_pixel(
-                    kernels(self.noise), stack, self.model,
-                    self.effort.plan(int(count)), np.array([n, count, row, column]), cloud,
-                )  # fmt: skip
-                if len(contenders) > 1:
-                    evidence[count] = outcome.log_evidence
-                if counts[n] == 0 or evidence[count] > evidence[counts[n]]:
-                    counts[n], draws.kept[n], draws.quality[n] = count, len(cloud.value), outcome[1:]
-                    draws.theta[n], draws.value[n] = cloud
-            if evidence[0] > evidence[counts[n]]:
-                counts[n] = 0
-        return counts, draws
+    def _anneal_contenders(self, stack: Stack, found: PixelModes) -> tuple[Pairs, Draws]:
+        """Sample what contends; where several hypotheses do, the samples' evidence replaces the search's in `found`."""
+        is_sampled = np.zeros(found.evidence.shape, np.bool_)
+        nothing = np.zeros(0, np.int64)
+        pairs, draws = Pairs(nothing, nothing), empty_draws(0, self.effort.kept_samples, 3 * self.most)
+        while True:
+            floor = found.evidence.max(axis=1, keepdims=True) - CONTENDER_MARGIN
+            new = Pairs(*np.nonzero((found.counts > 0) & (found.evidence > floor) & ~is_sampled))
+            if not len(new.windows):
+                return pairs, draws
+            drawn, evidence = self.anneal(stack, new.windows, found.counts[new], found.places[new])
+            is_sampled[new] = True
+            several = is_sampled.sum(axis=1)[new.windows] > 1
+            found.evidence[new] = np.where(several, evidence, found.evidence[new])
+            pairs, draws = join(pairs, new), join(draws, drawn)
 
-    def _climb(self, stack: Stack, found: PixelModes) -> tuple[IntArray, IntArray, FloatArray, IntArray]:
-        """The count with the largest evidence, its pixel, the modes of the best templates, and how many there are."""
-        counts = found.evidence.argmax(axis=1)
-        places = found.places[np.arange(len(counts)), counts]
+    def anneal(self, stack: Stack, windows: IntArray, counts: IntArray, places: IntArray) -> tuple[Draws, FloatArray]:
+        """Sample groups of so many targets in so many pixels, and weigh them.
+
+        Args:
+            stack: the windows.
+            windows: (M,) place of each group's window in the stack.
+            counts: (M,) targets of each group, at least 1.
+            places: (M, 2) row and column of its pixel.
+
+        Returns:
+            the samples, and the log evidence (M,).
+        """
+        draws, evidence = empty_draws(len(counts), self.effort.kept_samples, 3 * self.most), np.empty(len(counts))
+        for m, count in enumerate(counts):
+            task = np.array([windows[m], count, *places[m]])
+            cloud = Cloud(draws.theta[m], draws.value[m])
+            outcome = anneal_in_pixel(kernels(self.noise), stack, self.model, self.effort.plan(int(count)), task, cloud)
+            evidence[m], draws.kept[m], draws.quality[m] = outcome.log_evidence, len(cloud.value), outcome[1:]
+        return draws, evidence
+
+    def _temper_best(self, stack: Stack, found: PixelModes) -> tuple[Pairs, Draws]:
+        """Sample the pixels of the most probable count, from the modes of the best of all templates."""
+        counts = by_count(found, self.most)[0].argmax(axis=1)
+        pairs = Pairs(*np.nonzero((shares(found, counts) > 0.0) & (counts > 0)[:, None]))
+        places, counts = found.places[pairs], counts[pairs.windows]
+        stack = choose(stack, pairs.windows)
         starts = np.zeros((len(counts), self.effort.starts, 3 * self.most))
-        return counts, places, starts, climb_in_pixels(climbers(), stack, self.model, places, counts, starts)
+        number = climb_in_pixels(climbers(), stack, self.model, places, counts, starts)
+        return pairs, self.temper(stack, counts, places, starts, number)
 
     def temper(self, stack: Stack, counts: IntArray, places: IntArray, starts: FloatArray, number: IntArray) -> Draws:
         """Sample the groups of so many targets in the pixels `places` (N, 2) from their modes.
@@ -366,7 +384,14 @@ class PixelSolver:
         temper_stack(
             kernels(self.noise),
             stack,
-            groups_of(counts, np.array(regions).reshape(-1, 4), starts, number, self.bounds(places), self.noise),
+            groups_of(
+                counts,
+                np.array(regions, dtype=np.int64).reshape(-1, 4),
+                starts,
+                number,
+                self.bounds(places),
+                self.noise,
+            ),
             self.laws,
             self.effort.ladder(is_scattered=False),
             draws,
