@@ -4,7 +4,8 @@ The pixels of a source scatter about its fit by the noise of the dark, by that o
 light over the gain, and, where the PSF is not the fitted one, by a share of the light. These grow differently with the
 light (as in the photon transfer of a camera's calibration; Janesick, Photon Transfer, 2007, chapter 5), so that sources
 of different brightness tell them apart. A fit takes a part of the scatter away, which is accounted for: least squares
-leave (1 - H) e of the noise e, with the projection H onto the slopes of the fit.
+leave (1 - H) e of the noise e, with the projection H onto the slopes of the fit, and onto the second derivatives of the
+PSF, which is what unresolved neighbours and a PSF of another width change first.
 """
 
 from __future__ import annotations
@@ -41,8 +42,12 @@ NEEDED = 4.0
 """The same by a misfit of the PSF that grows with the light, and by photons beside it."""
 OUTLYING = 4.0
 """Scatter in units of that expected from which a source is no single point."""
+TOO_QUIET = 2.2
+"""Mean deviance of the sources of less scatter than expected from which it is not that of photons."""
 WING = 0.05
 """Light of a pixel, as a share of the brightest one, below which it counts less."""
+BEND_PX = 0.05
+"""Step of the second derivatives of the PSF."""
 ROUNDS = 10
 
 
@@ -95,8 +100,9 @@ def scatter_of(spot: Spot, psf: PSF) -> Scatter:
     own = GaussianPSF(spot.sigma_px) if isinstance(psf, GaussianPSF) else psf.at(spot.x, spot.y)
     response = own.response(dx, dy)
     light = spot.flux * np.maximum(response, 0.0)
-    slopes = [*own.gradient(dx, dy), response, np.ones(len(dx))]
-    slopes += [own.sigma_gradient(dx, dy)] if isinstance(own, GaussianPSF) else []
+    ahead, behind = (np.array(own.gradient(dx + step, dy)) for step in (BEND_PX, -BEND_PX))
+    above, below = (np.array(own.gradient(dx, dy + step)) for step in (BEND_PX, -BEND_PX))
+    slopes = [*own.gradient(dx, dy), response, np.ones(len(dx)), *(ahead - behind), (above - below)[1]]
     base = np.linalg.qr(np.stack(slopes, axis=1))[0]
     rest = spot.flux * (share - base @ (base.T @ share))
     left = (np.eye(len(dx)) - base @ base.T) ** 2
@@ -131,7 +137,10 @@ def gain_of_spots(spots: Sequence[Spot], psf: PSF) -> float | None:
             return None
         if (kept == before).all():
             break
-    return 1.0 / per_light if per_light > 0.0 else None
+    believed = (
+        per_light > 0.0 and _Model(*(values[kept] for values in every)).disquiet(per_light, per_square) < TOO_QUIET
+    )
+    return 1.0 / per_light if believed else None
 
 
 class _Model(NamedTuple):
@@ -155,6 +164,15 @@ class _Model(NamedTuple):
         """Of scatters that are distributed as chi-squared."""
         expected = self.dark + per_light + per_square * self.light
         return float((-0.5 * self.pixels * (np.log(expected) + self.total / expected)).sum())
+
+    def disquiet(self, per_light: float, per_square: float) -> float:
+        """Mean deviance of the sources that scatter less than expected; about 1 if the expectation is true.
+
+        Photons leave no source quiet. Unresolved pairs raise the scatter of some, and of others hardly.
+        """
+        ratio = self.total / (self.dark + per_light + per_square * self.light)
+        low = np.flatnonzero(ratio < 1.0)
+        return float((self.pixels[low] * (ratio[low] - 1.0 - np.log(ratio[low]))).sum() / max(low.size, 1))
 
     def _most_likely(self, photons: bool, misfit: bool) -> tuple[float, float]:
         unit = np.array([float(np.median(self.total)), float(np.median(self.total / self.light))])
