@@ -137,10 +137,9 @@ def gain_of_spots(spots: Sequence[Spot], psf: PSF) -> float | None:
             return None
         if (kept == before).all():
             break
-    believed = (
-        per_light > 0.0 and _Model(*(values[kept] for values in every)).disquiet(per_light, per_square) < TOO_QUIET
-    )
-    return 1.0 / per_light if believed else None
+    if not per_light > 0.0 or _Model(*(values[kept] for values in every)).disquiet(per_light, per_square) >= TOO_QUIET:
+        return None
+    return 1.0 / per_light
 
 
 class _Model(NamedTuple):

@@ -306,10 +306,11 @@ class PixelSolver:
         beside.start("pixel anneal" if self.effort.blocks else "pixel temper")
         found = empty_pixel_modes(len(stack.data), self.most)
         search_pixels(climbers(), stack, self.model, self.effort.scan, found)
-        pairs, draws = self._anneal_contenders(stack, found) if self.effort.blocks else self._temper_best(stack, found)
+        annealed = self._anneal_contenders(stack, found) if self.effort.blocks else None
         evidence, best = by_count(found, self.most)
         counts, own = evidence.argmax(axis=1), np.arange(len(evidence))
         modes, share = found.theta[own[:, None], best], shares(found, counts)
+        pairs, draws = annealed or self._temper_shares(stack, found, share)
         fit = fit_stack(stack, self.noise, self.optics.tables, modes[own, counts], counts)
         fit = np.where(counts > 0, fit, -2.0 * evidence[:, 0])
         low, high = (bound.reshape(*share.shape, -1) for bound in self.bounds(found.places.reshape(-1, 2)))
@@ -358,11 +359,10 @@ class PixelSolver:
             evidence[m], draws.kept[m], draws.quality[m] = outcome.log_evidence, len(cloud.value), outcome[1:]
         return draws, evidence
 
-    def _temper_best(self, stack: Stack, found: PixelModes) -> tuple[Pairs, Draws]:
-        """Sample the pixels of the most probable count, from the modes of the best of all templates."""
-        counts = by_count(found, self.most)[0].argmax(axis=1)
-        pairs = Pairs(*np.nonzero((shares(found, counts) > 0.0) & (counts > 0)[:, None]))
-        places, counts = found.places[pairs], counts[pairs.windows]
+    def _temper_shares(self, stack: Stack, found: PixelModes, share: FloatArray) -> tuple[Pairs, Draws]:
+        """Sample the hypotheses that have a share (N, hypotheses), from the modes of the best of all templates."""
+        pairs = Pairs(*np.nonzero((share > 0.0) & (found.counts > 0)))
+        places, counts = found.places[pairs], found.counts[pairs]
         stack = choose(stack, pairs.windows)
         starts = np.zeros((len(counts), self.effort.starts, 3 * self.most))
         number = climb_in_pixels(climbers(), stack, self.model, places, counts, starts)
