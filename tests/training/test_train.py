@@ -117,11 +117,11 @@ def test_resumes_after_a_kill_to_the_same_bits(tmp_path: Path, undisturbed: Any)
     wait_for((output / "last.ckpt").is_file, process)
     process.kill()
     process.wait()
-    seen = torch.load(output / "last.ckpt", weights_only=False)["global_step"]
+    seen = torch.load(output / "last.ckpt", weights_only=True)["global_step"]
     assert 0 < seen <= 40
     resumed = train(**TINY, output=output, resume=True)
-    expected = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)
-    got = torch.load(output / "last.ckpt", weights_only=False)
+    expected = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=True)
+    got = torch.load(output / "last.ckpt", weights_only=True)
     assert got["global_step"] == expected["global_step"] == 40
     for key, value in expected["state_dict"].items():
         assert torch.equal(got["state_dict"][key], value), key
@@ -136,8 +136,8 @@ def test_stops_when_asked_and_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     stopped = train(**TINY, output=tmp_path, stop_asked=lambda: next(answers))
     assert stopped.samples == 80 and stopped.weights.is_file()
     resumed = train(**TINY, output=tmp_path, resume=True, stop_asked=lambda: False)
-    expected = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)["state_dict"]
-    got = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    expected = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=True)["state_dict"]
+    got = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert resumed.samples == 320 and all(torch.equal(got[key], value) for key, value in expected.items())
 
 
@@ -182,7 +182,7 @@ def test_where_nothing_can_be_compiled_is_said_at_once(tmp_path: Path, monkeypat
 
 
 def test_a_finished_run_goes_on_with_more_samples(undisturbed: Any) -> None:
-    before = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=False)["global_step"]
+    before = torch.load(undisturbed.weights.parent / "last.ckpt", weights_only=True)["global_step"]
     more = train(**{**TINY, "max_samples": 352}, output=undisturbed.weights.parent, resume=True)
     assert before == 40 and more.samples == 352
     log = read_log(undisturbed.weights.parent, more.card["training"]["batch_size"])
