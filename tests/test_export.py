@@ -81,7 +81,7 @@ def test_the_map_alone_and_without_a_word(
     weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "map.onnx"
-    card = export_method("ista-net", path, weights=weights, threshold=None)
+    card = export_method("ista-net", path, weights=weights, map_only=True)
     assert card["threshold"] is None
     assert [each.name for each in session_of(path).get_outputs()] == ["map"]
     assert capfd.readouterr() == ("", "")
@@ -89,7 +89,7 @@ def test_the_map_alone_and_without_a_word(
     before = path.read_bytes()
     monkeypatch.setattr("csist.onnx.graph.TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="onnxruntime differs from torch by"):
-        export_method("ista-net", path, weights=weights, threshold=None)
+        export_method("ista-net", path, weights=weights, map_only=True)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 

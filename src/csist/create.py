@@ -18,6 +18,7 @@ from csist.onnx import ONNX_SUFFIX
 from csist.physics.sensor import Sensor
 
 if TYPE_CHECKING:
+    from csist.grid import SubPixelGrid
     from csist.methods.base import GridMethod
     from csist.onnx.runtime import OnnxMethod
 
@@ -110,27 +111,31 @@ def onnx_method(
     if isinstance(weights, bool) or not METHODS[key].trained:
         method, card = build_with_card(key, sensor, ratio, weights, options)
         session = open_session(to_onnx(method, card, None))
-        return OnnxMethod(session, method.sensor, ratio, method.sensor.background)
+        online = OnnxMethod(session, method.sensor, ratio, method.sensor.background)
+        online.grid = method.grid
+        return online
     path = find_pretrained(key, sensor or Sensor(), ratio) if weights is None else Path(weights)
     if sensor is None:
         sensor = create_method(key, None, ratio, path, **options).sensor
     # The graph depends on neither noise nor background: one graph serves files that differ in them.
     optics = Sensor(psf=sensor.psf, shape=sensor.shape)
     written = path.stat().st_mtime_ns if path.is_file() else 0
-    session = _exported(key, json.dumps(optics.to_card()), ratio, path, written, tuple(sorted(options.items())))
-    return OnnxMethod(session, sensor, ratio, optics.background)
+    session, grid = _exported(key, json.dumps(optics.to_card()), ratio, path, written, tuple(sorted(options.items())))
+    online = OnnxMethod(session, sensor, ratio, optics.background)
+    online.grid = grid
+    return online
 
 
 @lru_cache(maxsize=8)
 def _exported(
     key: str, sensor_card: str, ratio: int, weights: Path, written: int, options: tuple[tuple[str, Any], ...]
-) -> Any:
-    """Return the session of a method exported in memory; `written` distinguishes versions of a weight file."""
+) -> tuple[Any, SubPixelGrid]:
+    """Session and grid of a method exported in memory; `written` distinguishes versions of a weight file."""
     from csist.onnx.graph import to_onnx
     from csist.onnx.runtime import open_session
 
     method, card = build_with_card(key, Sensor.from_card(json.loads(sensor_card)), ratio, weights, dict(options))
-    return open_session(to_onnx(method, card, None))
+    return open_session(to_onnx(method, card, None)), method.grid
 
 
 def build_with_card(

@@ -27,7 +27,7 @@ from csist.io.store import SPLITS, STORE_SUFFIXES, load
 from csist.methods.exact_map import check_has_exact_map, exact_maps
 from csist.methods.table import abilities, canonical_name, split_name
 from csist.physics.sensor import Sensor
-from csist.scenes import ScenePrior, targets_from_arrays
+from csist.scenes import ScenePrior, suited, targets_from_arrays
 from csist.targets import Targets
 from csist.trajectories import prior_of_frames
 
@@ -232,7 +232,7 @@ def evaluate(
         InputError: if a method or an option is invalid, or a batch has the wrong length.
     """
     check_ratio(ratio)
-    grid = SubPixelGrid(data.sensor.shape, ratio)
+    grid = suited(SubPixelGrid(data.sensor.shape, ratio), prior or data.prior, data.sensor)
     if EXACT_MAP in references:
         check_has_exact_map(prior or data.prior)
     families = _prepare(methods, data, ratio, prior=prior, mode=mode, weights=weights, runtime=runtime)
@@ -295,6 +295,7 @@ def _prepare(
         else:
             if key not in families:
                 families[key] = Family(create_method(key, data.sensor, ratio, weights, runtime), {})
+                families[key].grid.suit(prior or data.prior)
             grid = families[key].grid
             known = {"prior": prior or data.prior} if abilities(name).prior else {}
             method = grid if suffix is None else follow(suffix, grid, **known)

@@ -8,7 +8,6 @@ from typing import Any
 from csist.checks import InputError, check_packages
 from csist.create import build_with_card
 from csist.files import atomic_path, check_writable
-from csist.grid import READ_OUT_THRESHOLD
 from csist.methods.table import METHODS, split_name
 from csist.onnx import ONNX_SUFFIX
 from csist.onnx.graph import PACKAGES, to_onnx
@@ -21,7 +20,9 @@ def export_method(
     sensor: Sensor | None = None,
     ratio: int = 3,
     weights: bool | str | Path | None = None,
-    threshold: float | None = READ_OUT_THRESHOLD,
+    threshold: float | None = None,
+    *,
+    map_only: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Write a grid method as an ONNX file, checked against torch; a failed export leaves no file.
@@ -32,7 +33,9 @@ def export_method(
         sensor: sensor of the images; None for that of the weights.
         ratio: sub-pixel grid ratio.
         weights: as `pretrained` of `create_method`.
-        threshold: smallest value in counts of a cell that counts as a detection; None exports only the map.
+        threshold: smallest value in counts of a cell that counts as a detection; None for that of the method, which
+            follows the prior of its training.
+        map_only: export only the map, without the read-out.
         **options: options of the method.
 
     Returns:
@@ -50,6 +53,10 @@ def export_method(
     check_packages("export", PACKAGES, "export")
     check_writable(path, (ONNX_SUFFIX,))
     method, card = build_with_card(key, sensor, ratio, weights, options)
+    if map_only:
+        threshold = None
+    elif threshold is None:
+        threshold = method.grid.threshold
     model = to_onnx(method, card, threshold)
     with atomic_path(path) as partial:
         partial.write_bytes(model)

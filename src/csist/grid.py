@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from csist._compiled import compiled_exactly
 from csist._types import FloatArray
-from csist.checks import InputError, check_ratio, check_shape
+from csist.checks import InputError, check_not_negative, check_ratio, check_shape
 from csist.physics.psf import PSF, GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
 READ_OUT_THRESHOLD = 50.0
-"""Intensity in counts below which the published read-out drops a cell."""
+"""Intensity in counts below which the published read-out drops a cell, for targets of at least 220 counts."""
 
 SPREAD_CELLS2 = 0.4
 """Largest spread of two groups of cells that are merged into one target.
@@ -73,8 +73,13 @@ def merge_cells(cells: FloatArray, fewest: int, most: int) -> int:
 class SubPixelGrid:
     """Grid of `ratio` x `ratio` cells per pixel over an image of `shape` (rows, columns).
 
+    Args:
+        shape: rows and columns of the image.
+        ratio: cells per pixel along each axis.
+        threshold: intensity in counts below which a read-out drops a cell; `csist.scenes.suited` chooses it by a prior.
+
     Raises:
-        InputError: if ratio or shape is out of range.
+        InputError: if ratio, shape or threshold is out of range.
 
     >>> grid = SubPixelGrid((11, 11), 3)
     >>> grid.cell_of(5.4).item(), round(grid.position_of(17).item(), 4)
@@ -83,8 +88,10 @@ class SubPixelGrid:
 
     shape: tuple[int, int]
     ratio: int
+    threshold: float = READ_OUT_THRESHOLD
 
     def __post_init__(self) -> None:
+        check_not_negative("threshold", self.threshold)
         object.__setattr__(self, "shape", check_shape(self.shape))
         object.__setattr__(self, "ratio", check_ratio(self.ratio))
 
@@ -123,19 +130,23 @@ class SubPixelGrid:
         np.add.at(cells, (row, column), targets.intensity)
         return cells
 
-    def decode(self, cells: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> Targets:
+    def decode(self, cells: FloatArray, threshold: float | None = None) -> Targets:
         """Return one detection per cell of at least `threshold` counts, in row-major order, scored by its value.
+
+        Args:
+            cells: map (cH, cW) in counts.
+            threshold: smallest value of a cell in counts; None for that of the grid.
 
         Raises:
             InputError: if the map has another shape.
         """
         self._check_map(cells)
-        row, column = np.nonzero(cells >= threshold)
+        row, column = np.nonzero(cells >= (self.threshold if threshold is None else threshold))
         value = cells[row, column]
         return Targets(x=self.position_of(column), y=self.position_of(row), intensity=value, score=value)
 
     def centroids(
-        self, cells: FloatArray, threshold: float = READ_OUT_THRESHOLD, fewest: int = 1, most: int | None = None
+        self, cells: FloatArray, threshold: float | None = None, fewest: int = 1, most: int | None = None
     ) -> Targets:
         """Return one detection per group of cells explained by one target, brightest first, scored by its intensity.
 
@@ -144,7 +155,7 @@ class SubPixelGrid:
 
         Args:
             cells: map (cH, cW) in counts.
-            threshold: smallest value of a cell in counts.
+            threshold: smallest value of a cell in counts; None for that of the grid.
             fewest: number of groups at which merging stops.
             most: number of groups above which cells are merged at any distance; None for no limit.
 
@@ -152,7 +163,7 @@ class SubPixelGrid:
             InputError: if the map has another shape.
         """
         self._check_map(cells)
-        row, column = np.nonzero((cells >= threshold) & (cells > 0.0))
+        row, column = np.nonzero((cells >= (self.threshold if threshold is None else threshold)) & (cells > 0.0))
         value = cells[row, column]
         brightest = np.argsort(-value, kind="stable")[:MOST_CELLS]
         groups = np.stack([column, row, value], axis=1).astype(np.float64)[brightest]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from csist._compiled import compiled_exactly
 from csist._types import FloatArray
 from csist.checks import InputError, check_fields, check_kind, check_not_negative, check_range
+from csist.grid import READ_OUT_THRESHOLD, SubPixelGrid
 from csist.physics.psf import RAYLEIGH_PER_SIGMA, pixel_kernel
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
@@ -218,6 +219,23 @@ def flux_bounds(prior: ScenePrior, sensor: Sensor, noise_std: float | None = Non
         )
     error = noise / np.sqrt((pixel_kernel(sensor.psf) ** 2).sum())
     return prior.snr_range[0] * error, prior.snr_range[1] * error
+
+
+def suited(grid: SubPixelGrid, prior: ScenePrior | None, sensor: Sensor) -> SubPixelGrid:
+    """The grid with the read-out threshold for the faintest targets of a prior, in the proportion of the published one.
+
+    Args:
+        grid: the grid.
+        prior: scene prior; where it is None, or depends on a noise that is 0, the threshold stays.
+        sensor: of the images.
+
+    >>> suited(SubPixelGrid((11, 11), 3), ScenePrior(intensity_range=(22.0, 40.0)), Sensor()).threshold
+    5.0
+    """
+    if prior is None or (prior.intensity_range is None and not sensor.noise_variance() > 0.0):
+        return grid
+    faintest, published = (flux_bounds(of, sensor)[0] for of in (prior, ScenePrior.csist_100k()))
+    return replace(grid, threshold=READ_OUT_THRESHOLD * faintest / published)
 
 
 def with_room_for_light(prior: ScenePrior, data: FloatArray, sensor: Sensor, noise_std: float) -> ScenePrior:

@@ -18,8 +18,11 @@ def export(
     weights: WeightsOption = None,
     sensor: SensorOption = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", help="Smallest value of a detected cell, in counts.")
-    ] = 50.0,
+        float | None,
+        typer.Option(
+            "--threshold", help="Smallest value of a detected cell, in counts.  [default: by the training's prior]"
+        ),
+    ] = None,
     map_only: Annotated[
         bool, typer.Option("--map-only", help="Export the map without the read-out of detections.")
     ] = False,
@@ -35,9 +38,9 @@ def export(
 
     check_outputs([path for path in (weights, sensor) if path is not None], None, output)
     card = None if sensor is None else read_sensor(sensor)[0]
-    made = export_method(method, output, card, ratio, weights, None if map_only else threshold)
+    made = export_method(method, output, card, ratio, weights, threshold, map_only=map_only)
     rows, columns = made["sensor"]["shape"]
-    what = "map" if map_only else f"map and detections from {threshold:g} counts on"
+    what = "map" if map_only else f"map and detections from {made['threshold']:g} counts on"
     size = output.stat().st_size / 1e6
     make_console().print(
         f"{output}: {made['method']}, ratio {made['ratio']}, {rows} x {columns} px, {what}; {size:.1f} MB",

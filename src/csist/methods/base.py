@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from csist._types import FloatArray
 from csist.checks import InputError, check_stack
-from csist.grid import READ_OUT_THRESHOLD, SubPixelGrid
+from csist.grid import SubPixelGrid
 from csist.methods.crop import Crop
 from csist.methods.unmixer import Answers, Progress
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior, suited
 from csist.targets import Targets
 
 BATCH_CELLS = 35_000
@@ -66,6 +67,10 @@ class GridMethod(nn.Module):
         self.sensor = sensor
         self.grid = SubPixelGrid(sensor.shape, ratio)
         self.batch_size = max(1, BATCH_CELLS // (self.grid.map_shape[0] * self.grid.map_shape[1]))
+
+    def suit(self, prior: ScenePrior | None) -> None:
+        """Take the read-out threshold for the targets of a prior, see `csist.scenes.suited`."""
+        self.grid = suited(self.grid, prior, self.sensor)
 
     @property
     def ratio(self) -> int:
@@ -131,14 +136,12 @@ class GridMethod(nn.Module):
         """Return the detections, without groups, of each image of a stack (N, H, W) by the published read-out."""
         return solve_in_blocks(self.predict, images, self.block_size, progress)
 
-    def predict(
-        self, images: FloatArray, threshold: float = READ_OUT_THRESHOLD, readout: str = "cells"
-    ) -> list[Targets]:
+    def predict(self, images: FloatArray, threshold: float | None = None, readout: str = "cells") -> list[Targets]:
         """Return the detections of each image, scored by their intensity on the map.
 
         Args:
             images: (N, H, W) in counts.
-            threshold: smallest value in counts of a cell that counts as a detection.
+            threshold: smallest value in counts of a cell that counts as a detection; None for that of the grid.
             readout: "cells", the published read-out, in which every remaining cell is a detection, or "centroid",
                 which merges the cells explained by one target, see `SubPixelGrid.centroids`.
 

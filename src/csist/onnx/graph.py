@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from csist.checks import InputError, check_not_negative, check_packages
 from csist.files import one_line
-from csist.grid import READ_OUT_THRESHOLD
 from csist.methods.base import GridMethod
 from csist.onnx.runtime import INPUT, MAP, open_session
 from csist.scenes import ScenePrior, simulate
@@ -104,7 +103,7 @@ def _translated(network: nn.Module, shape: tuple[int, int], names: list[str]) ->
         raise RuntimeError(f"torch cannot export this network: {one_line(error)[:300]}") from error
 
 
-def to_onnx(method: GridMethod, card: Mapping[str, Any], threshold: float | None = READ_OUT_THRESHOLD) -> bytes:
+def to_onnx(method: GridMethod, card: Mapping[str, Any], threshold: float | None) -> bytes:
     """Export a grid method as a serialised ONNX model that agrees with torch.
 
     Args:

@@ -14,7 +14,7 @@ from csist.files import reading
 from csist.io.cards import check_weight_card, parse_json
 from csist.methods.base import GridMethod
 from csist.physics.sensor import Sensor
-from csist.weights.cards import check_card
+from csist.weights.cards import check_card, trained_prior
 
 INPUT, MAP = "image", "map"
 """Names of the graph's input and first output."""
@@ -93,4 +93,6 @@ def read_onnx(path: str | Path, name: str, sensor: Sensor | None, ratio: int) ->
     except (KeyError, InputError) as error:
         raise InputError(f"{path} is an ONNX file without a csist card: it was not written by csist export") from error
     check_card(path, card, name, sensor or made_for, ratio)
-    return OnnxMethod(session, sensor or made_for, ratio, made_for.background)
+    method = OnnxMethod(session, sensor or made_for, ratio, made_for.background)
+    method.suit(trained_prior({"training": parse_json(metadata.get("training", "null"), f"the training of {path}")}))
+    return method

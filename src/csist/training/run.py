@@ -135,6 +135,7 @@ def _build(name: str, config: TrainingConfig, data: OpenData) -> GridMethod:
         begin_from(network, name, config.start)
     if next(network.parameters(), None) is None:
         raise InputError(f"{name} with the options {options} has nothing to train")
+    network.suit(data.prior)
     return network
 
 

@@ -14,6 +14,7 @@ from csist.checks import InputError
 from csist.io.cards import check_weight_card, parse_json
 from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
+from csist.scenes import ScenePrior
 
 if TYPE_CHECKING:
     pass
@@ -51,6 +52,12 @@ def describe_machine() -> dict[str, Any]:
         "accelerator": accelerator,
         "torch": torch.__version__,
     }
+
+
+def trained_prior(card: Mapping[str, Any]) -> ScenePrior | None:
+    """The prior of the scenes that a method was trained on; None where the card does not say."""
+    prior = (card.get("training") or {}).get("prior")
+    return None if prior is None else ScenePrior.from_card(prior)
 
 
 def make_card(

@@ -12,7 +12,15 @@ from csist.grid import SubPixelGrid
 from csist.io.cards import check_weight_card, read_json
 from csist.methods.table import option_names
 from csist.physics.sensor import Sensor
-from csist.weights.cards import SUFFIX, check_card, describe_optics, read_card, same_optics, training_budget
+from csist.weights.cards import (
+    SUFFIX,
+    check_card,
+    describe_optics,
+    read_card,
+    same_optics,
+    trained_prior,
+    training_budget,
+)
 from csist.weights.files import PICKLES, load_into, load_state
 
 if TYPE_CHECKING:
@@ -168,5 +176,6 @@ def load_method(
             raise InputError(f"{path} was trained with {key}={card['options'][key]}, got {value}")
     with without_start():
         method = factory(sensor=sensor or trained, ratio=ratio, **{**card["options"], **options})
+    method.suit(trained_prior(card))
     load_into(method, path)
     return method

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from csist._types import FloatArray
-from csist.grid import READ_OUT_THRESHOLD
 from csist.methods.readout.base import ReadOut
 from csist.targets import Targets
 
@@ -15,6 +14,6 @@ class CentroidReadOut(ReadOut):
         method: the grid method.
     """
 
-    def read(self, images: FloatArray, maps: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
-        """Return one `Targets` per map (N, cH, cW); `threshold` is in counts."""
+    def read(self, images: FloatArray, maps: FloatArray, threshold: float | None = None) -> list[Targets]:
+        """Return one `Targets` per map (N, cH, cW); `threshold` is in counts, None for the grid's."""
         return [self.method.grid.centroids(cells, threshold) for cells in maps]

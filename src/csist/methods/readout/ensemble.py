@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from csist._types import FloatArray
-from csist.grid import READ_OUT_THRESHOLD
 from csist.methods.base import GridMethod
 from csist.methods.readout.base import ReadOut
 from csist.physics.symmetry import symmetries_of
@@ -30,13 +29,13 @@ class EnsembleReadOut(ReadOut):
         super().__init__(method)
         self.symmetries = symmetries_of(method.sensor)
 
-    def read(self, images: FloatArray, maps: FloatArray, threshold: float = READ_OUT_THRESHOLD) -> list[Targets]:
+    def read(self, images: FloatArray, maps: FloatArray, threshold: float | None = None) -> list[Targets]:
         """Return one `Targets` per image from the maps (N, cH, cW) of the images as they are.
 
         Args:
             images: (N, H, W) in counts.
             maps: the method's maps of `images`, in counts.
-            threshold: smallest value in counts of a cell that counts as a detection.
+            threshold: smallest value in counts of a cell that counts as a detection; None for that of the grid.
         """
         return [self.method.grid.decode(cells, threshold) for cells in self.mean_maps(images, maps)]
 

@@ -48,9 +48,9 @@ from csist.methods.readout.base import ReadOut
 from csist.scenes import ScenePrior, flux_bounds
 from csist.targets import Flag, Targets
 
-START_THRESHOLD = 30.0
-"""Cells below this intensity in counts start no target. Below the published read-out's 50: what is too much is
-merged or fades in the climb, what is missing stays missing."""
+START_SHARE = 0.6
+"""Cells below this share of the read-out's threshold start no target. Less than 1: what is too much is merged or fades
+in the climb, what is missing stays missing."""
 
 REACH_PX = 1.0
 """A position stays so close to its start along each axis, or within a cell if that is more: the blur, not the grid,
@@ -196,12 +196,13 @@ class Refined(ReadOut):
             self._flux = (max(faintest, FAINTEST), max(brightest, FAINTEST))
             self._separation_px = prior.min_separation_px
 
-    def predict(self, images: FloatArray, threshold: float = START_THRESHOLD) -> list[Targets]:
+    def predict(self, images: FloatArray, threshold: float | None = None) -> list[Targets]:
         """One `Targets` for each image of a stack, in order, the brightest cells' target first.
 
         Args:
             images: (N, H, W) in counts; NaN pixels are left out, if the grid method can do without them.
-            threshold: cells below start no target, and a target that ends below is dropped; in counts.
+            threshold: cells below start no target, and a target that ends below is dropped; in counts. None for
+                `START_SHARE` of that of the grid.
 
         Raises:
             InputError: if the images are not a stack of the sensor's shape.
@@ -211,12 +212,13 @@ class Refined(ReadOut):
             raise InputError(f"images must be (N, H, W) of {self.sensor.shape} px, got shape {np.shape(images)}")
         return super().predict(stack, threshold)
 
-    def read(self, images: FloatArray, maps: FloatArray, threshold: float = START_THRESHOLD) -> list[Targets]:
+    def read(self, images: FloatArray, maps: FloatArray, threshold: float | None = None) -> list[Targets]:
         """The same from maps (N, cH, cW) that are there already."""
+        faintest = START_SHARE * self.method.grid.threshold if threshold is None else threshold
 
         def refine_part(start: int) -> list[Targets]:
             part = slice(start, start + IMAGES_A_TASK)
-            return self._refine(images[part], maps[part], threshold)
+            return self._refine(images[part], maps[part], faintest)
 
         with ThreadPoolExecutor(self.workers) as pool:
             parts = pool.map(refine_part, range(0, len(images), IMAGES_A_TASK))
