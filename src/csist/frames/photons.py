@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import nnls
 
 from csist._types import FloatArray
 from csist.frames.detection.detect import detect_peaks
@@ -49,6 +49,8 @@ WING = 0.05
 BEND_PX = 0.05
 """Step of the second derivatives of the PSF."""
 ROUNDS = 10
+SCORINGS, CONVERGED = 50, 1e-6
+"""Most steps to the most likely variances, and gain in log likelihood at which they end."""
 
 
 def with_gain(options: FrameOptions, frame: MeasuredFrame, psf: PSF, peaks: Peaks | None = None) -> FrameOptions:
@@ -174,16 +176,21 @@ class _Model(NamedTuple):
         return float((self.pixels[low] * (ratio[low] - 1.0 - np.log(ratio[low]))).sum() / max(low.size, 1))
 
     def _most_likely(self, photons: bool, misfit: bool) -> tuple[float, float]:
-        unit = np.array([float(np.median(self.total)), float(np.median(self.total / self.light))])
+        """By Fisher scoring: least squares whose weights are those of the last step, halved where it goes too far."""
         free = np.array([photons, misfit])
-
-        def values(p: FloatArray) -> tuple[float, float]:
-            found = np.zeros(2)
-            found[free] = unit[free] * np.exp(p)
-            return float(found[0]), float(found[1])
-
-        def badness(p: FloatArray) -> float:
-            return -self.log_likelihood(*values(p))
-
-        start = np.full(int(free.sum()), -float(free.sum() - 1))
-        return values(minimize(badness, start, method="Nelder-Mead").x)
+        terms = np.stack([np.ones_like(self.light), self.light])[free]
+        place = np.where(free, [np.median(self.total), np.median(self.total / self.light)], 0.0) / free.sum()
+        value = self.log_likelihood(*place)
+        for _ in range(SCORINGS):
+            weights = self.pixels**0.5 / (self.dark + place[0] + place[1] * self.light)
+            aim = np.zeros(2)
+            aim[free] = nnls((terms * weights).T, weights * (self.total - self.dark))[0]
+            step = aim - place
+            reached = self.log_likelihood(*(place + step))
+            while reached < value and np.abs(step).max() > 1e-9 * place.max():
+                step *= 0.5
+                reached = self.log_likelihood(*(place + step))
+            if reached < value + CONVERGED:
+                break
+            place, value = place + step, reached
+        return float(place[0]), float(place[1])

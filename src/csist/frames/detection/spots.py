@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 from scipy.spatial import KDTree
 
 from csist._types import FloatArray
 from csist.frames.detection.peaks import Peaks
+from csist.frames.detection.spot_fit import fit_gaussian
+from csist.frames.shapes.fit import Range
 from csist.physics.psf import GaussianPSF
 
 SIGMA_RANGE_PX = (0.25, 3.0)
@@ -19,6 +20,8 @@ NARROWEST_PX = 0.35
 """Sigma below which a spot is one bright pixel: no optics are so sharp."""
 HALF_WINDOW_PX = 6
 FEWEST_PIXELS = 40
+FARTHEST_TRIED_PX = 2.0
+"""A fit stays so close to its peak along each axis."""
 FARTHEST_PX = 1.9
 """A fit that ends farther from its peak has moved to another source."""
 DEFAULT_SIGMA_PX = 1.0
@@ -70,40 +73,30 @@ def fit_spot(flattened: NDArray[np.floating], noise: FloatArray, x: float, y: fl
     good = np.isfinite(data)
     if good.sum() < FEWEST_PIXELS:
         return None
-    i, j = np.nonzero(good)
-    dx, dy = j + part[1].start - x, i + part[0].start - y
-    values, scale = data[good], float(noise[row, column])
-
-    def residuals(p: FloatArray) -> FloatArray:
-        return np.asarray((p[2] * GaussianPSF(float(p[3])).response(dx - p[0], dy - p[1]) + p[4] - values) / scale)
-
-    def jacobian(p: FloatArray) -> FloatArray:
-        psf, at = GaussianPSF(float(p[3])), (dx - p[0], dy - p[1])
-        along = [p[2] * slope for slope in psf.gradient(*at)]
-        return np.stack([*along, psf.response(*at), p[2] * psf.sigma_gradient(*at), np.ones(len(dx))], axis=1) / scale
-
-    top = max(float(values.max()), scale)
+    scale, top = float(noise[row, column]), float(data[good].max())
+    top = max(top, scale)
     low, high = SIGMA_RANGE_PX
-    fit = least_squares(
-        residuals,
-        [0.0, 0.0, 8.0 * top, 1.1, 0.0],
-        jac=jacobian,
-        bounds=([-2.0, -2.0, 0.0, low, -top], [2.0, 2.0, 500.0 * top, high, top]),
-        x_scale=[0.1, 0.1, top, 0.1, 0.1 * top],
-        max_nfev=60,
+    first = np.array([x - part[1].start, y - part[0].start])
+    theta = np.array([*first, 8.0 * top, 1.1, 0.0])
+    within = Range.uniform(
+        np.array([*first - FARTHEST_TRIED_PX, 0.0, low, -top]),
+        np.array([*first + FARTHEST_TRIED_PX, 500.0 * top, high, top]),
     )
-    sigma = float(fit.x[3])
-    if not low * 1.02 < sigma < high * 0.98 or np.hypot(fit.x[0], fit.x[1]) >= FARTHEST_PX:
+    squares, information = fit_gaussian(data, scale, theta, within)
+    flux, sigma, level = (float(value) for value in theta[2:])
+    shift_x, shift_y = (float(value) for value in theta[:2] - first)
+    if not low * 1.02 < sigma < high * 0.98 or np.hypot(shift_x, shift_y) >= FARTHEST_PX or not flux > 0.0:
         return None
-    bright = np.hypot(dx - fit.x[0], dy - fit.x[1]) <= 2.0 * sigma + 0.5
+    i, j = np.nonzero(good)
+    dx, dy, light = j - theta[0], i - theta[1], data[good] - level
+    bright = np.hypot(dx, dy) <= 2.0 * sigma + 0.5
     if not bright.any():
         return None
-    slopes = jacobian(fit.x)
-    excess = max(1.0, 2.0 * fit.cost / (len(values) - 5))
-    variance = np.linalg.pinv(slopes.T @ slopes)[3, 3] * excess
-    beyond = max(float((fit.fun[bright] ** 2).mean()) - 1.0, 0.0) ** 0.5 * scale
-    shift_x, shift_y, flux = (float(value) for value in fit.x[:3])
-    profile = np.stack([dx - shift_x, dy - shift_y, (values - fit.x[4]) / flux], axis=1)
+    excess = max(1.0, squares / (len(light) - 5))
+    variance = np.linalg.pinv(information)[3, 3] * excess
+    rest = light[bright] - flux * GaussianPSF(sigma).response(dx[bright], dy[bright])
+    beyond = max(float((rest**2).mean()) - scale**2, 0.0) ** 0.5
+    profile = np.stack([dx, dy, light / flux], axis=1)
     return Spot(x + shift_x, y + shift_y, flux, sigma, float(variance**0.5), scale, beyond / top, profile)
 
 

@@ -84,7 +84,7 @@ class Mode:
         return np.asarray(np.linalg.pinv(self.information / unit[:, None] / unit) / unit[:, None] / unit)
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """The posterior at some parameters: expected image (h, w), gradient (n,) and Fisher information (n, n)."""
 
     image: FloatArray
@@ -93,7 +93,7 @@ class _Place(NamedTuple):
 
 
 @inner
-def _look(outline: Outline, theta: FloatArray, pull: FloatArray, window: Window, noise: Noise, place: _Place) -> float:
+def _look(outline: Outline, theta: FloatArray, pull: FloatArray, window: Window, noise: Noise, place: Place) -> float:
     """The log posterior at some parameters; what else is known there is filled into `place`."""
     h, w = window.data.shape
     size = theta.shape[0]
@@ -113,7 +113,7 @@ def _look(outline: Outline, theta: FloatArray, pull: FloatArray, window: Window,
 
 
 @inner
-def _step(theta: FloatArray, within: Range, here: _Place, damping: float, trial: FloatArray) -> float:
+def damped_step(theta: FloatArray, within: Range, here: Place, damping: float, trial: FloatArray) -> float:
     """Fill in where a damped step leads to, within the bounds, and return the gain that the gradient promises there.
 
     A parameter at a bound whose gradient points outwards is held there. Infinite if there is no solution.
@@ -168,12 +168,12 @@ def _climb(
     The last value is whether the climb was given up, as no mode above `needed` can be expected.
     """
     size, shape = theta.shape[0], window.data.shape
-    here = _Place(np.empty(shape), np.empty(size), np.empty((size, size)))
-    there = _Place(np.empty(shape), np.empty(size), np.empty((size, size)))
+    here = Place(np.empty(shape), np.empty(size), np.empty((size, size)))
+    there = Place(np.empty(shape), np.empty(size), np.empty((size, size)))
     trial, damping = np.empty(size), FIRST_DAMPING
     value, given_up = _look(outline, theta, within.pull, window, noise, here), False
     for _ in range(STEPS):
-        gain = _step(theta, within, here, damping, trial)
+        gain = damped_step(theta, within, here, damping, trial)
         if gain < TOLERANCE:
             break
         # The evidence of a mode is less than its posterior: no prior is wider than its range.
