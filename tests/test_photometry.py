@@ -175,3 +175,22 @@ def test_an_error_map_takes_the_place_of_the_noise() -> None:
     seen = np.isfinite(found.intensity)
     assert seen.mean() > 0.95
     assert 0.85 < np.sqrt(np.mean(pulls(found, truth)[seen] ** 2)) < 1.15
+
+
+@pytest.mark.parametrize("side", [15, 21, 41, 64])
+def test_cut_outs_on_a_slope(side: int) -> None:
+    # The ramp was taken for noise, ten times that of the pixels.
+    off, errors = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        place, flux, angle = rng.uniform(3.0, side - 4.0, (2, 1)), rng.uniform(300.0, 3000.0, 1), rng.uniform(0.0, 6.3)
+        rows, columns = np.indices((side, side))
+        cut_out = Sensor(PSF, shape=(side, side)).render(Targets(x=place[0], y=place[1], intensity=flux))
+        cut_out += 500.0 + 3.0 * (np.cos(angle) * columns + np.sin(angle) * rows) + rng.normal(0.0, 4.0, cut_out.shape)
+        found = forced_photometry(cut_out, *place, psf=PSF)
+        off.append(float((found.intensity - flux)[0] / found.intensity_std[0]))
+        errors.append(float(found.intensity_std[0]))
+    # A flux on a known background has an error of 4 / sqrt(sum of squared shares).
+    least = 4.0 / float((PSF.response(*np.meshgrid(np.arange(-9, 10), np.arange(-9, 10))) ** 2).sum()) ** 0.5
+    assert np.median(errors) == pytest.approx(least, rel=0.15)
+    assert 0.7 < np.mean(np.square(off)) ** 0.5 < 1.35, off

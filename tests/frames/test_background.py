@@ -6,6 +6,7 @@ import pytest
 from csist.checks import InputError
 from csist.frames.background.estimate import clipped_statistics, estimate_background, noise_floor, scatter_about_plane
 from csist.physics import psf
+from csist.physics.psf import GaussianPSF
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -135,3 +136,31 @@ def test_the_boxes_give_back_the_background(shape, noise_std):
     np.testing.assert_array_equal(again.noise, found.noise)
     boxes = found.compact()
     assert sum(mesh.rest.size for mesh in boxes.levels) + boxes.noise.size <= 3 + image.size // 32
+
+
+@pytest.mark.parametrize("shape", [(13, 13), (21, 30), (41, 41), (64, 64), (78, 60), (40, 300)])
+@pytest.mark.parametrize("slope", [0.8, 8.0])
+def test_small_frames_on_a_slope(shape, slope):
+    # Boxes are too few there to show one: the frame's own ramp was taken for noise.
+    rng = np.random.default_rng(sum(shape))
+    rows, columns = np.indices(shape)
+    ramp = 400.0 + slope * (0.8 * rows - 0.6 * columns)
+    stars = Targets(x=[0.3 * shape[1], 0.8 * shape[1]], y=[0.6 * shape[0], 0.2 * shape[0]], intensity=[3000.0, 200.0])
+    frame = Sensor(GaussianPSF(1.1), shape=shape).render(stars) + ramp + rng.normal(0.0, 3.0, shape)
+    frame[1, 2:5] = np.nan
+    found = estimate_background(frame)
+    assert np.abs(found.level - ramp).max() < 3.0, np.abs(found.level - ramp).max()
+    assert np.median(found.noise) == pytest.approx(3.0, rel=0.35 if min(shape) < 20 else 0.15)
+
+
+@pytest.mark.parametrize("side", [9, 15, 25, 50])
+@pytest.mark.parametrize("flux", [0.0, 300.0, 30_000.0])
+def test_a_source_beside_the_middle_is_no_slope(side, flux):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        place = rng.uniform(0.0, side - 1.0, 2)
+        star = Targets(x=place[:1], y=place[1:], intensity=[flux])
+        light = Sensor(GaussianPSF(1.1), shape=(side, side)).render(star)
+        dark = light < 0.01
+        level = estimate_background(light + 50.0 + rng.normal(0.0, 2.0, light.shape)).level
+        assert np.abs(level[dark] - 50.0).max() < 3.0

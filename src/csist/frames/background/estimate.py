@@ -19,6 +19,7 @@ from csist._types import BoolArray, FloatArray
 from csist.checks import InputError
 from csist.frames.background.line_offsets import line_offsets
 from csist.frames.background.meshes import SmoothMesh, fill_mesh, smooth_mesh, spread_mesh
+from csist.frames.background.slopes import slope_of
 from csist.frames.kernels import FEWEST_ON_PLANE, add_products, clip_sorted, plane_scatter
 from csist.frames.masks.mask import check_frame, is_whole_numbered
 from csist.physics.psf import PSF, equivalent_sigma
@@ -28,12 +29,8 @@ BOX_SIDES_PX = (128, 32)
 """Sides of the boxes of the meshes, coarse to fine; the finest is 10 to 20 times as wide as a usual PSF."""
 FINEST_BOX_SIGMAS = 20.0
 """Least side of the finest boxes in units of the PSF's sigma, where the PSF is known."""
-LEAST_SLOPED = 0.75
-"""Length of an axis, in units of the side of the finest boxes, from which the background may slope along it."""
-DIFFERENT = 6.0
-"""Difference of boxes in their standard errors from which it is a slope."""
-MEDIAN_ERROR = 1.2533
-"""Standard error of a median in units of that of a mean."""
+FEWEST_SLOPED = 3
+"""Boxes along an axis by which the background may slope along it; of fewer, a plane is subtracted first."""
 COARSER = 4
 """Side of the coarse boxes in units of that of the finest ones."""
 
@@ -122,9 +119,7 @@ class Background:
         return self if self.mesh is None else self.mesh
 
 
-def _boxes(
-    values: NDArray[np.floating], side: int, slopes: bool = False
-) -> tuple[NDArray[np.floating], tuple[int, int]]:
+def _boxes(values: NDArray[np.floating], side: int) -> tuple[NDArray[np.floating], tuple[int, int]]:
     """Values as rows, one for each box of about `side` px, NaN-padded; and the number of boxes (rows, columns).
 
     Boxes with more than `MOST_BOX_PIXELS` are subsampled: every second, third, ... row and column.
@@ -132,9 +127,8 @@ def _boxes(
     Args:
         values: (H, W).
         side: in px.
-        slopes: whether there are two boxes at least along an axis that is not much shorter than one.
     """
-    shape = tuple(max(2 if slopes and n >= LEAST_SLOPED * side else 1, round(n / side)) for n in values.shape)
+    shape = tuple(max(1, round(n / side)) for n in values.shape)
     size = tuple(-(-n // boxes) for n, boxes in zip(values.shape, shape, strict=True))
     padded = np.full([boxes * s for boxes, s in zip(shape, size, strict=True)], np.nan, values.dtype)
     padded[: values.shape[0], : values.shape[1]] = values
@@ -223,11 +217,16 @@ def estimate_background(
         residual -= offsets[0][:, None].astype(np.float32)
         residual -= offsets[1].astype(np.float32)
         offsets = unit * offsets[0], unit * offsets[1]
-    for side in box_sides_px:
-        mesh = _level_mesh(residual, side, step, slopes=side == box_sides_px[-1])
+
+    def subtract(mesh: SmoothMesh) -> None:
         down, across = (part.astype(np.float32) for part in mesh.factors(shape))
         add_products(residual, -down, across)
         levels.append(mesh.in_counts(unit, 0.0 if levels else usual))
+
+    if min(shape) < (FEWEST_SLOPED - 0.5) * box_sides_px[-1] and (plane := slope_of(residual)) is not None:
+        subtract(plane)
+    for side in box_sides_px:
+        subtract(_level_mesh(residual, side, step))
     if noise_std is not None:
         noise = np.full((1, 1), max(noise_std, lowest))
     else:
@@ -253,24 +252,10 @@ def _usual_level(frame: FloatArray, masked: BoolArray | None, whole_numbered: bo
     return level, usual or 1.0, floor
 
 
-def _differ(levels: FloatArray, scatter: FloatArray, pixels: int) -> bool:
-    """Whether the levels of boxes of so many pixels differ by more than their errors."""
-    if not np.isfinite(levels).any():
-        return False
-    error = MEDIAN_ERROR * float(np.nanmedian(scatter)) / pixels**0.5
-    return bool(np.nanmax(levels) - np.nanmin(levels) > DIFFERENT * error)
-
-
-def _level_mesh(residual: NDArray[np.floating], side: int, step: float, *, slopes: bool) -> SmoothMesh:
-    """Level of the boxes of about `side` px of a frame (H, W), NaN where masked; see `_boxes`.
-
-    A short axis has two boxes only where these differ: the light of a target is a larger part of a smaller box.
-    """
-    rows, shape = _boxes(residual, side, slopes)
+def _level_mesh(residual: NDArray[np.floating], side: int, step: float) -> SmoothMesh:
+    """Level of the boxes of about `side` px of a frame (H, W), NaN where masked; see `_boxes`."""
+    rows, shape = _boxes(residual, side)
     values, scatter = (part.reshape(shape) for part in clipped_statistics(rows, step))
-    if slopes and min(shape) <= 2 and not _differ(values, scatter, rows.shape[1]):
-        rows, shape = _boxes(residual, side)
-        values, scatter = (part.reshape(shape) for part in clipped_statistics(rows, step))
     mesh = fill_mesh(values, 0.0 if np.isfinite(values).any() else float(np.nanmedian(residual)))
     return smooth_mesh(mesh, (residual.shape[0], residual.shape[1]), fill_mesh(scatter, 0.0))
 

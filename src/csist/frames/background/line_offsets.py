@@ -90,6 +90,8 @@ def _stripes(levels: FloatArray) -> FloatArray:
 
 def _steps(levels: FloatArray) -> FloatArray:
     """Level (W,) of the steps between lines that all bands agree on."""
+    # A slope rises from each line to the next, which is no step.
+    levels = levels - np.median(np.diff(levels, axis=1)) * np.arange(levels.shape[1])
     # Between line k - 1 and line k.
     before, after = side_medians(levels, NEIGHBOURS)
     height = np.zeros(levels.shape)

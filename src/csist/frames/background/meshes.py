@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
@@ -38,7 +39,7 @@ class SmoothMesh:
         """
         rows, columns = (_spline(n, boxes) for n, boxes in zip(shape, self.rest.shape, strict=True))
         one, along_x, along_y, xx, yy, xy = self.surface
-        y, x = (_places(np.arange(n, dtype=np.float64), n) for n in shape)
+        y, x = (places_along(np.arange(n, dtype=np.float64), n) for n in shape)
         down = np.stack([one + along_y * y + yy * y**2, np.ones(shape[0]), y], axis=1)
         across = np.stack([np.ones(shape[1]), along_x * x + xx * x**2, xy * x])
         return np.concatenate([rows @ self.rest, down], axis=1), np.concatenate([columns.T, across])
@@ -58,7 +59,7 @@ def smooth_mesh(mesh: FloatArray, shape: tuple[int, int], scatter: FloatArray) -
         shape: (rows, columns) of the frame.
         scatter: (r, c) of the pixels in the boxes in counts.
     """
-    places = [_places(_centres(n, boxes), n) for n, boxes in zip(shape, mesh.shape, strict=True)]
+    places = [places_along(_centres(n, boxes), n) for n, boxes in zip(shape, mesh.shape, strict=True)]
     surface, fitted = _surface(mesh, places[0], places[1])
     rest = mesh - fitted
     # About the surface: on a slope the outer boxes differ from the median of their neighbours.
@@ -73,7 +74,7 @@ def smooth_mesh(mesh: FloatArray, shape: tuple[int, int], scatter: FloatArray) -
     return SmoothMesh(surface, rest)
 
 
-def _places(pixels: FloatArray, length: int) -> FloatArray:
+def places_along(pixels: NDArray[np.floating] | IntArray, length: int) -> FloatArray:
     """Places along an axis, from -1 to 1 over its length."""
     return np.asarray((2.0 * pixels - (length - 1.0)) / max(length - 1.0, 1.0))
 

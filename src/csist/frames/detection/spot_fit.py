@@ -8,9 +8,8 @@ import numpy as np
 
 from csist._compiled import compiled, inner
 from csist._types import FloatArray
-from csist.frames.shapes.fit import Place, Range, damped_step
+from csist.frames.shapes.fit import FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING, Place, Range, damped_step
 
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e8
 TOLERANCE = 1e-7
 """Gain in half the sum of squares at which a fit has converged, in units of the noise."""
 STEPS = 60
